@@ -1,0 +1,99 @@
+"""Durable files: hashes, publication by temporary name, fsync and rename, and locks between processes.
+
+Knows bytes and folders only; nothing about what a shard, a tokenizer or a manifest holds.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+BLOCK_BYTES = 1 << 20
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one JSON form of a value: sorted keys, two spaces, UTF-8, final newline. Equal values give equal bytes."""
+    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def sha256_of_json(value: Any) -> str:
+    """Hex sha256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def temporary_name(path: Path) -> Path:
+    """Where a file is written before it is published: same folder, hidden, so that the rename is atomic."""
+    return path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and deletions in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's bytes survive a power cut."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def publish(path: Path) -> None:
+    """Give a file written under `temporary_name(path)` its real name, durably: fsync, rename, fsync of the folder."""
+    sync_file(temporary_name(path))
+    os.replace(temporary_name(path), path)
+    sync_folder(path.parent)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a whole file so that a reader sees the old content or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary_name(path).write_bytes(content)
+    publish(path)
+
+
+def read_json(path: Path, mend: str) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        ValueError: the file is missing or not JSON; one line that names it and ends with `mend`.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file; {mend}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); {mend}") from None
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold an exclusive lock on `path` (made if missing) until the block ends or the process dies.
+
+    Raises:
+        ValueError: `wait` is false and another process holds the lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise ValueError(f"{path}: held by another run on the same source; wait for it to end") from None
+        yield

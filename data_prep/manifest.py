@@ -1,0 +1,238 @@
+"""The one list that readers trust: which shards of a data folder are complete, and what they hold.
+
+Built from the shards' markers by `rebuild`, loaded by training with `Manifest.load`; knows nothing of text or encoding.
+"""
+
+import hashlib
+import shutil
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep.files import canonical_json, locked, read_json, temporary_name, write_durably
+from data_prep.token_file import SCHEMA, Kind, shard_file
+from data_prep.tokenizer import MODEL_NAME, Tokenizer
+
+MANIFEST_NAME = "manifest.json"
+TOKENIZER_FOLDER = "tokenizer"
+KIND_FOLDERS = ("mono", "pair")
+MEND = "run the mono or parallel command that made it again"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One published shard, as its marker describes it.
+
+    Attributes:
+        stem: absolute path of the shard's files without suffix; `TokenFile(stem)` opens it.
+        kind: "mono" or "pair".
+        languages: one language, or (source, target).
+        documents: CC-100 documents, or pairs.
+        sequences: sentences; twice the documents for pairs.
+        tokens: ids in the shard, no specials.
+        max_length: tokens of the longest sequence.
+        bytes: size of the .bin and of the .idx file.
+        sha256: hash of the .bin and of the .idx file.
+    """
+
+    stem: Path
+    kind: Kind
+    languages: tuple[str, ...]
+    documents: int
+    sequences: int
+    tokens: int
+    max_length: int
+    bytes: dict[str, int]
+    sha256: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """The language, or "source-target" for pairs."""
+        return "-".join(self.languages)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a data folder holds. Made by `Manifest.load`.
+
+    Attributes:
+        data_dir: the folder.
+        tokenizer_sha256: hash of the SentencePiece model that made every id.
+        vocab_size: SentencePiece pieces + 2 (`<pad>` and `<mask>`).
+        mono: language → its shards, sorted by stem.
+        pairs: "source-target" → its shards, sorted by stem.
+        sources: one record per corpus given to `mono` or `parallel`: files, settings, what was dropped and why.
+    """
+
+    data_dir: Path
+    tokenizer_sha256: str
+    vocab_size: int
+    mono: dict[str, list[Shard]]
+    pairs: dict[str, list[Shard]]
+    sources: list[dict[str, Any]]
+    content_sha256: str = field(repr=False)
+
+    @property
+    def tokenizer_dir(self) -> Path:
+        """The folder's own copy of the tokenizer."""
+        return self.data_dir / TOKENIZER_FOLDER
+
+    @property
+    def shards(self) -> list[Shard]:
+        """Every shard, monolingual ones first, in the manifest's order."""
+        return [shard for group in (self.mono, self.pairs) for shards in group.values() for shard in shards]
+
+    def digest(self) -> str:
+        """sha256 of the manifest's content: the identity of the data, recorded in checkpoints."""
+        return self.content_sha256
+
+    @classmethod
+    def load(cls, data_dir: Path) -> "Manifest":
+        """Read the manifest and check that every shard's files are there with the sizes it says.
+
+        Raises:
+            ValueError: no or a damaged manifest, another schema, a missing shard file or one of the wrong size.
+        """
+        data_dir = Path(data_dir)
+        path = data_dir / MANIFEST_NAME
+        content = read_json(path, "give a folder written by `python -m data_prep mono` or `parallel`")
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            raise ValueError(f"{path}: schema is not {SCHEMA}, the one that this version reads; {MEND}")
+        groups: dict[str, dict[str, list[Shard]]] = {"mono": defaultdict(list), "pair": defaultdict(list)}
+        try:
+            for record in content["shards"]:
+                shard = _shard_of(record, data_dir)
+                groups[shard.kind][shard.key].append(shard)
+            manifest = cls(
+                data_dir=data_dir,
+                tokenizer_sha256=content["tokenizer"]["sha256"],
+                vocab_size=content["tokenizer"]["vocab_size"],
+                mono=dict(groups["mono"]),
+                pairs=dict(groups["pair"]),
+                sources=content["sources"],
+                content_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path}: damaged, no usable field {error}; {MEND}") from None
+        for shard in manifest.shards:
+            problem = size_problem(shard.stem, shard.bytes)
+            if problem:
+                raise ValueError(f"{problem}; {MEND}")
+        return manifest
+
+
+def _shard_of(record: dict[str, Any], data_dir: Path) -> Shard:
+    counts, files = record["counts"], record["files"]
+    return Shard(
+        stem=data_dir / record["stem"],
+        kind=record["kind"],
+        languages=tuple(record["languages"]),
+        documents=counts["documents"],
+        sequences=counts["sequences"],
+        tokens=counts["tokens"],
+        max_length=counts["max_length"],
+        bytes={suffix: files[suffix]["bytes"] for suffix in ("bin", "idx")},
+        sha256={suffix: files[suffix]["sha256"] for suffix in ("bin", "idx")},
+    )
+
+
+def size_problem(stem: Path, sizes: dict[str, int]) -> str | None:
+    """What is wrong with the sizes of a shard's files, in one line, or None."""
+    for suffix, size in sizes.items():
+        path = shard_file(stem, f".{suffix}")
+        if not path.is_file():
+            return f"{path}: shard file is missing"
+        if path.stat().st_size != size:
+            return f"{path}: {path.stat().st_size} bytes, {size} were written"
+    return None
+
+
+def read_markers(data_dir: Path) -> dict[str, dict[str, Any]]:
+    """All commit markers below a data folder: stem relative to it (posix) → marker, sorted by stem."""
+    paths = [path for kind in KIND_FOLDERS for path in (data_dir / kind).glob("*/*.json") if path.name[0] != "."]
+    markers = {path.relative_to(data_dir).with_suffix("").as_posix(): read_json(path, MEND) for path in paths}
+    return dict(sorted(markers.items()))
+
+
+def install_tokenizer(tokenizer_dir: Path, data_dir: Path) -> None:
+    """Copy the tokenizer into the data folder on its first run; later runs must bring the same one.
+
+    Raises:
+        ValueError: the data folder was made with another tokenizer; names both hashes.
+    """
+    given = Tokenizer.load(tokenizer_dir)
+    own = data_dir / TOKENIZER_FOLDER
+    with locked(data_dir / "locks" / "manifest.lock", wait=True):
+        if not own.exists():
+            temporary = temporary_name(own)
+            shutil.rmtree(temporary, ignore_errors=True)
+            given.save(temporary)
+            temporary.rename(own)
+    present = Tokenizer.load(own)
+    if present.sha256 != given.sha256:
+        raise ValueError(
+            f"{tokenizer_dir / MODEL_NAME}: sha256 {given.sha256} is not the tokenizer of {data_dir}, sha256 "
+            f"{present.sha256}; use --tokenizer {own} or another --out"
+        )
+
+
+def rebuild(data_dir: Path) -> Manifest:
+    """Write `manifest.json` from the markers of every complete source, and load it.
+
+    Sorted and without times: the same shards give the same bytes. A source some of whose shards are missing (its run was
+    killed, or goes on) is left out. Of a source binarized again with other settings only the newest settings count:
+    the run that finishes removes the older shards first (`remove_superseded`).
+
+    Raises:
+        ValueError: a marker of another tokenizer, or a shard whose files do not have the recorded sizes.
+    """
+    with locked(data_dir / "locks" / "manifest.lock", wait=True):
+        write_durably(data_dir / MANIFEST_NAME, canonical_json(_content(data_dir)))
+        return Manifest.load(data_dir)
+
+
+def _content(data_dir: Path) -> dict[str, Any]:
+    tokenizer = Tokenizer.load(data_dir / TOKENIZER_FOLDER)
+    by_source: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
+    for stem, marker in read_markers(data_dir).items():
+        if marker["tokenizer_sha256"] != tokenizer.sha256:
+            raise ValueError(
+                f"{data_dir / stem}.json: made with tokenizer {marker['tokenizer_sha256']}, the folder's is "
+                f"{tokenizer.sha256}; delete this shard's files or {MEND}"
+            )
+        by_source[stem.rpartition("-")[0]].append((stem, marker))
+    shards, sources = [], []
+    for source_stem, members in sorted(by_source.items()):
+        if [marker["shard"]["index"] for _, marker in members] != list(range(members[0][1]["shard"]["count"])):
+            continue
+        sources.append(_source_record(source_stem, [marker for _, marker in members]))
+        shards += [_shard_record(data_dir, stem, marker) for stem, marker in members if marker["files"]]
+    return {
+        "schema": SCHEMA,
+        "tokenizer": {"sha256": tokenizer.sha256, "vocab_size": tokenizer.vocab_size},
+        "shards": shards,
+        "sources": sources,
+    }
+
+
+def _shard_record(data_dir: Path, stem: str, marker: dict[str, Any]) -> dict[str, Any]:
+    problem = size_problem(data_dir / stem, {suffix: marker["files"][suffix]["bytes"] for suffix in marker["files"]})
+    if problem:
+        raise ValueError(f"{problem}; {MEND}")
+    return {"stem": stem, **{name: marker[name] for name in ("kind", "languages", "counts", "files")}}
+
+
+def _source_record(source_stem: str, markers: list[dict[str, Any]]) -> dict[str, Any]:
+    first = markers[0]
+    dropped: dict[str, int] = defaultdict(int)
+    for marker in markers:
+        for reason, count in marker["dropped"].items():
+            dropped[reason] += count
+    return {
+        "stem": source_stem,
+        "dropped": dict(dropped),
+        "files": [{name: file[name] for name in ("name", "bytes", "sha256")} for file in first["source"]["files"]],
+        "lines": sum(marker["source"]["lines"] for marker in markers),
+        **{name: first[name] for name in ("kind", "languages", "sentencepiece", "settings", "settings_sha256")},
+    }

@@ -1,0 +1,215 @@
+"""One shard on disk: token ids in `{stem}.bin`, Megatron's index plus our trailer in `{stem}.idx`; writer and reader.
+
+Knows bytes and offsets only: nothing of text, of the tokenizer, or of which shards belong together (that is `manifest`).
+
+Layout of the index, little-endian, no padding, S sequences in D documents:
+    magic b"MMIDIDX\\0\\0" · uint64 version 1 · uint8 dtype code 4 (int32) · uint64 S · uint64 D+1
+    int32 lengths (S,) in tokens · int64 pointers (S,) in bytes · int64 documents (D+1,) in sequences · int8 modes (S,)
+    trailer: magic b"XLMALIGN" · uint64 length · JSON with schema, kind, languages and the tokenizer's sha256
+Megatron-LM reads the first part and ignores the trailer. The mode of a sequence is the index of its language.
+"""
+
+import json
+import struct
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.files import publish, temporary_name
+
+Kind = Literal["mono", "pair"]
+
+SCHEMA = 1
+INDEX_MAGIC = b"MMIDIDX\x00\x00"
+INDEX_VERSION = 1
+INT32_CODE = 4
+HEADER = struct.Struct("<9sQBQQ")
+TRAILER_MAGIC = b"XLMALIGN"
+TRAILER_HEADER = struct.Struct("<8sQ")
+TOKEN_BYTES = 4
+MEND = "run the command that made it again, or restore the file"
+
+
+def shard_file(stem: Path, suffix: str) -> Path:
+    """The shard's file with this suffix (".bin", ".idx" or ".json"); stems may contain dots."""
+    return stem.with_name(stem.name + suffix)
+
+
+class TokenFileWriter:
+    """Collects sequences and documents and publishes them as `{stem}.bin` and `{stem}.idx`.
+
+    A document is closed by `end_document`; one without sequences does not count. Nothing is visible under the real
+    names before `close`, and a shard without tokens is never published.
+    """
+
+    def __init__(self, stem: Path, kind: Kind, languages: Sequence[str], tokenizer_sha256: str) -> None:
+        self.stem = stem
+        self.trailer = {
+            "schema": SCHEMA,
+            "kind": kind,
+            "languages": list(languages),
+            "tokenizer_sha256": tokenizer_sha256,
+        }
+        self.tokens: list[NDArray[np.int32]] = []
+        self.lengths: list[int] = []
+        self.modes: list[int] = []
+        self.documents: list[int] = [0]
+
+    def add_sequence(self, ids_L: NDArray[np.int32], mode: int) -> None:
+        """Append one sequence of int32 ids, shape (L,), L ≥ 1, in the language with index `mode`."""
+        assert ids_L.dtype == np.int32 and ids_L.ndim == 1 and len(ids_L) > 0, "a sequence is int32 ids, at least one"
+        assert 0 <= mode < len(self.trailer["languages"]), "mode must index the shard's languages"
+        self.tokens.append(ids_L)
+        self.lengths.append(len(ids_L))
+        self.modes.append(mode)
+
+    def end_document(self) -> None:
+        """Close the current document, if it has any sequence."""
+        if self.documents[-1] != len(self.lengths):
+            self.documents.append(len(self.lengths))
+
+    def close(self) -> bool:
+        """Publish both files durably; False, and nothing written, when there is no sequence."""
+        assert self.documents[-1] == len(self.lengths), "the last document was not ended"
+        if not self.lengths:
+            return False
+        bin_file, idx_file = shard_file(self.stem, ".bin"), shard_file(self.stem, ".idx")
+        self.stem.parent.mkdir(parents=True, exist_ok=True)
+        np.concatenate(self.tokens).astype("<i4", copy=False).tofile(temporary_name(bin_file))
+        temporary_name(idx_file).write_bytes(self._index())
+        publish(bin_file)
+        publish(idx_file)
+        return True
+
+    def _index(self) -> bytes:
+        lengths = np.array(self.lengths, dtype="<i4")
+        pointers = np.zeros(len(lengths), dtype="<i8")
+        np.cumsum(lengths[:-1], dtype=np.int64, out=pointers[1:])
+        trailer = json.dumps(self.trailer, sort_keys=True).encode()
+        return b"".join(
+            [
+                HEADER.pack(INDEX_MAGIC, INDEX_VERSION, INT32_CODE, len(lengths), len(self.documents)),
+                lengths.tobytes(),
+                (pointers * TOKEN_BYTES).tobytes(),
+                np.array(self.documents, dtype="<i8").tobytes(),
+                np.array(self.modes, dtype="i1").tobytes(),
+                TRAILER_HEADER.pack(TRAILER_MAGIC, len(trailer)),
+                trailer,
+            ]
+        )
+
+
+class TokenFile:
+    """Memory-mapped reader of one shard. Cheap to open, picklable (a copy in another process reopens the files).
+
+    Attributes:
+        stem: path of the shard's files without their suffix.
+        kind: "mono" or "pair".
+        languages: the languages that `modes` indexes; for pairs (source, target).
+        tokenizer_sha256: hash of the tokenizer that made the ids.
+        tokens: int32 (T,), all ids of the shard, no specials.
+        lengths: int32 (S,), tokens per sequence.
+        pointers: int64 (S,), byte offset of each sequence in the .bin file.
+        documents: int64 (D+1,), document d is the sequences documents[d] … documents[d+1]-1.
+        modes: int8 (S,), language index per sequence.
+
+    Raises:
+        ValueError: a file is missing, of the wrong size or of another format; one line that names it and the mend.
+    """
+
+    def __init__(self, stem: Path) -> None:
+        self.stem = Path(stem)
+        idx_file, bin_file = shard_file(self.stem, ".idx"), shard_file(self.stem, ".bin")
+        for file in (bin_file, idx_file):
+            if not file.is_file() or file.stat().st_size == 0:
+                raise ValueError(f"{file}: missing or empty; {MEND}")
+        index = np.memmap(idx_file, dtype=np.uint8, mode="r")
+        sequences, boundaries = self._read_header(index, idx_file)
+        sizes = (4 * sequences, 8 * sequences, 8 * boundaries, sequences)
+        ends = HEADER.size + np.cumsum(sizes)
+        if index.size < ends[-1] + TRAILER_HEADER.size:
+            raise ValueError(f"{idx_file}: cut off at {index.size} bytes, {int(ends[-1])} announced; {MEND}")
+        starts = [HEADER.size, *ends.tolist()]
+        self.lengths: NDArray[np.int32] = index[starts[0] : starts[1]].view("<i4")
+        self.pointers: NDArray[np.int64] = index[starts[1] : starts[2]].view("<i8")
+        self.documents: NDArray[np.int64] = index[starts[2] : starts[3]].view("<i8")
+        self.modes: NDArray[np.int8] = index[starts[3] : starts[4]].view("i1")
+        trailer = self._read_trailer(bytes(index[starts[4] :]), idx_file)
+        self.kind: Kind = trailer["kind"]
+        self.languages: tuple[str, ...] = tuple(trailer["languages"])
+        self.tokenizer_sha256: str = trailer["tokenizer_sha256"]
+        announced = int(self.pointers[-1]) + TOKEN_BYTES * int(self.lengths[-1])
+        if bin_file.stat().st_size != announced:
+            raise ValueError(f"{bin_file}: {bin_file.stat().st_size} bytes, its index announces {announced}; {MEND}")
+        if self.documents[0] != 0 or self.documents[-1] != sequences:
+            raise ValueError(f"{idx_file}: documents do not span the {sequences} sequences; {MEND}")
+        self.tokens: NDArray[np.int32] = np.memmap(bin_file, dtype="<i4", mode="r")
+
+    @staticmethod
+    def _read_header(index: NDArray[np.uint8], idx_file: Path) -> tuple[int, int]:
+        if index.size < HEADER.size:
+            raise ValueError(f"{idx_file}: cut off at {index.size} bytes, inside the header; {MEND}")
+        magic, version, code, sequences, boundaries = HEADER.unpack(bytes(index[: HEADER.size]))
+        if (magic, version, code) != (INDEX_MAGIC, INDEX_VERSION, INT32_CODE):
+            raise ValueError(f"{idx_file}: not a MMIDIDX index, version 1, of int32 ids; {MEND}")
+        if sequences < 1 or boundaries < 2:
+            raise ValueError(f"{idx_file}: {sequences} sequences in {boundaries - 1} documents; {MEND}")
+        return sequences, boundaries
+
+    @staticmethod
+    def _read_trailer(raw: bytes, idx_file: Path) -> dict[str, Any]:
+        magic, length = TRAILER_HEADER.unpack(raw[: TRAILER_HEADER.size])
+        body = raw[TRAILER_HEADER.size :]
+        if magic != TRAILER_MAGIC or length != len(body):
+            raise ValueError(f"{idx_file}: damaged or foreign trailer; {MEND}")
+        try:
+            trailer: dict[str, Any] = json.loads(body)
+        except ValueError:
+            raise ValueError(f"{idx_file}: trailer is not JSON; {MEND}") from None
+        if trailer.get("schema") != SCHEMA:
+            raise ValueError(f"{idx_file}: schema {trailer.get('schema')}, this reader knows {SCHEMA}; {MEND}")
+        return trailer
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """int64 (S,), offset of each sequence in `tokens`; made on first use (8 bytes a sequence in memory)."""
+        return self.pointers // TOKEN_BYTES
+
+    def __len__(self) -> int:
+        """Number of sequences S."""
+        return len(self.lengths)
+
+    def read_sequence(self, i: int) -> NDArray[np.int32]:
+        """Sequence i as a read-only view (L,) into the mapped file: no copy."""
+        start = int(self.pointers[i]) // TOKEN_BYTES
+        return self.tokens[start : start + int(self.lengths[i])]
+
+    def __reduce__(self) -> tuple[type["TokenFile"], tuple[Path]]:
+        return (TokenFile, (self.stem,))
+
+    def problems(self, vocab_size: int) -> list[str]:
+        """Every broken invariant of the shard's content, one line each: offsets, documents, modes, ids in range.
+
+        Reads all of it; opening a shard checks only the sizes.
+        """
+        found = []
+        bin_file, idx_file = shard_file(self.stem, ".bin"), shard_file(self.stem, ".idx")
+        ends = self.pointers + TOKEN_BYTES * self.lengths.astype(np.int64)
+        if (self.lengths < 1).any() or self.pointers[0] != 0 or (self.pointers[1:] != ends[:-1]).any():
+            found.append(f"{idx_file}: sequences do not lie end to end")
+        per_document = np.diff(self.documents)
+        if (per_document < 1).any():
+            found.append(f"{idx_file}: documents are not in ascending order")
+        if (self.modes < 0).any() or (self.modes >= len(self.languages)).any():
+            found.append(f"{idx_file}: a sequence mode is not the index of one of {list(self.languages)}")
+        if self.kind == "pair" and ((per_document != 2).any() or (self.modes != np.arange(len(self)) % 2).any()):
+            found.append(f"{idx_file}: a pair is not exactly two sequences, source then target")
+        # <s>, <pad>, </s> and <mask> are added at load and never stored; <unk> (3) is the lowest id of real text
+        low, high = int(self.tokens.min()), int(self.tokens.max())
+        if low < 3 or high >= vocab_size - 1:
+            found.append(f"{bin_file}: ids from {low} to {high}, allowed are 3 to {vocab_size - 2}")
+        return found

@@ -1,0 +1,204 @@
+"""SentencePiece in XLM-R's id layout: train, import, save, load, and encode text, many lines or single words.
+
+Knows text and ids; nothing of files of text (`readers`) or of shards. Ids here never include `<s>`, `</s>`, `<pad>` or `<mask>`.
+
+SentencePiece has `<unk>`=0, `<s>`=1, `</s>`=2; XLM-R has `<s>`=0, `<pad>`=1, `</s>`=2, `<unk>`=3, every other piece moved
+up by one, and `<mask>` last.
+"""
+
+import array
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from numpy.typing import NDArray
+
+from data_prep.files import canonical_json, read_json, write_durably
+
+BOS, PAD, EOS, UNK = 0, 1, 2, 3
+MODEL_NAME = "sentencepiece.bpe.model"
+META_NAME = "tokenizer_meta.json"
+SCHEMA = 1
+SPACE_PIECE = "▁"
+MEND = "make it with `python -m data_prep tokenizer train` or `tokenizer import`"
+
+
+class Tokenizer:
+    """A SentencePiece model behind XLM-R's ids. Picklable.
+
+    Attributes:
+        sha256: hash of the model's bytes, the tokenizer's identity everywhere.
+        vocab_size: SentencePiece pieces + 2.
+        mask_id: `vocab_size` - 1.
+
+    Raises:
+        ValueError: the bytes are no SentencePiece model, or its first three pieces are not <unk>, <s>, </s>.
+    """
+
+    def __init__(self, model: bytes, name: str = MODEL_NAME) -> None:
+        self.model = model
+        self.sha256 = hashlib.sha256(model).hexdigest()
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError:
+            raise ValueError(f"{name}: not a SentencePiece model; give XLM-R's sentencepiece.bpe.model") from None
+        pieces = self._processor.get_piece_size()
+        first = [self._processor.id_to_piece(i) for i in range(min(3, pieces))]
+        specials = pieces > 3 and self._processor.is_unknown(0) and all(map(self._processor.is_control, (1, 2)))
+        if first != ["<unk>", "<s>", "</s>"] or not specials:
+            raise ValueError(
+                f"{name}: pieces 0-2 are {first}, XLM-R's layout needs <unk>, <s>, </s> as unknown and control pieces; "
+                "train with unk_id=0, bos_id=1, eos_id=2"
+            )
+        self.vocab_size = pieces + 2
+        self.mask_id = pieces + 1
+        space = self._processor.piece_to_id(SPACE_PIECE)
+        # a vocabulary without the lone space piece has nothing to drop in encode_words: −1 is never an id
+        self._space_id = space + 1 if space else -1
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """Read a TOKENIZER_DIR.
+
+        Raises:
+            ValueError: the folder or one of its two files is missing, or the model is not the one recorded.
+        """
+        folder = Path(folder)
+        meta = read_json(folder / META_NAME, MEND)
+        path = folder / MODEL_NAME
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file; {MEND}")
+        tokenizer = cls(path.read_bytes(), str(path))
+        if meta.get("sha256") != tokenizer.sha256:
+            raise ValueError(f"{path}: sha256 {tokenizer.sha256}, {META_NAME} says {meta.get('sha256')}; {MEND}")
+        return tokenizer
+
+    def save(self, folder: Path) -> None:
+        """Write the model and then its description; a folder that holds the same tokenizer is left as it is.
+
+        Raises:
+            ValueError: the folder holds another tokenizer.
+        """
+        path = folder / MODEL_NAME
+        if path.exists() and path.read_bytes() != self.model:
+            raise ValueError(f"{folder}: holds another tokenizer already; give another --out or delete it")
+        if not path.exists():
+            write_durably(path, self.model)
+        meta = {
+            "schema": SCHEMA,
+            "sha256": self.sha256,
+            "sentencepiece": sentencepiece.__version__,
+            "vocab_size": self.vocab_size,
+            "mask_id": self.mask_id,
+        }
+        if not (folder / META_NAME).exists():
+            write_durably(folder / META_NAME, canonical_json(meta))
+
+    def __reduce__(self) -> tuple[type["Tokenizer"], tuple[bytes]]:
+        return (Tokenizer, (self.model,))
+
+    def encode_flat(self, lines: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """All ids of all lines end to end, int32 (T,), and each line's token count, int64 (lines,)."""
+        encode = self._processor.EncodeAsIds  # a line at a time: faster than SentencePiece's batches (measured)
+        ids, lengths = array.array("i"), array.array("q")
+        for line in lines:
+            piece_ids = encode(line)
+            ids.extend(piece_ids)
+            lengths.append(len(piece_ids))
+        piece_ids_T = np.frombuffer(ids, dtype=np.int32) if ids else np.zeros(0, dtype=np.int32)
+        ids_T = np.where(piece_ids_T == 0, UNK, piece_ids_T + 1).astype(np.int32)
+        return ids_T, np.array(lengths, dtype=np.int64)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of one line, no specials."""
+        return [piece_id + 1 if piece_id else UNK for piece_id in self._processor.EncodeAsIds(text)]
+
+    def encode_batch(self, lines: Iterable[str]) -> list[list[int]]:
+        """Ids of many lines, each as `encode` gives them."""
+        return [self.encode(line) for line in lines]
+
+    def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Encode each word by itself, as word aligners do.
+
+        A lone space piece before other pieces is dropped (a word of a script that puts no spaces), and a word that
+        normalises to nothing becomes `<unk>`, so that every word has a piece.
+
+        Returns:
+            The ids of all words end to end, and for each id the index of its word.
+        """
+        ids: list[int] = []
+        word_of_id: list[int] = []
+        for index, word in enumerate(words):
+            word_ids = self.encode(word) or [UNK]
+            if len(word_ids) > 1 and word_ids[0] == self._space_id:
+                word_ids = word_ids[1:]
+            ids += word_ids
+            word_of_id += [index] * len(word_ids)
+        return ids, word_of_id
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids; `<s>`, `<pad>`, `</s>` and `<mask>` are skipped.
+
+        Raises:
+            ValueError: an id outside the vocabulary.
+        """
+        piece_ids = []
+        for token_id in map(int, ids):
+            if not 0 <= token_id < self.vocab_size:
+                raise ValueError(f"id {token_id}: outside the vocabulary of {self.vocab_size}; use this tokenizer's ids")
+            if token_id >= UNK and token_id != self.mask_id:
+                piece_ids.append(0 if token_id == UNK else token_id - 1)
+        return str(self._processor.decode(piece_ids)) if piece_ids else ""
+
+
+def train(lines: Iterable[str], vocab_size: int, character_coverage: float, max_line_bytes: int) -> Tokenizer:
+    """Train a SentencePiece unigram model in XLM-R's layout; the same lines give the same bytes.
+
+    One thread and no sampling make it deterministic. Lines must be at most `max_line_bytes` long in UTF-8: SentencePiece
+    leaves out longer ones without a word.
+
+    Args:
+        vocab_size: SentencePiece pieces; the model's vocabulary is two larger.
+        character_coverage: share of the text's characters that get a piece of their own, the rest is `<unk>`.
+
+    Raises:
+        ValueError: no text, or a vocabulary too large or too small for it; names the bound.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            character_coverage=character_coverage,
+            max_sentence_length=max_line_bytes,
+            normalization_rule_name="nmt_nfkc",
+            unk_id=0,
+            bos_id=1,
+            eos_id=2,
+            pad_id=-1,
+            num_threads=1,
+            shuffle_input_sentence=False,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(_training_error(str(error), vocab_size)) from None
+    return Tokenizer(model.getvalue())
+
+
+def _training_error(message: str, vocab_size: int) -> str:
+    too_high = re.search(r"value <= (\d+)", message)
+    if too_high:
+        return f"--vocab-size {vocab_size}: too large for this text; give at most {too_high[1]}, or more text"
+    too_low = re.search(r"(\d+) vs (\d+)", message)
+    if too_low:
+        return (
+            f"--vocab-size {vocab_size}: too small, this text's characters alone need {too_low[2]}; give a larger one or a "
+            "lower --character-coverage"
+        )
+    return f"SentencePiece cannot train on this text: {' '.join(message.split())}; give more text"

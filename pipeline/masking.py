@@ -1,0 +1,38 @@
+"""Which tokens are predicted and what stands in their place (BERT's 15 % / 80-10-10), as a function of the sample's key.
+
+Knows token ids only; the same sample gets the same mask on any rank, worker or world size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.counter_random import hash_key, integers, uniform
+
+FIRST_ORDINARY_ID = 4  # below: <s> <pad> </s> <unk>
+MASK_RATE = 0.15
+MASK_TOKEN_SHARE, RANDOM_TOKEN_SHARE = 0.8, 0.1  # the rest stays as it is
+
+
+def mask_tokens(
+    ids_T: np.ndarray, position_T: np.ndarray, key_T: np.ndarray, vocab_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mask a packed batch.
+
+    ids_T: int64 token ids; position_T: place of each token in its sequence; key_T: uint64 key of each token's sequence
+    (a hash of seed, epoch and sample index); the last id of the vocabulary is <mask>.
+    Returns (masked_ids_T int64, predicted_P int64: indices into T of the tokens to predict, ascending).
+    """
+    mask_id = vocab_size - 1
+    ordinary_T = (ids_T >= FIRST_ORDINARY_ID) & (ids_T < mask_id)
+    predicted_P = np.flatnonzero(ordinary_T & (uniform(hash_key(key_T, position_T, 0)) < MASK_RATE))
+    key_P, position_P = key_T[predicted_P], position_T[predicted_P]
+
+    fate_P = uniform(hash_key(key_P, position_P, 1))
+    random_P = integers(hash_key(key_P, position_P, 2), FIRST_ORDINARY_ID, mask_id)
+    kept_P = ids_T[predicted_P]
+    masked_T = ids_T.copy()
+    masked_T[predicted_P] = np.where(
+        fate_P < MASK_TOKEN_SHARE, mask_id, np.where(fate_P < MASK_TOKEN_SHARE + RANDOM_TOKEN_SHARE, random_P, kept_P)
+    )
+    return masked_T, predicted_P

@@ -1,0 +1,161 @@
+"""XLM-R's encoder over packed batches, and the model that training wraps: one encoder, the objectives and their heads.
+
+Architecture: RoBERTa (Liu et al., 2019) with XLM-R's vocabulary (Conneau et al., ACL 2020): post-norm, learned positions,
+exact GELU. `pipeline/hugging_face.py` maps the parameters to and from Hugging Face's `XLMRobertaForMaskedLM`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.batch import MicroBatch
+from pipeline.objectives.base import Objective
+from pipeline.packing import AttentionGroup, Packed
+
+INIT_STD = 0.02
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of an XLM-R-shaped encoder; the defaults are XLM-R base."""
+
+    vocab_size: int = 250002
+    layers: int = 12
+    hidden: int = 768
+    heads: int = 12
+    feed_forward: int = 3072
+    positions: int = 514  # longest sequence is positions - 2
+    norm_eps: float = 1e-5
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.hidden % self.heads:
+            raise ValueError(f"model.hidden = {self.hidden} is not a multiple of model.heads = {self.heads}")
+
+
+class Layer(nn.Module):
+    """Post-norm transformer layer: attention inside each sequence, then the feed-forward network."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        width = config.hidden
+        self.heads, self.dropout = config.heads, config.dropout
+        self.query, self.key, self.value = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, width)
+        self.attention_out = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.up = nn.Linear(width, config.feed_forward)
+        self.down = nn.Linear(config.feed_forward, width)
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+
+    def forward(self, hidden_TD: Tensor, groups: Sequence[AttentionGroup]) -> Tensor:
+        mixed_TD = self.attention_out(self._attention(hidden_TD, groups))
+        hidden_TD = self.attention_norm(hidden_TD + F.dropout(mixed_TD, self.dropout, self.training))
+        fed_TD = self.down(F.gelu(self.up(hidden_TD)))
+        return self.norm(hidden_TD + F.dropout(fed_TD, self.dropout, self.training))
+
+    def _attention(self, hidden_TD: Tensor, groups: Sequence[AttentionGroup]) -> Tensor:
+        width = hidden_TD.shape[1]
+        projected = (self.query(hidden_TD), self.key(hidden_TD), self.value(hidden_TD))
+        out_TD = torch.empty_like(projected[2]) if len(groups) > 1 else None
+        for group in groups:
+            size, length = group.index_GL.shape
+            # [G, L, D] -> [G, H, L, D / H]
+            query, key, value = (p[group.index_GL].view(size, length, self.heads, -1).transpose(1, 2) for p in projected)
+            mixed = F.scaled_dot_product_attention(
+                query, key, value, group.mask_G11L, self.dropout if self.training else 0.0
+            )
+            mixed_TD = mixed.transpose(1, 2).reshape(size * length, width)[group.place_T]
+            if out_TD is None:
+                out_TD = torch.empty_like(mixed_TD)
+            out_TD = out_TD.index_copy(0, group.token_T, mixed_TD)
+        assert out_TD is not None, "a packed batch has at least one attention group"
+        return out_TD
+
+
+class Encoder(nn.Module):
+    """XLM-R's encoder without pooler. Input: a packed batch; output: hidden states [T, D], no padding anywhere."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.word = nn.Embedding(config.vocab_size, config.hidden, padding_idx=1)
+        self.position = nn.Embedding(config.positions, config.hidden, padding_idx=1)
+        self.token_type = nn.Embedding(1, config.hidden)
+        self.embedding_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.apply(init_weights)
+
+    def forward(self, packed: Packed, layers: int | None = None) -> Tensor:
+        """Hidden states [T, D] after `layers` layers (None: all; 0: embeddings), as Hugging Face counts them."""
+        return self.hidden_states(packed, layers)[-1]
+
+    def hidden_states(self, packed: Packed, layers: int | None = None) -> list[Tensor]:
+        """Hidden states [T, D] after layer 0 (embeddings), 1, … `layers`."""
+        type_D = self.token_type(torch.zeros((), dtype=torch.long, device=packed.ids_T.device))
+        summed_TD = self.word(packed.ids_T) + self.position(packed.positions_T) + type_D
+        hidden_TD = F.dropout(self.embedding_norm(summed_TD), self.config.dropout, self.training)
+        states = [hidden_TD]
+        for layer in self.layers[:layers]:
+            states.append(layer(states[-1], packed.groups))
+        return states
+
+
+class MicroStepEncoder:
+    """What objectives see of the encoder during one micro-step: a batch that two of them read is encoded once."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._memo: dict[tuple[int, int | None], Tensor] = {}
+
+    def __call__(self, packed: Packed, layers: int | None = None) -> Tensor:
+        """Hidden states [T, D] of `packed` after `layers` layers (None: all)."""
+        key = (id(packed), layers)
+        if key not in self._memo:
+            self._memo[key] = self._encoder(packed, layers)
+        return self._memo[key]
+
+
+class PretrainingModel(nn.Module):
+    """The module that DeepSpeed wraps: every forward of a training run goes through `forward`."""
+
+    def __init__(self, encoder: Encoder, objectives: Sequence[Objective]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.objectives = list(objectives)
+        self.heads = nn.ModuleDict()
+        for objective in objectives:
+            for name, build in objective.heads(encoder).items():
+                if name not in self.heads:  # objectives that name the same head share it
+                    self.heads[name] = build()
+
+    def forward(self, work: str, batch: MicroBatch | Packed, layers: int | None = None) -> dict[str, dict[str, Tensor]]:
+        """One of three kinds of work, each returning plain dictionaries of tensors.
+
+        "label": objectives write their labels into the micro-batch (no gradient), and report metrics.
+        "losses": per objective its summed loss and its count of predicted tokens, and metrics.
+        "hidden": hidden states of a packed batch after layers 0 … `layers`, keyed by layer.
+        """
+        if work == "hidden":
+            assert isinstance(batch, Packed)
+            return {"hidden": {str(k): h for k, h in enumerate(self.encoder.hidden_states(batch, layers))}}
+        assert isinstance(batch, MicroBatch) and work in ("label", "losses")
+        encode = MicroStepEncoder(self.encoder)
+        if work == "label":
+            return {o.name: o.label(encode, batch[o.reads]) for o in self.objectives if o.reads in batch}
+        return {o.name: o.loss(encode, self.heads, batch[o.reads]) for o in self.objectives if o.reads in batch}
+
+
+def init_weights(module: nn.Module) -> None:
+    """BERT's initialisation: normal(0, 0.02), zero biases, zero padding rows."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=INIT_STD)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            with torch.no_grad():
+                module.weight[module.padding_idx].zero_()

@@ -1,0 +1,96 @@
+"""Sequences of unequal length as one flat run of tokens, without padding; attention stays inside each sequence.
+
+Knows nothing of languages, pairs or masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FIRST_POSITION = 2  # XLM-R counts positions from pad_id + 1
+
+
+@dataclass
+class AttentionGroup:
+    """Sequences of similar length that are padded together inside attention only."""
+
+    index_GL: Tensor  # int64 index into T; padding repeats the sequence's first token
+    mask_G11L: Tensor | None  # bool, True where a key is real; None when nothing is padded
+    place_T: Tensor  # int64: where each of the group's tokens lies in its flattened [G * L] layout
+    token_T: Tensor  # int64: those tokens' indices into T
+
+
+@dataclass
+class Packed:
+    """A packed batch of S sequences with T tokens in all."""
+
+    ids_T: Tensor  # int64
+    positions_T: Tensor  # int64, from FIRST_POSITION on in every sequence
+    offsets_S1: np.ndarray  # int64 on the host: sequence s is tokens offsets[s]:offsets[s + 1]
+    groups: list[AttentionGroup]
+
+    @property
+    def tokens(self) -> int:
+        return int(self.offsets_S1[-1])
+
+    def with_ids(self, ids_T: Tensor) -> Packed:
+        """The same layout over other token ids (a masked and an unmasked batch share everything else)."""
+        return Packed(ids_T, self.positions_T, self.offsets_S1, self.groups)
+
+    def to(self, device: torch.device) -> Packed:
+        groups = [
+            AttentionGroup(
+                group.index_GL.to(device, non_blocking=True),
+                None if group.mask_G11L is None else group.mask_G11L.to(device, non_blocking=True),
+                group.place_T.to(device, non_blocking=True),
+                group.token_T.to(device, non_blocking=True),
+            )
+            for group in self.groups
+        ]
+        ids_T, positions_T = (t.to(device, non_blocking=True) for t in (self.ids_T, self.positions_T))
+        return Packed(ids_T, positions_T, self.offsets_S1, groups)
+
+
+def pack(sequences: Sequence[np.ndarray | list[int]]) -> Packed:
+    """Pack token id sequences (none empty) into one flat batch on the CPU."""
+    lengths_S = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    ids_T = np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in sequences])
+    return pack_flat(ids_T, lengths_S)
+
+
+def pack_flat(ids_T: np.ndarray, lengths_S: np.ndarray) -> Packed:
+    """Pack sequences that already lie one after the other."""
+    assert len(lengths_S) and (lengths_S > 0).all(), "an empty sequence cannot be packed"
+    offsets_S1 = np.concatenate([[0], np.cumsum(lengths_S)])
+    positions_T = np.arange(offsets_S1[-1]) - np.repeat(offsets_S1[:-1], lengths_S) + FIRST_POSITION
+    groups = [_attention_group(members, offsets_S1, lengths_S) for members in _similar_lengths(lengths_S)]
+    return Packed(torch.from_numpy(ids_T), torch.from_numpy(positions_T), offsets_S1, groups)
+
+
+def _similar_lengths(lengths_S: np.ndarray) -> list[np.ndarray]:
+    """Cut the sequences, sorted by length, so that no group pads a member by more than about a quarter."""
+    order = np.argsort(lengths_S, kind="stable")
+    groups, start = [], 0
+    for at in range(1, len(order) + 1):
+        # The constant keeps short sequences together: a group costs a few kernel calls whatever its size.
+        if at == len(order) or lengths_S[order[at]] > 1.25 * lengths_S[order[start]] + 8:
+            groups.append(order[start:at])
+            start = at
+    return groups
+
+
+def _attention_group(members_G: np.ndarray, offsets_S1: np.ndarray, lengths_S: np.ndarray) -> AttentionGroup:
+    lengths_G = lengths_S[members_G]
+    length = int(lengths_G.max())
+    column_L = np.arange(length)
+    real_GL = column_L[None, :] < lengths_G[:, None]
+    index_GL = offsets_S1[members_G][:, None] + np.where(real_GL, column_L[None, :], 0)
+    mask = None if real_GL.all() else torch.from_numpy(real_GL[:, None, None, :])
+    place_T = np.flatnonzero(real_GL)
+    token_T = index_GL.reshape(-1)[place_T]
+    return AttentionGroup(torch.from_numpy(index_GL), mask, torch.from_numpy(place_T), torch.from_numpy(token_T))
