@@ -1,0 +1,267 @@
+"""From token files to micro-batches: which blocks and pairs a rank sees in a micro-step, by arithmetic on its position.
+
+Nothing here has state that a checkpoint would have to save: (seed, step, micro-step, rank) decide every token.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from data_prep.manifest import Manifest, Shard
+from data_prep.token_file import TokenFile
+
+from pipeline.batch import MicroBatch, Spans, StreamBatch
+from pipeline.blend import Blend, temperature_shares
+from pipeline.counter_random import hash_key, permute
+from pipeline.masking import mask_tokens
+from pipeline.packing import pack_flat
+
+BOS, EOS = 0, 2
+_ORDER, _MASK, _SWAP = 1, 2, 3  # what a key is for, so that equal indices draw independently
+
+
+@dataclass
+class Sequences:
+    """Token sequences ready to mask: the same fields for blocks and pairs."""
+
+    ids: list[np.ndarray]  # int64 each, special tokens included
+    language_S: np.ndarray  # int32
+    key_S: np.ndarray  # uint64: seed, language, epoch and index of each sequence
+    sample_S: np.ndarray  # int64 global sample index
+    side_lengths_S2: np.ndarray | None = None  # int64 source and target tokens; None for blocks
+
+
+class Stream(ABC):
+    """An endless, shuffled, language-blended sequence of samples of one kind, addressed by global sample index."""
+
+    def __init__(self, shards: dict[str, list[Shard]], alpha: float, seed: int, limit: int) -> None:
+        self.limit, self.seed = limit, seed
+        self.names = sorted(shards)
+        self._languages = [self._open(shards[name]) for name in self.names]
+        self.counts = [len(language) for language in self._languages]
+        for name, count in zip(self.names, self.counts, strict=True):
+            assert count > 0, f"the manifest lists {name} without anything in it"
+        weights = [sum(self._weight(shard) for shard in shards[name]) for name in self.names]
+        self.shares = temperature_shares(weights, alpha)
+        self._blend = Blend(self.shares, seed)
+
+    @abstractmethod
+    def _open(self, shards: list[Shard]) -> _Language: ...
+
+    @abstractmethod
+    def _weight(self, shard: Shard) -> int:
+        """n(l) of the sampling distribution, per shard."""
+
+    @abstractmethod
+    def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """Token ids with special tokens, and the lengths of the sides of pairs."""
+
+    def samples(self, global_index_S: np.ndarray) -> Sequences:
+        """The samples at these places of the endless sequence."""
+        language_S, ordinal_S = self._blend(global_index_S)
+        count_S = np.array(self.counts)[language_S]
+        epoch_S, index_S = np.divmod(ordinal_S, count_S)
+        for language in np.unique(language_S):
+            mine = np.flatnonzero(language_S == language)
+            key = hash_key(self.seed, _ORDER, language, epoch_S[mine])
+            index_S[mine] = permute(index_S[mine], self.counts[language], key)
+        return self._gather(language_S, epoch_S, index_S, global_index_S)
+
+    def head(self, language: int, indices: np.ndarray) -> Sequences:
+        """Samples `indices` of a language in file order, with masks that never change: for validation."""
+        languages = np.full(len(indices), language, dtype=np.int32)
+        return self._gather(languages, np.zeros_like(indices), indices, indices)
+
+    def _gather(
+        self, language_S: np.ndarray, epoch_S: np.ndarray, index_S: np.ndarray, global_index_S: np.ndarray
+    ) -> Sequences:
+        key_S = hash_key(self.seed, language_S, epoch_S, index_S)
+        ids: list[np.ndarray | None] = [None] * len(index_S)
+        sides_S2 = np.zeros((len(index_S), 2), dtype=np.int64)
+        has_sides = False
+        for language in np.unique(language_S):
+            mine = np.flatnonzero(language_S == language)
+            read, sides = self._read(int(language), index_S[mine], key_S[mine])
+            for place, sequence in zip(mine, read, strict=True):
+                ids[place] = sequence
+            if sides is not None:
+                sides_S2[mine], has_sides = sides, True
+        assert all(sequence is not None for sequence in ids)
+        return Sequences(ids, language_S, key_S, global_index_S, sides_S2 if has_sides else None)  # type: ignore[arg-type]
+
+
+class _Language:
+    """The shards of one language or pair as one range of samples."""
+
+    def __init__(self, files: list[TokenFile], counts: list[int]) -> None:
+        self.files = files
+        self._first = np.concatenate([[0], np.cumsum(counts)])
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """(shard number, index in the shard)"""
+        shard = int(np.searchsorted(self._first, index, side="right")) - 1
+        return shard, int(index - self._first[shard])
+
+
+class MonoStream(Stream):
+    """Blocks of whole sentences: `<s> sent </s> sent </s> …`, at most `limit` tokens."""
+
+    def _open(self, shards: list[Shard]) -> _Language:
+        files = [TokenFile(shard.stem) for shard in shards]
+        tables = [cut_blocks(file.lengths, self.limit) for file in files]
+        language = _Language(files, [len(first) - 1 for first, _ in tables])
+        self._tables = getattr(self, "_tables", [])
+        self._tables.append(tables)
+        return language
+
+    def _weight(self, shard: Shard) -> int:
+        return shard.tokens
+
+    def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> tuple[list[np.ndarray], None]:
+        blocks = []
+        for index in indices:
+            shard, block = self._languages[language].locate(int(index))
+            first, ends = self._tables[language][shard]
+            chunk_ends = ends[first[block] : first[block + 1]]
+            start = ends[first[block] - 1] if first[block] else 0
+            # Token j of chunk c lands after <s>, the tokens before it and the c sentence ends before it.
+            ids = np.full(1 + chunk_ends[-1] - start + len(chunk_ends), EOS, dtype=np.int64)
+            ids[0] = BOS
+            is_token = np.ones(len(ids), dtype=bool)
+            is_token[0] = False
+            is_token[chunk_ends - start + np.arange(1, len(chunk_ends) + 1)] = False
+            ids[is_token] = self._languages[language].files[shard].tokens[start : chunk_ends[-1]]
+            blocks.append(ids)
+        return blocks, None
+
+
+class PairStream(Stream):
+    """Translation pairs: `<s> src </s> trg </s>`, which language comes first drawn per sample, sides cut to `limit`."""
+
+    def _open(self, shards: list[Shard]) -> _Language:
+        files = [TokenFile(shard.stem) for shard in shards]
+        return _Language(files, [len(file) // 2 for file in files])
+
+    def _weight(self, shard: Shard) -> int:
+        return shard.sequences // 2
+
+    def longer_than_limit(self) -> int:
+        """How many pairs have a side that is cut when they are read."""
+        files = [file for language in self._languages for file in language.files]
+        return sum(int((file.lengths.reshape(-1, 2).max(axis=1) > self.limit).sum()) for file in files)
+
+    def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        swap = hash_key(key, _SWAP) >> np.uint64(63)
+        sequences, lengths = [], np.empty((len(indices), 2), dtype=np.int64)
+        for row, index in enumerate(indices):
+            shard, pair = self._languages[language].locate(int(index))
+            file = self._languages[language].files[shard]
+            sides = [file.read_sequence(2 * pair + side)[: self.limit] for side in (0, 1)]
+            source, target = sides[::-1] if swap[row] else sides
+            lengths[row] = len(source), len(target)
+            sequences.append(np.concatenate([[BOS], source, [EOS], target, [EOS]]).astype(np.int64))
+        return sequences, lengths
+
+
+def cut_blocks(lengths_S: np.ndarray, block_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Fill blocks with whole sentences, greedily, in file order.
+
+    lengths_S: int32 sentence lengths of a shard. A sentence that does not fit a block by itself is cut into chunks that
+    do. Returns (first_B1: index of each block's first chunk, and the number of chunks; chunk_end_C: where each chunk ends
+    in the shard's tokens), both int64.
+    """
+    room = block_tokens - 2  # <s> and the first </s>
+    lengths = lengths_S.astype(np.int64)
+    chunks_S = np.maximum(-(-lengths // room), 1)
+    ordinal_C = np.arange(chunks_S.sum()) - np.repeat(np.cumsum(chunks_S) - chunks_S, chunks_S)
+    length_C = np.minimum(np.repeat(lengths, chunks_S) - ordinal_C * room, room)
+    cost_C1 = np.concatenate([[0], np.cumsum(length_C + 1)])
+    # Where a block that starts at each chunk would end; following that chain from chunk 0 gives the blocks.
+    next_C = (np.searchsorted(cost_C1, cost_C1[:-1] + block_tokens - 1, side="right") - 1).tolist()
+    first, chunk = [0], 0
+    while chunk < len(length_C):
+        chunk = next_C[chunk]
+        first.append(chunk)
+    return np.array(first, dtype=np.int64), np.cumsum(length_C)
+
+
+def collate(sequences: Sequences, mask_seed: int, vocab_size: int) -> StreamBatch:
+    """Pack and mask."""
+    lengths_S = np.array([len(ids) for ids in sequences.ids], dtype=np.int64)
+    clean_ids_T = np.concatenate(sequences.ids)
+    clean = pack_flat(clean_ids_T, lengths_S)
+    key_T = np.repeat(hash_key(mask_seed, _MASK, sequences.key_S), lengths_S)
+    masked_ids_T, predicted_P = mask_tokens(clean_ids_T, clean.positions_T.numpy(), key_T, vocab_size)
+    batch = StreamBatch(
+        masked=clean.with_ids(torch.from_numpy(masked_ids_T)),
+        clean_ids_T=clean.ids_T,
+        predicted_P=torch.from_numpy(predicted_P),
+        target_ids_P=torch.from_numpy(clean_ids_T[predicted_P]),
+        languages_S=sequences.language_S,
+        sample_S=sequences.sample_S,
+    )
+    if sequences.side_lengths_S2 is not None:
+        source_start, source_length = clean.offsets_S1[:-1] + 1, sequences.side_lengths_S2[:, 0]
+        vectors = (source_start, source_length, source_start + source_length + 1, sequences.side_lengths_S2[:, 1])
+        batch.spans = Spans(*(torch.from_numpy(vector.astype(np.int32)) for vector in vectors))
+    return batch
+
+
+@dataclass
+class BatchPlan:
+    """How an optimizer step's global batch is cut: sample indices by step, micro-step and rank."""
+
+    global_sizes: dict[str, int]  # blocks or pairs per optimizer step, by stream
+    world_size: int
+    micro_steps: int
+
+    def __post_init__(self) -> None:
+        parts = self.world_size * self.micro_steps
+        for name, size in self.global_sizes.items():
+            if size % parts:
+                raise ValueError(
+                    f"batch.{name} = {size} cannot be cut into {self.world_size} ranks × {self.micro_steps} micro-steps: "
+                    f"make it a multiple of {parts} or change batch.micro_steps"
+                )
+
+    def indices(self, name: str, step: int, micro_step: int, rank: int) -> np.ndarray:
+        """Global sample indices (int64) of one stream for one rank's micro-step."""
+        size = self.global_sizes[name]
+        share = size // (self.world_size * self.micro_steps)
+        first = step * size + (micro_step * self.world_size + rank) * share
+        return np.arange(first, first + share)
+
+
+class TrainingData:
+    """The streams of a run over one DATA_DIR."""
+
+    def __init__(self, manifest: Manifest, streams: Sequence[str], *, alpha: float, seed: int, limits: dict[str, int]):
+        self.vocab_size, self.seed = manifest.vocab_size, seed
+        kinds = {"mono": (MonoStream, manifest.mono), "pairs": (PairStream, manifest.pairs)}
+        self.streams: dict[str, Stream] = {}
+        for name in streams:
+            stream, shards = kinds[name]
+            if not shards:
+                raise ValueError(
+                    f"{manifest.data_dir / 'manifest.json'}: holds no {name} data, which an objective of this run reads; "
+                    f"add some with `python -m data_prep {'mono' if name == 'mono' else 'parallel'}` or drop the objective"
+                )
+            self.streams[name] = stream(shards, alpha, seed, limits[name])
+
+    def micro_batch(self, plan: BatchPlan, step: int, micro_step: int, rank: int) -> MicroBatch:
+        """What `rank` works on in one micro-step; counted from 0."""
+        return MicroBatch(
+            {
+                name: collate(stream.samples(plan.indices(name, step, micro_step, rank)), self.seed, self.vocab_size)
+                for name, stream in self.streams.items()
+            }
+        )
+
+

@@ -1,0 +1,1 @@
+"""The terms of the loss, one small class each, behind the interface of `base`."""

@@ -1,0 +1,55 @@
+"""MLM and TLM: predict the masked tokens of monolingual blocks and of translation pairs.
+
+Devlin et al. (NAACL 2019) and Conneau & Lample (NeurIPS 2019, section 3.3); the two differ only in the stream they read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.batch import StreamBatch
+from pipeline.objectives.base import Encode, Objective
+
+HEAD = "masked_lm"
+
+
+class MaskedLMHead(nn.Module):
+    """XLM-R's prediction head: dense, GELU, norm, then the word embedding transposed, plus a bias. [P, D] -> [P, V]."""
+
+    def __init__(self, word: nn.Embedding, norm_eps: float) -> None:
+        super().__init__()
+        vocab_size, width = word.weight.shape
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.weight = word.weight  # tied
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        nn.init.normal_(self.dense.weight, std=0.02)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, hidden_PD: Tensor) -> Tensor:
+        return F.linear(self.norm(F.gelu(self.dense(hidden_PD))), self.weight, self.bias)
+
+
+class MaskedLM(Objective):
+    """Cross-entropy at the masked positions of one stream."""
+
+    def __init__(self, name: str, reads: str) -> None:
+        self.name, self.reads = name, reads
+
+    def heads(self, encoder: nn.Module) -> dict[str, Callable[[], nn.Module]]:
+        return {HEAD: partial(MaskedLMHead, encoder.word, encoder.config.norm_eps)}
+
+    def count(self, batch: StreamBatch) -> Tensor:
+        return torch.tensor(len(batch.predicted_P), device=batch.predicted_P.device)
+
+    def loss(self, encode: Encode, heads: nn.ModuleDict, batch: StreamBatch) -> dict[str, Tensor]:
+        logits_PV = heads[HEAD](encode(batch.masked)[batch.predicted_P])
+        # fp32 sums: in half precision a sum over thousands of tokens loses its last digits.
+        loss = F.cross_entropy(logits_PV.float(), batch.target_ids_P, reduction="sum")
+        correct = (logits_PV.detach().argmax(-1) == batch.target_ids_P).sum()
+        return {"loss": loss, "correct": correct}
