@@ -20,6 +20,8 @@ from pipeline.counter_random import hash_key, permute
 from pipeline.masking import mask_tokens
 from pipeline.packing import pack_flat
 
+BlockTable = tuple[np.ndarray, np.ndarray]  # what `cut_blocks` returns, per shard
+
 BOS, EOS = 0, 2
 _ORDER, _MASK, _SWAP = 1, 2, 3  # what a key is for, so that equal indices draw independently
 
@@ -97,8 +99,8 @@ class Stream(ABC):
 class _Language:
     """The shards of one language or pair as one range of samples."""
 
-    def __init__(self, files: list[TokenFile], counts: list[int]) -> None:
-        self.files = files
+    def __init__(self, files: list[TokenFile], counts: list[int], block_tables: Sequence[BlockTable] = ()) -> None:
+        self.files, self.block_tables = files, block_tables
         self._first = np.concatenate([[0], np.cumsum(counts)])
 
     def __len__(self) -> int:
@@ -116,19 +118,16 @@ class MonoStream(Stream):
     def _open(self, shards: list[Shard]) -> _Language:
         files = [TokenFile(shard.stem) for shard in shards]
         tables = [cut_blocks(file.lengths, self.limit) for file in files]
-        language = _Language(files, [len(first) - 1 for first, _ in tables])
-        self._tables = getattr(self, "_tables", [])
-        self._tables.append(tables)
-        return language
+        return _Language(files, [len(first) - 1 for first, _ in tables], tables)
 
     def _weight(self, shard: Shard) -> int:
         return shard.tokens
 
     def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> tuple[list[np.ndarray], None]:
-        blocks = []
+        opened, blocks = self._languages[language], []
         for index in indices:
-            shard, block = self._languages[language].locate(int(index))
-            first, ends = self._tables[language][shard]
+            shard, block = opened.locate(int(index))
+            first, ends = opened.block_tables[shard]
             chunk_ends = ends[first[block] : first[block + 1]]
             start = ends[first[block] - 1] if first[block] else 0
             # Token j of chunk c lands after <s>, the tokens before it and the c sentence ends before it.
@@ -137,7 +136,7 @@ class MonoStream(Stream):
             is_token = np.ones(len(ids), dtype=bool)
             is_token[0] = False
             is_token[chunk_ends - start + np.arange(1, len(chunk_ends) + 1)] = False
-            ids[is_token] = self._languages[language].files[shard].tokens[start : chunk_ends[-1]]
+            ids[is_token] = opened.files[shard].tokens[start : chunk_ends[-1]]
             blocks.append(ids)
         return blocks, None
 
@@ -170,7 +169,7 @@ class PairStream(Stream):
         return sequences, lengths
 
 
-def cut_blocks(lengths_S: np.ndarray, block_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+def cut_blocks(lengths_S: np.ndarray, block_tokens: int) -> BlockTable:
     """Fill blocks with whole sentences, greedily, in file order.
 
     lengths_S: int32 sentence lengths of a shard. A sentence that does not fit a block by itself is cut into chunks that

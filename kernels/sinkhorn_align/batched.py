@@ -25,19 +25,26 @@ from sinkhorn_align.spans import Spans
 class _Side:
     """One side of a block's pairs: flat token indices and which of them are real; padding points one past the batch."""
 
+    start_B1: Tensor
     token_BL: Tensor
     real_BL: Tensor
 
     @classmethod
     def of(cls, start_B: Tensor, length_B: Tensor, padded: int, tokens: int, device: torch.device) -> "_Side":
         position_L = torch.arange(padded, device=device)
+        start_B1 = start_B.to(device)[:, None]
         real_BL = position_L < length_B.to(device)[:, None]
-        token_BL = torch.where(real_BL, start_B.to(device)[:, None] + position_L, tokens)
-        return cls(token_BL, real_BL)
+        return cls(start_B1, torch.where(real_BL, start_B1 + position_L, tokens), real_BL)
 
     def hidden(self, hidden_TD: Tensor) -> Tensor:
         """fp32 [B, L, D]; padding repeats some real token, whose products are masked."""
-        return hidden_TD[self.token_BL.clamp(max=len(hidden_TD) - 1)].float()
+        tokens, width = hidden_TD.shape
+        flat_TD = hidden_TD.index_select(0, self.token_BL.clamp(max=tokens - 1).flatten())
+        return flat_TD.float().view(*self.token_BL.shape, width)
+
+    def flat(self, local_BL: Tensor) -> Tensor:
+        """Local indices into this side as flat token indices, int32, -1 kept; a leading rounds dimension is kept too."""
+        return torch.where(local_BL >= 0, self.start_B1 + local_BL, -1).int()
 
 
 def align_batched(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) -> Links:
@@ -50,9 +57,9 @@ def align_batched(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) 
     score_T = torch.full((tokens + 1,), -math.inf, device=device)
     status_B = torch.full((len(spans),), int(PairStatus.EMPTY_SIDE), dtype=torch.int32, device=device)
 
-    for pair_B, rows, columns in blocks(spans.source_length_B, spans.target_length_B, width):
-        source = _Side.of(spans.source_start_B[pair_B], spans.source_length_B[pair_B], rows, tokens, device)
-        target = _Side.of(spans.target_start_B[pair_B], spans.target_length_B[pair_B], columns, tokens, device)
+    for pair_B, padded in blocks(spans.source_length_B, spans.target_length_B, width):
+        source = _Side.of(spans.source_start_B[pair_B], spans.source_length_B[pair_B], padded, tokens, device)
+        target = _Side.of(spans.target_start_B[pair_B], spans.target_length_B[pair_B], padded, tokens, device)
         similarity_BMN = similarity(source.hidden(hidden_TD), target.hidden(hidden_TD), settings)
         real_BMN = source.real_BL[:, :, None] & target.real_BL[:, None, :]
         finite_B = is_finite(similarity_BMN.masked_fill(~real_BMN, 0.0), settings)
@@ -63,13 +70,13 @@ def align_batched(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) 
         column_RBM, row_RBN = filter_plan(log_plan_BMN, source_real_BM, target_real_BN, settings)
 
         status_B[pair_B.to(device)] = torch.where(finite_B, int(PairStatus.OK), int(PairStatus.NON_FINITE)).int()
-        links_RT[:, source.token_BL] = flat_tokens(column_RBM, target.token_BL)
+        links_RT[:, source.token_BL] = target.flat(column_RBM)
         for side, other, found_RBL, plan_BLK in (
             (source, target, column_RBM, log_plan_BMN),
             (target, source, row_RBN, log_plan_BMN.transpose(1, 2)),
         ):
             heaviest_BL, mass_BL = heaviest(found_RBL, plan_BLK)
-            partner_T[side.token_BL] = flat_tokens(heaviest_BL, other.token_BL)
+            partner_T[side.token_BL] = other.flat(heaviest_BL)
             score_T[side.token_BL] = mass_BL
     return Links(links_RT[:, :tokens].contiguous(), partner_T[:tokens], score_T[:tokens], status_B)
 
@@ -102,6 +109,10 @@ def transport_plan(
         log_kernel_BMN = similarity_BMN.clamp(min=CLIP_FLOOR).log()
     else:
         log_kernel_BMN = similarity_BMN / settings.temperature
+    if settings.sinkhorn_iterations > 0:
+        # One-token sides: every cell has the same mass, see the reference.
+        shorter_B = torch.minimum(source_real_BM.sum(dim=1), target_real_BN.sum(dim=1))
+        log_kernel_BMN = log_kernel_BMN.masked_fill(shorter_B[:, None, None] == 1, 0.0)
     padded_BMN = ~(source_real_BM[:, :, None] & target_real_BN[:, None, :])
     log_kernel_BMN = log_kernel_BMN.masked_fill(padded_BMN, -math.inf)
 
@@ -167,10 +178,3 @@ def heaviest(found_RBL: Tensor, log_plan_BLK: Tensor) -> tuple[Tensor, Tensor]:
         best_BL = torch.where(heavier_BL, found_BL, best_BL)
         mass_BL = torch.where(heavier_BL, found_mass_BL, mass_BL)
     return best_BL, mass_BL
-
-
-def flat_tokens(local_BL: Tensor, other_token_BK: Tensor) -> Tensor:
-    """Local indices into the other side as flat token indices, int32, -1 kept; a leading rounds dimension is kept too."""
-    batch = torch.arange(len(other_token_BK), device=local_BL.device)[:, None]
-    token_BL = other_token_BK[batch, local_BL.clamp(min=0)]
-    return torch.where(local_BL >= 0, token_BL, -1).int()

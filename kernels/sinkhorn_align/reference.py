@@ -63,6 +63,10 @@ def transport_plan(log_kernel_MN: Tensor, settings: AlignmentSettings) -> Tensor
     The last step decides whose marginals are exact: rows for `clip`, which steps columns first, columns for `exp`.
     """
     rows, columns = log_kernel_MN.shape
+    if min(rows, columns) == 1 and settings.sinkhorn_iterations > 0:
+        # The potentials of the longer side absorb such a kernel whole: every cell has the same mass. Without a kernel to
+        # absorb, rounding cannot choose among them.
+        log_kernel_MN = torch.zeros_like(log_kernel_MN)
     row_potential_M1 = log_kernel_MN.new_zeros(rows, 1)
     column_potential_1N = log_kernel_MN.new_zeros(1, columns)
     for _ in range(settings.sinkhorn_iterations):

@@ -1,0 +1,178 @@
+"""One run of `mono` or `parallel`: plan every source, encode what is missing, then bring the manifest up to date.
+
+The order of publication is decided here; how text is read, encoded and written is decided elsewhere.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+
+from data_prep.binarize import ShardJob, ShardResult, binarize, quarantine_file, shard_header
+from data_prep.files import TEMPORARY_SUFFIX, locked, read_json, sync_folder
+from data_prep.manifest import install_tokenizer, rebuild, size_problem
+from data_prep.plan import Settings, Source, SourcePlan, make_plan, read_ranges
+from data_prep.progress import ByteProgress
+from data_prep.token_file import shard_file
+from data_prep.tokenizer import Tokenizer
+from data_prep.workers import run_tasks
+
+
+@dataclass
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        made: shards encoded now.
+        skipped: shards that were complete already.
+        replaced: shards of the same sources made with other settings, removed.
+        documents, sequences, tokens: in the shards made now.
+        dropped: records dropped now, by reason.
+        failures: one line for each source that could not be read; the others are done all the same.
+    """
+
+    made: int = 0
+    skipped: int = 0
+    replaced: int = 0
+    documents: int = 0
+    sequences: int = 0
+    tokens: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, result: ShardResult) -> None:
+        """Count one shard made."""
+        self.made += 1
+        self.documents += result.counts["documents"]
+        self.sequences += result.counts["sequences"]
+        self.tokens += result.counts["tokens"]
+        self.dropped.update(result.dropped)
+
+
+def run_job(
+    sources: list[Source], settings: Settings, tokenizer_dir: Path, data_dir: Path, workers: int, max_bad_rate: float
+) -> Outcome:
+    """Add sources to a data folder. The same sources give the same files, whatever the number of workers.
+
+    Raises:
+        ValueError: the tokenizer is missing or not the folder's, an option is out of range, or another run is at work on
+            one of the sources. A source that cannot be read is no exception but one of `failures`.
+    """
+    if workers < 1:
+        raise ValueError(f"--workers {workers}: must be at least 1")
+    if not 0 <= max_bad_rate < 1:
+        raise ValueError(f"--max-bad-rate {max_bad_rate}: must be at least 0 and below 1; 0.001 is one line in a thousand")
+    tokenizer_sha256 = Tokenizer.load(tokenizer_dir).sha256
+    outcome = Outcome()
+    plans = _make_plans(sources, settings, workers, max_bad_rate, outcome)
+    if not plans:
+        return outcome
+    install_tokenizer(tokenizer_dir, data_dir)
+    with ExitStack() as stack:
+        for name in sorted({plan.source_stem.replace("/", "-") for plan in plans}):
+            stack.enter_context(locked(data_dir / "locks" / f"{name}.lock", wait=False))
+        for plan in plans:
+            _remove_leftovers(plan, data_dir)
+        missing = [_missing_shards(plan, data_dir, tokenizer_sha256) for plan in plans]
+        outcome.skipped = sum(len(plan.ranges) - len(wanted) for plan, wanted in zip(plans, missing, strict=True))
+        total = sum(plan.ranges[i].bytes for plan, wanted in zip(plans, missing, strict=True) for i in wanted)
+        jobs = _jobs(plans, missing, data_dir)
+        with ByteProgress("encoding", total) as progress:
+            tasks = min(workers, max(1, sum(map(len, missing))))
+            for result in run_tasks(binarize, jobs, tasks, partial(Tokenizer.load, tokenizer_dir)):
+                outcome.add(result)
+                progress.advance(result.bytes)
+        outcome.replaced = sum(_remove_superseded(plan, data_dir) for plan in plans)
+    rebuild(data_dir)
+    return outcome
+
+
+def _make_plans(
+    sources: list[Source], settings: Settings, workers: int, max_bad_rate: float, outcome: Outcome
+) -> list[SourcePlan]:
+    """Plan all sources, each in a worker; those that fail go to the outcome's failures, in the order given."""
+    numbered: dict[int, SourcePlan | str] = {}
+    total = sum(path.stat().st_size for source in sources for path in source.paths if path.is_file())
+    make = partial(_plan_or_failure, settings, max_bad_rate)
+    with ByteProgress("reading", total) as progress:
+        for number, plan, size in run_tasks(make, list(enumerate(sources)), min(workers, len(sources)), _no_context):
+            numbered[number] = plan
+            progress.advance(size)
+    planned = [numbered[number] for number in range(len(sources))]
+    outcome.failures += [plan for plan in planned if isinstance(plan, str)]
+    by_stem = {plan.settings_stem: plan for plan in planned if isinstance(plan, SourcePlan)}
+    return list(by_stem.values())
+
+
+def _no_context() -> None:
+    return None
+
+
+def _plan_or_failure(
+    settings: Settings, max_bad_rate: float, _: None, task: tuple[int, Source]
+) -> tuple[int, SourcePlan | str, int]:
+    number, source = task
+    size = sum(path.stat().st_size for path in source.paths if path.is_file())
+    try:
+        return number, make_plan(source, settings, max_bad_rate), size
+    except (ValueError, OSError) as error:
+        return number, str(error), size
+
+
+def _missing_shards(plan: SourcePlan, data_dir: Path, tokenizer_sha256: str) -> set[int]:
+    """Shards without a marker that says the same input, settings, tokenizer and sizes."""
+    missing = set()
+    for index in range(len(plan.ranges)):
+        stem = data_dir / plan.stem(index)
+        header = shard_header(plan, index, tokenizer_sha256, sentencepiece.__version__)
+        if not _is_complete(stem, header):
+            missing.add(index)
+    return missing
+
+
+def _is_complete(stem: Path, header: dict[str, Any]) -> bool:
+    try:
+        marker = read_json(shard_file(stem, ".json"), "it is made again")
+        sizes = {suffix: file["bytes"] for suffix, file in marker["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return all(marker.get(name) == value for name, value in header.items()) and not size_problem(stem, sizes)
+
+
+def _jobs(plans: list[SourcePlan], missing: list[set[int]], data_dir: Path) -> Iterator[ShardJob]:
+    tokenizer_sha256 = Tokenizer.load(data_dir / "tokenizer").sha256
+    for plan, wanted in zip(plans, missing, strict=True):
+        for index, text in read_ranges(plan, wanted):
+            # an old marker must not vouch for files that are being made again
+            shard_file(data_dir / plan.stem(index), ".json").unlink(missing_ok=True)
+            header = shard_header(plan, index, tokenizer_sha256, sentencepiece.__version__)
+            yield ShardJob(data_dir, plan, index, text, header)
+
+
+def _remove_leftovers(plan: SourcePlan, data_dir: Path) -> None:
+    """Delete what a killed run on this source was writing."""
+    folder, _, name = plan.source_stem.rpartition("/")
+    for place in (data_dir / folder, quarantine_file(data_dir, plan.source_stem).parent):
+        for path in place.glob(f".{name}-*{TEMPORARY_SUFFIX}"):
+            path.unlink()
+
+
+def _remove_superseded(plan: SourcePlan, data_dir: Path) -> int:
+    """Delete this source's shards made with other settings, markers first; how many there were."""
+    stems = [
+        path.relative_to(data_dir).with_suffix("").as_posix()
+        for path in data_dir.glob(f"{plan.source_stem}-*.json")
+        if not path.relative_to(data_dir).as_posix().startswith(f"{plan.settings_stem}-")
+    ]
+    for stem in stems:
+        for suffix in (".json", ".idx", ".bin"):
+            shard_file(data_dir / stem, suffix).unlink(missing_ok=True)
+        quarantine_file(data_dir, stem).unlink(missing_ok=True)
+    if stems:
+        sync_folder((data_dir / plan.source_stem).parent)
+    return len(stems)

@@ -1,0 +1,77 @@
+"""Spreads independent tasks over processes and hands their results back as they finish.
+
+Knows nothing of what a task does. One worker runs in this very process; which worker takes which task never matters.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for_end
+from typing import Any, TypeVar
+
+Context = TypeVar("Context")
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_context: Any = None
+
+
+def run_tasks(
+    function: Callable[[Context, Task], Result],
+    tasks: Iterable[Task],
+    workers: int,
+    make_context: Callable[[], Context],
+) -> Iterator[Result]:
+    """Yield `function(context, task)` for every task, in the order of completion.
+
+    Tasks are drawn one ahead of the workers, so that their text is not all in memory at once. `make_context` runs once
+    in each worker; everything must be picklable.
+
+    Raises:
+        ValueError: a worker died.
+        Exception: whatever `function` raised; tasks in flight are then finished, the others dropped.
+    """
+    if workers == 1:
+        context = make_context()
+        for task in tasks:
+            yield function(context, task)
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (make_context,))
+    running: set[Future[Result]] = set()
+    try:
+        for task in tasks:
+            running.add(pool.submit(_run, function, task))
+            if len(running) > workers:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    except BrokenProcessPool:
+        raise ValueError("a worker died, most likely out of memory; give fewer --workers or less --shard-bytes") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(make_context: Callable[[], Any]) -> None:
+    global _context
+    # Ctrl-C reaches the whole process group: the parent decides, the workers finish what they have
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _context = make_context()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot tell its workers to stop: each waits for its end and follows."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in workers only"
+    wait_for_end([parent.sentinel])
+    os._exit(1)
+
+
+def _run(function: Callable[[Any, Task], Result], task: Task) -> Result:
+    return function(_context, task)

@@ -1,0 +1,209 @@
+"""Everything that a training run depends on, as one schema; the printed resolved config of a run can be fed back.
+
+YAML file, then `key=value` overrides; an unknown key, a wrong type or an impossible value is a ValueError of one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sinkhorn_align import AlignmentSettings
+
+PathField = Annotated[Path, Field(strict=False)]
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Data(Section):
+    path: PathField = Field(description="DATA_DIR: token files and manifest made by `python -m data_prep`")
+    alpha: float = Field(0.7, ge=0, le=1, description="language sampling p(l) ∝ n(l)^alpha; XLM-R is known for 0.3")
+    block_tokens: int = Field(512, ge=8, description="longest monolingual block, special tokens included")
+    side_tokens: int = Field(254, ge=1, description="longest side of a pair; longer ones are cut, and counted at the start")
+
+
+class Model(Section):
+    init: PathField | None = Field(None, description="Hugging Face folder to start from; null: from scratch")
+    layers: Positive = Field(12, description="transformer layers (from scratch; a loaded model has its own sizes)")
+    hidden: Positive = Field(768, description="hidden width")
+    heads: Positive = Field(12, description="attention heads")
+    feed_forward: Positive = Field(3072, description="inner width of the feed-forward network")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout everywhere; the released recipe has none")
+
+
+class Term(Section):
+    """An objective of the loss."""
+
+    weight: float = Field(1.0, ge=0, description="factor of the objective's loss")
+    warmup_steps: NotNegative = Field(0, description="steps over which the weight rises linearly from 0")
+
+
+class WordAlignmentTerm(Term):
+    alignment_layer: NotNegative = Field(10, description="layer whose hidden states are aligned to label words")
+    cost: Literal["clip", "exp"] = Field("clip", description="clip: as released; exp: as published")
+    similarity: Literal["dot", "cosine"] = Field("dot", description="cosine is for exp only")
+    temperature: float = Field(1.0, gt=0, description="μ of exp")
+    sinkhorn_iterations: NotNegative = Field(2, description="Sinkhorn iterations")
+    filter_rounds: Positive = Field(2, description="rounds of mutual argmax, the first one counted")
+    discount: float = Field(0.9, gt=0, le=1, description="α of the further rounds")
+
+    def alignment_settings(self) -> AlignmentSettings:
+        names = ("cost", "similarity", "temperature", "sinkhorn_iterations", "filter_rounds", "discount")
+        return AlignmentSettings(**{name: getattr(self, name) for name in names})
+
+
+class Objectives(Section):
+    """null switches one off."""
+
+    mlm: Term | None = Field(Term(), description="masked tokens of monolingual blocks")
+    tlm: Term | None = Field(Term(), description="masked tokens of pairs")
+    dwa: WordAlignmentTerm | None = Field(WordAlignmentTerm(), description="denoising word alignment on pairs")
+
+    def active(self) -> dict[str, Term]:
+        terms = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: term for name, term in terms.items() if term is not None}
+
+
+class Batch(Section):
+    """The global batch of one optimizer step, whatever the number of ranks."""
+
+    mono: Positive = Field(2048, description="monolingual blocks per optimizer step")
+    pairs: Positive = Field(2048, description="pairs per optimizer step")
+    micro_steps: Positive = Field(1, description="micro-steps (gradient accumulation) per optimizer step")
+
+
+class Optimizer(Section):
+    """AdamW with linear warm-up and polynomial decay; defaults are the released recipe's."""
+
+    lr: float = Field(2e-4, gt=0, description="peak learning rate")
+    betas: list[float] = Field([0.9, 0.98], min_length=2, max_length=2, description="Adam's β")
+    eps: float = Field(1e-6, gt=0, description="Adam's ε")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay, on every parameter")
+    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
+    warmup_steps: NotNegative = Field(10_000, description="steps of linear warm-up")
+    decay_power: float = Field(1.0, gt=0, description="power of the polynomial decay to 0 at the last step")
+    torch_adam: bool = Field(False, description="PyTorch's AdamW instead of DeepSpeed's fused one, which compiles itself")
+
+
+class Validation(Section):
+    every: NotNegative = Field(1000, description="optimizer steps between validations; 0: none")
+    data: PathField | None = Field(None, description="DATA_DIR of held-out text, for the loss per language")
+    samples: Positive = Field(256, description="blocks and pairs per language, from the head of its first shard")
+    batch: Positive = Field(16, description="blocks or pairs per forward and rank")
+    gold: list[PathField] = Field([], description="gold alignment folders (test.<src>, test.<trg>, alignv2.txt), for AER")
+    gold_pairs: Positive = Field(200, description="pairs of each gold folder that are aligned during training")
+
+
+class Run(Section):
+    out: PathField = Field(description="folder of the run: config, metrics, checkpoints")
+    steps: Positive = Field(200_000, description="optimizer steps")
+    seed: NotNegative = Field(1, description="decides initial weights, order, masks")
+    log_every: Positive = Field(10, description="steps between lines of metrics")
+    save_every: Positive = Field(1000, description="steps between checkpoints; the last step is always saved")
+    keep: Positive = Field(2, description="how many of the latest checkpoints stay")
+    timeout_minutes: Positive = Field(30, description="longest wait for another rank before the run stops")
+
+
+class Config(Section):
+    data: Data
+    model: Model = Model()
+    objectives: Objectives = Objectives()
+    batch: Batch = Batch()
+    optimizer: Optimizer = Optimizer()
+    validation: Validation = Validation()
+    run: Run
+    deepspeed: PathField = Field(description="DeepSpeed JSON with the ZeRO stage and precision; see ds_configs/")
+
+    def dump(self) -> str:
+        """The resolved config as YAML that `load_config` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 2e-4 as a string; this loader reads it as the number that is meant."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML config and apply overrides such as `optimizer.lr=1e-4`; relative paths are relative to the caller."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ValueError(f"{path}: cannot read the config ({reason}); give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds no settings; see pipeline/configs/ for examples")
+    for override in overrides:
+        _apply(content, override)
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {_explain(error)}") from None
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ValueError(f"override {override!r}: write key=value, for example optimizer.lr=1e-4")
+    *sections, name = key.split(".")
+    for section in sections:
+        content = content.setdefault(section, {}) if isinstance(content, dict) else content
+        if not isinstance(content, dict):
+            raise ValueError(f"override {override!r}: {section} is not a section")
+    try:
+        content[name] = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise ValueError(f"override {override!r}: {text!r} is not a YAML value") from None
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _field_names(Config)
+        near = difflib.get_close_matches(field, known, 1, 0.5) or difflib.get_close_matches(
+            field.split(".")[-1], [name.split(".")[-1] for name in known], 1, 0.5
+        )
+        return f"unknown key {field}" + (f"; did you mean {near[0]}?" if near else "") + more
+    value = "" if first["type"] == "missing" else f" = {first['input']!r}"
+    return f"{field}{value}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
+
+
+def _field_names(section: type[BaseModel], prefix: str = "") -> list[str]:
+    names = []
+    for name, info in section.model_fields.items():
+        names.append(prefix + name)
+        for kind in (info.annotation, *getattr(info.annotation, "__args__", ())):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                names += _field_names(kind, f"{prefix}{name}.")
+    return names
+
+
+def load_deepspeed_json(path: Path) -> dict[str, Any]:
+    """Read a DeepSpeed JSON; ValueError in one line where it cannot be."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot read the DeepSpeed config ({error.strerror}); see ds_configs/") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: a DeepSpeed config is a JSON object; see ds_configs/")
+    return content
