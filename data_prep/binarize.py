@@ -15,7 +15,7 @@ import numpy as np
 
 from data_prep.files import canonical_json, sha256_of_file, write_durably
 from data_prep.plan import ShardRange, SourcePlan
-from data_prep.readers import BadRecord, decode_line, documents, parse_tsv, split_lines
+from data_prep.readers import BadRecordError, decode_line, documents, parse_tsv, split_lines
 from data_prep.token_file import SCHEMA, TokenFileWriter, shard_file
 from data_prep.tokenizer import Tokenizer
 
@@ -67,7 +67,7 @@ class _Tally:
         for file, raw in zip(self.job.plan.files, sides, strict=True):
             try:
                 _ = parse_tsv(raw, columns) if columns else decode_line(raw)
-            except BadRecord as error:
+            except BadRecordError as error:
                 reasons.append(str(error))
                 line = self.job.range.first_line + index
                 encoded = base64.b64encode(raw).decode()
@@ -127,12 +127,11 @@ def quarantine_file(data_dir: Path, stem: str) -> Path:
 
 def _counts(writer: TokenFileWriter) -> dict[str, Any]:
     lengths, modes = np.array(writer.lengths, dtype=np.int64), np.array(writer.modes, dtype=np.int64)
-    languages = writer.trailer["languages"]
     return {
         "documents": len(writer.documents) - 1,
         "sequences": len(lengths),
         "tokens": int(lengths.sum()),
-        "tokens_per_language": {name: int(lengths[modes == mode].sum()) for mode, name in enumerate(languages)},
+        "tokens_per_language": {name: int(lengths[modes == mode].sum()) for mode, name in enumerate(writer.languages)},
         "max_length": int(lengths.max(initial=0)),
     }
 
@@ -145,7 +144,7 @@ def _add_documents(writer: TokenFileWriter, tokenizer: Tokenizer, job: ShardJob,
             try:
                 texts.append(decode_line(raw))
                 kept += 1
-            except BadRecord:
+            except BadRecordError:
                 tally.bad(index, (raw,))
         sizes.append(kept)
     ids_T, lengths = tokenizer.encode_flat(texts)
@@ -193,5 +192,5 @@ def _pairs(job: ShardJob, tally: _Tally) -> Iterator[tuple[str, str, float | Non
                 yield parse_tsv(sides[0], columns)
             else:
                 yield decode_line(sides[0]), decode_line(sides[1]), None
-        except BadRecord:
+        except BadRecordError:
             tally.bad(index, sides)

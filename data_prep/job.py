@@ -13,8 +13,8 @@ from typing import Any
 
 import sentencepiece
 
-from data_prep.binarize import ShardJob, ShardResult, binarize, quarantine_file, shard_header
-from data_prep.files import TEMPORARY_SUFFIX, locked, read_json, sync_folder
+from data_prep.binarize import QUARANTINE_FOLDER, ShardJob, ShardResult, binarize, quarantine_file, shard_header
+from data_prep.files import TEMPORARY_SUFFIX, locked, read_json
 from data_prep.manifest import install_tokenizer, rebuild, size_problem
 from data_prep.plan import Settings, Source, SourcePlan, make_plan, read_ranges
 from data_prep.progress import ByteProgress
@@ -60,13 +60,13 @@ def run_job(
     """Add sources to a data folder. The same sources give the same files, whatever the number of workers.
 
     Raises:
-        ValueError: the tokenizer is missing or not the folder's, an option is out of range, or another run is at work on
-            one of the sources. A source that cannot be read is no exception but one of `failures`.
+        ValueError: the tokenizer is missing or not the folder's, an option is out of range, or another run is at
+            work on one of the sources. A source that cannot be read is no exception but one of `failures`.
     """
     if workers < 1:
         raise ValueError(f"--workers {workers}: must be at least 1")
     if not 0 <= max_bad_rate < 1:
-        raise ValueError(f"--max-bad-rate {max_bad_rate}: must be at least 0 and below 1; 0.001 is one line in a thousand")
+        raise ValueError(f"--max-bad-rate {max_bad_rate}: must be from 0 to below 1; 0.001 is a line in a thousand")
     tokenizer_sha256 = Tokenizer.load(tokenizer_dir).sha256
     outcome = Outcome()
     plans = _make_plans(sources, settings, workers, max_bad_rate, outcome)
@@ -81,14 +81,16 @@ def run_job(
         missing = [_missing_shards(plan, data_dir, tokenizer_sha256) for plan in plans]
         outcome.skipped = sum(len(plan.ranges) - len(wanted) for plan, wanted in zip(plans, missing, strict=True))
         total = sum(plan.ranges[i].bytes for plan, wanted in zip(plans, missing, strict=True) for i in wanted)
-        jobs = _jobs(plans, missing, data_dir)
+        jobs = _jobs(plans, missing, data_dir, tokenizer_sha256)
         with ByteProgress("encoding", total) as progress:
             tasks = min(workers, max(1, sum(map(len, missing))))
             for result in run_tasks(binarize, jobs, tasks, partial(Tokenizer.load, tokenizer_dir)):
                 outcome.add(result)
                 progress.advance(result.bytes)
-        outcome.replaced = sum(_remove_superseded(plan, data_dir) for plan in plans)
-    rebuild(data_dir)
+        outcome.replaced = sum(_retire_superseded(plan, data_dir) for plan in plans)
+        rebuild(data_dir)
+        for plan in plans:
+            _remove_unmarked(plan, data_dir)
     return outcome
 
 
@@ -144,8 +146,9 @@ def _is_complete(stem: Path, header: dict[str, Any]) -> bool:
     return all(marker.get(name) == value for name, value in header.items()) and not size_problem(stem, sizes)
 
 
-def _jobs(plans: list[SourcePlan], missing: list[set[int]], data_dir: Path) -> Iterator[ShardJob]:
-    tokenizer_sha256 = Tokenizer.load(data_dir / "tokenizer").sha256
+def _jobs(
+    plans: list[SourcePlan], missing: list[set[int]], data_dir: Path, tokenizer_sha256: str
+) -> Iterator[ShardJob]:
     for plan, wanted in zip(plans, missing, strict=True):
         for index, text in read_ranges(plan, wanted):
             # an old marker must not vouch for files that are being made again
@@ -162,17 +165,21 @@ def _remove_leftovers(plan: SourcePlan, data_dir: Path) -> None:
             path.unlink()
 
 
-def _remove_superseded(plan: SourcePlan, data_dir: Path) -> int:
-    """Delete this source's shards made with other settings, markers first; how many there were."""
-    stems = [
-        path.relative_to(data_dir).with_suffix("").as_posix()
-        for path in data_dir.glob(f"{plan.source_stem}-*.json")
-        if not path.relative_to(data_dir).as_posix().startswith(f"{plan.settings_stem}-")
-    ]
-    for stem in stems:
-        for suffix in (".json", ".idx", ".bin"):
-            shard_file(data_dir / stem, suffix).unlink(missing_ok=True)
-        quarantine_file(data_dir, stem).unlink(missing_ok=True)
-    if stems:
-        sync_folder((data_dir / plan.source_stem).parent)
-    return len(stems)
+def _retire_superseded(plan: SourcePlan, data_dir: Path) -> int:
+    """Delete the markers of this source's shards made with other settings; how many there were.
+
+    The token files stay until the manifest no longer names them.
+    """
+    markers = set(data_dir.glob(f"{plan.source_stem}-*.json")) - set(data_dir.glob(f"{plan.settings_stem}-*.json"))
+    for path in markers:
+        path.unlink()
+    return len(markers)
+
+
+def _remove_unmarked(plan: SourcePlan, data_dir: Path) -> None:
+    """Delete this source's files that no marker vouches for: retired shards, and what a killed run left of one."""
+    for folder in (data_dir, data_dir / QUARANTINE_FOLDER):
+        for path in folder.glob(f"{plan.source_stem}-*"):
+            stem = path.relative_to(folder).with_suffix("")
+            if not shard_file(data_dir / stem, ".json").exists():
+                path.unlink()

@@ -94,6 +94,20 @@ class Manifest:
         Raises:
             ValueError: no or a damaged manifest, another schema, a missing shard file or one of the wrong size.
         """
+        manifest = cls.read(data_dir)
+        for shard in manifest.shards:
+            problem = size_problem(shard.stem, shard.bytes)
+            if problem:
+                raise ValueError(f"{problem}; {MEND}")
+        return manifest
+
+    @classmethod
+    def read(cls, data_dir: Path) -> "Manifest":
+        """Read the manifest without a look at the shards: for `verify`, which tells of all of them.
+
+        Raises:
+            ValueError: no or a damaged manifest, or another schema.
+        """
         data_dir = Path(data_dir)
         path = data_dir / MANIFEST_NAME
         content = read_json(path, "give a folder written by `python -m data_prep mono` or `parallel`")
@@ -115,10 +129,6 @@ class Manifest:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path}: damaged, no usable field {error}; {MEND}") from None
-        for shard in manifest.shards:
-            problem = size_problem(shard.stem, shard.bytes)
-            if problem:
-                raise ValueError(f"{problem}; {MEND}")
         return manifest
 
 
@@ -180,19 +190,19 @@ def install_tokenizer(tokenizer_dir: Path, data_dir: Path) -> None:
 def rebuild(data_dir: Path) -> Manifest:
     """Write `manifest.json` from the markers of every complete source, and load it.
 
-    Sorted and without times: the same shards give the same bytes. A source some of whose shards are missing (its run was
-    killed, or goes on) is left out. Of a source binarized again with other settings only the newest settings count:
-    the run that finishes removes the older shards first (`remove_superseded`).
+    Sorted and without times: the same shards give the same bytes. A source some of whose shards are missing (its run
+    was killed, or goes on) is left out.
 
     Raises:
         ValueError: a marker of another tokenizer, or a shard whose files do not have the recorded sizes.
     """
     with locked(data_dir / "locks" / "manifest.lock", wait=True):
-        write_durably(data_dir / MANIFEST_NAME, canonical_json(_content(data_dir)))
+        write_durably(data_dir / MANIFEST_NAME, canonical_json(content_of(data_dir)))
         return Manifest.load(data_dir)
 
 
-def _content(data_dir: Path) -> dict[str, Any]:
+def content_of(data_dir: Path) -> dict[str, Any]:
+    """What the manifest has to say, from the markers alone (see `rebuild`)."""
     tokenizer = Tokenizer.load(data_dir / TOKENIZER_FOLDER)
     by_source: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
     for stem, marker in read_markers(data_dir).items():

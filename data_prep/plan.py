@@ -1,4 +1,4 @@
-"""Where shards begin and end: cuts a source at document or pair boundaries by its input bytes, and checks it on the way.
+"""Where shards begin and end: cuts a source at document or pair boundaries by its input bytes, and checks its lines.
 
 The plan depends on the input and the settings only, never on the number of workers; it knows nothing of token ids. A
 source is read to its end before anything is written, so a damaged or misaligned one leaves no shard behind.
@@ -6,21 +6,22 @@ source is read to its end before anything is written, so a damaged or misaligned
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from data_prep.files import sha256_of_file, sha256_of_json
 from data_prep.filters import PairFilters
-from data_prep.readers import BUFFER_BYTES, BYTE_ORDER_MARK, BadRecord, decode_line, is_blank, open_text, parse_tsv
+from data_prep.readers import BUFFER_BYTES, BYTE_ORDER_MARK, BadRecordError, decode_line, is_blank, open_text, parse_tsv
 from data_prep.token_file import Kind
 
 DEFAULT_SHARD_BYTES = 64 << 20
 MAX_SHARDS = 100_000  # five digits in a shard's name keep names in order
 SHOWN_BYTES = 40
+BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.shard_bytes < 1:
-            raise ValueError(f"--shard-bytes {self.shard_bytes}: must be at least 1; {DEFAULT_SHARD_BYTES} is the default")
+            raise ValueError(f"--shard-bytes {self.shard_bytes}: must be at least 1; {DEFAULT_SHARD_BYTES} is usual")
 
     def record(self) -> dict[str, Any]:
         """The settings as they stand in markers."""
@@ -132,7 +133,7 @@ class SourcePlan:
 
 @dataclass
 class _Cutter:
-    """Grows shards line by line. Cuts come before a line: at a boundary from `shard_bytes` on, anywhere from twice that."""
+    """Grows shards line by line. Cuts come before a line: at a boundary from `shard_bytes` on, else from twice that."""
 
     shard_bytes: int
     starts: tuple[int, ...]
@@ -201,34 +202,48 @@ def make_plan(source: Source, settings: Settings, max_bad_rate: float) -> Source
         cutter = _Cutter(settings.shard_bytes, starts)
         bad = _BadLines(max_bad_rate)
         after_blank, has_text = True, False
-        for lines in zip_longest(*texts):
-            if None in lines:
-                raise ValueError(_unequal(source, cutter.line, lines, texts))
-            blank = is_blank(lines[0])
-            cutter.add(lines, at_boundary=source.kind == "pair" or after_blank)
-            after_blank, has_text = blank, has_text or not blank
-            for path, raw, reason in bad_lines(source, settings.columns, lines):
-                bad.add(path, cutter.line, raw, reason)
+        records = zip_longest(*texts)
+        while batch := list(islice(records, BATCH)):
+            if None in batch[-1]:
+                raise ValueError(_unequal(source, cutter.line, batch, texts))
+            _check_batch(source, settings.columns, batch, cutter.line + 1, bad)
+            for lines in batch:
+                blank = is_blank(lines[0])
+                cutter.add(lines, at_boundary=source.kind == "pair" or after_blank)
+                after_blank, has_text = blank, has_text or not blank
         cutter.cut()
     if not has_text:
         raise ValueError(f"{source.paths[0]}: holds no text; give another file or leave it out")
     bad.finish(cutter.line)
     if len(cutter.ranges) > MAX_SHARDS:
-        raise ValueError(f"--shard-bytes {settings.shard_bytes}: gives {len(cutter.ranges)} shards; at most {MAX_SHARDS}")
+        raise ValueError(
+            f"--shard-bytes {settings.shard_bytes}: gives {len(cutter.ranges)} shards; at most {MAX_SHARDS}"
+        )
     files = tuple(SourceFile(path.name, path.stat().st_size, sha256_of_file(path)) for path in source.paths)
     return SourcePlan(source, settings, files, tuple(cutter.ranges))
 
 
-def bad_lines(source: Source, columns: tuple[str, ...], lines: Iterable[bytes]) -> Iterator[tuple[Path, bytes, str]]:
-    """The unusable ones among a record's lines, one of each file: path, raw bytes and reason."""
-    for path, raw in zip(source.paths, lines, strict=True):
-        try:
-            if columns:
-                parse_tsv(raw, columns)
-            else:
-                decode_line(raw)
-        except BadRecord as reason:
-            yield path, raw, str(reason)
+def _check_batch(
+    source: Source, columns: tuple[str, ...], batch: list[tuple[bytes, ...]], first_line: int, bad: _BadLines
+) -> None:
+    """Count the unusable lines among records that begin at `first_line`."""
+    if not columns and _is_clean(b"".join(chain.from_iterable(batch))):
+        return
+    for line, lines in enumerate(batch, start=first_line):
+        for path, raw in zip(source.paths, lines, strict=True):
+            try:
+                _ = parse_tsv(raw, columns) if columns else decode_line(raw)
+            except BadRecordError as reason:
+                bad.add(path, line, raw, str(reason))
+
+
+def _is_clean(text: bytes) -> bool:
+    """Whether every line of it is usable: newlines never lie inside a character, so all can be decoded at once."""
+    try:
+        decode_line(text)
+    except BadRecordError:
+        return False
+    return True
 
 
 def _after_mark(stream: BinaryIO) -> tuple[int, Iterator[bytes]]:
@@ -238,9 +253,13 @@ def _after_mark(stream: BinaryIO) -> tuple[int, Iterator[bytes]]:
     return start, chain([first[start:]] if first[start:] else [], stream)
 
 
-def _unequal(source: Source, common: int, lines: tuple[bytes | None, ...], texts: tuple[Iterator[bytes], ...]) -> str:
+def _unequal(
+    source: Source, before: int, batch: list[tuple[bytes | None, ...]], texts: tuple[Iterator[bytes], ...]
+) -> str:
+    """The message for files of unequal length, found in a batch that begins after `before` lines of each."""
     counts = [
-        common if raw is None else common + 1 + sum(1 for _ in text) for raw, text in zip(lines, texts, strict=True)
+        before + sum(lines[side] is not None for lines in batch) + sum(1 for _ in text)
+        for side, text in enumerate(texts)
     ]
     told = ", ".join(f"{path} has {count} lines" for path, count in zip(source.paths, counts, strict=True))
     return f"{told}; both files of a pair need one line per pair: fetch them again or mend the shorter one"

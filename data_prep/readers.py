@@ -2,8 +2,8 @@
 
 Knows text layouts; nothing of tokenizers, filters or shards.
 
-A carriage return, U+0085 or U+2028 inside a line stays part of it (SentencePiece normalises them to spaces), so that two
-files stay aligned. A byte order mark at the start of a file is no text: `BYTE_ORDER_MARK` is skipped by the plan.
+A carriage return, U+0085 or U+2028 inside a line stays part of it (SentencePiece normalises them to spaces), so that
+two files stay aligned. A byte order mark at the start of a file is no text: `BYTE_ORDER_MARK` is skipped by the plan.
 """
 
 import gzip
@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import zstandard
 
@@ -24,14 +24,14 @@ UNREAD_MAGIC = {"a zip archive": b"PK\x03\x04", "bzip2 data": b"BZh"}
 SCORE, SOURCE, TARGET, IGNORED = "score", "source", "target", "-"
 
 
-class BadRecord(ValueError):
+class BadRecordError(ValueError):
     """A line that is not usable text; its message is the reason under which it is counted."""
 
 
 class _ZstdReader(io.RawIOBase):
     """Decompresses zstd frames one after the other and, unlike the library's own reader, notices a cut-off frame."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: io.FileIO) -> None:
         self.file = file
         self.frame = zstandard.ZstdDecompressor().decompressobj()
         self.frame_begun = False
@@ -40,10 +40,6 @@ class _ZstdReader(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
-
-    def close(self) -> None:
-        self.file.close()
-        super().close()
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self.text:
@@ -93,15 +89,21 @@ def open_text(path: Path) -> Iterator[BinaryIO]:
         ValueError: see `check_file`; and while the stream is read: a truncated or damaged archive.
     """
     check_file(path)
-    openers = {".xz": lzma.open, ".gz": gzip.open, ".zst": lambda name: _ZstdReader(open(name, "rb"))}
-    raw = openers[path.suffix](path) if path.suffix in openers else open(path, "rb", buffering=0)
-    with io.BufferedReader(raw, BUFFER_BYTES) as stream:
+    with open(path, "rb", buffering=0) as file, io.BufferedReader(_decompressed(file, path), BUFFER_BYTES) as stream:
         try:
             yield stream
         except EOFError:
             raise ValueError(f"{path}: truncated archive, its end is missing; fetch or write it again") from None
         except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
             raise ValueError(f"{path}: damaged archive ({error}); fetch or write it again") from None
+
+
+def _decompressed(file: io.FileIO, path: Path) -> io.RawIOBase:
+    if path.suffix == ".xz":
+        return cast(io.RawIOBase, lzma.open(file))
+    if path.suffix == ".gz":
+        return cast(io.RawIOBase, gzip.open(file))
+    return _ZstdReader(file) if path.suffix == ".zst" else file
 
 
 def split_lines(text: bytes) -> list[bytes]:
@@ -116,14 +118,14 @@ def decode_line(raw: bytes) -> str:
     """One line as text.
 
     Raises:
-        BadRecord: "invalid_utf8" or "nul".
+        BadRecordError: "invalid_utf8" or "nul".
     """
     if b"\x00" in raw:
-        raise BadRecord("nul")
+        raise BadRecordError("nul")
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise BadRecord("invalid_utf8") from None
+        raise BadRecordError("invalid_utf8") from None
 
 
 def is_blank(raw: bytes) -> bool:
@@ -164,15 +166,15 @@ def parse_tsv(raw: bytes, columns: tuple[str, ...]) -> tuple[str, str, float | N
     """Source, target and score (None without such a column) of a TSV line.
 
     Raises:
-        BadRecord: "invalid_utf8", "nul", "columns" (another number of them) or "score" (not a number).
+        BadRecordError: "invalid_utf8", "nul", "columns" (another number of them) or "score" (not a number).
     """
     fields = decode_line(raw).split("\t")
     if len(fields) != len(columns):
-        raise BadRecord("columns")
+        raise BadRecordError("columns")
     score = None
     if SCORE in columns:
         try:
             score = float(fields[columns.index(SCORE)])
         except ValueError:
-            raise BadRecord("score") from None
+            raise BadRecordError("score") from None
     return fields[columns.index(SOURCE)], fields[columns.index(TARGET)], score

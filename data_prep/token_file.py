@@ -1,6 +1,6 @@
 """One shard on disk: token ids in `{stem}.bin`, Megatron's index plus our trailer in `{stem}.idx`; writer and reader.
 
-Knows bytes and offsets only: nothing of text, of the tokenizer, or of which shards belong together (that is `manifest`).
+Knows bytes and offsets only: nothing of text, of the tokenizer, or of which shards belong together (see `manifest`).
 
 Layout of the index, little-endian, no padding, S sequences in D documents:
     magic b"MMIDIDX\\0\\0" · uint64 version 1 · uint8 dtype code 4 (int32) · uint64 S · uint64 D+1
@@ -48,6 +48,7 @@ class TokenFileWriter:
 
     def __init__(self, stem: Path, kind: Kind, languages: Sequence[str], tokenizer_sha256: str) -> None:
         self.stem = stem
+        self.languages = tuple(languages)
         self.trailer = {
             "schema": SCHEMA,
             "kind": kind,
@@ -61,8 +62,9 @@ class TokenFileWriter:
 
     def add_sequence(self, ids_L: NDArray[np.int32], mode: int) -> None:
         """Append one sequence of int32 ids, shape (L,), L ≥ 1, in the language with index `mode`."""
-        assert ids_L.dtype == np.int32 and ids_L.ndim == 1 and len(ids_L) > 0, "a sequence is int32 ids, at least one"
-        assert 0 <= mode < len(self.trailer["languages"]), "mode must index the shard's languages"
+        assert (ids_L.dtype, ids_L.ndim) == (np.int32, 1), "a sequence is int32 ids"
+        assert len(ids_L) > 0, "a sequence has a token"
+        assert 0 <= mode < len(self.languages), "mode must index the shard's languages"
         self.tokens.append(ids_L)
         self.lengths.append(len(ids_L))
         self.modes.append(mode)

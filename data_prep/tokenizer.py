@@ -1,9 +1,10 @@
 """SentencePiece in XLM-R's id layout: train, import, save, load, and encode text, many lines or single words.
 
-Knows text and ids; nothing of files of text (`readers`) or of shards. Ids here never include `<s>`, `</s>`, `<pad>` or `<mask>`.
+Knows text and ids; nothing of files of text (`readers`) or of shards. Ids here never include
+`<s>`, `</s>`, `<pad>` or `<mask>`.
 
-SentencePiece has `<unk>`=0, `<s>`=1, `</s>`=2; XLM-R has `<s>`=0, `<pad>`=1, `</s>`=2, `<unk>`=3, every other piece moved
-up by one, and `<mask>` last.
+SentencePiece has `<unk>`=0, `<s>`=1, `</s>`=2; XLM-R has `<s>`=0, `<pad>`=1, `</s>`=2, `<unk>`=3, every other piece
+moved up by one, and `<mask>` last.
 """
 
 import array
@@ -149,7 +150,7 @@ class Tokenizer:
         piece_ids = []
         for token_id in map(int, ids):
             if not 0 <= token_id < self.vocab_size:
-                raise ValueError(f"id {token_id}: outside the vocabulary of {self.vocab_size}; use this tokenizer's ids")
+                raise ValueError(f"id {token_id}: outside the vocabulary of {self.vocab_size}; use its own ids")
             if token_id >= UNK and token_id != self.mask_id:
                 piece_ids.append(0 if token_id == UNK else token_id - 1)
         return str(self._processor.decode(piece_ids)) if piece_ids else ""
@@ -158,8 +159,8 @@ class Tokenizer:
 def train(lines: Iterable[str], vocab_size: int, character_coverage: float, max_line_bytes: int) -> Tokenizer:
     """Train a SentencePiece unigram model in XLM-R's layout; the same lines give the same bytes.
 
-    One thread and no sampling make it deterministic. Lines must be at most `max_line_bytes` long in UTF-8: SentencePiece
-    leaves out longer ones without a word.
+    One thread and no sampling make it deterministic. Lines must be at most `max_line_bytes` long in UTF-8:
+    SentencePiece leaves out longer ones without a word.
 
     Args:
         vocab_size: SentencePiece pieces; the model's vocabulary is two larger.
@@ -198,7 +199,7 @@ def _training_error(message: str, vocab_size: int) -> str:
     too_low = re.search(r"(\d+) vs (\d+)", message)
     if too_low:
         return (
-            f"--vocab-size {vocab_size}: too small, this text's characters alone need {too_low[2]}; give a larger one or a "
+            f"--vocab-size {vocab_size}: too small, this text's characters alone need {too_low[2]}; give more or "
             "lower --character-coverage"
         )
     return f"SentencePiece cannot train on this text: {' '.join(message.split())}; give more text"

@@ -52,7 +52,9 @@ def run_tasks(
             done, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
     except BrokenProcessPool:
-        raise ValueError("a worker died, most likely out of memory; give fewer --workers or less --shard-bytes") from None
+        raise ValueError(
+            "a worker died, most likely out of memory; give fewer --workers or less --shard-bytes"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -36,7 +36,7 @@ def align(
         source_start_B, source_length_B, target_start_B, target_length_B: int32 [B], flat token index and number of
             tokens of each side. Sides must not share tokens; B may be 0 and a side may be empty.
         settings: costs, iterations and filter; the released recipe by default.
-        backend: `auto` chooses by the device of `hidden_TD`, and for now answers `torch` on every device, CUDA included.
+        backend: `auto` chooses by the device of `hidden_TD`; for now that is `torch` on every device, CUDA included.
             `torch` is batched and runs anywhere, `reference` is the float64 definition, pair by pair, on the CPU.
             `triton` is an error until that backend is built.
 

@@ -43,7 +43,7 @@ class _Side:
         return flat_TD.float().view(*self.token_BL.shape, width)
 
     def flat(self, local_BL: Tensor) -> Tensor:
-        """Local indices into this side as flat token indices, int32, -1 kept; a leading rounds dimension is kept too."""
+        """Local indices into this side, [..., B, L] with -1 for none, as flat token indices, int32."""
         return torch.where(local_BL >= 0, self.start_B1 + local_BL, -1).int()
 
 
@@ -133,7 +133,7 @@ def transport_plan(
 def filter_plan(
     log_plan_BMN: Tensor, source_real_BM: Tensor, target_real_BN: Tensor, settings: AlignmentSettings
 ) -> tuple[Tensor, Tensor]:
-    """The links of each round, seen from both sides: int64 [R, B, M] columns of rows and [R, B, N] rows of columns, or -1."""
+    """Each round's links from both sides: rows' columns, int64 [R, B, M], and columns' rows, [R, B, N]; -1 for none."""
     shorter_B = torch.minimum(source_real_BM.sum(dim=1), target_real_BN.sum(dim=1))
     more_rounds_B = shorter_B >= SMALLEST_SIDE_FOR_MORE_ROUNDS
     open_row_BM, open_column_BN = source_real_BM, target_real_BN  # real, and without a link so far

@@ -28,8 +28,8 @@ def padded_lengths(length_B: Tensor) -> Tensor:
 def blocks(source_length_B: Tensor, target_length_B: Tensor, width: int) -> Iterator[tuple[Tensor, int]]:
     """Cut the pairs without an empty side into blocks: (pair indices int64 [pairs], padded length of both sides).
 
-    Blocks are square, because translations have like lengths and fewer blocks cost less than the padding. `width` is the
-    hidden width, which bounds the pairs of a block. Lengths are int64 [B] on the CPU.
+    Blocks are square, because translations have like lengths and fewer blocks save more than the padding costs. `width`
+    is the hidden width, which bounds the pairs of a block. Lengths are int64 [B] on the CPU.
     """
     filled_B = torch.nonzero((source_length_B > 0) & (target_length_B > 0)).flatten()
     padded_B = padded_lengths(torch.maximum(source_length_B, target_length_B)[filled_B])

@@ -26,7 +26,7 @@ class Links:
     """int32 [filter rounds, T]: the target token that a source token was linked to in that round, -1 for none. Only
     source tokens are filled; a row and a column gain at most one link a round, so this is every link, once."""
     partner_T: Tensor
-    """int32 [T], both sides: the other end of the token's heaviest link (equal masses: the lowest index), -1 for none."""
+    """int32 [T], both sides: the other end of the token's heaviest link (equal masses: lowest index), -1 for none."""
     score_T: Tensor
     """float32 [T], both sides: log transport mass of that link; -inf, the logarithm of no mass, where there is none."""
     status_B: Tensor
@@ -50,7 +50,5 @@ class Links:
         round_L, source_L = torch.nonzero(self.links_RT >= 0, as_tuple=True)
         target_L = self.links_RT[round_L, source_L].to(torch.int64)
         pair_L = pair_T[source_L]
-        triples_L3 = torch.stack(
-            [pair_L, source_L - source_start_B[pair_L], target_L - target_start_B[pair_L]], dim=1
-        )
+        triples_L3 = torch.stack([pair_L, source_L - source_start_B[pair_L], target_L - target_start_B[pair_L]], dim=1)
         return torch.unique(triples_L3, dim=0)

@@ -64,7 +64,7 @@ def transport_plan(log_kernel_MN: Tensor, settings: AlignmentSettings) -> Tensor
     """
     rows, columns = log_kernel_MN.shape
     if min(rows, columns) == 1 and settings.sinkhorn_iterations > 0:
-        # The potentials of the longer side absorb such a kernel whole: every cell has the same mass. Without a kernel to
+        # The potentials of the longer side absorb such a kernel whole: every cell has the same mass. With no kernel to
         # absorb, rounding cannot choose among them.
         log_kernel_MN = torch.zeros_like(log_kernel_MN)
     row_potential_M1 = log_kernel_MN.new_zeros(rows, 1)

@@ -14,8 +14,8 @@ CLIP_FLOOR = 1e-6
 """The `clip` cost reads every similarity below this as this, so that its logarithm exists."""
 
 LARGEST_SIMILARITY = 1e37
-"""A similarity (or similarity / temperature) beyond this magnitude counts as non-finite: the plan is a sum of a log kernel
-and two potentials of its size, which must stay within fp32."""
+"""A similarity (or similarity / temperature) beyond this magnitude counts as non-finite: the plan is a sum of a log
+kernel and two potentials of its size, which must stay within fp32."""
 
 SMALLEST_SIDE_FOR_MORE_ROUNDS = 3
 """Pairs whose shorter side has fewer tokens keep the links of round 0."""
@@ -46,7 +46,7 @@ class AlignmentSettings:
         _check(self.filter_rounds >= 1, "filter_rounds", self.filter_rounds, "1 or more (the first round counts)")
         _check(0 < self.discount <= 1, "discount", self.discount, "above 0 and at most 1")
         if self.cost == "clip":
-            _check(self.similarity == "dot", "similarity", self.similarity, "dot with cost=clip (cosine needs cost=exp)")
+            _check(self.similarity == "dot", "similarity", self.similarity, "dot with cost=clip (cosine is for exp)")
             _check(self.temperature == 1.0, "temperature", self.temperature, "1 with cost=clip (only cost=exp has one)")
 
 

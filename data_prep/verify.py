@@ -1,0 +1,62 @@
+"""Checks a data folder to the last byte: hashes, offsets, ids, counts, markers and manifest.
+
+Reads everything and mends nothing; what training checks on opening (sizes) is in `manifest` and `token_file`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.files import canonical_json, sha256_of_file
+from data_prep.manifest import MANIFEST_NAME, MEND, Manifest, Shard, content_of, size_problem
+from data_prep.token_file import TokenFile, shard_file
+from data_prep.tokenizer import Tokenizer
+
+
+def find_problems(data_dir: Path) -> Iterator[str]:
+    """Every problem of a data folder, one line each that names the file; nothing when all is well."""
+    try:
+        manifest = Manifest.read(data_dir)
+        tokenizer = Tokenizer.load(manifest.tokenizer_dir)
+    except ValueError as error:
+        yield str(error)
+        return
+    if (tokenizer.sha256, tokenizer.vocab_size) != (manifest.tokenizer_sha256, manifest.vocab_size):
+        yield f"{manifest.tokenizer_dir}: sha256 {tokenizer.sha256}, the manifest says {manifest.tokenizer_sha256}"
+    shard_problems = [problem for shard in manifest.shards for problem in _shard_problems(shard, manifest)]
+    yield from shard_problems
+    try:
+        current = canonical_json(content_of(data_dir)) == (data_dir / MANIFEST_NAME).read_bytes()
+    except (ValueError, KeyError, TypeError) as error:
+        # a shard told of above makes the markers unusable too: once is enough
+        if not shard_problems:
+            yield f"{data_dir}: unusable marker ({error})"
+        return
+    if not current:
+        yield f"{data_dir / MANIFEST_NAME}: not what the shards' markers say; {MEND}"
+
+
+def _shard_problems(shard: Shard, manifest: Manifest) -> Iterator[str]:
+    problem = size_problem(shard.stem, shard.bytes)
+    if problem:
+        yield f"{problem}; {MEND}"
+        return
+    damaged = False
+    for suffix, sha256 in shard.sha256.items():
+        path = shard_file(shard.stem, f".{suffix}")
+        if sha256_of_file(path) != sha256:
+            damaged = True
+            yield f"{path}: content is not what was written (sha256); {MEND}"
+    if damaged:
+        return
+    try:
+        tokens = TokenFile(shard.stem)
+    except ValueError as error:
+        yield str(error)
+        return
+    yield from tokens.problems(manifest.vocab_size)
+    written = (tokens.kind, tokens.languages, tokens.tokenizer_sha256)
+    if written != (shard.kind, shard.languages, manifest.tokenizer_sha256):
+        yield f"{shard_file(shard.stem, '.idx')}: kind, languages or tokenizer differ from the manifest's; {MEND}"
+    counts = (len(tokens.documents) - 1, len(tokens), len(tokens.tokens), int(tokens.lengths.max()))
+    if counts != (shard.documents, shard.sequences, shard.tokens, shard.max_length):
+        yield f"{shard_file(shard.stem, '.idx')}: counts {counts} differ from the manifest's; {MEND}"

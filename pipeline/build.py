@@ -1,0 +1,142 @@
+"""From a config to the parts of a run: streams, objectives, model, DeepSpeed settings.
+
+Every check that needs more than the config's own fields is made here, before anything expensive starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from data_prep.manifest import Manifest
+
+from pipeline.config import Config, Optimizer, Term, load_deepspeed_json
+from pipeline.data import BatchPlan, TrainingData
+from pipeline.hugging_face import load_encoder, load_head, read_config, read_state
+from pipeline.model import Encoder, EncoderConfig, PretrainingModel
+from pipeline.objectives.base import Objective
+from pipeline.objectives.dwa import WordAlignment
+from pipeline.objectives.masked_lm import HEAD as MASKED_LM_HEAD
+from pipeline.objectives.masked_lm import MaskedLM
+
+OWNED_KEYS = {  # set from the config, so that one value cannot say two things
+    "train_batch_size": "batch",
+    "train_micro_batch_size_per_gpu": "batch",
+    "gradient_accumulation_steps": "batch.micro_steps",
+    "gradient_clipping": "optimizer.clip",
+    "optimizer": "optimizer",
+    "scheduler": "optimizer.warmup_steps",
+}
+
+
+def build_objectives(config: Config) -> list[Objective]:
+    """The objectives that the config switches on, in a fixed order."""
+    terms, objectives = config.objectives, []
+    if terms.mlm is not None:
+        objectives.append(MaskedLM("mlm", "mono"))
+    if terms.tlm is not None:
+        objectives.append(MaskedLM("tlm", "pairs"))
+    if terms.dwa is not None:
+        objectives.append(WordAlignment("dwa", terms.dwa.alignment_layer, terms.dwa.alignment_settings()))
+    if not objectives:
+        raise ValueError("objectives: mlm, tlm and dwa are all null; switch at least one on")
+    return objectives
+
+
+def build_data(config: Config, objectives: list[Objective], manifest: Manifest) -> TrainingData:
+    """Open the streams that the objectives read."""
+    streams = sorted({objective.reads for objective in objectives})
+    limits = {"mono": config.data.block_tokens, "pairs": config.data.side_tokens}
+    return TrainingData(manifest, streams, alpha=config.data.alpha, seed=config.run.seed, limits=limits)
+
+
+def build_model(config: Config, objectives: list[Objective], vocab_size: int) -> tuple[PretrainingModel, bool]:
+    """The model on the CPU in fp32, and whether its masked-LM head came with pretrained weights."""
+    torch.manual_seed(config.run.seed)
+    settings, init = config.model, config.model.init
+    longest = max(config.data.block_tokens, 2 * config.data.side_tokens + 3)
+    if init is None:
+        sizes = {name: getattr(settings, name) for name in ("layers", "hidden", "heads", "feed_forward", "dropout")}
+        encoder_config = EncoderConfig(vocab_size=vocab_size, positions=longest + 2, **sizes)
+    else:
+        encoder_config = read_config(init, settings.dropout)
+        if encoder_config.vocab_size != vocab_size:
+            raise ValueError(
+                f"model.init = {init}: vocabulary of {encoder_config.vocab_size}, the token files in data.path = "
+                f"{config.data.path} have {vocab_size}; binarize with this model's own tokenizer"
+            )
+        if longest + 2 > encoder_config.positions:
+            raise ValueError(
+                f"model.init = {init}: {encoder_config.positions - 2} positions, data.block_tokens and data.side_tokens "
+                f"need {longest}; lower them"
+            )
+    dwa = config.objectives.dwa
+    if dwa is not None and dwa.alignment_layer > encoder_config.layers:
+        raise ValueError(
+            f"objectives.dwa.alignment_layer = {dwa.alignment_layer}: the model has {encoder_config.layers} layers; "
+            f"choose 0 to {encoder_config.layers}"
+        )
+    model = PretrainingModel(Encoder(encoder_config), objectives)
+    if init is None:
+        return model, False
+    state = read_state(init)
+    load_encoder(model.encoder, state, init)
+    return model, MASKED_LM_HEAD in model.heads and load_head(model.heads[MASKED_LM_HEAD], state)
+
+
+def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str, Any]:
+    """The complete DeepSpeed config: the JSON's ZeRO stage and precision, everything else from ours."""
+    path = config.deepspeed
+    settings = load_deepspeed_json(path)
+    for key, owner in OWNED_KEYS.items():
+        if key in settings:
+            raise ValueError(f"{path}: {key} is set here and by {owner} of the run's config; remove it from the JSON")
+    stage = settings.get("zero_optimization", {}).get("stage", 0)
+    if settings.get("fp16", {}).get("enabled"):
+        if device == "cpu":
+            raise ValueError(f"{path}: fp16 needs a GPU, this machine trains on the CPU; use a bf16 or fp32 config")
+        if stage == 0:
+            # At stage 0 DeepSpeed unscales gradients of a loss that it never scaled.
+            raise ValueError(f"{path}: fp16 needs ZeRO stage 1 or higher; use ds_configs/zero1_fp16.json")
+    per_rank = sum(plan.global_sizes.values()) // (plan.world_size * plan.micro_steps)
+    return {
+        **settings,
+        "train_micro_batch_size_per_gpu": per_rank,
+        "gradient_accumulation_steps": plan.micro_steps,
+        "train_batch_size": per_rank * plan.world_size * plan.micro_steps,
+        "gradient_clipping": config.optimizer.clip,
+        "optimizer": _adamw(config.optimizer, device),
+    }
+
+
+def _adamw(optimizer: Optimizer, device: str) -> dict[str, Any]:
+    params = {
+        "lr": optimizer.lr,
+        "betas": optimizer.betas,
+        "eps": optimizer.eps,
+        "weight_decay": optimizer.weight_decay,
+        "torch_adam": optimizer.torch_adam or device == "cpu",
+        "adam_w_mode": True,
+    }
+    return {"type": "AdamW", "params": params}
+
+
+def lr_factor(optimizer: Optimizer, steps: int) -> Callable[[int], float]:
+    """Factor of the peak learning rate at each optimizer step (from 0), as fairseq's polynomial_decay counts it."""
+
+    def factor(step: int) -> float:
+        if step < optimizer.warmup_steps:
+            return (step + 1) / optimizer.warmup_steps
+        left = (steps - step) / max(steps - optimizer.warmup_steps, 1)
+        return max(left, 0.0) ** optimizer.decay_power
+
+    return factor
+
+
+def term_weights(terms: dict[str, Term], step: int) -> dict[str, float]:
+    """Weight of each objective's loss at an optimizer step (from 0)."""
+    return {
+        name: term.weight * (1.0 if step >= term.warmup_steps else step / term.warmup_steps)
+        for name, term in terms.items()
+    }

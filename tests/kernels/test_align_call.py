@@ -1,0 +1,82 @@
+"""The public call: what it refuses, in which words, and its convenience for aligners."""
+
+import pytest
+import torch
+from sinkhorn_align import AlignmentSettings, align
+
+
+def vectors(*values: list[int]) -> list[torch.Tensor]:
+    return [torch.tensor(value, dtype=torch.int32) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("cost", "sinkhorn"),
+        ("similarity", "euclid"),
+        ("temperature", 0.0),
+        ("temperature", float("nan")),
+        ("sinkhorn_iterations", -1),
+        ("filter_rounds", 0),
+        ("discount", 0.0),
+        ("discount", 1.5),
+    ],
+)
+def test_settings_out_of_range_name_the_field_and_the_value(field, value):
+    with pytest.raises(ValueError, match=f"{field} is {value!r}"):
+        AlignmentSettings(**{"cost": "exp", field: value})
+
+
+@pytest.mark.parametrize(("field", "value"), [("similarity", "cosine"), ("temperature", 0.1)])
+def test_settings_without_effect_on_clip_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field} is {value!r}, .*cost=clip"):
+        AlignmentSettings(**{field: value})
+
+
+def test_triton_is_refused_until_it_is_built():
+    with pytest.raises(ValueError, match="'triton' is not built yet; use 'auto' or 'torch'"):
+        align(torch.zeros(4, 2), *vectors([0], [2], [2], [2]), backend="triton")
+
+
+def test_unknown_backend_names_those_that_exist():
+    with pytest.raises(ValueError, match="backend is 'cuda', it must be one of auto, torch, reference, triton"):
+        align(torch.zeros(4, 2), *vectors([0], [2], [2], [2]), backend="cuda")
+
+
+def test_hidden_states_that_are_not_flat_are_refused():
+    with pytest.raises(ValueError, match=r"hidden_TD is torch.float32 \[1, 4, 2\]"):
+        align(torch.zeros(1, 4, 2), *vectors([0], [2], [2], [2]))
+
+
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        (([0], [2], [2], [3]), r"the target of pair 0 \(start 2, length 3\) is outside the 4 tokens"),
+        (([-1], [2], [2], [2]), r"the source of pair 0 \(start -1, length 2\) is outside"),
+        (([0, 2], [2, 1], [2, 3], [1, 1]), r"the (source|target) of pair [01] .* and .* share tokens"),
+        (([0, 1], [2], [2], [2]), r"source_length_B is torch.int32 \[1\], it must be int32 \[2\]"),
+    ],
+)
+def test_sides_that_do_not_fit_are_named(sides, message):
+    with pytest.raises(ValueError, match=message):
+        align(torch.zeros(4, 2), *vectors(*sides))
+
+
+def test_index_vectors_must_be_integers():
+    start, *others = vectors([0], [2], [2], [2])
+    with pytest.raises(ValueError, match=r"source_start_B is torch.float32"):
+        align(torch.zeros(4, 2), start.float(), *others)
+
+
+def test_local_gives_every_link_of_every_pair_in_order():
+    # Pair 0 lies behind pair 1 and its target before its source: nothing may depend on the layout.
+    identity = torch.eye(3)
+    hidden_TD = torch.cat([identity.flip(0), identity, torch.zeros(1, 3), identity, identity, torch.zeros(2, 3)])
+    sides = vectors([10, 0, 6], [3, 3, 1], [7, 3, 13], [3, 3, 0])
+    links = align(hidden_TD, *sides)
+    assert links.local(*sides[:3]).tolist() == [[0, 0, 0], [0, 1, 1], [0, 2, 2], [1, 0, 2], [1, 1, 1], [1, 2, 0]]
+
+
+def test_no_gradient_flows_through_links():
+    hidden_TD = torch.eye(4, requires_grad=True)
+    assert not align(hidden_TD, *vectors([0], [2], [2], [2])).score_T.requires_grad

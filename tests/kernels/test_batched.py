@@ -1,0 +1,223 @@
+"""The batched backend: equal to the reference, whatever else is in the batch, wherever a pair lies, in every dtype."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sinkhorn_align import AlignmentSettings, Links, PairStatus, align
+from sinkhorn_align.buckets import LARGEST_BLOCK, blocks, padded_lengths
+from sinkhorn_align.reference import align_pair
+from torch import Tensor
+
+TOLERANCE = 1e-4  # log mass: where the best two candidates of a row or column are closer, fp32 may choose either
+SETTINGS = [
+    AlignmentSettings(),
+    AlignmentSettings(sinkhorn_iterations=0, filter_rounds=3),
+    AlignmentSettings(cost="exp", temperature=4.0),
+    AlignmentSettings(cost="exp", similarity="cosine", temperature=0.1, filter_rounds=3),
+]
+
+
+def smallest_margin(log_plan_MN: Tensor, column_RM: Tensor, discount: float) -> float:
+    """How close the nearest decision of any round was: best minus second best of a row or column."""
+    margin = float("inf")
+    row_linked_M = torch.zeros(log_plan_MN.shape[0], dtype=torch.bool)
+    column_linked_N = torch.zeros(log_plan_MN.shape[1], dtype=torch.bool)
+    for column_M in column_RM:
+        links_MN = row_linked_M[:, None].int() + column_linked_N[None, :].int()
+        mass_MN = (log_plan_MN + links_MN * torch.tensor(discount).log()).masked_fill(links_MN == 2, -1e9)
+        for matrix in (mass_MN, mass_MN.T):
+            if matrix.shape[1] > 1:
+                best_L2 = matrix.topk(2, dim=1).values
+                margin = min(margin, float((best_L2[:, 0] - best_L2[:, 1]).min()))
+        row_linked_M |= column_M >= 0
+        column_linked_N[column_M[column_M >= 0]] = True
+    return margin
+
+
+def same(first: Links, second: Links) -> bool:
+    return all(
+        torch.equal(getattr(first, name), getattr(second, name))
+        for name in ("links_RT", "partner_T", "score_T", "status_B")
+    )
+
+
+def pair_slice(links: Links, batch: tuple, pair: int) -> tuple:
+    """What `links` says of one pair, in indices relative to the pair's first source token."""
+    begin, end = int(batch[1][pair]), int(batch[3][pair] + batch[4][pair])
+    tokens = (links.links_RT[:, begin:end], links.partner_T[begin:end])
+    links_R, partner = (torch.where(token >= 0, token - begin, -1).tolist() for token in tokens)
+    return links_R, partner, links.score_T[begin:end].tolist(), int(links.status_B[pair])
+
+
+def pairs_too_close_to_call(pairs: list, batch: tuple, settings: AlignmentSettings) -> int:
+    """How many pairs differ from the reference; each must have had a decision closer than `TOLERANCE`."""
+    batched, reference = align(*batch, settings), align(*batch, settings, backend="reference")
+    assert torch.equal(batched.status_B, reference.status_B)
+    differing = 0
+    for pair, (source_MD, target_ND) in enumerate(pairs):
+        fast, slow = pair_slice(batched, batch, pair), pair_slice(reference, batch, pair)
+        if fast[:2] == slow[:2]:
+            torch.testing.assert_close(torch.tensor(fast[2]), torch.tensor(slow[2]), rtol=1e-5, atol=1e-4)
+        else:
+            answer = align_pair(source_MD, target_ND, settings)
+            assert smallest_margin(answer.log_plan_MN, answer.column_RM, settings.discount) < TOLERANCE
+            differing += 1
+    return differing
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_batched_equals_reference_on_600_ragged_pairs(settings, correlated_pairs, lay_out):
+    pairs = correlated_pairs(seed=11, pairs=600)
+    assert pairs_too_close_to_call(pairs, lay_out(pairs), settings) <= 3
+
+
+def test_batched_equals_reference_where_half_of_the_similarities_are_below_the_floor(correlated_pairs, lay_out):
+    # Rows with one cell above the floor give all their mass to it: several such rows differ by less than fp32 resolves.
+    pairs = correlated_pairs(seed=11, pairs=300, common=0.0)
+    assert pairs_too_close_to_call(pairs, lay_out(pairs), AlignmentSettings()) <= 30
+
+
+@pytest.mark.parametrize("settings", SETTINGS[:3], ids=str)
+def test_batched_equals_reference_on_adversarial_matrices(settings, adversarial_similarity, with_similarity, lay_out):
+    batch = lay_out([with_similarity(adversarial_similarity)])
+    batched, reference = align(*batch, settings), align(*batch, settings, backend="reference")
+    assert torch.equal(batched.links_RT, reference.links_RT)
+    assert torch.equal(batched.partner_T, reference.partner_T)
+    torch.testing.assert_close(batched.score_T, reference.score_T, rtol=1e-5, atol=1e-4)
+
+
+def test_links_do_not_depend_on_neighbours_or_place(correlated_pairs, lay_out):
+    pairs = correlated_pairs(seed=5, pairs=150, width=48, longest=70)
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(9)).tolist()
+    batch, shuffled = lay_out(pairs), lay_out([pairs[i] for i in order])
+    together, moved = align(*batch), align(*shuffled)
+    for place, pair in enumerate(order):
+        expected = pair_slice(together, batch, pair)
+        assert pair_slice(moved, shuffled, place) == expected
+        if pair % 5 == 0:
+            alone = lay_out([pairs[pair]])
+            assert pair_slice(align(*alone), alone, 0) == expected
+
+
+def test_same_batch_gives_the_same_bits(correlated_pairs, lay_out):
+    batch = lay_out(correlated_pairs(seed=6, pairs=100))
+    assert same(align(*batch), align(*batch))
+
+
+def test_padded_and_packed_batches_give_the_same_links(correlated_pairs, lay_out):
+    pairs = correlated_pairs(seed=7, pairs=12)
+    packed = lay_out(pairs)
+    length = max(len(source_MD) + len(target_ND) + 3 for source_MD, target_ND in pairs)
+    padded_BLD = torch.zeros(len(pairs), length, 32)
+    starts = torch.arange(len(pairs), dtype=torch.int32) * length
+    for row, (source_MD, target_ND) in enumerate(pairs):
+        padded_BLD[row, 1 : 1 + len(source_MD)] = source_MD
+        padded_BLD[row, 2 + len(source_MD) : 2 + len(source_MD) + len(target_ND)] = target_ND
+    padded = (padded_BLD.flatten(0, 1), starts + 1, packed[2], starts + 2 + packed[2], packed[4])
+    links, padded_links = align(*packed), align(*padded)
+    for pair in range(len(pairs)):
+        assert pair_slice(padded_links, padded, pair) == pair_slice(links, packed, pair)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_lower_precision_is_read_exactly_and_accumulated_in_fp32(dtype, correlated_pairs, lay_out):
+    hidden_TD, *vectors = lay_out(correlated_pairs(seed=8, pairs=40))
+    rounded_TD = hidden_TD.to(dtype)
+    links = align(rounded_TD, *vectors)
+    assert same(links, align(rounded_TD.float(), *vectors))
+    assert links.score_T.dtype == torch.float32
+
+
+def test_autocast_does_not_reach_the_similarities(correlated_pairs, lay_out):
+    batch = lay_out(correlated_pairs(seed=9, pairs=40))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = align(*batch)
+    assert same(inside, align(*batch))
+
+
+def test_empty_batches_and_empty_sides_give_no_links(lay_out):
+    nothing = torch.zeros(0, dtype=torch.int32)
+    for backend in ("torch", "reference"):
+        none = align(torch.zeros(7, 4), nothing, nothing, nothing, nothing, backend=backend)
+        assert none.links_RT.shape == (2, 7)
+        assert none.status_B.shape == (0,)
+        assert (none.partner_T == -1).all()
+        assert len(align(torch.zeros(0, 4), nothing, nothing, nothing, nothing, backend=backend).partner_T) == 0
+        empty, full = torch.zeros(0, 4), torch.ones(3, 4)
+        links = align(*lay_out([(empty, full), (full, empty), (empty, empty), (full, full)]), backend=backend)
+        assert links.status_B.tolist() == [PairStatus.EMPTY_SIDE] * 3 + [PairStatus.OK]
+        assert int((links.links_RT >= 0).sum()) == 2
+
+
+@given(
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 9),
+    values=st.randoms(use_true_random=False),
+    levels=st.integers(1, 30),
+    cost=st.sampled_from(["clip", "exp"]),
+    iterations=st.integers(0, 3),
+    rounds=st.integers(1, 5),
+)
+def test_every_filtered_plan_is_a_partial_matching_per_round(rows, columns, values, levels, cost, iterations, rounds):
+    # Few levels make many ties.
+    similarity_MN = torch.tensor([[float(values.randint(-2, levels)) for _ in range(columns)] for _ in range(rows)])
+    hidden_TD = torch.cat([similarity_MN, torch.eye(columns)])
+    vectors = [torch.tensor([v], dtype=torch.int32) for v in (0, rows, rows, columns)]
+    settings = AlignmentSettings(cost=cost, sinkhorn_iterations=iterations, filter_rounds=rounds)
+    links = align(hidden_TD, *vectors, settings)
+
+    found = [[(i, j) for i, j in enumerate(row[:rows]) if j >= 0] for row in links.links_RT.tolist()]
+    assert found[0], "the heaviest cell is always a link"
+    every = [link for links_of_round in found for link in links_of_round]
+    assert len(set(every)) == len(every)
+    for links_of_round in found:
+        assert len({j for _, j in links_of_round}) == len(links_of_round)
+    assert (links.links_RT[:, rows:] == -1).all()
+    for token, partner in enumerate(links.partner_T.tolist()):
+        other_ends = {j for i, j in every if i == token} | {i for i, j in every if j == token}
+        assert (partner in other_ends) if other_ends else partner == -1
+    if min(rows, columns) <= 2:
+        assert not any(found[1:])
+
+
+def test_without_sinkhorn_transposed_pairs_have_transposed_links(correlated_pairs, lay_out):
+    pairs = correlated_pairs(seed=12, pairs=60)
+    forward, backward = lay_out(pairs), lay_out([(target_ND, source_MD) for source_MD, target_ND in pairs])
+    settings = AlignmentSettings(cost="exp", sinkhorn_iterations=0, filter_rounds=3)
+    links = align(*forward, settings).local(forward[1], forward[2], forward[3])
+    transposed = align(*backward, settings).local(backward[1], backward[2], backward[3])
+    assert sorted(links.tolist()) == sorted([pair, j, i] for pair, i, j in transposed.tolist())
+
+
+def test_permuted_tokens_have_permuted_links(correlated_pairs, lay_out):
+    (source_MD, target_ND), *_ = correlated_pairs(seed=13, pairs=1, shortest=20)
+    order = torch.randperm(len(source_MD), generator=torch.Generator().manual_seed(1))
+    batch, permuted = lay_out([(source_MD, target_ND)]), lay_out([(source_MD[order], target_ND)])
+    links = align(*batch).local(batch[1], batch[2], batch[3]).tolist()
+    moved = align(*permuted).local(permuted[1], permuted[2], permuted[3]).tolist()
+    assert sorted((int(order[i]), j) for _, i, j in moved) == sorted((i, j) for _, i, j in links)
+
+
+@given(st.lists(st.tuples(st.integers(0, 700), st.integers(0, 700)), max_size=40), st.sampled_from([8, 768]))
+def test_every_filled_pair_is_in_one_block_that_holds_it(lengths, width):
+    lengths_B2 = torch.tensor(lengths, dtype=torch.int64).view(-1, 2)
+    seen = []
+    for pair_B, padded in blocks(lengths_B2[:, 0], lengths_B2[:, 1], width):
+        assert len(pair_B) == 1 or len(pair_B) * padded * max(padded, width) <= LARGEST_BLOCK
+        for pair in pair_B.tolist():
+            alone = padded_lengths(lengths_B2[pair].max()[None])
+            assert padded == int(alone), "the shape must follow from the pair alone"
+            assert padded >= max(lengths[pair])
+            seen.append(pair)
+    assert sorted(seen) == [pair for pair, sides in enumerate(lengths) if min(sides) > 0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_gives_the_links_of_the_cpu(correlated_pairs, lay_out):
+    batch = lay_out(correlated_pairs(seed=14, pairs=300))
+    on_cpu, on_cuda = align(*batch), align(*(tensor.cuda() for tensor in batch))
+    assert on_cuda.links_RT.device.type == "cuda"
+    differing = (on_cuda.links_RT.cpu() != on_cpu.links_RT).any(dim=0).sum()
+    assert differing <= 0.001 * len(batch[0])
