@@ -227,7 +227,7 @@ def _check_batch(
     source: Source, columns: tuple[str, ...], batch: list[tuple[bytes, ...]], first_line: int, bad: _BadLines
 ) -> None:
     """Count the unusable lines among records that begin at `first_line`."""
-    if not columns and _is_clean(b"".join(chain.from_iterable(batch))):
+    if not columns and _is_clean(b"\n".join(chain.from_iterable(batch))):
         return
     for line, lines in enumerate(batch, start=first_line):
         for path, raw in zip(source.paths, lines, strict=True):

@@ -1,0 +1,157 @@
+"""Checkpoints that are whole or do not count: DeepSpeed writes the shards, a manifest written last makes them valid.
+
+Knows folders, hashes and what a run must have in common with the one it continues; nothing of the loop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass
+class CheckpointInfo:
+    """What a checkpoint says of itself; `files` (relative path → bytes and sha256) is filled when it is sealed."""
+
+    step: int  # optimizer steps done; with the config, the whole position in the data
+    world_size: int
+    zero_stage: int
+    data_digest: str
+    config: dict[str, Any]
+    encoder: dict[str, Any]
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+
+def folder_of(run: Path) -> Path:
+    return run / "checkpoints"
+
+
+def tag_of(step: int) -> str:
+    return f"step_{step:08d}"
+
+
+def seal(checkpoint: Path, info: CheckpointInfo) -> None:
+    """Hash every shard that the ranks wrote, then publish the manifest; on one rank, after all have written."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST)
+    for path in files:
+        if path.stat().st_size == 0:
+            raise OSError(f"{path}: written empty; is the disk full?")
+        _fsync(path)
+        info.files[str(path.relative_to(checkpoint))] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    shards = [name for name in info.files if "optim_states" in name]
+    expected = info.world_size if info.zero_stage else 0
+    if len(shards) < expected:
+        raise OSError(f"{checkpoint}: {len(shards)} optimizer shards of {expected}; a rank did not finish writing")
+    temporary = checkpoint / f"{MANIFEST}.tmp"
+    temporary.write_text(json.dumps(asdict(info), indent=1, sort_keys=True), encoding="utf-8")
+    _fsync(temporary)
+    os.replace(temporary, checkpoint / MANIFEST)
+    _fsync(checkpoint)
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove all but the latest `keep` checkpoints, and what older attempts left without a manifest."""
+    sealed = _sealed(run)
+    for checkpoint in set(folder_of(run).glob("step_*")) - set(sealed[-keep:]):
+        shutil.rmtree(checkpoint)
+
+
+def read_info(checkpoint: Path) -> CheckpointInfo:
+    """Read and verify a checkpoint; ValueError names the file that is missing, of another size, or damaged."""
+    path = checkpoint / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise ValueError(f"{checkpoint}: not a complete checkpoint ({MANIFEST} is missing); give another") from None
+    except ValueError:
+        raise ValueError(f"{path}: damaged; give another checkpoint") from None
+    if content.get("schema") != SCHEMA:
+        raise ValueError(f"{path}: schema {content.get('schema')}, this version reads {SCHEMA}")
+    info = CheckpointInfo(**content)
+    for name, expected in info.files.items():
+        file = checkpoint / name
+        if not file.is_file():
+            raise ValueError(f"{file}: missing; give another checkpoint")
+        if file.stat().st_size != expected["bytes"]:
+            raise ValueError(f"{file}: {file.stat().st_size} bytes, {expected['bytes']} were written; give another")
+        if _sha256(file) != expected["sha256"]:
+            raise ValueError(f"{file}: damaged (its hash differs); give another checkpoint")
+    return info
+
+
+def find(resume: str | None, run: Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint to continue from, and warnings.
+
+    None: start afresh, an error where the run's folder holds checkpoints already; "auto": the latest good one of the
+    run, if any; a path: that checkpoint, or the latest good one of that run's folder, and an error if there is none.
+    """
+    if resume is None:
+        if _sealed(run):
+            raise ValueError(f"run.out = {run}: holds checkpoints of a run; add --resume auto, or choose another folder")
+        return None, []
+    if resume != "auto" and (Path(resume) / MANIFEST).exists():
+        read_info(Path(resume))
+        return Path(resume), []
+    place = run if resume == "auto" else Path(resume)
+    warnings = []
+    for checkpoint in reversed(_sealed(place)):
+        try:
+            read_info(checkpoint)
+        except ValueError as error:
+            warnings.append(f"skipped a checkpoint: {error}")
+            continue
+        return checkpoint, warnings
+    if resume == "auto":
+        return None, warnings
+    raise ValueError(f"--resume {resume}: nothing to resume there; give a run folder or one of its checkpoints/step_*")
+
+
+def check_continues(info: CheckpointInfo, now: CheckpointInfo) -> None:
+    """ValueError where this run would not see the samples, model or partition that the checkpointed one would have."""
+    fixed = {"run": ["seed"], "data": ["alpha", "block_tokens", "side_tokens"], "batch": ["mono", "pairs"]}
+    for section, names in fixed.items():
+        for name in names:
+            was, wants = info.config[section][name], now.config[section][name]
+            if was != wants:
+                raise ValueError(f"{section}.{name} = {wants}: the checkpoint was trained with {was}; set it back")
+    if info.encoder != now.encoder:
+        raise ValueError("model: the checkpoint's encoder has other sizes; use the config that it was trained with")
+    if info.data_digest != now.data_digest:
+        raise ValueError(
+            f"data.path = {now.config['data']['path']}: its manifest differs from the one that the checkpoint was trained "
+            "on; give the same DATA_DIR"
+        )
+    for name, mend in (("world_size", "start as many ranks"), ("zero_stage", "use that stage's DeepSpeed config")):
+        if getattr(info, name) != getattr(now, name):
+            raise ValueError(
+                f"{name.replace('_', ' ')} {getattr(now, name)}: the checkpoint was written with {getattr(info, name)}; {mend}"
+            )
+
+
+def _sealed(run: Path) -> list[Path]:
+    return sorted(path.parent for path in folder_of(run).glob(f"step_*/{MANIFEST}"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 22):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,108 @@
+"""The processes of a run: starting their communication, agreeing on a stop, ending with one line instead of a traceback.
+
+Knows torch.distributed, DeepSpeed's environment variables and signals; nothing of what is trained.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from types import FrameType
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
+
+
+def start(timeout_minutes: int) -> torch.device:
+    """Join the other ranks (as the deepspeed launcher describes them) and return this rank's device."""
+    missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ValueError(f"{missing[0]} is not set: start with `deepspeed pipeline/train.py …` or `./launch.sh train …`")
+    if rank() == 0:
+        _check_port(int(os.environ["MASTER_PORT"]))
+    accelerator = get_accelerator()
+    if accelerator.device_name() != "cpu":
+        accelerator.set_device(int(os.environ["LOCAL_RANK"]))
+    deepspeed.init_distributed(
+        accelerator.communication_backend_name(), timeout=timedelta(minutes=timeout_minutes), verbose=False
+    )
+    return torch.device(accelerator.current_device_name())
+
+
+def set_timeouts(timeout_minutes: int) -> None:
+    """The launcher's timeout does not reach groups that ZeRO makes for itself: set it on every group there is."""
+    timeout = timedelta(minutes=timeout_minutes)
+    for group in list(dist.distributed_c10d._world.pg_map):
+        dist.distributed_c10d._set_pg_timeout(timeout, group)
+
+
+def _check_port(port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            raise ValueError(
+                f"port {port} is in use on {socket.gethostname()}: end what holds it, or start with --master_port PORT"
+            ) from None
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def broadcast(value: Any) -> Any:
+    """Rank 0's value on every rank."""
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def on_rank_0(work: Callable[[], Any]) -> Any:
+    """Do `work` on rank 0 and share its result; its ValueError or OSError is raised on every rank."""
+    outcome: tuple[Any, Exception | None] = (None, None)
+    if rank() == 0:
+        try:
+            outcome = (work(), None)
+        except (ValueError, OSError) as error:
+            outcome = (None, error)
+    result, error = broadcast(outcome)
+    if error is not None:
+        raise error
+    return result
+
+
+class StopFlag:
+    """Set by SIGTERM or SIGINT; the loop asks between steps, so that a step is never cut."""
+
+    def __init__(self) -> None:
+        self.set = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.set = True
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a rank's main; a user's mistake ends it with one line (from rank 0) and exit code 1."""
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        if rank() == 0:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
