@@ -17,29 +17,31 @@ from typing import NamedTuple
 Concept = tuple[str, int]
 """What a content word means: its class and its number in the class, the most frequent first."""
 
-CONCEPTS = {"noun": 48, "verb": 24, "adjective": 16, "adverb": 8, "adposition": 6}
+CONCEPTS = {"noun": 32, "verb": 16, "adjective": 12, "adverb": 6, "adposition": 4}
 """How many concepts a class has; the one of rank r is drawn with a weight of 1 / (r + 1)."""
 
 OBJECT_SHARE, PLACE_SHARE, ADVERB_SHARE, ADJECTIVE_SHARE = 0.75, 0.4, 0.3, 0.4
 """How many clauses have an object, a place and an adverb, and how many nouns an adjective."""
 
-SYLLABLES_PER_WORD = (2, 2, 3)
+TITLE_SHARE = 0.2
+"""How many training pairs are titles, of one concept, rather than clauses."""
+
 REDRAWS = 10_000
 
 
 class Phrase(NamedTuple):
-    """A noun with what belongs to it."""
+    """A noun with what belongs to it, or one part of that."""
 
-    noun: Concept
+    noun: Concept | None = None
     adjective: Concept | None = None
     adposition: Concept | None = None
 
 
 class Meaning(NamedTuple):
-    """What a sentence says; no concept occurs in it twice."""
+    """What a sentence says; no concept occurs in it twice. A clause has a verb and a subject, a title has one concept."""
 
-    verb: Concept
-    subject: Phrase
+    verb: Concept | None = None
+    subject: Phrase | None = None
     object: Phrase | None = None
     place: Phrase | None = None
     adverb: Concept | None = None
@@ -68,6 +70,8 @@ class Grammar:
     """The fields of a phrase, in the order in which they are said."""
     syllables: tuple[str, ...]
     """What words are made of."""
+    lengths: tuple[int, ...]
+    """How many syllables a word has; drawn evenly."""
     marks_object: bool = False
     """Whether a particle, which no other language has, follows the object."""
     spaces: bool = True
@@ -80,12 +84,14 @@ GRAMMARS = (
         clause=("subject", "adverb", "verb", "object", "place"),
         phrase=("adposition", "adjective", "noun"),
         syllables=_syllables("bdfgklmnprstvz", "aeiou"),
+        lengths=(2, 2, 3),
     ),
     Grammar(
         code="qab",
         clause=("subject", "place", "object", "adverb", "verb"),
         phrase=("noun", "adjective", "adposition"),
-        syllables=tuple("あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらりるれろわ"),
+        syllables=tuple(chr(code) for code in range(0xAC00, 0xD7A4, 4)),  # every fourth block of Hangul
+        lengths=(1, 1, 1, 2),
         marks_object=True,
         spaces=False,
     ),
@@ -94,6 +100,7 @@ GRAMMARS = (
         clause=("verb", "subject", "object", "adverb", "place"),
         phrase=("adposition", "noun", "adjective"),
         syllables=_syllables("бвгджзклмнпрст", "аеиоу"),
+        lengths=(2, 2, 3),
     ),
 )
 
@@ -103,7 +110,7 @@ class Language:
 
     def __init__(self, grammar: Grammar, seed: int) -> None:
         self.grammar = grammar
-        form_source = _new_words(grammar.syllables, random.Random(f"words of {grammar.code} {seed}"))
+        form_source = _new_words(grammar, random.Random(f"words of {grammar.code} {seed}"))
         self.particle = Word(next(form_source), slot=None)
         self.word_of = {
             (class_, rank): Word(next(form_source), slot=(class_, rank))
@@ -130,18 +137,18 @@ class Language:
         return (" " if self.grammar.spaces else "").join(word.form for word in self.say(meaning))
 
 
-def _new_words(syllables: tuple[str, ...], rng: random.Random) -> Iterator[str]:
-    """Words of two or three syllables, none twice."""
+def _new_words(grammar: Grammar, rng: random.Random) -> Iterator[str]:
+    """Words of the grammar's syllables, none twice."""
     seen: set[str] = set()
     while True:
-        form = "".join(rng.choices(syllables, k=rng.choice(SYLLABLES_PER_WORD)))
+        form = "".join(rng.choices(grammar.syllables, k=rng.choice(grammar.lengths)))
         if form not in seen:
             seen.add(form)
             yield form
 
 
 class _Meanings:
-    """Draws meanings, none twice: what one part of the corpus says, no other part says."""
+    """Draws clauses, none twice: what one part of the corpus says, no other part says. Titles may come again."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(f"meanings {seed}")
@@ -150,22 +157,27 @@ class _Meanings:
             class_: list(accumulate(1 / (rank + 1) for rank in range(count))) for class_, count in CONCEPTS.items()
         }
 
-    def draw(self, count: int) -> list[Meaning]:
-        """New meanings. Raises ValueError when the grammar has too few left."""
-        drawn: list[Meaning] = []
-        for _ in range(count):
-            drawn.append(self._new())
-        return drawn
+    def draw(self, count: int, title_share: float = 0.0) -> list[Meaning]:
+        """New clauses, and among them a share of titles. Raises ValueError when the grammar has too few clauses left."""
+        return [self.title() if self._chance(title_share) else self._clause() for _ in range(count)]
 
-    def _new(self) -> Meaning:
+    def title(self) -> Meaning:
+        """One concept of any class."""
+        class_ = self.rng.choice(list(CONCEPTS))
+        concept = self._concept(class_, used=set())
+        if class_ in Meaning._fields:
+            return Meaning(**{class_: concept})
+        return Meaning(subject=Phrase(**{class_: concept}))
+
+    def _clause(self) -> Meaning:
         for _ in range(REDRAWS):
-            meaning = self._any()
+            meaning = self._any_clause()
             if meaning not in self.seen:
                 self.seen.add(meaning)
                 return meaning
-        raise ValueError(f"sample: no new sentence after {len(self.seen)}; ask for fewer sentences")
+        raise ValueError(f"sample: no new clause after {len(self.seen)}; ask for fewer pairs or documents")
 
-    def _any(self) -> Meaning:
+    def _any_clause(self) -> Meaning:
         used: set[Concept] = set()
         return Meaning(
             verb=self._concept("verb", used),
@@ -253,7 +265,7 @@ def write_sample(
         name = f"{source.grammar.code}-{target.grammar.code}"
         summary["gold_links"][name] = _write_gold(out / "gold" / name, source, target, meanings.draw(gold_pairs))
         _write_pairs(out / "valid" / "parallel", f"valid.{name}", source, target, meanings.draw(valid_pairs))
-        _write_pairs(out / "parallel", f"train.{name}", source, target, meanings.draw(pairs))
+        _write_pairs(out / "parallel", f"train.{name}", source, target, meanings.draw(pairs, TITLE_SHARE))
         summary["pairs"][name] = pairs
     for language in languages:
         file_name = f"{language.grammar.code}.txt"
@@ -286,8 +298,8 @@ def _write_gold(folder: Path, source: Language, target: Language, said: list[Mea
 def _write_documents(path: Path, language: Language, meanings: _Meanings, documents: int) -> int:
     """Write documents with a blank line between them; returns the number of sentences."""
     lengths = [meanings.rng.choice(range(5, 13)) for _ in range(documents)]
-    texts = ([language.write(meaning) for meaning in meanings.draw(length)] for length in lengths)
-    lines = chain.from_iterable([*text, ""] for text in texts)
+    texts = ([meanings.title(), *meanings.draw(length - 1)] for length in lengths)
+    lines = chain.from_iterable([*(language.write(meaning) for meaning in text), ""] for text in texts)
     _write_lines(path, lines)
     return sum(lengths)
 

@@ -53,7 +53,7 @@ class Monitor:
     def train(self, step: int, values: dict[str, float]) -> None:
         """Metrics of the steps up to `step` (counted from 1)."""
         self.record("train", step, values)
-        losses = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name.startswith("loss"))
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name.endswith("_loss"))
         note = f"{losses}  {values['tokens_per_second']:,.0f} tokens/s"
         if self._progress is not None:
             self._progress.update(self._task, completed=step, note=note)

@@ -57,3 +57,7 @@ class Objective(ABC):
         Every parameter of the heads must take part in the result even when nothing is predicted, because DeepSpeed
         needs the same gradients on every rank.
         """
+
+    def report(self, sums: dict[str, float], count: float) -> dict[str, float]:
+        """What to show of the metrics summed over some steps; count: tokens predicted in them."""
+        return {"loss": sums["loss"] / max(count, 1)}

@@ -77,6 +77,14 @@ class WordAlignment(Objective):
         loss = F.cross_entropy(scores_QL, label_Q, reduction="sum")
         return {"loss": loss, "agreement": (scores_QL.detach().argmax(-1) == label_Q).sum()}
 
+    def report(self, sums: dict[str, float], count: float) -> dict[str, float]:
+        return {
+            **super().report(sums, count),
+            "agreement": sums["agreement"] / max(count, 1),
+            "links_per_pair": sums["links"] / max(sums["pairs"], 1),
+            "unalignable_pairs": sums["unalignable_pairs"],
+        }
+
 
 def _partners(batch: StreamBatch) -> Tensor:
     """The linked token (index into T) of every masked position, −1 where it has none. int64 [P]."""

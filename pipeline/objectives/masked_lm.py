@@ -53,3 +53,6 @@ class MaskedLM(Objective):
         loss = F.cross_entropy(logits_PV.float(), batch.target_ids_P, reduction="sum")
         correct = (logits_PV.detach().argmax(-1) == batch.target_ids_P).sum()
         return {"loss": loss, "correct": correct}
+
+    def report(self, sums: dict[str, float], count: float) -> dict[str, float]:
+        return {**super().report(sums, count), "accuracy": sums["correct"] / max(count, 1)}

@@ -27,8 +27,8 @@ def make_documents(count: int, seed: int = 0) -> bytes:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
-    """A tokenizer of 60 pieces over `WORDS`."""
-    return train(make_sentences(400, seed=7), 60, 1.0, 4192)
+    """A tokenizer of 48 pieces over `WORDS`."""
+    return train(make_sentences(400, seed=7), 48, 1.0, 4192)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,199 @@
+"""The training loop: `deepspeed pipeline/train.py --config CONFIG [--resume auto|PATH] [key=value …]`, read top to bottom.
+
+Each optimizer step labels its pairs (no gradient), then denoises (gradient). The update is the gradient of the sum of
+all token losses over the number of predicted tokens of the whole step, however it was cut into ranks and micro-steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    # Started as a file: put the repository on the path instead of this folder, whose names are not top-level modules.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from data_prep.manifest import Manifest
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from pipeline import checkpoint, ranks
+from pipeline.build import (
+    build_data,
+    build_model,
+    build_objectives,
+    deepspeed_settings,
+    lr_factor,
+    term_weights,
+)
+from pipeline.config import Config, load_config
+from pipeline.data import BatchPlan, PairStream, TrainingData
+from pipeline.meter import Meter
+from pipeline.model import PretrainingModel
+from pipeline.monitor import Monitor
+from pipeline.validate import Validator
+
+
+def train(config: Config, resume: str | None) -> None:
+    """Train to `run.steps`, or until told to stop; the last step is saved either way."""
+    # 1. What the run is made of. Every rank checks the same things and would stop at the same one.
+    device = ranks.start(config.run.timeout_minutes)
+    rank, world_size = ranks.rank(), ranks.world_size()
+    manifest = Manifest.load(config.data.path)
+    objectives = build_objectives(config)
+    data = build_data(config, objectives, manifest)
+    plan = BatchPlan({name: getattr(config.batch, name) for name in data.streams}, world_size, config.batch.micro_steps)
+    settings = deepspeed_settings(config, plan, device.type)
+    model, head_is_pretrained = build_model(config, objectives, manifest.vocab_size)
+    validator = Validator(config, manifest, model.encoder.config)
+    stage = settings.get("zero_optimization", {}).get("stage", 0)
+    now = checkpoint.CheckpointInfo(
+        0, world_size, stage, manifest.digest(), config.model_dump(mode="json"), asdict(model.encoder.config)
+    )
+
+    # 2. DeepSpeed wraps the model; from here on every forward goes through the engine.
+    factor = lr_factor(config.optimizer, config.run.steps)
+    engine, _, _, schedule = deepspeed.initialize(
+        model=model,
+        model_parameters=list(model.parameters()),
+        config=settings,
+        lr_scheduler=lambda optimizer: LambdaLR(optimizer, factor),
+    )
+    ranks.set_timeouts(config.run.timeout_minutes)
+
+    # 3. Where the run stands: at the start, or at a checkpoint.
+    found, warnings = ranks.on_rank_0(lambda: checkpoint.find(resume, config.run.out))
+    first_step = 0
+    if found is not None:
+        info = checkpoint.read_info(found) if rank == 0 else None
+        info = ranks.broadcast(info)
+        checkpoint.check_continues(info, now)
+        loaded, _ = engine.load_checkpoint(str(found.parent), tag=found.name)
+        assert loaded is not None, f"{found} was verified, and DeepSpeed found nothing in it"
+        first_step = info.step
+
+    monitor = Monitor(config.run.out, first_step, config.run.steps) if rank == 0 else None
+    if monitor:
+        (config.run.out / "config.yaml").write_text(config.dump(), encoding="utf-8")
+        notes = warnings + ([f"continues from {found}"] if found else [])
+        if config.model.init and not head_is_pretrained:
+            notes.append(f"{config.model.init} has no masked-LM head: it starts from random weights (see objectives.*.weight)")
+        announce(monitor, config, data, model, world_size, notes)
+
+    def save(step: int) -> None:
+        folder, tag = checkpoint.folder_of(config.run.out), checkpoint.tag_of(step)
+        engine.save_checkpoint(str(folder), tag=tag, client_state={"step": step}, save_latest=False)
+        dist.barrier()
+        now.step, now.files = step, {}
+        ranks.on_rank_0(lambda: checkpoint.seal(folder / tag, now))
+        ranks.on_rank_0(lambda: checkpoint.prune(config.run.out, config.run.keep))
+        if monitor:
+            monitor.record("checkpoint", step, {"path": str(folder / tag)})
+
+    # 4. The loop.
+    stop = ranks.StopFlag()
+    stop_agreed = torch.zeros((), device=device)
+    meter = Meter(device, objectives)
+    if first_step == 0:
+        validator.run(engine, monitor, 0)
+    step = first_step
+    while step < config.run.steps and not stop_agreed.item():
+        torch.manual_seed(hash((config.run.seed, step, rank)))  # dropout, if any: the same after a resume
+        weights = term_weights(config.objectives.active(), step)
+        batches = [data.micro_batch(plan, step, micro, rank).to(device) for micro in range(plan.micro_steps)]
+        meter.lap("input")
+
+        # 4a. Self-labelling: the objectives write their labels into the unmasked batches.
+        engine.eval()
+        with torch.no_grad():
+            for batch in batches:
+                meter.add(engine("label", batch))
+        engine.train()
+        meter.lap("label")
+
+        # 4b. One all-reduce a step: predicted tokens per objective, and whether any rank was told to stop.
+        counts = torch.stack([sum_counts(objective, batches) for objective in objectives])
+        tokens = sum(batch.tokens for batch in batches)
+        shared = torch.cat([counts, torch.tensor([tokens, stop.set], device=device)]).double()
+        dist.all_reduce(shared)
+        predicted, stop_agreed = shared[: len(objectives)].sum(), shared[-1]
+
+        # 4c. Denoising. DeepSpeed averages over ranks and micro-steps, hence the factor.
+        scale = world_size * plan.micro_steps / predicted.clamp(min=1)
+        for batch in batches:
+            terms = engine("losses", batch)
+            loss = torch.stack([weights[name] * term["loss"] for name, term in terms.items()]).sum()
+            engine.backward((loss * scale).float())
+            engine.step()
+            meter.add(terms)
+        meter.count(shared)
+        meter.lap("denoise")
+        step += 1
+
+        # 4d. What is due now and then.
+        if step % config.run.log_every == 0 or step == config.run.steps:
+            values = meter.read()  # all ranks: it sums over them
+            values |= {"lr": schedule.get_last_lr()[0], "skipped_steps": engine.skipped_steps}
+            if config.optimizer.clip:
+                values["gradient_norm"] = float(engine.get_global_grad_norm() or 0.0)
+            if monitor:
+                monitor.train(step, values)
+        if config.validation.every and (step % config.validation.every == 0 or step == config.run.steps):
+            validator.run(engine, monitor, step)
+            meter.restart_clock()
+        if step % config.run.save_every == 0 or step == config.run.steps or stop_agreed.item():
+            save(step)
+            meter.restart_clock()
+
+    if monitor:
+        monitor.say(f"stopped at step {step}: saved; continue with --resume auto" if step < config.run.steps else "done")
+        monitor.record("end", step, {"finished": step == config.run.steps})
+        monitor.close()
+
+
+def sum_counts(objective: Any, batches: list[Any]) -> Tensor:
+    """Tokens that an objective predicts in this rank's micro-batches of the step."""
+    return torch.stack([objective.count(batch[objective.reads]) for batch in batches]).sum()
+
+
+def announce(
+    monitor: Monitor, config: Config, data: TrainingData, model: PretrainingModel, world_size: int, notes: list[str]
+) -> None:
+    """Say what is about to be trained, on what, and everything that a user may not expect."""
+    parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+    monitor.say(f"{parameters / 1e6:.1f} M parameters, {world_size} ranks, {config.deepspeed.stem}, run in {config.run.out}")
+    for name, stream in data.streams.items():
+        shares = ", ".join(f"{lang} {share:.1%}" for lang, share in zip(stream.names, stream.shares, strict=True))
+        monitor.say(f"{name}: {sum(stream.counts):,} samples, sampled as {shares}")
+        if isinstance(stream, PairStream) and (cut := stream.longer_than_limit()):
+            notes = [*notes, f"{cut:,} pairs have a side over data.side_tokens = {stream.limit} and are cut"]
+    for note in notes:
+        monitor.say(f"note: {note}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="deepspeed pipeline/train.py",
+        description="Pretrain with XLM-Align.",
+        epilog="example: deepspeed pipeline/train.py --config my.yaml --resume auto optimizer.lr=1e-4",
+    )
+    parser.add_argument("--config", type=Path, required=True, help="YAML config; see pipeline/configs/")
+    parser.add_argument("--resume", metavar="auto|PATH", help="continue from the run's latest checkpoint, or from PATH")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # passed by the deepspeed launcher
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that override the config's")
+    return parser.parse_intermixed_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    train(load_config(arguments.config, arguments.overrides), arguments.resume)
+
+
+if __name__ == "__main__":
+    ranks.run_main(main)

@@ -1,0 +1,138 @@
+"""Words to word links, with a tokenizer and an encoder small enough to know every answer."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from sinkhorn_align import AlignmentSettings
+
+from pipeline import word_alignment
+from pipeline.packing import Packed
+from pipeline.word_alignment import WordAligner
+
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz"
+SETTINGS = AlignmentSettings(sinkhorn_iterations=0, filter_rounds=1)
+
+
+class Letters:
+    """Every letter is a token; its id follows from the letter, upper and lower case alike."""
+
+    def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
+        ids = [4 + CHARACTERS.index(letter.lower()) for word in words for letter in word]
+        return ids, [index for index, word in enumerate(words) for _ in word]
+
+
+class OneHot:
+    """Layer 0 links equal letters; layer 1 links each letter to the next in the alphabet. Remembers the batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[Packed] = []
+
+    def __call__(self, packed: Packed) -> list[torch.Tensor]:
+        self.batches.append(packed)
+        same_TD = torch.eye(40)[packed.ids_T]
+        # The second half of the sequence is shifted: the target follows the first </s>.
+        shifted_TD = same_TD.clone()
+        for begin, end in zip(packed.offsets_S1[:-1], packed.offsets_S1[1:], strict=True):
+            border = begin + int(np.flatnonzero(packed.ids_T[begin:end].numpy() == 2)[0])
+            shifted_TD[border:end] = torch.eye(40)[packed.ids_T[border:end] - 1]
+        return [same_TD, shifted_TD]
+
+
+def test_pairs_are_packed_as_pretraining_packs_them():
+    encoder = OneHot()
+    list(WordAligner(Letters(), encoder, SETTINGS).align([(["ab", "c"], ["d"])]))
+    assert encoder.batches[0].ids_T.tolist() == [0, 4, 5, 6, 2, 7, 2]
+    assert encoder.batches[0].positions_T.tolist() == [2, 3, 4, 5, 6, 7, 8]
+
+
+def test_word_links_are_the_union_over_subwords_in_order_for_every_layer():
+    # Subwords: "xy" and "ab" are parts of both words on the other side.
+    source, target = ["xa", "yb", "c"], ["C", "AB", "XY"]
+    same, shifted = next(WordAligner(Letters(), OneHot(), SETTINGS).align([(source, target)]))
+    assert same == [(0, 1), (0, 2), (1, 1), (1, 2), (2, 0)]
+    assert shifted == [(0, 1), (0, 2), (1, 0)]
+
+
+def test_every_pair_keeps_its_place_whatever_the_batches(monkeypatch):
+    generator = np.random.default_rng(0)
+    pairs = []
+    for _ in range(60):
+        letters = generator.permutation(list(CHARACTERS))[: generator.integers(3, 20)]
+        pairs.append((letters.tolist(), generator.permutation(letters).tolist()))
+    expected = [sorted((i, target.index(letter)) for i, letter in enumerate(source)) for source, target in pairs]
+    whole = OneHot()
+    assert [layers[0] for layers in WordAligner(Letters(), whole, SETTINGS).align(iter(pairs))] == expected
+    assert len(whole.batches) == 1
+    monkeypatch.setattr(word_alignment, "WINDOW", 7)
+    cut = OneHot()
+    aligner = WordAligner(Letters(), cut, SETTINGS, batch_tokens=50)
+    assert [layers[0] for layers in aligner.align(pairs)] == expected
+    assert aligner.report.pairs == 60
+    assert all(packed.tokens <= 50 for packed in cut.batches)
+    assert len(cut.batches) > 20
+
+
+def test_empty_sides_have_no_links_keep_their_line_and_are_counted():
+    aligner = WordAligner(Letters(), OneHot(), SETTINGS)
+    pairs = [([], ["a"]), (["a", "b"], ["b"]), (["a"], []), ([], [])]
+    links = list(aligner.align(pairs))
+    assert links == [[[], []], [[(1, 0)], [(0, 0)]], [[], []], [[], []]]
+    assert (aligner.report.pairs, aligner.report.empty_pairs) == (4, 3)
+
+
+def test_no_pairs_give_nothing():
+    assert list(WordAligner(Letters(), OneHot(), SETTINGS).align([])) == []
+
+
+def test_long_sides_are_cut_after_a_whole_word_and_counted():
+    encoder = OneHot()
+    aligner = WordAligner(Letters(), encoder, SETTINGS, longest_side=5)
+    pairs = [
+        (["ab", "cd", "ef", "g"], ["g", "ab"]),
+        (["abcde"], ["a"]),
+        (["abcdef"], ["a"]),
+        (["abc", "de", "f"], ["f"]),
+    ]
+    links = [layers[0] for layers in aligner.align(pairs)]
+    assert links == [[(0, 1)], [(0, 0)], [], [(0, 0)]]
+    assert sorted(packed.tokens for packed in encoder.batches) == [sum((4 + 3, 5 + 1, 0 + 1, 5 + 1)) + 3 * 4]
+    assert (aligner.report.cut_sides, aligner.report.cut_words) == (3, 2 + 1 + 1)
+    assert aligner.report.empty_pairs == 1
+
+
+def test_non_finite_hidden_states_are_counted_once_a_pair():
+    def poisoned(packed: Packed) -> list[torch.Tensor]:
+        same_TD, shifted_TD = OneHot()(packed)
+        return [same_TD, shifted_TD * float("nan"), shifted_TD * float("inf")]
+
+    aligner = WordAligner(Letters(), poisoned, SETTINGS)
+    assert list(aligner.align([(["a"], ["a"]), (["b"], [])])) == [[[(0, 0)], [], []], [[], [], []]]
+    assert aligner.report.non_finite_pairs == 1
+
+
+def test_hidden_states_are_asked_for_without_gradients():
+    grad_modes = []
+
+    def encoder(packed: Packed) -> list[torch.Tensor]:
+        grad_modes.append(torch.is_grad_enabled())
+        return OneHot()(packed)
+
+    list(WordAligner(Letters(), encoder, SETTINGS).align([(["a"], ["a"])]))
+    assert grad_modes == [False]
+
+
+@pytest.mark.shared
+def test_words_of_the_real_vocabulary_align_to_themselves(shared_dir):
+    from data_prep.tokenizer import Tokenizer
+
+    model = shared_dir / "data" / "xlmr_tokenizer" / "sentencepiece.bpe.model"
+    tokenizer = Tokenizer(model.read_bytes())
+    source = "Die Katze saß gestern auf der Donaudampfschifffahrtsgesellschaft .".split()
+    target = list(reversed(source))
+    vectors_VD = torch.randn(tokenizer.vocab_size, 64, generator=torch.Generator().manual_seed(0))
+
+    aligner = WordAligner(tokenizer, lambda packed: [vectors_VD[packed.ids_T]], SETTINGS)
+    (links,) = next(aligner.align([(source, target)]))
+    assert links == [(i, len(source) - 1 - i) for i in range(len(source))]
