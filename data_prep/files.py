@@ -36,8 +36,14 @@ def sha256_of_json(value: Any) -> str:
 
 
 def temporary_name(path: Path) -> Path:
-    """Where a file is written before it is published: same folder, hidden, so that the rename is atomic."""
-    return path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+    """Where this process writes a file before it is published: same folder, so that the rename is atomic, and hidden."""
+    return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+
+
+def remove_temporaries(folder: Path, name: str) -> None:
+    """Delete what killed processes were writing in a folder under names that begin with `name`."""
+    for path in folder.glob(f".{name}*{TEMPORARY_SUFFIX}"):
+        path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import sentencepiece
 
 from data_prep.binarize import QUARANTINE_FOLDER, ShardJob, ShardResult, binarize, quarantine_file, shard_header
-from data_prep.files import TEMPORARY_SUFFIX, locked, read_json
+from data_prep.files import locked, read_json, remove_temporaries
 from data_prep.manifest import install_tokenizer, rebuild, size_problem
 from data_prep.plan import Settings, Source, SourcePlan, make_plan, read_ranges
 from data_prep.progress import ByteProgress
@@ -161,8 +161,7 @@ def _remove_leftovers(plan: SourcePlan, data_dir: Path) -> None:
     """Delete what a killed run on this source was writing."""
     folder, _, name = plan.source_stem.rpartition("/")
     for place in (data_dir / folder, quarantine_file(data_dir, plan.source_stem).parent):
-        for path in place.glob(f".{name}-*{TEMPORARY_SUFFIX}"):
-            path.unlink()
+        remove_temporaries(place, f"{name}-")
 
 
 def _retire_superseded(plan: SourcePlan, data_dir: Path) -> int:

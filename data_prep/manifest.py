@@ -4,15 +4,14 @@ Built from the shards' markers by `rebuild`, loaded by training with `Manifest.l
 """
 
 import hashlib
-import shutil
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import canonical_json, locked, read_json, temporary_name, write_durably
+from data_prep.files import canonical_json, locked, read_json, remove_temporaries, write_durably
 from data_prep.token_file import SCHEMA, Kind, shard_file
-from data_prep.tokenizer import MODEL_NAME, Tokenizer
+from data_prep.tokenizer import META_NAME, MODEL_NAME, Tokenizer
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_FOLDER = "tokenizer"
@@ -174,11 +173,8 @@ def install_tokenizer(tokenizer_dir: Path, data_dir: Path) -> None:
     given = Tokenizer.load(tokenizer_dir)
     own = data_dir / TOKENIZER_FOLDER
     with locked(data_dir / "locks" / "manifest.lock", wait=True):
-        if not own.exists():
-            temporary = temporary_name(own)
-            shutil.rmtree(temporary, ignore_errors=True)
-            given.save(temporary)
-            temporary.rename(own)
+        if not (own / META_NAME).exists():
+            given.save(own)
     present = Tokenizer.load(own)
     if present.sha256 != given.sha256:
         raise ValueError(
@@ -197,6 +193,7 @@ def rebuild(data_dir: Path) -> Manifest:
         ValueError: a marker of another tokenizer, or a shard whose files do not have the recorded sizes.
     """
     with locked(data_dir / "locks" / "manifest.lock", wait=True):
+        remove_temporaries(data_dir, MANIFEST_NAME)
         write_durably(data_dir / MANIFEST_NAME, canonical_json(content_of(data_dir)))
         return Manifest.load(data_dir)
 

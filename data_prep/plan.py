@@ -156,12 +156,18 @@ class _Cutter:
             self.ranges.append(ShardRange(self.first_line, lines, self.starts, ends, self.continues_document))
             self._begin(continues_document)
 
-    def add(self, lines: tuple[bytes, ...], at_boundary: bool) -> None:
-        """Take the next line of each file; `at_boundary`: a shard may end before it."""
-        if self.size >= self.shard_bytes and at_boundary:
+    def at_boundary(self) -> None:
+        """A pair or a document begins with the next line."""
+        if self.size >= self.shard_bytes:
             self.cut()
-        elif self.size >= 2 * self.shard_bytes:
-            self.cut(continues_document=not is_blank(lines[0]))
+
+    def inside_document(self) -> None:
+        """The next line belongs to the document of the line before."""
+        if self.size >= 2 * self.shard_bytes:
+            self.cut(continues_document=True)
+
+    def add(self, lines: tuple[bytes, ...]) -> None:
+        """Take the next line of each file."""
         self.line += 1
         for side, raw in enumerate(lines):
             self.ends[side] += len(raw)
@@ -209,7 +215,11 @@ def make_plan(source: Source, settings: Settings, max_bad_rate: float) -> Source
             _check_batch(source, settings.columns, batch, cutter.line + 1, bad)
             for lines in batch:
                 blank = is_blank(lines[0])
-                cutter.add(lines, at_boundary=source.kind == "pair" or after_blank)
+                if source.kind == "pair" or (after_blank and not blank):
+                    cutter.at_boundary()
+                elif not blank:
+                    cutter.inside_document()
+                cutter.add(lines)
                 after_blank, has_text = blank, has_text or not blank
         cutter.cut()
     if not has_text:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
-from sinkhorn_align import Links
 from torch import Tensor
 
 from pipeline.packing import Packed
+from sinkhorn_align import Links
 
 
 @dataclass
@@ -66,7 +66,9 @@ class MicroBatch:
 
 def _stream_to(stream: StreamBatch, device: torch.device) -> StreamBatch:
     assert stream.links is None, "a batch moves before it is labelled"
-    spans = stream.spans and Spans(*(getattr(stream.spans, f.name).to(device, non_blocking=True) for f in fields(Spans)))
+    spans = stream.spans and Spans(
+        *(getattr(stream.spans, f.name).to(device, non_blocking=True) for f in fields(Spans))
+    )
     tensors = {
         name: getattr(stream, name).to(device, non_blocking=True)
         for name in ("clean_ids_T", "predicted_P", "target_ids_P")

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from data_prep.manifest import Manifest
 
+from data_prep.manifest import Manifest
 from pipeline.config import Config, Optimizer, Term, load_deepspeed_json
 from pipeline.data import BatchPlan, TrainingData
 from pipeline.hugging_face import load_encoder, load_head, read_config, read_state
@@ -32,7 +32,8 @@ OWNED_KEYS = {  # set from the config, so that one value cannot say two things
 
 def build_objectives(config: Config) -> list[Objective]:
     """The objectives that the config switches on, in a fixed order."""
-    terms, objectives = config.objectives, []
+    terms = config.objectives
+    objectives: list[Objective] = []
     if terms.mlm is not None:
         objectives.append(MaskedLM("mlm", "mono"))
     if terms.tlm is not None:

@@ -96,7 +96,9 @@ def find(resume: str | None, run: Path) -> tuple[Path | None, list[str]]:
     """
     if resume is None:
         if _sealed(run):
-            raise ValueError(f"run.out = {run}: holds checkpoints of a run; add --resume auto, or choose another folder")
+            raise ValueError(
+                f"run.out = {run}: holds checkpoints of a run; add --resume auto, or choose another folder"
+            )
         return None, []
     if resume != "auto" and (Path(resume) / MANIFEST).exists():
         read_info(Path(resume))

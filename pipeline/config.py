@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from sinkhorn_align import AlignmentSettings
 
 PathField = Annotated[Path, Field(strict=False)]
@@ -29,7 +30,9 @@ class Data(Section):
     path: PathField = Field(description="DATA_DIR: token files and manifest made by `python -m data_prep`")
     alpha: float = Field(0.7, ge=0, le=1, description="language sampling p(l) ∝ n(l)^alpha; XLM-R is known for 0.3")
     block_tokens: int = Field(512, ge=8, description="longest monolingual block, special tokens included")
-    side_tokens: int = Field(254, ge=1, description="longest side of a pair; longer ones are cut, and counted at the start")
+    side_tokens: int = Field(
+        254, ge=1, description="longest side of a pair; longer ones are cut, and counted at the start"
+    )
 
 
 class Model(Section):
@@ -92,7 +95,9 @@ class Optimizer(Section):
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
     warmup_steps: NotNegative = Field(10_000, description="steps of linear warm-up")
     decay_power: float = Field(1.0, gt=0, description="power of the polynomial decay to 0 at the last step")
-    torch_adam: bool = Field(False, description="PyTorch's AdamW instead of DeepSpeed's fused one, which compiles itself")
+    torch_adam: bool = Field(
+        False, description="PyTorch's AdamW instead of DeepSpeed's fused one, which compiles itself"
+    )
 
 
 class Validation(Section):
@@ -100,7 +105,9 @@ class Validation(Section):
     data: PathField | None = Field(None, description="DATA_DIR of held-out text, for the loss per language")
     samples: Positive = Field(256, description="blocks and pairs per language, from the head of its first shard")
     batch: Positive = Field(16, description="blocks or pairs per forward and rank")
-    gold: list[PathField] = Field([], description="gold alignment folders (test.<src>, test.<trg>, alignv2.txt), for AER")
+    gold: list[PathField] = Field(
+        [], description="gold alignment folders (test.<src>, test.<trg>, alignv2.txt), for AER"
+    )
     gold_pairs: Positive = Field(200, description="pairs of each gold folder that are aligned during training")
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+
 from data_prep.manifest import Manifest, Shard
 from data_prep.token_file import TokenFile
-
 from pipeline.batch import MicroBatch, Spans, StreamBatch
 from pipeline.blend import Blend, temperature_shares
 from pipeline.counter_random import hash_key, permute
@@ -262,5 +262,3 @@ class TrainingData:
                 for name, stream in self.streams.items()
             }
         )
-
-

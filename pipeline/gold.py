@@ -1,4 +1,4 @@
-"""Manual word alignments: read them from a folder, and score links against them as the field does (AER, Och & Ney 2003).
+"""Manual word alignments: read them from a folder, and score links against them by AER (Och & Ney, 2003).
 
 Knows words by their places only; nothing of tokens, models or how the links were found.
 """

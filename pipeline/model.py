@@ -65,7 +65,9 @@ class Layer(nn.Module):
         for group in groups:
             size, length = group.index_GL.shape
             # [G, L, D] -> [G, H, L, D / H]
-            query, key, value = (p[group.index_GL].view(size, length, self.heads, -1).transpose(1, 2) for p in projected)
+            query, key, value = (
+                p[group.index_GL].view(size, length, self.heads, -1).transpose(1, 2) for p in projected
+            )
             mixed = F.scaled_dot_product_attention(
                 query, key, value, group.mask_G11L, self.dropout if self.training else 0.0
             )

@@ -59,7 +59,9 @@ class Monitor:
             self._progress.update(self._task, completed=step, note=note)
             return
         per_step = (time.monotonic() - self._started) / max(step - self._first_step, 1)
-        self.say(f"step {step}/{self._steps}  {note}  lr {values['lr']:.2e}  ETA {_clock((self._steps - step) * per_step)}")
+        self.say(
+            f"step {step}/{self._steps}  {note}  lr {values['lr']:.2e}  ETA {_clock((self._steps - step) * per_step)}"
+        )
 
     def close(self) -> None:
         if self._progress is not None:

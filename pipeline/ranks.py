@@ -24,7 +24,9 @@ def start(timeout_minutes: int) -> torch.device:
     """Join the other ranks (as the deepspeed launcher describes them) and return this rank's device."""
     missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT") if name not in os.environ]
     if missing:
-        raise ValueError(f"{missing[0]} is not set: start with `deepspeed pipeline/train.py …` or `./launch.sh train …`")
+        raise ValueError(
+            f"{missing[0]} is not set: start with `deepspeed pipeline/train.py …` or `./launch.sh train …`"
+        )
     if rank() == 0:
         _check_port(int(os.environ["MASTER_PORT"]))
     accelerator = get_accelerator()
@@ -77,9 +79,9 @@ def on_rank_0(work: Callable[[], Any]) -> Any:
             outcome = (work(), None)
         except (ValueError, OSError) as error:
             outcome = (None, error)
-    result, error = broadcast(outcome)
-    if error is not None:
-        raise error
+    result, failure = broadcast(outcome)
+    if failure is not None:
+        raise failure
     return result
 
 

@@ -19,10 +19,10 @@ if __name__ == "__main__":
 import deepspeed
 import torch
 import torch.distributed as dist
-from data_prep.manifest import Manifest
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from data_prep.manifest import Manifest
 from pipeline import checkpoint, ranks
 from pipeline.build import (
     build_data,
@@ -83,7 +83,9 @@ def train(config: Config, resume: str | None) -> None:
         (config.run.out / "config.yaml").write_text(config.dump(), encoding="utf-8")
         notes = warnings + ([f"continues from {found}"] if found else [])
         if config.model.init and not head_is_pretrained:
-            notes.append(f"{config.model.init} has no masked-LM head: it starts from random weights (see objectives.*.weight)")
+            notes.append(
+                f"{config.model.init} has no masked-LM head: it starts from random weights (see objectives.*.weight)"
+            )
         announce(monitor, config, data, model, world_size, notes)
 
     def save(step: int) -> None:
@@ -152,7 +154,9 @@ def train(config: Config, resume: str | None) -> None:
             meter.restart_clock()
 
     if monitor:
-        monitor.say(f"stopped at step {step}: saved; continue with --resume auto" if step < config.run.steps else "done")
+        monitor.say(
+            f"stopped at step {step}: saved; continue with --resume auto" if step < config.run.steps else "done"
+        )
         monitor.record("end", step, {"finished": step == config.run.steps})
         monitor.close()
 
@@ -167,7 +171,9 @@ def announce(
 ) -> None:
     """Say what is about to be trained, on what, and everything that a user may not expect."""
     parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
-    monitor.say(f"{parameters / 1e6:.1f} M parameters, {world_size} ranks, {config.deepspeed.stem}, run in {config.run.out}")
+    monitor.say(
+        f"{parameters / 1e6:.1f} M parameters, {world_size} ranks, {config.deepspeed.stem}, run in {config.run.out}"
+    )
     for name, stream in data.streams.items():
         shares = ", ".join(f"{lang} {share:.1%}" for lang, share in zip(stream.names, stream.shares, strict=True))
         monitor.say(f"{name}: {sum(stream.counts):,} samples, sampled as {shares}")

@@ -13,11 +13,11 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sinkhorn_align import AlignmentSettings, PairStatus, align
 from torch import Tensor
 
 from data_prep.tokenizer import BOS, EOS
 from pipeline.packing import Packed, pack
+from sinkhorn_align import AlignmentSettings, PairStatus, align
 
 WordPair = tuple[Sequence[str], Sequence[str]]
 WordLinks = list[tuple[int, int]]
@@ -132,7 +132,7 @@ class WordAligner:
         non_finite_B = torch.zeros(len(sides), dtype=torch.bool)
         layers = []
         for hidden_TD in self._hidden_states(packed):
-            found = align(hidden_TD, *(vector.to(hidden_TD.device) for vector in spans), self._settings)
+            found = align(hidden_TD, *(vector.to(hidden_TD.device) for vector in spans), settings=self._settings)
             non_finite_B |= found.status_B.cpu() == int(PairStatus.NON_FINITE)
             layers.append(_word_links(found.local(*spans[:3]).cpu().numpy(), sides))
         self.report.non_finite_pairs += int(non_finite_B.sum())

@@ -22,11 +22,22 @@ class Encode(Protocol):
     def __call__(self, packed: Packed, layers: int | None = None) -> Tensor: ...
 
 
-class EncoderLike(Protocol):
-    """What heads may read of the encoder when they are built: its sizes and its word embedding, to tie."""
+class EncoderSizes(Protocol):
+    """Sizes that a head may have to fit."""
 
-    config: object
-    word: nn.Embedding
+    @property
+    def hidden(self) -> int: ...
+    @property
+    def norm_eps(self) -> float: ...
+
+
+class EncoderParts(Protocol):
+    """What heads may read of the encoder when they are built: its sizes, and its word embedding to tie."""
+
+    @property
+    def config(self) -> EncoderSizes: ...
+    @property
+    def word(self) -> nn.Embedding: ...
 
 
 class Objective(ABC):
@@ -39,7 +50,7 @@ class Objective(ABC):
     reads: str
 
     @abstractmethod
-    def heads(self, encoder: nn.Module) -> dict[str, Callable[[], nn.Module]]:
+    def heads(self, encoder: EncoderParts) -> dict[str, Callable[[], nn.Module]]:
         """Modules that the objective trains besides the encoder, by name; equal names are shared between objectives."""
 
     def label(self, encode: Encode, batch: StreamBatch) -> dict[str, Tensor]:

@@ -11,11 +11,11 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from sinkhorn_align import AlignmentSettings, align
 from torch import Tensor, nn
 
 from pipeline.batch import Spans, StreamBatch
-from pipeline.objectives.base import Encode, Objective
+from pipeline.objectives.base import Encode, EncoderParts, Objective
+from sinkhorn_align import AlignmentSettings, align
 
 HEAD = "word_alignment"
 
@@ -41,7 +41,7 @@ class WordAlignment(Objective):
         self.name, self.reads = name, "pairs"
         self.alignment_layer, self.settings = alignment_layer, settings
 
-    def heads(self, encoder: nn.Module) -> dict[str, Callable[[], nn.Module]]:
+    def heads(self, encoder: EncoderParts) -> dict[str, Callable[[], nn.Module]]:
         return {HEAD: partial(PointerHead, encoder.config.hidden)}
 
     def label(self, encode: Encode, batch: StreamBatch) -> dict[str, Tensor]:

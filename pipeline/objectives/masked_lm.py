@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.batch import StreamBatch
-from pipeline.objectives.base import Encode, Objective
+from pipeline.objectives.base import Encode, EncoderParts, Objective
 
 HEAD = "masked_lm"
 
@@ -41,7 +41,7 @@ class MaskedLM(Objective):
     def __init__(self, name: str, reads: str) -> None:
         self.name, self.reads = name, reads
 
-    def heads(self, encoder: nn.Module) -> dict[str, Callable[[], nn.Module]]:
+    def heads(self, encoder: EncoderParts) -> dict[str, Callable[[], nn.Module]]:
         return {HEAD: partial(MaskedLMHead, encoder.word, encoder.config.norm_eps)}
 
     def count(self, batch: StreamBatch) -> Tensor:

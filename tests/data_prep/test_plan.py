@@ -54,7 +54,10 @@ def test_shards_of_pairs_keep_both_files_in_step(
 def test_a_shard_ends_at_the_first_document_boundary_from_its_size_on(tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(b"aaaa\n\nbbbb\ncc\n\ndd\n")
     plan = plan_of((tmp_path / "text",), 8)
-    assert [(shard.first_line, shard.starts, shard.ends) for shard in plan.ranges] == [(1, (0,), (15,)), (6, (15,), (18,))]
+    assert [(shard.first_line, shard.starts, shard.ends) for shard in plan.ranges] == [
+        (1, (0,), (15,)),
+        (6, (15,), (18,)),
+    ]
 
 
 def test_a_document_of_two_shards_is_cut_at_a_line_and_that_is_recorded(tmp_path: Path) -> None:
@@ -91,7 +94,9 @@ def test_bad_lines_up_to_the_rate_pass_and_more_fail(tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes(b"good\n" * 8 + b"b\xffd\n" + b"n\x00l\n")
     assert len(plan_of((path,), 100, max_bad_rate=0.2).ranges) == 1
-    with pytest.raises(ValueError, match=r"text:9: invalid_utf8 .* first of 2 bad lines in 10, above --max-bad-rate 0.1"):
+    with pytest.raises(
+        ValueError, match=r"text:9: invalid_utf8 .* first of 2 bad lines in 10, above --max-bad-rate 0.1"
+    ):
         plan_of((path,), 100, max_bad_rate=0.1)
     with pytest.raises(ValueError, match=r"text:9: invalid_utf8 in b'b\\xffd.*--max-bad-rate"):
         plan_of((path,), 100)

@@ -122,7 +122,9 @@ def test_a_tsv_line_of_another_shape_is_bad(raw: bytes, reason: str) -> None:
         parse_tsv(raw, ("score", "source", "target"))
 
 
-@pytest.mark.parametrize("columns", ["source", "source,target,target", "source,target,words", "score,score,source,target"])
+@pytest.mark.parametrize(
+    "columns", ["source", "source,target,target", "source,target,words", "score,score,source,target"]
+)
 def test_columns_that_make_no_pair_are_refused(columns: str) -> None:
     with pytest.raises(ValueError, match="--columns"):
         parse_columns(columns)

@@ -163,7 +163,7 @@ def test_a_vocabulary_that_does_not_fit_the_text_names_the_bound(size: int, mess
 def test_a_model_in_another_layout_is_refused() -> None:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["the cat sees the dog"] * 20), model_writer=model, vocab_size=20, minloglevel=2, pad_id=0,
+        sentence_iterator=iter(["the cat sees the dog"] * 20), model_writer=model, vocab_size=14, minloglevel=2, pad_id=0,
         unk_id=1, bos_id=2, eos_id=3,
     )  # fmt: skip
     with pytest.raises(ValueError, match="XLM-R's layout needs <unk>, <s>, </s>"):
@@ -174,7 +174,7 @@ def test_a_model_in_another_layout_is_refused() -> None:
 
 def test_a_model_that_is_not_the_recorded_one_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
-    other = train(["the cat sees the dog and more"] * 20, 25, 1.0, 4192)
+    other = train(["the cat sees the dog and more"] * 20, 16, 1.0, 4192)
     with pytest.raises(ValueError, match="holds another tokenizer"):
         other.save(tmp_path)
     (tmp_path / "sentencepiece.bpe.model").write_bytes(other.model)

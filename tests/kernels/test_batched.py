@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sinkhorn_align import AlignmentSettings, Links, PairStatus, align
 from sinkhorn_align.buckets import LARGEST_BLOCK, blocks, padded_lengths
@@ -150,6 +151,7 @@ def test_empty_batches_and_empty_sides_give_no_links(lay_out):
         assert int((links.links_RT >= 0).sum()) == 2
 
 
+@hypothesis_settings(deadline=None)
 @given(
     rows=st.integers(1, 9),
     columns=st.integers(1, 9),
@@ -199,6 +201,7 @@ def test_permuted_tokens_have_permuted_links(correlated_pairs, lay_out):
     assert sorted((int(order[i]), j) for _, i, j in moved) == sorted((i, j) for _, i, j in links)
 
 
+@hypothesis_settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 700), st.integers(0, 700)), max_size=40), st.sampled_from([8, 768]))
 def test_every_filled_pair_is_in_one_block_that_holds_it(lengths, width):
     lengths_B2 = torch.tensor(lengths, dtype=torch.int64).view(-1, 2)

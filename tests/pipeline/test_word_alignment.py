@@ -129,7 +129,7 @@ def test_words_of_the_real_vocabulary_align_to_themselves(shared_dir):
 
     model = shared_dir / "data" / "xlmr_tokenizer" / "sentencepiece.bpe.model"
     tokenizer = Tokenizer(model.read_bytes())
-    source = "Die Katze saß gestern auf der Donaudampfschifffahrtsgesellschaft .".split()
+    source = ["Die", "Katze", "saß", "gestern", "auf", "der", "Donaudampfschifffahrtsgesellschaft", "."]
     target = list(reversed(source))
     vectors_VD = torch.randn(tokenizer.vocab_size, 64, generator=torch.Generator().manual_seed(0))
 
