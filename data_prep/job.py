@@ -67,24 +67,24 @@ def run_job(
         raise ValueError(f"--workers {workers}: must be at least 1")
     if not 0 <= max_bad_rate < 1:
         raise ValueError(f"--max-bad-rate {max_bad_rate}: must be from 0 to below 1; 0.001 is a line in a thousand")
-    tokenizer_sha256 = Tokenizer.load(tokenizer_dir).sha256
+    tokenizer = Tokenizer.load(tokenizer_dir)
     outcome = Outcome()
     plans = _make_plans(sources, settings, workers, max_bad_rate, outcome)
     if not plans:
         return outcome
-    install_tokenizer(tokenizer_dir, data_dir)
+    install_tokenizer(tokenizer, data_dir)
     with ExitStack() as stack:
         for name in sorted({plan.source_stem.replace("/", "-") for plan in plans}):
             stack.enter_context(locked(data_dir / "locks" / f"{name}.lock", wait=False))
         for plan in plans:
             _remove_leftovers(plan, data_dir)
-        missing = [_missing_shards(plan, data_dir, tokenizer_sha256) for plan in plans]
+        missing = [_missing_shards(plan, data_dir, tokenizer.sha256) for plan in plans]
         outcome.skipped = sum(len(plan.ranges) - len(wanted) for plan, wanted in zip(plans, missing, strict=True))
         total = sum(plan.ranges[i].bytes for plan, wanted in zip(plans, missing, strict=True) for i in wanted)
-        jobs = _jobs(plans, missing, data_dir, tokenizer_sha256)
+        jobs = _jobs(plans, missing, data_dir, tokenizer.sha256)
         with ByteProgress("encoding", total) as progress:
             tasks = min(workers, max(1, sum(map(len, missing))))
-            for result in run_tasks(binarize, jobs, tasks, partial(Tokenizer.load, tokenizer_dir)):
+            for result in run_tasks(binarize, jobs, tasks, tokenizer):
                 outcome.add(result)
                 progress.advance(result.bytes)
         outcome.replaced = sum(_retire_superseded(plan, data_dir) for plan in plans)
@@ -102,17 +102,13 @@ def _make_plans(
     total = sum(path.stat().st_size for source in sources for path in source.paths if path.is_file())
     make = partial(_plan_or_failure, settings, max_bad_rate)
     with ByteProgress("reading", total) as progress:
-        for number, plan, size in run_tasks(make, list(enumerate(sources)), min(workers, len(sources)), _no_context):
+        for number, plan, size in run_tasks(make, list(enumerate(sources)), min(workers, len(sources)), None):
             numbered[number] = plan
             progress.advance(size)
     planned = [numbered[number] for number in range(len(sources))]
     outcome.failures += [plan for plan in planned if isinstance(plan, str)]
     by_stem = {plan.settings_stem: plan for plan in planned if isinstance(plan, SourcePlan)}
     return list(by_stem.values())
-
-
-def _no_context() -> None:
-    return None
 
 
 def _plan_or_failure(

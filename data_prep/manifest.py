@@ -11,7 +11,7 @@ from typing import Any
 
 from data_prep.files import canonical_json, locked, read_json, remove_temporaries, write_durably
 from data_prep.token_file import SCHEMA, Kind, shard_file
-from data_prep.tokenizer import META_NAME, MODEL_NAME, Tokenizer
+from data_prep.tokenizer import META_NAME, Tokenizer, read_identity
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_FOLDER = "tokenizer"
@@ -164,22 +164,21 @@ def read_markers(data_dir: Path) -> dict[str, dict[str, Any]]:
     return dict(sorted(markers.items()))
 
 
-def install_tokenizer(tokenizer_dir: Path, data_dir: Path) -> None:
+def install_tokenizer(tokenizer: Tokenizer, data_dir: Path) -> None:
     """Copy the tokenizer into the data folder on its first run; later runs must bring the same one.
 
     Raises:
         ValueError: the data folder was made with another tokenizer; names both hashes.
     """
-    given = Tokenizer.load(tokenizer_dir)
     own = data_dir / TOKENIZER_FOLDER
     with locked(data_dir / "locks" / "manifest.lock", wait=True):
         if not (own / META_NAME).exists():
-            given.save(own)
-    present = Tokenizer.load(own)
-    if present.sha256 != given.sha256:
+            tokenizer.save(own)
+    present, _ = read_identity(own)
+    if present != tokenizer.sha256:
         raise ValueError(
-            f"{tokenizer_dir / MODEL_NAME}: sha256 {given.sha256} is not the tokenizer of {data_dir}, sha256 "
-            f"{present.sha256}; use --tokenizer {own} or another --out"
+            f"--tokenizer has sha256 {tokenizer.sha256}, {data_dir} was made with sha256 {present}; "
+            f"give {own} or another --out"
         )
 
 
@@ -200,13 +199,13 @@ def rebuild(data_dir: Path) -> Manifest:
 
 def content_of(data_dir: Path) -> dict[str, Any]:
     """What the manifest has to say, from the markers alone (see `rebuild`)."""
-    tokenizer = Tokenizer.load(data_dir / TOKENIZER_FOLDER)
+    tokenizer_sha256, vocab_size = read_identity(data_dir / TOKENIZER_FOLDER)
     by_source: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
     for stem, marker in read_markers(data_dir).items():
-        if marker["tokenizer_sha256"] != tokenizer.sha256:
+        if marker["tokenizer_sha256"] != tokenizer_sha256:
             raise ValueError(
                 f"{data_dir / stem}.json: made with tokenizer {marker['tokenizer_sha256']}, the folder's is "
-                f"{tokenizer.sha256}; delete this shard's files or {MEND}"
+                f"{tokenizer_sha256}; delete this shard's files or {MEND}"
             )
         by_source[stem.rpartition("-")[0]].append((stem, marker))
     shards, sources = [], []
@@ -217,7 +216,7 @@ def content_of(data_dir: Path) -> dict[str, Any]:
         shards += [_shard_record(data_dir, stem, marker) for stem, marker in members if marker["files"]]
     return {
         "schema": SCHEMA,
-        "tokenizer": {"sha256": tokenizer.sha256, "vocab_size": tokenizer.vocab_size},
+        "tokenizer": {"sha256": tokenizer_sha256, "vocab_size": vocab_size},
         "shards": shards,
         "sources": sources,
     }

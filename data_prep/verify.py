@@ -9,19 +9,19 @@ from pathlib import Path
 from data_prep.files import canonical_json, sha256_of_file
 from data_prep.manifest import MANIFEST_NAME, MEND, Manifest, Shard, content_of, size_problem
 from data_prep.token_file import TokenFile, shard_file
-from data_prep.tokenizer import Tokenizer
+from data_prep.tokenizer import read_identity
 
 
 def find_problems(data_dir: Path) -> Iterator[str]:
     """Every problem of a data folder, one line each that names the file; nothing when all is well."""
     try:
         manifest = Manifest.read(data_dir)
-        tokenizer = Tokenizer.load(manifest.tokenizer_dir)
+        tokenizer_sha256, vocab_size = read_identity(manifest.tokenizer_dir)
     except ValueError as error:
         yield str(error)
         return
-    if (tokenizer.sha256, tokenizer.vocab_size) != (manifest.tokenizer_sha256, manifest.vocab_size):
-        yield f"{manifest.tokenizer_dir}: sha256 {tokenizer.sha256}, the manifest says {manifest.tokenizer_sha256}"
+    if (tokenizer_sha256, vocab_size) != (manifest.tokenizer_sha256, manifest.vocab_size):
+        yield f"{manifest.tokenizer_dir}: sha256 {tokenizer_sha256}, the manifest says {manifest.tokenizer_sha256}"
     shard_problems = [problem for shard in manifest.shards for problem in _shard_problems(shard, manifest)]
     yield from shard_problems
     try:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for_end
 from typing import Any, TypeVar
 
@@ -24,27 +25,27 @@ def run_tasks(
     function: Callable[[Context, Task], Result],
     tasks: Iterable[Task],
     workers: int,
-    make_context: Callable[[], Context],
+    context: Context,
 ) -> Iterator[Result]:
     """Yield `function(context, task)` for every task, in the order of completion.
 
-    Tasks are drawn one ahead of the workers, so that their text is not all in memory at once. `make_context` runs once
-    in each worker; everything must be picklable.
+    Tasks are drawn one ahead of the workers, so that their text is not all in memory at once. The context goes to each
+    worker once; everything must be picklable.
 
     Raises:
         ValueError: a worker died.
         Exception: whatever `function` raised; tasks in flight are then finished, the others dropped.
     """
     if workers == 1:
-        context = make_context()
         for task in tasks:
             yield function(context, task)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (make_context,))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (context,))
     running: set[Future[Result]] = set()
     try:
         for task in tasks:
-            running.add(pool.submit(_run, function, task))
+            with _without_interrupts():
+                running.add(pool.submit(_run, function, task))
             if len(running) > workers:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
@@ -59,12 +60,23 @@ def run_tasks(
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(make_context: Callable[[], Any]) -> None:
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Workers are started in here and stay deaf to Ctrl-C, which reaches the whole process group: the parent decides.
+
+    This process hears it at the end of the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(context: Any) -> None:
     global _context
-    # Ctrl-C reaches the whole process group: the parent decides, the workers finish what they have
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _context = make_context()
+    _context = context
 
 
 def _end_with_parent() -> None:

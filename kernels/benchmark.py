@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from sinkhorn_align import AlignmentSettings, Links, align
 from torch import Tensor
+
+from sinkhorn_align import AlignmentSettings, Links, align
 
 LARGEST_DISAGREEMENT = 0.002
 """Share of links that fp32 may place elsewhere than the float64 reference, where two candidates are all but equal."""

@@ -127,14 +127,14 @@ class WordAligner:
         source_length_B = torch.tensor([len(source.ids) for source, _ in sides])
         target_length_B = torch.tensor([len(target.ids) for _, target in sides])
         source_start_B, target_start_B = first_B + 1, first_B + 2 + source_length_B
-        spans = [v.int() for v in (source_start_B, source_length_B, target_start_B, target_length_B)]
+        starts_and_length = (source_start_B, source_length_B, target_start_B)
 
         non_finite_B = torch.zeros(len(sides), dtype=torch.bool)
         layers = []
         for hidden_TD in self._hidden_states(packed):
-            found = align(hidden_TD, *(vector.to(hidden_TD.device) for vector in spans), settings=self._settings)
+            found = align(hidden_TD, *starts_and_length, target_length_B, self._settings)
             non_finite_B |= found.status_B.cpu() == int(PairStatus.NON_FINITE)
-            layers.append(_word_links(found.local(*spans[:3]).cpu().numpy(), sides))
+            layers.append(_word_links(found.local(*starts_and_length).cpu().numpy(), sides))
         self.report.non_finite_pairs += int(non_finite_B.sum())
         return [list(of_layers) for of_layers in zip(*layers, strict=True)]
 

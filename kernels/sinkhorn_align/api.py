@@ -34,7 +34,8 @@ def align(
         hidden_TD: fp16, bf16, fp32 or fp64 hidden states of a packed or padded batch, flattened to [T, D]. Similarities
             are accumulated in fp32 whatever the dtype, also inside an autocast region.
         source_start_B, source_length_B, target_start_B, target_length_B: int32 [B], flat token index and number of
-            tokens of each side. Sides must not share tokens; B may be 0 and a side may be empty.
+            tokens of each side (int64, or on another device, will do). Sides must not share tokens; B may be 0 and a
+            side may be empty.
         settings: costs, iterations and filter; the released recipe by default.
         backend: `auto` chooses by the device of `hidden_TD`; for now that is `torch` on every device, CUDA included.
             `torch` is batched and runs anywhere, `reference` is the float64 definition, pair by pair, on the CPU.

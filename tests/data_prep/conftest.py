@@ -9,7 +9,8 @@ import pytest
 from data_prep.cli import main
 from data_prep.tokenizer import Tokenizer, train
 
-WORDS = "the cat dog bird sees hears likes a small big red old house tree river and on under with ß é 日本 語".split()
+VOCABULARY = "the cat dog bird sees hears likes a small big red old house tree river and on under with ß é 日本 語"
+WORDS = VOCABULARY.split()
 
 
 def make_sentences(count: int, seed: int = 0) -> list[str]:

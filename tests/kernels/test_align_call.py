@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from sinkhorn_align import AlignmentSettings, align
 
 

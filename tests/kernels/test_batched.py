@@ -5,10 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from torch import Tensor
+
 from sinkhorn_align import AlignmentSettings, Links, PairStatus, align
 from sinkhorn_align.buckets import LARGEST_BLOCK, blocks, padded_lengths
 from sinkhorn_align.reference import align_pair
-from torch import Tensor
 
 TOLERANCE = 1e-4  # log mass: where the best two candidates of a row or column are closer, fp32 may choose either
 SETTINGS = [

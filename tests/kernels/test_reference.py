@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
+
 from sinkhorn_align import AlignmentSettings, PairStatus, align
 from sinkhorn_align.reference import align_pair, log_kernel, transport_plan
-from torch import Tensor
 
 SETTINGS = [
     AlignmentSettings(),

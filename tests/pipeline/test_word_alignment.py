@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from sinkhorn_align import AlignmentSettings
 
 from pipeline import word_alignment
 from pipeline.packing import Packed
 from pipeline.word_alignment import WordAligner
+from sinkhorn_align import AlignmentSettings
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz"
 SETTINGS = AlignmentSettings(sinkhorn_iterations=0, filter_rounds=1)
