@@ -69,7 +69,7 @@ def full_state(found: Path, info: checkpoint.CheckpointInfo) -> dict[str, Tensor
 def save_tokenizer(tokenizer: Tokenizer, out: Path) -> None:
     """Hugging Face tokenizer files, and the SentencePiece model itself, which stays the reference for ids."""
     tokenizer.save(out)
-    model = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)
+    model = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)  # type: ignore[attr-defined]
     specials = [(piece, 0.0) for piece in ("<s>", "<pad>", "</s>", "<unk>")]
     vocabulary = specials + [(piece.piece, piece.score) for piece in model.pieces[3:]] + [("<mask>", 0.0)]
     charsmap = model.normalizer_spec.precompiled_charsmap or None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -132,7 +133,7 @@ def load_pretrained_encoder(folder: Path) -> Encoder:
     return encoder.eval()
 
 
-def write_config(config: EncoderConfig) -> dict[str, object]:
+def write_config(config: EncoderConfig) -> dict[str, Any]:
     """Keyword arguments of `XLMRobertaConfig` for this encoder."""
     sizes = {theirs: getattr(config, ours) for theirs, ours in _CONFIG_NAMES.items()}
     dropout = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
