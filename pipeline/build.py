@@ -58,7 +58,7 @@ def build_model(config: Config, objectives: list[Objective], vocab_size: int) ->
     settings, init = config.model, config.model.init
     longest = max(config.data.block_tokens, 2 * config.data.side_tokens + 3)
     if init is None:
-        sizes = {name: getattr(settings, name) for name in ("layers", "hidden", "heads", "feed_forward", "dropout")}
+        sizes = {name: getattr(settings, name) for name in ("layers", "hidden", "heads", "feed_forward", "dropout", "init_std")}
         encoder_config = EncoderConfig(vocab_size=vocab_size, positions=longest + 2, **sizes)
     else:
         encoder_config = read_config(init, settings.dropout)

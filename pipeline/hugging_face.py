@@ -80,7 +80,8 @@ def read_config(folder: Path, dropout: float = 0.0) -> EncoderConfig:
     missing = [name for name in _CONFIG_NAMES if name not in content]
     if missing:
         raise ValueError(f"{path}: lacks {missing[0]}; give an xlm-roberta model folder")
-    return EncoderConfig(**{ours: content[theirs] for theirs, ours in _CONFIG_NAMES.items()}, dropout=dropout)
+    sizes = {ours: content[theirs] for theirs, ours in _CONFIG_NAMES.items()}
+    return EncoderConfig(**sizes, dropout=dropout, init_std=content.get("initializer_range", 0.02))
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:
@@ -137,4 +138,5 @@ def write_config(config: EncoderConfig) -> dict[str, Any]:
     """Keyword arguments of `XLMRobertaConfig` for this encoder."""
     sizes = {theirs: getattr(config, ours) for theirs, ours in _CONFIG_NAMES.items()}
     dropout = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
-    return {**sizes, **dropout, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    other = {"initializer_range": config.init_std}
+    return {**sizes, **dropout, **other, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}

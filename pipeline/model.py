@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +17,6 @@ from torch import Tensor, nn
 from pipeline.batch import MicroBatch
 from pipeline.objectives.base import Objective
 from pipeline.packing import AttentionGroup, Packed
-
-INIT_STD = 0.02
-
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -32,6 +30,7 @@ class EncoderConfig:
     positions: int = 514  # longest sequence is positions - 2
     norm_eps: float = 1e-5
     dropout: float = 0.0
+    init_std: float = 0.02
 
     def __post_init__(self) -> None:
         if self.hidden % self.heads:
@@ -90,7 +89,7 @@ class Encoder(nn.Module):
         self.token_type = nn.Embedding(1, config.hidden)
         self.embedding_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.apply(init_weights)
+        self.apply(partial(init_weights, std=config.init_std))
 
     def forward(self, packed: Packed, layers: int | None = None) -> Tensor:
         """Hidden states [T, D] after `layers` layers (None: all; 0: embeddings), as Hugging Face counts them."""
@@ -152,10 +151,10 @@ class PretrainingModel(nn.Module):
         return {o.name: o.loss(encode, self.heads, batch[o.reads]) for o in self.objectives if o.reads in batch}
 
 
-def init_weights(module: nn.Module) -> None:
-    """BERT's initialisation: normal(0, 0.02), zero biases, zero padding rows."""
+def init_weights(module: nn.Module, std: float) -> None:
+    """BERT's initialisation: normal(0, std), zero biases, zero padding rows."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=INIT_STD)
+        nn.init.normal_(module.weight, std=std)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:

@@ -27,7 +27,7 @@ def start(timeout_minutes: int) -> torch.device:
         raise ValueError(
             f"{missing[0]} is not set: start with `deepspeed pipeline/train.py …` or `./launch.sh train …`"
         )
-    if rank() == 0:
+    if rank() == 0 and not dist.is_initialized():
         _check_port(int(os.environ["MASTER_PORT"]))
     accelerator = get_accelerator()
     if accelerator.device_name() != "cpu":

@@ -23,11 +23,11 @@ HEAD = "word_alignment"
 class PointerHead(nn.Module):
     """The two projections of the pointer network: queries of masked tokens, keys of the other sentence's tokens."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, init_std: float) -> None:
         super().__init__()
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
         for linear in (self.query, self.key):
-            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.normal_(linear.weight, std=init_std)
             nn.init.zeros_(linear.bias)
 
     def forward(self, query_QD: Tensor, key_TD: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,7 +42,7 @@ class WordAlignment(Objective):
         self.alignment_layer, self.settings = alignment_layer, settings
 
     def heads(self, encoder: EncoderParts) -> dict[str, Callable[[], nn.Module]]:
-        return {HEAD: partial(PointerHead, encoder.config.hidden)}
+        return {HEAD: partial(PointerHead, encoder.config.hidden, encoder.config.init_std)}
 
     def label(self, encode: Encode, batch: StreamBatch) -> dict[str, Tensor]:
         spans = batch.spans

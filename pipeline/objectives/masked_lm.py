@@ -21,14 +21,14 @@ HEAD = "masked_lm"
 class MaskedLMHead(nn.Module):
     """XLM-R's prediction head: dense, GELU, norm, then the word embedding transposed, plus a bias. [P, D] -> [P, V]."""
 
-    def __init__(self, word: nn.Embedding, norm_eps: float) -> None:
+    def __init__(self, word: nn.Embedding, norm_eps: float, init_std: float) -> None:
         super().__init__()
         vocab_size, width = word.weight.shape
         self.dense = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.weight = word.weight  # tied
         self.bias = nn.Parameter(torch.zeros(vocab_size))
-        nn.init.normal_(self.dense.weight, std=0.02)
+        nn.init.normal_(self.dense.weight, std=init_std)
         nn.init.zeros_(self.dense.bias)
 
     def forward(self, hidden_PD: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class MaskedLM(Objective):
         self.name, self.reads = name, reads
 
     def heads(self, encoder: EncoderParts) -> dict[str, Callable[[], nn.Module]]:
-        return {HEAD: partial(MaskedLMHead, encoder.word, encoder.config.norm_eps)}
+        return {HEAD: partial(MaskedLMHead, encoder.word, encoder.config.norm_eps, encoder.config.init_std)}
 
     def count(self, batch: StreamBatch) -> Tensor:
         return torch.tensor(len(batch.predicted_P), device=batch.predicted_P.device)

@@ -116,7 +116,7 @@ def test_a_killed_run_leaves_nothing_to_read_and_its_repetition_completes_it(
     workers: int, tokenizer_dir: Path, tmp_path: Path, run: Run, files_under: Files, documents_text: Callable
 ) -> None:
     text = tmp_path / "text.txt"
-    text.write_bytes(documents_text(6000, 5))
+    text.write_bytes(documents_text(3000, 5))
     command = ["mono", text, "--lang", "de", "--tokenizer", tokenizer_dir, "--shard-bytes", 4000, "--workers", workers]
     killed, straight = tmp_path / "killed", tmp_path / "straight"
     process = subprocess.Popen([sys.executable, "-m", "data_prep", *map(str, command), "--out", str(killed)])
@@ -140,7 +140,7 @@ def test_a_killed_run_leaves_nothing_to_read_and_its_repetition_completes_it(
 
 
 def test_an_interrupt_ends_with_130_and_one_line(tokenizer_dir: Path, tmp_path: Path, documents_text: Callable) -> None:
-    (tmp_path / "text.txt").write_bytes(documents_text(6000, 5))
+    (tmp_path / "text.txt").write_bytes(documents_text(3000, 5))
     options = ["--lang", "de", "--tokenizer", tokenizer_dir, "--out", tmp_path / "data", "--shard-bytes", 4000]
     command = [sys.executable, "-m", "data_prep", "mono", tmp_path / "text.txt", *options, "--workers", 2]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True)

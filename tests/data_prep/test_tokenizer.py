@@ -55,11 +55,6 @@ REAL_TEXT = {
 
 
 @pytest.fixture(scope="module")
-def xlmr_model(shared_dir: Path) -> Path:
-    return shared_dir / "data" / "xlmr_tokenizer" / "sentencepiece.bpe.model"
-
-
-@pytest.fixture(scope="module")
 def xlmr(xlmr_model: Path) -> Tokenizer:
     return Tokenizer(xlmr_model.read_bytes())
 

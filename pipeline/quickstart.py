@@ -1,0 +1,167 @@
+"""The quickstart: the public commands one after another on a generated corpus, and a summary of what came out.
+
+Runs what a user would type, as subprocesses; adds only the summary and the picture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from data_prep.tokenizer import Tokenizer
+from pipeline.build import build_model, build_objectives
+from pipeline.config import load_config
+from pipeline.evaluate import evaluate, load_model
+from pipeline.gold import Gold, read_gold
+from pipeline.model import Encoder
+from pipeline.picture import draw_alignments
+from pipeline.word_alignment import WordAligner, WordLinks
+from sinkhorn_align import AlignmentSettings
+
+CONFIG = Path(__file__).resolve().parent / "configs" / "quickstart.yaml"
+REPOSITORY = CONFIG.parents[2]
+VOCABULARY = 300
+PYTHON = [sys.executable, "-m"]
+
+
+def quickstart(out: Path, seed: int) -> None:
+    """Make, binarize, pretrain, export, align and evaluate under `out`; writes summary.json and alignment.png there."""
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out}: is not empty; give another --out, or delete it to start over")
+    started = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    binarize(out, seed)
+    gold_folders = sorted((out / "corpus" / "gold").iterdir())
+    train(out, seed, gold_folders)
+    run("export", [*PYTHON, "pipeline", "export", str(out / "run"), str(out / "model")])
+
+    summary = summarize(out, [read_gold(folder) for folder in gold_folders])
+    summary["seconds"] = round(time.monotonic() - started, 1)
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    show(summary)
+
+
+def binarize(out: Path, seed: int) -> None:
+    """Corpus, tokenizer, and token files for training and validation."""
+    corpus, tokenizer = out / "corpus", out / "tokenizer"
+    run("corpus", [*PYTHON, "data_prep", "sample", "--out", str(corpus), "--seed", str(seed)])
+    texts = sorted([*(corpus / "mono").iterdir(), *(corpus / "parallel").iterdir()])
+    arguments = [*map(str, texts), "--vocab-size", str(VOCABULARY), "--out", str(tokenizer)]
+    run("tokenizer", [*PYTHON, "data_prep", "tokenizer", "train", *arguments])
+    for part, data in ((corpus, out / "data"), (corpus / "valid", out / "valid")):
+        common = ["--tokenizer", str(tokenizer), "--out", str(data)]
+        for text in sorted((part / "mono").iterdir()):
+            run("token files", [*PYTHON, "data_prep", "mono", str(text), "--lang", text.stem, *common])
+        for source in sorted((part / "parallel").iterdir()):
+            pair = source.suffixes[-2].removeprefix(".")
+            if source.suffix == f".{pair.split('-')[0]}":
+                target = source.with_suffix(f".{pair.split('-')[1]}")
+                run(
+                    "token files", [*PYTHON, "data_prep", "parallel", str(source), str(target), "--pair", pair, *common]
+                )
+
+
+def train(out: Path, seed: int, gold_folders: list[Path]) -> None:
+    """Pretrain with DeepSpeed on one rank that uses every core."""
+    settings = {
+        "data.path": out / "data",
+        "validation.data": out / "valid",
+        "validation.gold": [str(folder) for folder in gold_folders],
+        "run.out": out / "run",
+        "run.seed": seed,
+        "deepspeed": REPOSITORY / "ds_configs" / "zero1_fp32.json",
+    }
+    overrides = [f"{key}={value}" for key, value in settings.items()]
+    script = [str(REPOSITORY / "pipeline" / "train.py"), "--config", str(CONFIG)]
+    run("pretraining", ["deepspeed", "--num_accelerators", "1", *script, *overrides])
+
+
+def run(what: str, command: list[str]) -> None:
+    """Show a command and run it; its failure ends the quickstart, and nothing is hidden of what it printed."""
+    Console().rule(what, align="left")
+    print(f"$ {shlex.join(command)}", flush=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+    if subprocess.run(command, env=environment, check=False).returncode:
+        raise ValueError(f"{what} failed; its output stands above, and what it made in the --out folder")
+
+
+def summarize(out: Path, golds: list[Gold]) -> dict[str, Any]:
+    """AER before and after at the alignment layer, the losses, the throughput, where things lie; draws the picture."""
+    config = load_config(out / "run" / "config.yaml")
+    dwa = config.objectives.dwa
+    assert dwa is not None, f"{CONFIG} trains word alignment"
+    trained, tokenizer = load_model(out / "model")
+    # The seed decides the initial weights: this is the model that training started from.
+    untrained = build_model(config, build_objectives(config), tokenizer.vocab_size)[0].encoder.eval()
+    settings, layer = dwa.alignment_settings(), dwa.alignment_layer
+
+    scores: dict[str, list[float]] = {"before": [], "after": []}
+    drawn: list[WordLinks] = []
+    for name, encoder in (("before", untrained), ("after", trained)):
+        scores[name] = [evaluate(encoder, tokenizer, gold, settings).layers[layer].aer for gold in golds]
+        drawn.append(links_of(encoder, tokenizer, golds[0], settings, layer))
+    picture = out / "alignment.png"
+    pair = longest_pair(golds[0])
+    draw_alignments(golds[0].source[pair], golds[0].target[pair], golds[0].sure[pair], drawn, picture)
+
+    lines = [json.loads(line) for line in (out / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = [line for line in lines if line["kind"] == "train"]
+    return {
+        "aer_before": mean(scores["before"]),
+        "aer_after": mean(scores["after"]),
+        "aer_by_pair": {
+            f"{gold.source_language}-{gold.target_language}": {"before": before, "after": after}
+            for gold, before, after in zip(golds, scores["before"], scores["after"], strict=True)
+        },
+        "layer": layer,
+        "steps": config.run.steps,
+        "losses_first": {key: value for key, value in steps[0].items() if key.endswith("_loss")},
+        "losses_last": {key: value for key, value in steps[-1].items() if key.endswith("_loss")},
+        "tokens_per_second": median(line["tokens_per_second"] for line in steps),
+        "paths": {
+            "model": str(out / "model"),
+            "checkpoints": str(out / "run" / "checkpoints"),
+            "metrics": str(out / "run" / "metrics.jsonl"),
+            "picture": str(picture),
+        },
+    }
+
+
+def longest_pair(gold: Gold) -> int:
+    """The pair with most links says most in a picture."""
+    return max(range(len(gold)), key=lambda pair: len(gold.sure[pair]))
+
+
+def links_of(encoder: Encoder, tokenizer: Tokenizer, gold: Gold, settings: AlignmentSettings, layer: int) -> WordLinks:
+    """The links of the pair that is drawn."""
+    aligner = WordAligner(tokenizer, lambda packed: [encoder(packed, layer)], settings)
+    pair = longest_pair(gold)
+    ((links,),) = aligner.align([(gold.source[pair], gold.target[pair])])
+    return links
+
+
+def show(summary: dict[str, Any]) -> None:
+    """The table at the end."""
+    drawn = Table("", "before", "after", title="XLM-Align quickstart")
+    for pair, aer in summary["aer_by_pair"].items():
+        drawn.add_row(f"AER {pair}, held out", f"{aer['before']:.3f}", f"{aer['after']:.3f}")
+    drawn.add_row("AER, mean", f"{summary['aer_before']:.3f}", f"{summary['aer_after']:.3f}")
+    for name, first in summary["losses_first"].items():
+        drawn.add_row(name.replace("_", " "), f"{first:.3f}", f"{summary['losses_last'][name]:.3f}")
+    console = Console()
+    console.print(drawn)
+    console.print(
+        f"{summary['steps']} steps, {summary['tokens_per_second']:,.0f} tokens/s, {summary['seconds']:.0f} s in all"
+    )
+    for name, path in summary["paths"].items():
+        console.print(f"{name}: {path}", soft_wrap=True, highlight=False)

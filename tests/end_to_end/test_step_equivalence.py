@@ -1,0 +1,130 @@
+"""The update of an optimizer step is a plain PyTorch step's, whatever the ZeRO stage and however the batch was cut."""
+
+from __future__ import annotations
+
+import functools
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from data_prep.manifest import Manifest
+from pipeline.build import build_data, build_model, build_objectives
+from pipeline.config import load_config
+from pipeline.data import BatchPlan
+
+WORKER = Path(__file__).with_name("step_worker.py")
+worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
+CUTS = {1: 4, 2: 2, 4: 1}  # micro-steps by ranks
+UNLINKED_RANKS = 2
+TOLERANCE = 1e-5
+LR_FACTORS = (0.5, 1.0)  # of the two steps, with a warm-up of two
+
+pytestmark = pytest.mark.launch
+
+
+@pytest.fixture(scope="module")
+def trained(corpus: Any, launcher: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """By ranks: the folder of parameters that this cut of the batch left, for every ZeRO stage. One launch each."""
+
+    @functools.cache
+    def launch(ranks: int) -> Path:
+        out = tmp_path_factory.mktemp("trained")
+        options = ["--unlinked"] if ranks == UNLINKED_RANKS else []
+        arguments = ("--config", corpus.config, "--out", out, *options, f"batch.micro_steps={CUTS[ranks]}")
+        done = launcher.deepspeed(ranks, WORKER, *arguments).wait()
+        assert done.code == 0, done.output
+        return out
+
+    return launch
+
+
+class PlainRun:
+    """Two steps over the uncut global batch: model, loss, AdamW, and nothing else."""
+
+    def __init__(self, config_path: Path, unlinked: bool) -> None:
+        config = load_config(config_path)
+        manifest = Manifest.load(config.data.path)
+        self.objectives = build_objectives(config)
+        data = build_data(config, self.objectives, manifest)
+        model, _ = build_model(config, self.objectives, manifest.vocab_size)
+        self.initial = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        self.gradient_norms, self.label_counts = [], []
+        given = config.optimizer
+        optimizer = torch.optim.AdamW(
+            model.parameters(), betas=tuple(given.betas), eps=given.eps, weight_decay=given.weight_decay
+        )
+        plan = BatchPlan({"mono": config.batch.mono, "pairs": config.batch.pairs}, world_size=1, micro_steps=1)
+        for step, factor in enumerate(LR_FACTORS):
+            batch = data.micro_batch(plan, step, 0, 0)
+            with torch.no_grad():
+                model("label", batch)
+            if unlinked:
+                worker.unlink_odd_parts(batch["pairs"], config.batch.pairs)
+            self.label_counts.append(self._links_per_part(batch["pairs"]))
+            losses = [term["loss"] for term in model("losses", batch).values()]
+            loss = sum(losses) / sum(objective.count(batch[objective.reads]) for objective in self.objectives)
+            optimizer.zero_grad()
+            loss.backward()
+            self.gradient_norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), given.clip)))
+            for group in optimizer.param_groups:
+                group["lr"] = factor * given.lr
+            optimizer.step()
+        self.parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+    @staticmethod
+    def _links_per_part(pairs: Any) -> list[int]:
+        """Linked masked tokens in each quarter of the step's pairs."""
+        linked_P = pairs.links.partner_T[pairs.predicted_P] >= 0
+        pair_P = torch.searchsorted(pairs.spans.source_start_B.long(), pairs.predicted_P, right=True) - 1
+        part_P = pair_P * worker.PARTS // len(pairs.sample_S)
+        return torch.bincount(part_P[linked_P], minlength=worker.PARTS).tolist()
+
+
+@pytest.fixture(scope="module")
+def plain(corpus: Any) -> PlainRun:
+    return PlainRun(corpus.config, unlinked=False)
+
+
+@pytest.fixture(scope="module")
+def plain_unlinked(corpus: Any) -> PlainRun:
+    return PlainRun(corpus.config, unlinked=True)
+
+
+def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def check_update(saved: Path, run: PlainRun) -> None:
+    found = torch.load(saved, weights_only=True)
+    assert run.parameters.keys() <= found.keys()
+    assert largest_difference(run.parameters, run.initial) > 50 * TOLERANCE
+    assert largest_difference(run.parameters, found) <= TOLERANCE
+
+
+def test_quarters_of_the_step_have_uneven_label_counts(plain: PlainRun) -> None:
+    assert all(len(set(counts)) > 1 and min(counts) > 0 for counts in plain.label_counts)
+
+
+def test_gradients_are_clipped_in_these_steps(plain: PlainRun) -> None:
+    assert min(plain.gradient_norms) > 0.5
+
+
+@pytest.mark.parametrize("stage", worker.STAGES)
+@pytest.mark.parametrize("ranks", CUTS)
+def test_update_equals_a_plain_step(trained: Callable[[int], Path], plain: PlainRun, ranks: int, stage: int) -> None:
+    check_update(trained(ranks) / f"zero{stage}.pt", plain)
+
+
+@pytest.mark.parametrize("stage", worker.STAGES)
+def test_update_equals_a_plain_step_where_a_rank_has_no_link(
+    trained: Callable[[int], Path], plain_unlinked: PlainRun, stage: int
+) -> None:
+    for counts in plain_unlinked.label_counts:
+        assert counts[1] == counts[3] == 0 < sum(counts)
+    check_update(trained(UNLINKED_RANKS) / f"zero{stage}_unlinked.pt", plain_unlinked)

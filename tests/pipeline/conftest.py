@@ -1,0 +1,99 @@
+"""What the tests of pipeline share: token files written from plain lists of ids, and models of a few thousand parameters."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.manifest import Manifest, Shard
+from data_prep.token_file import TokenFileWriter, shard_file
+from pipeline.data import Sequences
+from pipeline.model import EncoderConfig
+
+VOCAB_SIZE = 64
+Ids = list[int]
+
+
+@pytest.fixture(autouse=True)
+def _one_seed() -> None:
+    torch.manual_seed(1)
+
+
+@pytest.fixture
+def sizes() -> EncoderConfig:
+    """An encoder small enough to train in a test."""
+    return EncoderConfig(VOCAB_SIZE, layers=3, hidden=16, heads=2, feed_forward=32, positions=66)
+
+
+def write_shard(stem: Path, languages: tuple[str, ...], documents: list[list[Ids]]) -> Shard:
+    """Write one shard: of pairs with two languages, else of monolingual documents."""
+    kind = "pair" if len(languages) == 2 else "mono"
+    writer = TokenFileWriter(stem, kind, languages, "0" * 64)
+    for document in documents:
+        for number, ids in enumerate(document):
+            writer.add_sequence(np.array(ids, dtype=np.int32), number if kind == "pair" else 0)
+        writer.end_document()
+    assert writer.close(), "a shard of the tests has a token"
+    return Shard(
+        stem=stem,
+        kind=kind,
+        languages=languages,
+        documents=len(documents),
+        sequences=len(writer.lengths),
+        tokens=sum(writer.lengths),
+        max_length=max(writer.lengths),
+        bytes={suffix: shard_file(stem, f".{suffix}").stat().st_size for suffix in ("bin", "idx")},
+        sha256={},
+    )
+
+
+@pytest.fixture
+def make_manifest(tmp_path: Path) -> Callable[..., Manifest]:
+    """Write token files: per language (or "source-target") its shards, per shard its sentences (or pairs)."""
+
+    def make(
+        mono: dict[str, list[list[Ids]]] | None = None,
+        pairs: dict[str, list[list[tuple[Ids, Ids]]]] | None = None,
+        vocab_size: int = VOCAB_SIZE,
+    ) -> Manifest:
+        mono_shards = {
+            name: [write_shard(tmp_path / f"{name}.{i}", (name,), [shard]) for i, shard in enumerate(shards)]
+            for name, shards in (mono or {}).items()
+        }
+        pair_shards = {
+            name: [
+                write_shard(tmp_path / f"{name}.{i}", tuple(name.split("-")), [list(pair) for pair in shard])
+                for i, shard in enumerate(shards)
+            ]
+            for name, shards in (pairs or {}).items()
+        }
+        return Manifest(tmp_path, "0" * 64, vocab_size, mono_shards, pair_shards, [], "1" * 64)
+
+    return make
+
+
+@pytest.fixture
+def make_sequences() -> Callable[..., Sequences]:
+    """Seeded blocks, or with `target_lengths` pairs, of random ids: what `collate` takes."""
+
+    def make(lengths: Sequence[int], target_lengths: Sequence[int] | None = None, seed: int = 0) -> Sequences:
+        draw = np.random.default_rng(seed)
+        ids = [[0, *draw.integers(4, VOCAB_SIZE - 1, length), 2] for length in lengths]
+        sides = None
+        if target_lengths is not None:
+            ids = [
+                [*block, *draw.integers(4, VOCAB_SIZE - 1, n), 2] for block, n in zip(ids, target_lengths, strict=True)
+            ]
+            sides = np.array([lengths, target_lengths], dtype=np.int64).T
+        count = len(ids)
+        return Sequences(
+            ids=[np.array(block, dtype=np.int64) for block in ids],
+            language_S=np.zeros(count, dtype=np.int32),
+            key_S=draw.integers(0, 2**63, count).astype(np.uint64),
+            sample_S=np.arange(count),
+            side_lengths_S2=sides,
+        )
+
+    return make

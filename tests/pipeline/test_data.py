@@ -1,0 +1,240 @@
+"""Blocks and pairs are exactly what the token files hold, every one comes once an epoch, and the cut does not matter."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.manifest import Manifest
+from pipeline.blend import PERIOD
+from pipeline.data import BOS, EOS, BatchPlan, MonoStream, PairStream, Sequences, TrainingData, collate, cut_blocks
+
+LIMIT = 16
+MakeManifest = Callable[..., Manifest]
+LARGE_VOCABULARY = 1_000_000
+
+
+def numbered_sentences(lengths: list[int], first: int = 4) -> list[list[int]]:
+    """Sentences in which every token has an id of its own."""
+    bounds = np.cumsum([first, *lengths])
+    return [list(range(begin, end)) for begin, end in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def file_order(stream: MonoStream | PairStream, language: int = 0) -> Sequences:
+    return stream.head(language, np.arange(stream.counts[language]))
+
+
+def words(block: np.ndarray) -> list[int]:
+    """The ids of a block without its special tokens."""
+    return [int(i) for i in block if i not in (BOS, EOS)]
+
+
+def test_a_block_is_whole_sentences_each_with_its_end(make_manifest: MakeManifest) -> None:
+    manifest = make_manifest(mono={"en": [[[10, 11], [12], [13, 14, 15], [16]]]})
+    blocks = file_order(MonoStream(manifest.mono, 0.7, 1, limit=9)).ids
+    assert [block.tolist() for block in blocks] == [[0, 10, 11, 2, 12, 2], [0, 13, 14, 15, 2, 16, 2]]
+
+
+def test_a_block_may_be_filled_to_the_last_token(make_manifest: MakeManifest) -> None:
+    manifest = make_manifest(mono={"en": [[[10, 11], [12], [13, 14], [15, 16, 17, 18]]]})
+    blocks = file_order(MonoStream(manifest.mono, 0.7, 1, limit=6)).ids
+    assert [block.tolist() for block in blocks] == [[0, 10, 11, 2, 12, 2], [0, 13, 14, 2], [0, 15, 16, 17, 18, 2]]
+
+
+def test_a_pair_is_source_and_target_each_with_its_end(make_manifest: MakeManifest) -> None:
+    manifest = make_manifest(pairs={"de-en": [[([10, 11], [20, 21, 22]), ([12], [23])]]})
+    read = file_order(PairStream(manifest.pairs, 0.7, 1, limit=LIMIT))
+    either_way = [{(0, 10, 11, 2, 20, 21, 22, 2), (0, 20, 21, 22, 2, 10, 11, 2)}, {(0, 12, 2, 23, 2), (0, 23, 2, 12, 2)}]
+    assert all(tuple(ids.tolist()) in ways for ids, ways in zip(read.ids, either_way, strict=True))
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=80), limit=st.integers(3, 40))
+@settings(max_examples=200, deadline=None)
+def test_blocks_keep_the_limit_and_hold_every_token_once(lengths: list[int], limit: int) -> None:
+    first, ends = cut_blocks(np.array(lengths, dtype=np.int32), limit)
+    chunk_lengths = np.diff(np.concatenate([[0], ends]))
+    assert ends[-1] == sum(lengths) and (chunk_lengths > 0).all()
+    assert set(np.cumsum(lengths)) <= set(ends), "a sentence ends where a chunk ends"
+    assert first[0] == 0 and first[-1] == len(ends) and (np.diff(first) > 0).all()
+    tokens = [1 + (chunk_lengths[a:b] + 1).sum() for a, b in zip(first[:-1], first[1:], strict=True)]
+    assert max(tokens) <= limit
+    following = [chunk_lengths[chunk] + 1 for chunk in first[1:-1]]
+    assert all(used + more > limit for used, more in zip(tokens, following, strict=False)), "the next one still fitted"
+
+
+def test_blocks_of_several_shards_hold_every_token_once(make_manifest: MakeManifest) -> None:
+    draw = np.random.default_rng(0)
+    first = numbered_sentences(draw.integers(1, 30, 40).tolist())
+    second = numbered_sentences(draw.integers(1, 30, 25).tolist(), first=first[-1][-1] + 1)
+    manifest = make_manifest(mono={"en": [first, second]}, vocab_size=LARGE_VOCABULARY)
+    blocks = file_order(MonoStream(manifest.mono, 0.7, 1, LIMIT)).ids
+    assert max(len(block) for block in blocks) <= LIMIT
+    assert [i for block in blocks for i in words(block)] == [i for ids in first + second for i in ids]
+    assert all(block[0] == BOS and block[-1] == EOS and block.dtype == np.int64 for block in blocks)
+
+
+def test_an_overlong_sentence_is_cut_into_chunks(make_manifest: MakeManifest) -> None:
+    manifest = make_manifest(mono={"en": [numbered_sentences([3, 30, 2])]})
+    blocks = file_order(MonoStream(manifest.mono, 0.7, 1, LIMIT)).ids
+    assert [block.tolist() for block in blocks] == [
+        [0, 4, 5, 6, 2],
+        [0, *range(7, 21), 2],
+        [0, *range(21, 35), 2],
+        [0, 35, 36, 2, 37, 38, 2],
+    ]
+
+
+@pytest.mark.parametrize("kind", ["mono", "pairs"])
+def test_each_epoch_is_a_permutation_of_its_own(make_manifest: MakeManifest, kind: str) -> None:
+    sentences = numbered_sentences([14] * 50)
+    if kind == "mono":
+        stream = MonoStream(make_manifest(mono={"en": [sentences[:20], sentences[20:]]}).mono, 0.7, 1, LIMIT)
+    else:
+        pairs = [([ids[0]], [1000]) for ids in sentences]
+        stream = PairStream(make_manifest(pairs={"de-en": [pairs[:20], pairs[20:]]}).pairs, 0.7, 1, LIMIT)
+    epochs = [
+        [min(words(ids)) for ids in stream.samples(np.arange(50 * epoch, 50 * (epoch + 1))).ids] for epoch in range(3)
+    ]
+    everything = [ids[0] for ids in sentences]
+    assert all(sorted(epoch) == everything for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3 and everything not in epochs
+
+
+def test_a_sample_gets_another_mask_in_another_epoch(make_manifest: MakeManifest) -> None:
+    stream = MonoStream(make_manifest(mono={"en": [numbered_sentences([50])]}).mono, 0.7, 1, limit=60)
+    masks = {tuple(collate(stream.samples(np.array([epoch])), 1, 64).predicted_P.tolist()) for epoch in range(4)}
+    assert len(masks) == 4
+
+
+def test_languages_come_in_their_shares_and_keep_their_text(make_manifest: MakeManifest) -> None:
+    manifest = make_manifest(mono={"b": [[[20] * 14] * 160], "a": [[[10] * 14] * 10]})
+    stream = MonoStream(manifest.mono, 0.5, 1, LIMIT)
+    assert stream.names == ["a", "b"] and stream.counts == [10, 160] and stream.shares.tolist() == [0.2, 0.8]
+    read = stream.samples(np.arange(PERIOD, PERIOD + 2000))
+    assert [ids[1] for ids in read.ids] == [10 if language == 0 else 20 for language in read.language_S]
+    assert abs((read.language_S == 0).mean() - 0.2) < 0.03  # 3 sigma
+
+
+def test_pairs_are_weighed_by_their_number_and_not_by_their_tokens(make_manifest: MakeManifest) -> None:
+    manifest = make_manifest(pairs={"de-en": [[([10], [20])] * 30], "en-zh": [[([11] * 9, [21] * 9)] * 10]})
+    assert PairStream(manifest.pairs, 1.0, 1, LIMIT).shares.tolist() == [0.75, 0.25]
+
+
+def test_the_direction_of_pairs_is_even_and_stays(make_manifest: MakeManifest) -> None:
+    manifest = make_manifest(pairs={"de-en": [[([10], [20])] * 2000]})
+    directions = [
+        [ids[1] == 10 for ids in PairStream(manifest.pairs, 0.7, seed, LIMIT).samples(np.arange(2000)).ids]
+        for seed in (1, 1, 2)
+    ]
+    assert abs(np.mean(directions[0]) - 0.5) < 0.034  # 3 sigma
+    assert directions[0] == directions[1] != directions[2]
+
+
+def test_a_pair_may_turn_around_in_another_epoch(make_manifest: MakeManifest) -> None:
+    stream = PairStream(make_manifest(pairs={"de-en": [[([10], [20])]]}).pairs, 0.7, 1, LIMIT)
+    assert {tuple(ids.tolist()) for ids in stream.samples(np.arange(20)).ids} == {(0, 10, 2, 20, 2), (0, 20, 2, 10, 2)}
+
+
+def test_long_sides_are_cut_to_the_limit_and_counted(make_manifest: MakeManifest) -> None:
+    pairs = [([10] * 9, [20] * 2), ([11] * 5, [21] * 6), ([12] * 5, [22] * 5)]
+    stream = PairStream(make_manifest(pairs={"de-en": [pairs]}).pairs, 0.7, 1, limit=5)
+    assert stream.longer_than_limit() == 2
+    for ids, (source, target) in zip(file_order(stream).ids, pairs, strict=True):
+        assert Counter(words(ids)) == Counter(source[:5] + target[:5])
+
+
+def test_spans_point_at_the_sides_without_special_tokens(make_manifest: MakeManifest) -> None:
+    draw = np.random.default_rng(1)
+    pairs = [([10] * draw.integers(1, 9), [20] * draw.integers(1, 9)) for _ in range(30)]
+    stream = PairStream(make_manifest(pairs={"de-en": [pairs]}).pairs, 0.7, 1, LIMIT)
+    batch = collate(file_order(stream), 1, 64)
+    assert batch.spans is not None and batch.spans.source_start_B.dtype == torch.int32
+    covered = torch.zeros(batch.masked.tokens, dtype=torch.bool)
+    for number, (source, target) in enumerate(pairs):
+        begins = (int(batch.spans.source_start_B[number]), int(batch.spans.target_start_B[number]))
+        lengths = (int(batch.spans.source_length_B[number]), int(batch.spans.target_length_B[number]))
+        sides = [batch.clean_ids_T[begin : begin + n].tolist() for begin, n in zip(begins, lengths, strict=True)]
+        assert sides in ([source, target], [target, source])
+        assert begins[0] == batch.masked.offsets_S1[number] + 1
+        for begin, n in zip(begins, lengths, strict=True):
+            covered[begin : begin + n] = True
+    assert set(batch.clean_ids_T[~covered].tolist()) == {BOS, EOS}
+
+
+def test_targets_are_the_clean_tokens_at_the_predicted_places(make_manifest: MakeManifest) -> None:
+    manifest = make_manifest(mono={"en": [numbered_sentences([14] * 4)]})
+    batch = collate(file_order(MonoStream(manifest.mono, 0.7, 1, LIMIT)), 1, 64)
+    assert len(batch.predicted_P) and torch.equal(batch.target_ids_P, batch.clean_ids_T[batch.predicted_P])
+    assert torch.equal(batch.clean.ids_T, batch.clean_ids_T) and batch.spans is None
+    untouched = torch.ones(batch.masked.tokens, dtype=torch.bool)
+    untouched[batch.predicted_P] = False
+    assert torch.equal(batch.masked.ids_T[untouched], batch.clean_ids_T[untouched])
+
+
+@pytest.fixture
+def training_data(make_manifest: MakeManifest) -> TrainingData:
+    draw = np.random.default_rng(2)
+
+    def ids(longest: int) -> list[int]:
+        return draw.integers(4, 63, draw.integers(1, longest)).tolist()
+
+    manifest = make_manifest(
+        mono={name: [[ids(30) for _ in range(50)] for _ in range(2)] for name in ("de", "en", "zh")},
+        pairs={name: [[(ids(12), ids(12)) for _ in range(40)]] for name in ("de-en", "en-zh")},
+    )
+    return TrainingData(manifest, ["mono", "pairs"], alpha=0.7, seed=1, limits={"mono": 40, "pairs": 10})
+
+
+def masked_samples(data: TrainingData, world_size: int, micro_steps: int, step: int) -> dict[str, Counter]:
+    """Every (sample index, masked ids, clean ids) of a global batch, by stream."""
+    plan = BatchPlan({"mono": 12, "pairs": 8}, world_size, micro_steps)
+    seen: dict[str, Counter] = {"mono": Counter(), "pairs": Counter()}
+    for micro_step in range(micro_steps):
+        for rank in range(world_size):
+            for name, batch in data.micro_batch(plan, step, micro_step, rank).streams.items():
+                bounds = batch.masked.offsets_S1
+                for number, sample in enumerate(batch.sample_S):
+                    part = slice(bounds[number], bounds[number + 1])
+                    masked, clean = batch.masked.ids_T[part].tolist(), batch.clean_ids_T[part].tolist()
+                    seen[name][int(sample), tuple(masked), tuple(clean)] += 1
+    return seen
+
+
+@pytest.mark.parametrize("step", [0, 1, 100])
+def test_the_cut_into_ranks_and_micro_steps_changes_neither_samples_nor_masks(
+    training_data: TrainingData, step: int
+) -> None:
+    whole = masked_samples(training_data, 1, 1, step)
+    assert sorted(sample for sample, _, _ in whole["mono"]) == list(range(12 * step, 12 * step + 12))
+    assert any(masked != clean for _, masked, clean in whole["pairs"])
+    for world_size, micro_steps in [(1, 4), (2, 2), (4, 1)]:
+        assert masked_samples(training_data, world_size, micro_steps, step) == whole
+
+
+def test_a_micro_batch_counts_the_tokens_of_all_its_streams(training_data: TrainingData) -> None:
+    batch = training_data.micro_batch(BatchPlan({"mono": 12, "pairs": 8}, 2, 2), 0, 1, 1)
+    assert "pairs" in batch and "other" not in batch
+    assert batch.tokens == sum(len(batch[name].clean_ids_T) for name in ("mono", "pairs"))
+
+
+def test_another_seed_gives_another_order(make_manifest: MakeManifest) -> None:
+    manifest = make_manifest(mono={"en": [numbered_sentences([14] * 40)]})
+    orders = [
+        [int(ids[1]) for ids in MonoStream(manifest.mono, 0.7, seed, LIMIT).samples(np.arange(40)).ids] for seed in (1, 2)
+    ]
+    assert orders[0] != orders[1]
+
+
+def test_a_global_batch_that_cannot_be_cut_evenly_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"batch\.pairs = 10 cannot be cut into 2 ranks × 2 micro-steps.*multiple of 4"):
+        BatchPlan({"mono": 8, "pairs": 10}, 2, 2)
+
+
+def test_a_stream_without_data_is_refused(make_manifest: MakeManifest) -> None:
+    manifest = make_manifest(mono={"en": [[[10]]]})
+    with pytest.raises(ValueError, match=r"holds no pairs data.*python -m data_prep parallel"):
+        TrainingData(manifest, ["mono", "pairs"], alpha=0.7, seed=1, limits={"mono": 16, "pairs": 16})
