@@ -166,7 +166,7 @@ class _Meanings:
         class_ = self.rng.choice(list(CONCEPTS))
         concept = self._concept(class_, used=set())
         if class_ in Meaning._fields:
-            return Meaning(**{class_: concept})
+            return Meaning(**{class_: concept})  # type: ignore[arg-type]
         return Meaning(subject=Phrase(**{class_: concept}))
 
     def _clause(self) -> Meaning:

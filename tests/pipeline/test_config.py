@@ -1,0 +1,165 @@
+"""A config is read strictly, mistakes are told in one line that names the field, and the resolved config reads back equal."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config, load_config, load_deepspeed_json
+
+MINIMAL = "data: {path: data}\nrun: {out: run}\ndeepspeed: zero1_fp32.json\n"
+Load = Callable[..., Config]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Read the minimal config plus these lines, with overrides."""
+
+    def load_text(more: str = "", *overrides: str, base: str = MINIMAL) -> Config:
+        path = tmp_path / "config.yaml"
+        path.write_text(base + more, encoding="utf-8")
+        return load_config(path, overrides)
+
+    return load_text
+
+
+def test_defaults_are_the_released_recipe(load: Load) -> None:
+    config = load()
+    assert (config.model.layers, config.model.hidden, config.model.heads, config.model.dropout) == (12, 768, 12, 0.0)
+    assert (config.optimizer.lr, config.optimizer.betas, config.optimizer.eps) == (2e-4, [0.9, 0.98], 1e-6)
+    assert (config.optimizer.weight_decay, config.optimizer.clip) == (0.01, 1.0)
+    assert (config.optimizer.warmup_steps, config.run.steps) == (10_000, 200_000)
+    assert (config.batch.mono, config.batch.pairs) == (2048, 2048)
+    assert (config.data.block_tokens, config.data.side_tokens, config.data.alpha) == (512, 254, 0.7)
+    dwa = config.objectives.dwa
+    assert dwa is not None and (dwa.alignment_layer, dwa.sinkhorn_iterations, dwa.filter_rounds) == (10, 2, 2)
+    assert (dwa.cost, dwa.discount) == ("clip", 0.9)
+
+
+@pytest.mark.parametrize(
+    ("more", "key", "nearest"),
+    [
+        ("optimizer: {learning_rat: 1}", "optimizer.learning_rat", None),
+        ("optimizer: {warmup_step: 1}", "optimizer.warmup_step", "optimizer.warmup_steps"),
+        ("objectives: {dwa: {alignement_layer: 3}}", "objectives.dwa.alignement_layer", "objectives.dwa.alignment_layer"),
+        ("optimiser: {lr: 1.0}", "optimiser", "optimizer"),
+        ("model: {block_tokens: 64}", "model.block_tokens", "data.block_tokens"),
+    ],
+)
+def test_an_unknown_key_is_refused_and_the_nearest_one_named(
+    load: Load, more: str, key: str, nearest: str | None
+) -> None:
+    with pytest.raises(ValueError, match="unknown key") as caught:
+        load(more)
+    message = str(caught.value)
+    assert f"unknown key {key}" in message and "\n" not in message
+    if nearest is not None:
+        assert message.endswith(f"did you mean {nearest}?")
+
+
+@pytest.mark.parametrize(("text", "value"), [("2e-4", 2e-4), ("1E-3", 1e-3), ("3.e-5", 3e-5), (".5e-3", 5e-4), ("1", 1)])
+def test_numbers_are_read_as_they_are_meant(load: Load, text: str, value: float) -> None:
+    assert load(f"optimizer: {{lr: {text}}}").optimizer.lr == value
+    assert load("", f"optimizer.lr={text}").optimizer.lr == value
+
+
+def test_overrides_win_over_the_file_and_the_last_one_wins(load: Load) -> None:
+    config = load("optimizer: {lr: 1.0e-3, clip: 0.5}", "optimizer.lr=1e-5", "run.steps=5", "run.steps=7")
+    assert (config.optimizer.lr, config.optimizer.clip, config.run.steps) == (1e-5, 0.5, 7)
+
+
+def test_an_override_may_set_paths_lists_and_null(load: Load) -> None:
+    config = load("", "model.init=models/x", "optimizer.betas=[0.8, 0.9]", "objectives.dwa=null", "validation.gold=[a, b]")
+    assert config.model.init == Path("models/x") and config.optimizer.betas == [0.8, 0.9]
+    assert config.objectives.dwa is None and list(config.objectives.active()) == ["mlm", "tlm"]
+    assert config.validation.gold == [Path("a"), Path("b")]
+
+
+@pytest.mark.parametrize("override", ["optimizer.lr", "=3", "run.steps.more=3", "optimizer.betas=[0.9"])
+def test_an_override_that_cannot_be_is_refused(load: Load, override: str) -> None:
+    with pytest.raises(ValueError, match="override") as caught:
+        load("run: {out: run, steps: 3}", override, base="data: {path: d}\ndeepspeed: x.json\n")
+    assert repr(override) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("run.steps=0", "run.steps = 0"),
+        ("run.steps=1.5", "run.steps = 1.5"),
+        ("run.steps=yes", "run.steps = True"),
+        ("run.seed=-1", "run.seed = -1"),
+        ("optimizer.lr=fast", "optimizer.lr = 'fast'"),
+        ("data.alpha=1.2", "data.alpha = 1.2"),
+        ("objectives.dwa.cost=log", "objectives.dwa.cost = 'log'"),
+        ("optimizer.betas=[0.9]", "optimizer.betas = [0.9]"),
+        ("model.dropout=1.0", "model.dropout = 1.0"),
+    ],
+)
+def test_an_impossible_value_is_refused_with_its_field(load: Load, override: str, field: str) -> None:
+    with pytest.raises(ValueError, match="config.yaml") as caught:
+        load("", override)
+    assert field in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_several_mistakes_are_counted(load: Load) -> None:
+    with pytest.raises(ValueError, match=r"\(and 1 more\)"):
+        load("", "run.steps=0", "run.seed=-1")
+
+
+def test_a_missing_field_is_named(load: Load) -> None:
+    with pytest.raises(ValueError, match=r"data\.path: field required"):
+        load(base="data: {}\nrun: {out: run}\ndeepspeed: x.json\n")
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "only words", "a: [1", "a: b: c"])
+def test_a_file_that_is_no_config_is_refused_in_one_line(load: Load, text: str) -> None:
+    with pytest.raises(ValueError, match=r"config\.yaml") as caught:
+        load(base=text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot read the config"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"a: \xff\xfe")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        load_config(tmp_path / "bytes.yaml")
+
+
+def test_the_resolved_config_reads_back_equal(load: Load) -> None:
+    config = load(
+        "validation: {gold: [gold/ß-de, gold/zh]}",
+        "optimizer.lr=3e-7",
+        "objectives.mlm=null",
+        "objectives.dwa.cost=exp",
+        "objectives.dwa.similarity=cosine",
+        "objectives.dwa.temperature=0.1",
+        "model.init=models/x",
+        "run.out=1e5",
+    )
+    assert load(base=config.dump()) == config
+
+
+def test_alignment_settings_are_those_of_the_config(load: Load) -> None:
+    dwa = load("objectives: {dwa: {cost: exp, similarity: cosine, temperature: 0.1, filter_rounds: 3}}").objectives.dwa
+    assert dwa is not None
+    settings = dwa.alignment_settings()
+    assert (settings.cost, settings.similarity, settings.temperature, settings.filter_rounds) == ("exp", "cosine", 0.1, 3)
+
+
+@pytest.mark.parametrize(("content", "reason"), [("{", "not valid JSON"), ("[]", "is a JSON object")])
+def test_a_deepspeed_file_that_is_none_is_refused(tmp_path: Path, content: str, reason: str) -> None:
+    path = tmp_path / "deepspeed.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=reason):
+        load_deepspeed_json(path)
+    with pytest.raises(ValueError, match="cannot read the DeepSpeed config"):
+        load_deepspeed_json(tmp_path / "none.json")
+
+
+def test_a_deepspeed_file_is_read_as_it_stands(tmp_path: Path) -> None:
+    content = {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}
+    (tmp_path / "deepspeed.json").write_text(json.dumps(content), encoding="utf-8")
+    assert load_deepspeed_json(tmp_path / "deepspeed.json") == content

@@ -1,0 +1,260 @@
+"""The terms of the loss equal their definitions, written out slowly here, and every parameter always has a gradient."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.batch import MicroBatch, StreamBatch
+from pipeline.data import Sequences, collate
+from pipeline.model import Encoder, EncoderConfig, PretrainingModel
+from pipeline.objectives.base import Objective
+from pipeline.objectives.dwa import PointerHead, WordAlignment
+from pipeline.objectives.masked_lm import MaskedLM, MaskedLMHead
+from pipeline.packing import Packed
+from sinkhorn_align import AlignmentSettings, Links, align
+
+VOCAB_SIZE = 64
+MakeSequences = Callable[..., Sequences]
+SOURCE, TARGET = [9, 1, 14, 30, 6, 2], [7, 3, 14, 11, 1, 22]
+
+
+class FixedEncoder:
+    """Returns hidden states that were drawn beforehand, and remembers what it was asked for."""
+
+    def __init__(self, hidden_TD: Tensor) -> None:
+        self.hidden_TD = hidden_TD
+        self.asked: list[tuple[list[int], int | None]] = []
+
+    def __call__(self, packed: Packed, layers: int | None = None) -> Tensor:
+        self.asked.append((packed.ids_T.tolist(), layers))
+        return self.hidden_TD
+
+
+@pytest.fixture
+def pairs(make_sequences: MakeSequences) -> StreamBatch:
+    """Six ragged pairs, about every second token masked."""
+    batch = collate(make_sequences(SOURCE, TARGET), 1, VOCAB_SIZE)
+    return mask_only(batch, torch.flatnonzero((batch.clean_ids_T > 3) & (torch.rand(len(batch.clean_ids_T)) < 0.5)))
+
+
+def mask_only(batch: StreamBatch, predicted_P: Tensor) -> StreamBatch:
+    """The batch with other positions masked."""
+    masked_ids_T = batch.clean_ids_T.clone()
+    masked_ids_T[predicted_P] = VOCAB_SIZE - 1
+    batch.masked = batch.masked.with_ids(masked_ids_T)
+    batch.predicted_P, batch.target_ids_P = predicted_P, batch.clean_ids_T[predicted_P]
+    return batch
+
+
+def sides(batch: StreamBatch) -> list[tuple[range, range]]:
+    """Token indices of (source, target) of each pair."""
+    assert batch.spans is not None
+    starts_and_lengths = zip(
+        batch.spans.source_start_B.tolist(),
+        batch.spans.source_length_B.tolist(),
+        batch.spans.target_start_B.tolist(),
+        batch.spans.target_length_B.tolist(),
+        strict=True,
+    )
+    return [(range(s, s + m), range(t, t + n)) for s, m, t, n in starts_and_lengths]
+
+
+def link_at_random(batch: StreamBatch, share: float) -> StreamBatch:
+    """Give about this share of the tokens a partner on the other side."""
+    partner_T = torch.full((batch.masked.tokens,), -1, dtype=torch.int32)
+    for source, target in sides(batch):
+        for own, other in ((source, target), (target, source)):
+            for token in own:
+                if torch.rand(()) < share:
+                    partner_T[token] = other[int(torch.randint(len(other), ()))]
+    batch.links = Links(partner_T[None], partner_T, torch.zeros(len(partner_T)), torch.zeros(len(SOURCE)))
+    return batch
+
+
+def slow_pointer_loss(hidden_TD: Tensor, head: PointerHead, batch: StreamBatch) -> tuple[Tensor, int, list[int]]:
+    """DESIGN, section 3, DWA, position by position: summed loss, agreement, tokens predicted on (source, target) sides."""
+    assert batch.links is not None
+    loss, agreement, predicted = torch.zeros(()), 0, [0, 0]
+    for position in batch.predicted_P.tolist():
+        partner = int(batch.links.partner_T[position])
+        if partner < 0:
+            continue
+        for pair in sides(batch):
+            for own in (0, 1):
+                if position in pair[own]:
+                    keys_LD = torch.stack([head.key(hidden_TD[token]) for token in pair[1 - own]])
+                    scores_L = keys_LD @ head.query(hidden_TD[position]) / math.sqrt(hidden_TD.shape[1])
+                    place = partner - pair[1 - own].start
+                    loss = loss - scores_L.log_softmax(0)[place]
+                    agreement += int(scores_L.argmax()) == place
+                    predicted[own] += 1
+    return loss, agreement, predicted
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6, 1.0])
+def test_word_alignment_loss_equals_the_definition(pairs: StreamBatch, share: float) -> None:
+    link_at_random(pairs, share)
+    hidden_TD = torch.randn(pairs.masked.tokens, 16, requires_grad=True)
+    head = PointerHead(16)
+    for parameter in head.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    objective = WordAlignment("dwa", 2, AlignmentSettings())
+
+    expected, agreement, predicted = slow_pointer_loss(hidden_TD, head, pairs)
+    result = objective.loss(FixedEncoder(hidden_TD), nn.ModuleDict({"word_alignment": head}), pairs)
+
+    assert min(predicted) > 0, "both directions take part"
+    torch.testing.assert_close(result["loss"], expected, rtol=1e-5, atol=1e-4)
+    assert int(result["agreement"]) == agreement
+    assert int(objective.count(pairs)) == sum(predicted)
+    variables = [hidden_TD, *head.parameters()]
+    for ours, slow in zip(
+        torch.autograd.grad(result["loss"], variables), torch.autograd.grad(expected, variables), strict=True
+    ):
+        torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-4)
+
+
+def test_word_alignment_encodes_the_masked_pairs_through_all_layers(pairs: StreamBatch) -> None:
+    encode = FixedEncoder(torch.randn(pairs.masked.tokens, 16))
+    objective = WordAlignment("dwa", 2, AlignmentSettings())
+    objective.loss(encode, nn.ModuleDict({"word_alignment": PointerHead(16)}), link_at_random(pairs, 1.0))
+    assert encode.asked == [(pairs.masked.ids_T.tolist(), None)]
+
+
+def test_labels_are_aligned_on_the_unmasked_pairs_at_the_alignment_layer(pairs: StreamBatch) -> None:
+    encode = FixedEncoder(torch.randn(pairs.masked.tokens, 16))
+    settings = AlignmentSettings(cost="exp", similarity="cosine", temperature=0.1)
+    metrics = WordAlignment("dwa", 2, settings).label(encode, pairs)
+    assert encode.asked == [(pairs.clean_ids_T.tolist(), 2)]
+    assert pairs.spans is not None and pairs.links is not None
+    expected = align(encode.hidden_TD, *vars(pairs.spans).values(), settings)
+    assert torch.equal(pairs.links.partner_T, expected.partner_T)
+    assert int(metrics["pairs"]) == 6 and int(metrics["unalignable_pairs"]) == 0
+    assert int(metrics["links"]) == int((expected.links_RT >= 0).sum()) > 0
+
+
+def test_pairs_that_cannot_be_aligned_are_counted_and_have_no_loss(pairs: StreamBatch) -> None:
+    encode = FixedEncoder(torch.full((pairs.masked.tokens, 16), float("nan")))
+    objective = WordAlignment("dwa", 2, AlignmentSettings())
+    metrics = objective.label(encode, pairs)
+    assert int(metrics["unalignable_pairs"]) == 6 and int(metrics["links"]) == 0
+    assert int(objective.count(pairs)) == 0
+
+
+@pytest.mark.parametrize("nothing", ["no links", "no masks"])
+def test_without_targets_word_alignment_is_zero_with_zero_gradients(pairs: StreamBatch, nothing: str) -> None:
+    link_at_random(pairs, 0.0 if nothing == "no links" else 1.0)
+    if nothing == "no masks":
+        mask_only(pairs, torch.zeros(0, dtype=torch.long))
+    hidden_TD = torch.randn(pairs.masked.tokens, 16, requires_grad=True)
+    head = PointerHead(16)
+    objective = WordAlignment("dwa", 2, AlignmentSettings())
+    result = objective.loss(FixedEncoder(hidden_TD), nn.ModuleDict({"word_alignment": head}), pairs)
+    result["loss"].backward()
+    assert float(result["loss"]) == 0 and int(objective.count(pairs)) == 0
+    for variable in (hidden_TD, *head.parameters()):
+        assert variable.grad is not None and not variable.grad.any()
+
+
+def test_unlabelled_pairs_are_refused(pairs: StreamBatch) -> None:
+    with pytest.raises(AssertionError, match="not been labelled"):
+        WordAlignment("dwa", 2, AlignmentSettings()).count(pairs)
+
+
+def test_masked_lm_loss_is_the_summed_cross_entropy_of_the_masked_tokens(pairs: StreamBatch) -> None:
+    hidden_TD = torch.randn(pairs.masked.tokens, 16)
+    word = nn.Embedding(VOCAB_SIZE, 16)
+    head = MaskedLMHead(word, 1e-5)
+    nn.init.normal_(head.bias)
+    encode = FixedEncoder(hidden_TD)
+    objective = MaskedLM("tlm", "pairs")
+    result = objective.loss(encode, nn.ModuleDict({"masked_lm": head}), pairs)
+
+    expected, correct = torch.zeros(()), 0
+    for position, target in zip(pairs.predicted_P.tolist(), pairs.target_ids_P.tolist(), strict=True):
+        logits_V = head.norm(F.gelu(head.dense(hidden_TD[position]))) @ word.weight.T + head.bias
+        expected = expected - logits_V.log_softmax(0)[target]
+        correct += int(logits_V.argmax()) == target
+    torch.testing.assert_close(result["loss"], expected, rtol=1e-5, atol=1e-4)
+    assert int(result["correct"]) == correct
+    assert int(objective.count(pairs)) == len(pairs.predicted_P)
+    assert encode.asked == [(pairs.masked.ids_T.tolist(), None)]
+
+
+def test_half_precision_losses_are_summed_in_fp32(pairs: StreamBatch) -> None:
+    link_at_random(pairs, 1.0)
+    hidden_TD = torch.randn(pairs.masked.tokens, 16).bfloat16()
+    heads = nn.ModuleDict(
+        {"masked_lm": MaskedLMHead(nn.Embedding(VOCAB_SIZE, 16), 1e-5), "word_alignment": PointerHead(16)}
+    ).bfloat16()
+    for objective in (MaskedLM("tlm", "pairs"), WordAlignment("dwa", 2, AlignmentSettings())):
+        assert objective.loss(FixedEncoder(hidden_TD), heads, pairs)["loss"].dtype == torch.float32
+
+
+def all_objectives() -> list[Objective]:
+    return [MaskedLM("mlm", "mono"), MaskedLM("tlm", "pairs"), WordAlignment("dwa", 2, AlignmentSettings())]
+
+
+@pytest.mark.parametrize("links", [0.0, 1.0])
+@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize("names", ["mlm tlm dwa", "mlm", "tlm", "dwa"])
+def test_every_parameter_gets_a_gradient(
+    pairs: StreamBatch, make_sequences: MakeSequences, sizes: EncoderConfig, names: str, masks: bool, links: float
+) -> None:
+    objectives = [objective for objective in all_objectives() if objective.name in names.split()]
+    model = PretrainingModel(Encoder(sizes), objectives)
+    mono = collate(make_sequences([20, 5, 33]), 1, VOCAB_SIZE)
+    link_at_random(pairs, links)
+    if not masks:
+        mono, pairs = (mask_only(batch, torch.zeros(0, dtype=torch.long)) for batch in (mono, pairs))
+    streams = {objective.reads for objective in objectives}
+    batch = MicroBatch({name: stream for name, stream in (("mono", mono), ("pairs", pairs)) if name in streams})
+
+    terms = model("losses", batch)
+    assert list(terms) == names.split()
+    torch.stack([term["loss"] for term in terms.values()]).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"{name} has no gradient"
+        assert parameter.grad.isfinite().all(), name
+    if masks and links:
+        assert all(parameter.grad.any() for parameter in model.heads.parameters() if parameter.dim() == 2)
+
+
+def test_objectives_that_name_the_same_head_share_it(sizes: EncoderConfig) -> None:
+    model = PretrainingModel(Encoder(sizes), all_objectives())
+    assert sorted(model.heads) == ["masked_lm", "word_alignment"]
+    assert model.heads["masked_lm"].weight is model.encoder.word.weight
+
+
+def test_labelling_writes_links_and_reports_them_by_objective(
+    pairs: StreamBatch, make_sequences: MakeSequences, sizes: EncoderConfig
+) -> None:
+    model = PretrainingModel(Encoder(sizes), all_objectives()).eval()
+    with torch.no_grad():
+        metrics = model("label", MicroBatch({"mono": collate(make_sequences([9]), 1, VOCAB_SIZE), "pairs": pairs}))
+        hidden_TD = model.encoder(pairs.clean, 2)
+    assert pairs.links is not None and pairs.spans is not None
+    expected = align(hidden_TD, *vars(pairs.spans).values(), AlignmentSettings())
+    assert torch.equal(pairs.links.partner_T, expected.partner_T)
+    assert metrics["mlm"] == metrics["tlm"] == {} and set(metrics["dwa"]) == {"links", "pairs", "unalignable_pairs"}
+
+
+def test_a_micro_batch_without_a_stream_leaves_its_objectives_out(
+    make_sequences: MakeSequences, sizes: EncoderConfig
+) -> None:
+    model = PretrainingModel(Encoder(sizes), all_objectives())
+    batch = MicroBatch({"mono": collate(make_sequences([9, 4]), 1, VOCAB_SIZE)})
+    assert list(model("label", batch)) == list(model("losses", batch)) == ["mlm"]
+
+
+def test_reports_are_means_and_survive_a_count_of_zero() -> None:
+    sums = {"loss": 6.0, "agreement": 3.0, "links": 20.0, "pairs": 5.0, "unalignable_pairs": 1.0}
+    objective = WordAlignment("dwa", 2, AlignmentSettings())
+    expected = {"loss": 1.5, "agreement": 0.75, "links_per_pair": 4.0, "unalignable_pairs": 1.0}
+    assert objective.report(sums, 4) == expected
+    assert objective.report(dict.fromkeys(sums, 0.0), 0) == dict.fromkeys(expected, 0.0)
+    assert MaskedLM("mlm", "mono").report({"loss": 6.0, "correct": 1.0}, 4) == {"loss": 1.5, "accuracy": 0.25}
