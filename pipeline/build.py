@@ -46,8 +46,13 @@ def build_objectives(config: Config) -> list[Objective]:
 
 
 def build_data(config: Config, objectives: list[Objective], manifest: Manifest) -> TrainingData:
-    """Open the streams that the objectives read."""
+    """Open the streams that the objectives read; ValueError where the manifest has no data for one."""
     streams = sorted({objective.reads for objective in objectives})
+    return open_streams(config, streams, manifest)
+
+
+def open_streams(config: Config, streams: list[str], manifest: Manifest) -> TrainingData:
+    """Open streams with the limits, blend and seed of the config."""
     limits = {"mono": config.data.block_tokens, "pairs": config.data.side_tokens}
     return TrainingData(manifest, streams, alpha=config.data.alpha, seed=config.run.seed, limits=limits)
 
@@ -58,7 +63,10 @@ def build_model(config: Config, objectives: list[Objective], vocab_size: int) ->
     settings, init = config.model, config.model.init
     longest = max(config.data.block_tokens, 2 * config.data.side_tokens + 3)
     if init is None:
-        sizes = {name: getattr(settings, name) for name in ("layers", "hidden", "heads", "feed_forward", "dropout", "init_std")}
+        sizes = {
+            name: getattr(settings, name)
+            for name in ("layers", "hidden", "heads", "feed_forward", "dropout", "init_std")
+        }
         encoder_config = EncoderConfig(vocab_size=vocab_size, positions=longest + 2, **sizes)
     else:
         encoder_config = read_config(init, settings.dropout)

@@ -42,7 +42,9 @@ class Model(Section):
     heads: Positive = Field(12, description="attention heads")
     feed_forward: Positive = Field(3072, description="inner width of the feed-forward network")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout everywhere; the released recipe has none")
-    init_std: float = Field(0.02, gt=0, description="standard deviation of new weights; narrow models want a larger one")
+    init_std: float = Field(
+        0.02, gt=0, description="standard deviation of new weights; narrow models want a larger one"
+    )
 
 
 class Term(Section):

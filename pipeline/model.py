@@ -18,6 +18,7 @@ from pipeline.batch import MicroBatch
 from pipeline.objectives.base import Objective
 from pipeline.packing import AttentionGroup, Packed
 
+
 @dataclass(frozen=True)
 class EncoderConfig:
     """Sizes of an XLM-R-shaped encoder; the defaults are XLM-R base."""

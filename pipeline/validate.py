@@ -17,7 +17,7 @@ from data_prep.manifest import Manifest
 from data_prep.tokenizer import Tokenizer
 from pipeline import ranks
 from pipeline.batch import MicroBatch
-from pipeline.build import build_data, build_objectives
+from pipeline.build import build_objectives, open_streams
 from pipeline.config import Config
 from pipeline.data import collate
 from pipeline.gold import Gold, read_gold, score_links
@@ -44,7 +44,9 @@ class Validator:
                     f"validation.data = {self._settings.data}: made with another tokenizer than data.path = "
                     f"{config.data.path}; binarize it with {manifest.tokenizer_dir}"
                 )
-            self._data = build_data(config, self._objectives, held_out)
+            held = {"mono": held_out.mono, "pairs": held_out.pairs}
+            streams = sorted({objective.reads for objective in self._objectives if held[objective.reads]})
+            self._data = open_streams(config, streams, held_out)
         for folder in self._settings.gold:
             gold = read_gold(folder).first(self._settings.gold_pairs)
             self._gold[f"{gold.source_language}-{gold.target_language}"] = gold

@@ -62,7 +62,9 @@ def prepared(corpus: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 @pytest.fixture(scope="module")
-def outcomes(corpus: Any, launcher: Any, prepared: dict[str, str], tmp_path_factory: Any) -> Iterator[dict[str, Future]]:
+def outcomes(
+    corpus: Any, launcher: Any, prepared: dict[str, str], tmp_path_factory: Any
+) -> Iterator[dict[str, Future]]:
     """Every mistake made, a few at a time, while the tests already look at the first ones."""
     out = tmp_path_factory.mktemp("runs")
 

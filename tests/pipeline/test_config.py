@@ -42,7 +42,11 @@ def test_defaults_are_the_released_recipe(load: Load) -> None:
     [
         ("optimizer: {learning_rat: 1}", "optimizer.learning_rat", None),
         ("optimizer: {warmup_step: 1}", "optimizer.warmup_step", "optimizer.warmup_steps"),
-        ("objectives: {dwa: {alignement_layer: 3}}", "objectives.dwa.alignement_layer", "objectives.dwa.alignment_layer"),
+        (
+            "objectives: {dwa: {alignement_layer: 3}}",
+            "objectives.dwa.alignement_layer",
+            "objectives.dwa.alignment_layer",
+        ),
         ("optimiser: {lr: 1.0}", "optimiser", "optimizer"),
         ("model: {block_tokens: 64}", "model.block_tokens", "data.block_tokens"),
     ],
@@ -58,7 +62,9 @@ def test_an_unknown_key_is_refused_and_the_nearest_one_named(
         assert message.endswith(f"did you mean {nearest}?")
 
 
-@pytest.mark.parametrize(("text", "value"), [("2e-4", 2e-4), ("1E-3", 1e-3), ("3.e-5", 3e-5), (".5e-3", 5e-4), ("1", 1)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("2e-4", 2e-4), ("1E-3", 1e-3), ("3.e-5", 3e-5), (".5e-3", 5e-4), ("1", 1)]
+)
 def test_numbers_are_read_as_they_are_meant(load: Load, text: str, value: float) -> None:
     assert load(f"optimizer: {{lr: {text}}}").optimizer.lr == value
     assert load("", f"optimizer.lr={text}").optimizer.lr == value
@@ -70,7 +76,9 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(load: Load) -> None:
 
 
 def test_an_override_may_set_paths_lists_and_null(load: Load) -> None:
-    config = load("", "model.init=models/x", "optimizer.betas=[0.8, 0.9]", "objectives.dwa=null", "validation.gold=[a, b]")
+    config = load(
+        "", "model.init=models/x", "optimizer.betas=[0.8, 0.9]", "objectives.dwa=null", "validation.gold=[a, b]"
+    )
     assert config.model.init == Path("models/x") and config.optimizer.betas == [0.8, 0.9]
     assert config.objectives.dwa is None and list(config.objectives.active()) == ["mlm", "tlm"]
     assert config.validation.gold == [Path("a"), Path("b")]
@@ -146,7 +154,12 @@ def test_alignment_settings_are_those_of_the_config(load: Load) -> None:
     dwa = load("objectives: {dwa: {cost: exp, similarity: cosine, temperature: 0.1, filter_rounds: 3}}").objectives.dwa
     assert dwa is not None
     settings = dwa.alignment_settings()
-    assert (settings.cost, settings.similarity, settings.temperature, settings.filter_rounds) == ("exp", "cosine", 0.1, 3)
+    assert (settings.cost, settings.similarity, settings.temperature, settings.filter_rounds) == (
+        "exp",
+        "cosine",
+        0.1,
+        3,
+    )
 
 
 @pytest.mark.parametrize(("content", "reason"), [("{", "not valid JSON"), ("[]", "is a JSON object")])

