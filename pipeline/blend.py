@@ -28,13 +28,14 @@ class Blend:
     """
 
     def __init__(self, shares: np.ndarray, seed: int) -> None:
-        assert 0 < len(shares) <= PERIOD, f"{len(shares)} languages do not fit a period of {PERIOD}"
-        exact = np.maximum(shares * PERIOD, 1.0)
-        exact *= PERIOD / exact.sum()
-        quota = np.maximum(np.floor(exact).astype(np.int64), 1)
+        assert 0 < len(shares) < PERIOD, f"{len(shares)} languages do not fit a period of {PERIOD}"
+        # One sample each, so that the smallest comes too; the others' shares of what is left, by largest remainder.
+        exact = np.maximum(shares * PERIOD - 1, 0.0)
+        exact *= (PERIOD - len(shares)) / exact.sum()
+        quota = 1 + np.floor(exact).astype(np.int64)
         remainder = PERIOD - quota.sum()
         assert 0 <= remainder <= len(shares), "rounding left more samples over than there are languages"
-        quota[np.argsort(-(exact - quota), kind="stable")[:remainder]] += 1
+        quota[np.argsort(-(exact - np.floor(exact)), kind="stable")[:remainder]] += 1
         self.quota = quota
 
         slots = np.repeat(np.arange(len(shares)), quota)

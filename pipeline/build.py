@@ -132,7 +132,7 @@ def _adamw(optimizer: Optimizer, device: str) -> dict[str, Any]:
 
 
 def lr_factor(optimizer: Optimizer, steps: int) -> Callable[[int], float]:
-    """Factor of the peak learning rate at each optimizer step (from 0), as fairseq's polynomial_decay counts it."""
+    """Factor of the peak learning rate at each optimizer step (from 0): linear warm-up, then polynomial decay to 0."""
 
     def factor(step: int) -> float:
         if step < optimizer.warmup_steps:

@@ -41,6 +41,8 @@ def tag_of(step: int) -> str:
 
 def seal(checkpoint: Path, info: CheckpointInfo) -> None:
     """Hash every shard that the ranks wrote, then publish the manifest; on one rank, after all have written."""
+    temporary = checkpoint / f"{MANIFEST}.tmp"
+    temporary.unlink(missing_ok=True)  # left where an earlier attempt was killed while it sealed
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST)
     for path in files:
         if path.stat().st_size == 0:
@@ -51,7 +53,6 @@ def seal(checkpoint: Path, info: CheckpointInfo) -> None:
     expected = info.world_size if info.zero_stage else 0
     if len(shards) < expected:
         raise OSError(f"{checkpoint}: {len(shards)} optimizer shards of {expected}; a rank did not finish writing")
-    temporary = checkpoint / f"{MANIFEST}.tmp"
     temporary.write_text(json.dumps(asdict(info), indent=1, sort_keys=True), encoding="utf-8")
     _fsync(temporary)
     os.replace(temporary, checkpoint / MANIFEST)
@@ -74,6 +75,8 @@ def read_info(checkpoint: Path) -> CheckpointInfo:
         raise ValueError(f"{checkpoint}: not a complete checkpoint ({MANIFEST} is missing); give another") from None
     except ValueError:
         raise ValueError(f"{path}: damaged; give another checkpoint") from None
+    if not isinstance(content, dict) or "world_size" not in content:
+        raise ValueError(f"{path}: not a checkpoint's manifest; give a run folder or one of its checkpoints/step_*")
     if content.get("schema") != SCHEMA:
         raise ValueError(f"{path}: schema {content.get('schema')}, this version reads {SCHEMA}")
     info = CheckpointInfo(**content)
@@ -112,8 +115,10 @@ def find(resume: str | None, run: Path) -> tuple[Path | None, list[str]]:
             warnings.append(f"skipped a checkpoint: {error}")
             continue
         return checkpoint, warnings
-    if resume == "auto":
-        return None, warnings
+    if resume == "auto" and not warnings:
+        return None, []
+    if warnings:
+        raise ValueError(f"--resume {resume}: no checkpoint there is whole ({warnings[0]}); start in another run.out")
     raise ValueError(f"--resume {resume}: nothing to resume there; give a run folder or one of its checkpoints/step_*")
 
 
@@ -140,7 +145,9 @@ def check_continues(info: CheckpointInfo, now: CheckpointInfo) -> None:
 
 
 def _sealed(run: Path) -> list[Path]:
-    return sorted(path.parent for path in folder_of(run).glob(f"step_*/{MANIFEST}"))
+    """Checkpoints in the order in which they were made: a run that went back to an earlier step goes on from there."""
+    manifests = folder_of(run).glob(f"step_*/{MANIFEST}")
+    return [path.parent for path in sorted(manifests, key=lambda path: (path.stat().st_mtime_ns, path))]
 
 
 def _sha256(path: Path) -> str:

@@ -75,8 +75,11 @@ def read_config(folder: Path, dropout: float = 0.0) -> EncoderConfig:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); give a Hugging Face model folder") from None
     except ValueError:
         raise ValueError(f"{path}: not valid JSON; give a Hugging Face model folder") from None
-    if content.get("model_type") != "xlm-roberta":
-        raise ValueError(f"{path}: model_type is {content.get('model_type')!r}, an xlm-roberta model is needed")
+    kind = content.get("model_type") if isinstance(content, dict) else None
+    if kind != "xlm-roberta":
+        raise ValueError(f"{path}: model_type is {kind!r}, an xlm-roberta model is needed")
+    if content.get("hidden_act", "gelu") != "gelu":
+        raise ValueError(f"{path}: hidden_act is {content['hidden_act']!r}, only gelu is built; give another model")
     missing = [name for name in _CONFIG_NAMES if name not in content]
     if missing:
         raise ValueError(f"{path}: lacks {missing[0]}; give an xlm-roberta model folder")

@@ -112,14 +112,15 @@ class MicroStepEncoder:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._memo: dict[tuple[int, int | None], Tensor] = {}
+        # The batch is kept beside its hidden states: the id of one that is gone may be given to another.
+        self._memo: dict[tuple[int, int | None], tuple[Packed, Tensor]] = {}
 
     def __call__(self, packed: Packed, layers: int | None = None) -> Tensor:
         """Hidden states [T, D] of `packed` after `layers` layers (None: all)."""
         key = (id(packed), layers)
         if key not in self._memo:
-            self._memo[key] = self._encoder(packed, layers)
-        return self._memo[key]
+            self._memo[key] = packed, self._encoder(packed, layers)
+        return self._memo[key][1]
 
 
 class PretrainingModel(nn.Module):

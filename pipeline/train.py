@@ -43,6 +43,7 @@ from pipeline.validate import Validator
 def train(config: Config, resume: str | None) -> None:
     """Train to `run.steps`, or until told to stop; the last step is saved either way."""
     # 1. What the run is made of. Every rank checks the same things and would stop at the same one.
+    stop = ranks.StopFlag()
     device = ranks.start(config.run.timeout_minutes)
     rank, world_size = ranks.rank(), ranks.world_size()
     manifest = Manifest.load(config.data.path)
@@ -71,8 +72,7 @@ def train(config: Config, resume: str | None) -> None:
     found, warnings = ranks.on_rank_0(lambda: checkpoint.find(resume, config.run.out))
     first_step = 0
     if found is not None:
-        info = checkpoint.read_info(found) if rank == 0 else None
-        info = ranks.broadcast(info)
+        info = ranks.on_rank_0(lambda: checkpoint.read_info(found))
         checkpoint.check_continues(info, now)
         loaded, _ = engine.load_checkpoint(str(found.parent), tag=found.name)
         assert loaded is not None, f"{found} was verified, and DeepSpeed found nothing in it"
@@ -99,7 +99,6 @@ def train(config: Config, resume: str | None) -> None:
             monitor.record("checkpoint", step, {"path": str(folder / tag)})
 
     # 4. The loop.
-    stop = ranks.StopFlag()
     stop_agreed = torch.zeros((), device=device)
     meter = Meter(device, objectives)
     if first_step == 0:

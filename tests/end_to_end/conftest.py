@@ -5,6 +5,7 @@ Everything runs as a user would run it, in processes of its own; no test reaches
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -62,10 +63,8 @@ class Running:
 
     def kill(self) -> None:
         """SIGKILL whatever is left of the group, and remove the shared memory that DeepSpeed leaves behind."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         for buffer in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{self.port}_*"):
             buffer.unlink()
@@ -111,6 +110,11 @@ class Launcher:
         port = port or free_port()
         world = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         return self._start([sys.executable, TRAIN, *arguments], port, world).wait()
+
+    def step_worker(self, script: Path, *arguments: object) -> Finished:
+        """Run a script that forks its ranks itself, and is told a port for them."""
+        port = free_port()
+        return self._start([sys.executable, script, *arguments, "--port", port], port, {}).wait()
 
     def _start(self, command: list[object], port: int, world: dict[str, object]) -> Running:
         tools = Path(sys.executable).parent  # not resolved: a virtual environment's python is a link

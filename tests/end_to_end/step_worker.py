@@ -1,21 +1,24 @@
-"""Started by the deepspeed launcher: trains two steps with every ZeRO stage, one after another in the same processes.
+"""Trains two steps with every ZeRO stage and several cuts of the global batch, ranks forked from one process.
 
-Usage: step_worker.py --config CONFIG --out DIR [--unlinked] [key=value …]. Rank 0 leaves the trained parameters in
-DIR/zeroN.pt, and with --unlinked in DIR/zeroN_unlinked.pt those of steps in which rank 1 has no link.
+Usage: step_worker.py --config CONFIG --out DIR --port PORT. Rank 0 leaves the trained parameters in
+DIR/RANKS_ranks_zeroSTAGE.pt, and in …_unlinked.pt those of steps in which rank 1 has no link. Forking spares the
+seconds that the launcher and the imports take in each rank; train.py's own loop is what runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.multiprocessing
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from torch import Tensor
 
-from pipeline import checkpoint, ranks
+from pipeline import checkpoint
 from pipeline.batch import StreamBatch
 from pipeline.config import load_config
 from pipeline.objectives.dwa import WordAlignment
@@ -24,6 +27,8 @@ from pipeline.train import train
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAGES = (0, 1, 2, 3)
 STEPS = 2
+RANKS = (1, 2, 4)
+UNLINKED_RANKS = 2
 PARTS = 4  # ranks × micro-steps, in every cut
 
 
@@ -57,31 +62,40 @@ def with_unlinking(label: Callable[..., Any], pairs: int) -> Callable[..., Any]:
     return label_and_unlink
 
 
+def train_cases(rank: int, world_size: int, config_path: Path, out: Path, port: int) -> None:
+    """One rank's life: all cases of one cut, one after another, each a whole run of `train`."""
+    world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_SIZE": world_size}
+    os.environ.update({name: str(value) for name, value in world.items()})
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    label = WordAlignment.label
+    for suffix in ("", "_unlinked") if world_size == UNLINKED_RANKS else ("",):
+        for stage in STAGES:
+            case = f"{world_size}_ranks_zero{stage}{suffix}"
+            overrides = (
+                f"deepspeed={REPOSITORY / 'ds_configs' / f'zero{stage}_fp32.json'}",
+                f"run.out={out / case}",
+                f"run.steps={STEPS}",
+                f"batch.micro_steps={PARTS // world_size}",
+            )
+            config = load_config(config_path, overrides)
+            WordAlignment.label = with_unlinking(label, config.batch.pairs) if suffix else label
+            train(config, resume=None)
+            if rank == 0:
+                saved = checkpoint.folder_of(config.run.out) / checkpoint.tag_of(STEPS)
+                torch.save(final_parameters(saved, stage), out / f"{case}.pt")
+    torch.distributed.destroy_process_group()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--unlinked", action="store_true")
-    parser.add_argument("--local_rank", type=int)
-    parser.add_argument("overrides", nargs="*")
-    arguments = parser.parse_intermixed_args()
-    label = WordAlignment.label
-
-    for suffix in ("", "_unlinked") if arguments.unlinked else ("",):
-        for stage in STAGES:
-            case = f"zero{stage}{suffix}"
-            overrides = (
-                f"deepspeed={REPOSITORY / 'ds_configs' / f'zero{stage}_fp32.json'}",
-                f"run.out={arguments.out / case}",
-                f"run.steps={STEPS}",
-            )
-            config = load_config(arguments.config, [*arguments.overrides, *overrides])
-            WordAlignment.label = with_unlinking(label, config.batch.pairs) if suffix else label
-            train(config, resume=None)
-            if ranks.rank() == 0:
-                saved = checkpoint.folder_of(config.run.out) / checkpoint.tag_of(STEPS)
-                torch.save(final_parameters(saved, stage), arguments.out / f"{case}.pt")
+    parser.add_argument("--port", type=int, required=True)
+    arguments = parser.parse_args()
+    for world_size in RANKS:
+        given = (world_size, arguments.config, arguments.out, arguments.port)
+        torch.multiprocessing.start_processes(train_cases, given, nprocs=world_size, start_method="fork")
 
 
 if __name__ == "__main__":
-    ranks.run_main(main)
+    main()

@@ -10,6 +10,7 @@ from pipeline.config import Config, load_config, load_deepspeed_json
 
 MINIMAL = "data: {path: data}\nrun: {out: run}\ndeepspeed: zero1_fp32.json\n"
 Load = Callable[..., Config]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -62,9 +63,7 @@ def test_an_unknown_key_is_refused_and_the_nearest_one_named(
         assert message.endswith(f"did you mean {nearest}?")
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("2e-4", 2e-4), ("1E-3", 1e-3), ("3.e-5", 3e-5), (".5e-3", 5e-4), ("1", 1)]
-)
+@pytest.mark.parametrize(("text", "value"), [("2e-4", 2e-4), ("1E-3", 1e-3), ("3.e-5", 3e-5), (".5e0", 0.5), ("1", 1)])
 def test_numbers_are_read_as_they_are_meant(load: Load, text: str, value: float) -> None:
     assert load(f"optimizer: {{lr: {text}}}").optimizer.lr == value
     assert load("", f"optimizer.lr={text}").optimizer.lr == value
@@ -106,7 +105,7 @@ def test_an_override_that_cannot_be_is_refused(load: Load, override: str) -> Non
     ],
 )
 def test_an_impossible_value_is_refused_with_its_field(load: Load, override: str, field: str) -> None:
-    with pytest.raises(ValueError, match="config.yaml") as caught:
+    with pytest.raises(ValueError, match=r"config\.yaml") as caught:
         load("", override)
     assert field in str(caught.value) and "\n" not in str(caught.value)
 
@@ -145,8 +144,12 @@ def test_the_resolved_config_reads_back_equal(load: Load) -> None:
         "objectives.dwa.similarity=cosine",
         "objectives.dwa.temperature=0.1",
         "model.init=models/x",
-        "run.out=1e5",
     )
+    assert load(base=config.dump()) == config
+
+
+def test_a_folder_whose_name_looks_like_a_number_survives_the_resolved_config(load: Load) -> None:
+    config = load("", "run.out='1e5'")
     assert load(base=config.dump()) == config
 
 
@@ -176,3 +179,19 @@ def test_a_deepspeed_file_is_read_as_it_stands(tmp_path: Path) -> None:
     content = {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}
     (tmp_path / "deepspeed.json").write_text(json.dumps(content), encoding="utf-8")
     assert load_deepspeed_json(tmp_path / "deepspeed.json") == content
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipeline" / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_of_the_repository_reads_and_names_a_deepspeed_file_that_exists(path: Path) -> None:
+    config = load_config(path)
+    assert load_deepspeed_json(ROOT / config.deepspeed)
+
+
+def test_the_base_config_is_the_released_recipe(load: Load) -> None:
+    config, defaults = load_config(ROOT / "pipeline" / "configs" / "xlm_align_base.yaml"), load()
+    assert (config.model, config.objectives, config.optimizer) == (
+        defaults.model,
+        defaults.objectives,
+        defaults.optimizer,
+    )
+    assert (config.batch.mono, config.batch.pairs, config.run.steps) == (2048, 2048, 200_000)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ LARGE_VOCABULARY = 1_000_000
 def numbered_sentences(lengths: list[int], first: int = 4) -> list[list[int]]:
     """Sentences in which every token has an id of its own."""
     bounds = np.cumsum([first, *lengths])
-    return [list(range(begin, end)) for begin, end in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [list(range(begin, end)) for begin, end in pairwise(bounds)]
 
 
 def file_order(stream: MonoStream | PairStream, language: int = 0) -> Sequences:
@@ -63,7 +64,7 @@ def test_blocks_keep_the_limit_and_hold_every_token_once(lengths: list[int], lim
     assert ends[-1] == sum(lengths) and (chunk_lengths > 0).all()
     assert set(np.cumsum(lengths)) <= set(ends), "a sentence ends where a chunk ends"
     assert first[0] == 0 and first[-1] == len(ends) and (np.diff(first) > 0).all()
-    tokens = [1 + (chunk_lengths[a:b] + 1).sum() for a, b in zip(first[:-1], first[1:], strict=True)]
+    tokens = [1 + (chunk_lengths[a:b] + 1).sum() for a, b in pairwise(first)]
     assert max(tokens) <= limit
     following = [chunk_lengths[chunk] + 1 for chunk in first[1:-1]]
     assert all(used + more > limit for used, more in zip(tokens, following, strict=False)), "the next one still fitted"

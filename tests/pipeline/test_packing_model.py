@@ -15,7 +15,7 @@ from pipeline.batch import MicroBatch
 from pipeline.data import Sequences, collate
 from pipeline.hugging_face import hugging_face_state, load_head, load_pretrained_encoder, read_state, write_config
 from pipeline.model import Encoder, EncoderConfig, MicroStepEncoder, PretrainingModel
-from pipeline.objectives.masked_lm import MaskedLM, MaskedLMHead
+from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.packing import FIRST_POSITION, pack
 
 VOCAB_SIZE, LAYERS = 50, 3
@@ -100,14 +100,14 @@ def test_fewer_layers_are_the_first_ones(encoder: Encoder) -> None:
 def test_masked_lm_logits_equal_hugging_face(theirs: XLMRobertaForMaskedLM, encoder: Encoder, folder: Path) -> None:
     sequences = random_sequences(RAGGED)
     _, expected_TV = padded_outputs(theirs, sequences)
-    head = MaskedLMHead(encoder.word, encoder.config.norm_eps)
+    head = MaskedLM("mlm", "mono").heads(encoder)["masked_lm"]()
     assert load_head(head, read_state(folder))
     torch.testing.assert_close(head(encoder(pack(sequences))), expected_TV, rtol=0, atol=5e-5)
 
 
 def test_a_state_without_head_leaves_the_head_alone(encoder: Encoder, folder: Path) -> None:
     state = {name: tensor for name, tensor in read_state(folder).items() if "dense.bias" not in name}
-    head = MaskedLMHead(encoder.word, encoder.config.norm_eps)
+    head = MaskedLM("mlm", "mono").heads(encoder)["masked_lm"]()
     before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
     assert not load_head(head, state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in head.state_dict().items())
@@ -127,7 +127,7 @@ def test_round_trip_through_hugging_face_names_is_exact(sizes: EncoderConfig) ->
 
 
 def test_saved_and_loaded_again_every_weight_is_the_same(encoder: Encoder, folder: Path) -> None:
-    head = MaskedLMHead(encoder.word, encoder.config.norm_eps)
+    head = MaskedLM("mlm", "mono").heads(encoder)["masked_lm"]()
     load_head(head, read_state(folder))
     state = hugging_face_state(encoder.state_dict(), head.state_dict())
     saved = read_state(folder)
@@ -227,3 +227,11 @@ def test_dropout_is_active_in_training_only(sizes: EncoderConfig) -> None:
 def test_width_that_the_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match=r"model\.hidden = 30 is not a multiple of model\.heads = 4"):
         EncoderConfig(hidden=30, heads=4)
+
+
+@pytest.mark.parametrize("std", [0.02, 0.1])
+def test_new_weights_have_the_spread_of_the_config_and_padding_rows_are_zero(std: float) -> None:
+    encoder = Encoder(EncoderConfig(500, layers=1, hidden=64, heads=2, feed_forward=64, positions=66, init_std=std))
+    assert abs(float(encoder.word.weight[2:].std()) / std - 1) < 0.05
+    assert abs(float(encoder.layers[0].query.weight.std()) / std - 1) < 0.05
+    assert not encoder.word.weight[1].any() and not encoder.position.weight[1].any()

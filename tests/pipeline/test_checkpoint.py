@@ -1,0 +1,287 @@
+"""A checkpoint is whole or does not count; a run goes on from the latest whole one, and from nothing else by accident."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.checkpoint import (
+    MANIFEST,
+    CheckpointInfo,
+    check_continues,
+    find,
+    folder_of,
+    prune,
+    read_info,
+    seal,
+    tag_of,
+)
+
+CONFIG = {
+    "run": {"seed": 1, "out": "run"},
+    "data": {"path": "data", "alpha": 0.7, "block_tokens": 512, "side_tokens": 254},
+    "batch": {"mono": 8, "pairs": 8, "micro_steps": 1},
+}
+MODEL = "mp_rank_00_model_states.pt"
+
+
+def make_info(step: int, world_size: int = 2, zero_stage: int = 1) -> CheckpointInfo:
+    return CheckpointInfo(step, world_size, zero_stage, "digest", CONFIG, {"layers": 2})
+
+
+def optimizer_shard(rank: int) -> str:
+    return f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
+
+
+def write_shards(run: Path, step: int, world_size: int = 2) -> Path:
+    """What DeepSpeed leaves in a checkpoint's folder, in miniature."""
+    checkpoint = folder_of(run) / tag_of(step)
+    checkpoint.mkdir(parents=True)
+    (checkpoint / MODEL).write_bytes(b"model" * step)
+    for rank in range(world_size):
+        (checkpoint / optimizer_shard(rank)).write_bytes(f"optimizer {rank} {step}".encode())
+    return checkpoint
+
+
+def sealed(run: Path, step: int) -> Path:
+    checkpoint = write_shards(run, step)
+    seal(checkpoint, make_info(step))
+    return checkpoint
+
+
+def steps_of(run: Path) -> list[str]:
+    return sorted(path.name for path in folder_of(run).iterdir())
+
+
+def truncate(checkpoint: Path) -> None:
+    with (checkpoint / MODEL).open("r+b") as file:
+        file.truncate(3)
+
+
+def flip_a_byte(checkpoint: Path) -> None:
+    content = bytearray((checkpoint / MODEL).read_bytes())
+    content[2] ^= 1
+    (checkpoint / MODEL).write_bytes(content)
+
+
+def remove_a_shard(checkpoint: Path) -> None:
+    (checkpoint / optimizer_shard(1)).unlink()
+
+
+def cut_the_manifest(checkpoint: Path) -> None:
+    text = (checkpoint / MANIFEST).read_text()
+    (checkpoint / MANIFEST).write_text(text[: len(text) // 2])
+
+
+DAMAGES = {
+    remove_a_shard: r"optim_states\.pt: missing",
+    truncate: r"model_states\.pt: 3 bytes, 20 were written",
+    flip_a_byte: r"model_states\.pt: damaged",
+    cut_the_manifest: r"manifest\.json: damaged",
+}
+
+
+def test_a_sealed_checkpoint_says_what_it_holds(tmp_path: Path) -> None:
+    checkpoint = sealed(tmp_path, 4)
+    info = read_info(checkpoint)
+    assert (info.step, info.world_size, info.zero_stage, info.data_digest) == (4, 2, 1, "digest")
+    assert info.config == CONFIG and info.encoder == {"layers": 2}
+    assert sorted(info.files) == sorted([MODEL, optimizer_shard(0), optimizer_shard(1)])
+    assert info.files[MODEL]["bytes"] == 20 and len(info.files[MODEL]["sha256"]) == 64
+    assert sorted(path.name for path in checkpoint.iterdir()) == sorted([*info.files, MANIFEST])
+
+
+def test_files_in_folders_below_are_sealed_too(tmp_path: Path) -> None:
+    checkpoint = write_shards(tmp_path, 1)
+    (checkpoint / "zero").mkdir()
+    (checkpoint / "zero" / "part").write_text("x")
+    seal(checkpoint, make_info(1))
+    assert "zero/part" in read_info(checkpoint).files
+
+
+def test_a_checkpoint_without_a_rank_is_not_sealed(tmp_path: Path) -> None:
+    checkpoint = write_shards(tmp_path, 1, world_size=1)
+    with pytest.raises(OSError, match="1 optimizer shards of 2"):
+        seal(checkpoint, make_info(1))
+    assert not (checkpoint / MANIFEST).exists()
+
+
+def test_stage_0_needs_no_optimizer_shards(tmp_path: Path) -> None:
+    checkpoint = write_shards(tmp_path, 1, world_size=0)
+    seal(checkpoint, make_info(1, zero_stage=0))
+    assert read_info(checkpoint).zero_stage == 0
+
+
+def test_an_empty_shard_is_not_sealed(tmp_path: Path) -> None:
+    checkpoint = write_shards(tmp_path, 1)
+    (checkpoint / MODEL).write_bytes(b"")
+    with pytest.raises(OSError, match=r"model_states\.pt: written empty"):
+        seal(checkpoint, make_info(1))
+    assert not (checkpoint / MANIFEST).exists()
+
+
+@pytest.mark.parametrize("left", ["", "half of a mani"])
+def test_sealing_after_a_crash_during_sealing_gives_a_whole_checkpoint(tmp_path: Path, left: str) -> None:
+    checkpoint = write_shards(tmp_path, 1)
+    (checkpoint / f"{MANIFEST}.tmp").write_text(left)
+    seal(checkpoint, make_info(1))
+    assert sorted(read_info(checkpoint).files) == sorted([MODEL, optimizer_shard(0), optimizer_shard(1)])
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_refused_with_the_file_named(tmp_path: Path, damage: object) -> None:
+    checkpoint = sealed(tmp_path, 4)
+    damage(checkpoint)
+    with pytest.raises(ValueError, match=DAMAGES[damage]) as caught:
+        read_info(checkpoint)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_without_manifest_is_not_complete(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"not a complete checkpoint \(manifest\.json is missing\)"):
+        read_info(write_shards(tmp_path, 1))
+
+
+def test_a_checkpoint_of_another_schema_is_refused(tmp_path: Path) -> None:
+    checkpoint = sealed(tmp_path, 1)
+    content = json.loads((checkpoint / MANIFEST).read_text())
+    (checkpoint / MANIFEST).write_text(json.dumps({**content, "schema": 99}))
+    with pytest.raises(ValueError, match="schema 99, this version reads 1"):
+        read_info(checkpoint)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"schema": 1, "shards": []}'])
+def test_a_manifest_of_something_else_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(ValueError, match=r"manifest\.json"):
+        find(str(tmp_path), tmp_path / "run")
+
+
+def test_a_new_run_starts_afresh(tmp_path: Path) -> None:
+    assert find(None, tmp_path) == (None, [])
+    assert find("auto", tmp_path) == (None, [])
+
+
+def test_a_run_is_not_overwritten_without_resume(tmp_path: Path) -> None:
+    sealed(tmp_path, 4)
+    with pytest.raises(ValueError, match=r"holds checkpoints of a run; add --resume auto"):
+        find(None, tmp_path)
+
+
+def test_an_attempt_that_never_finished_a_checkpoint_may_start_afresh(tmp_path: Path) -> None:
+    write_shards(tmp_path, 4)
+    assert find(None, tmp_path) == (None, [])
+
+
+def test_auto_takes_the_latest(tmp_path: Path) -> None:
+    for step in (9, 10, 100):
+        last = sealed(tmp_path, step)
+    assert find("auto", tmp_path) == (last, [])
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_auto_falls_back_to_the_previous_one_with_a_warning(tmp_path: Path, damage: object) -> None:
+    previous, latest = sealed(tmp_path, 2), sealed(tmp_path, 4)
+    damage(latest)
+    found, warnings = find("auto", tmp_path)
+    assert found == previous
+    assert len(warnings) == 1 and "skipped a checkpoint" in warnings[0] and tag_of(4) in warnings[0]
+
+
+def test_auto_passes_over_a_checkpoint_that_was_never_sealed(tmp_path: Path) -> None:
+    previous = sealed(tmp_path, 2)
+    write_shards(tmp_path, 4)
+    assert find("auto", tmp_path) == (previous, [])
+
+
+def test_a_path_may_be_a_checkpoint_or_a_run(tmp_path: Path) -> None:
+    first, second = sealed(tmp_path / "old", 2), sealed(tmp_path / "old", 4)
+    assert find(str(first), tmp_path / "new") == (first, [])
+    assert find(str(tmp_path / "old"), tmp_path / "new") == (second, [])
+
+
+def test_a_path_to_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    sealed(tmp_path, 2)
+    latest = sealed(tmp_path, 4)
+    flip_a_byte(latest)
+    with pytest.raises(ValueError, match="damaged"):
+        find(str(latest), tmp_path)
+
+
+@pytest.mark.parametrize("place", ["nowhere", "run", "run/checkpoints/step_00000004"])
+def test_a_path_with_nothing_to_resume_is_refused(tmp_path: Path, place: str) -> None:
+    write_shards(tmp_path / "run", 4)
+    with pytest.raises(ValueError, match="nothing to resume there"):
+        find(str(tmp_path / place), tmp_path / "new")
+
+
+def test_a_path_whose_checkpoints_are_all_damaged_is_refused(tmp_path: Path) -> None:
+    flip_a_byte(sealed(tmp_path, 4))
+    with pytest.raises(ValueError, match="no checkpoint there is whole"):
+        find(str(tmp_path), tmp_path / "new")
+
+
+def test_pruning_keeps_the_latest_and_removes_what_was_never_sealed(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        sealed(tmp_path, step)
+    write_shards(tmp_path, 5)
+    (folder_of(tmp_path) / "notes.txt").write_text("mine")
+    prune(tmp_path, keep=2)
+    assert steps_of(tmp_path) == ["notes.txt", tag_of(2), tag_of(3)]
+
+
+def test_pruning_fewer_than_are_kept_removes_nothing(tmp_path: Path) -> None:
+    sealed(tmp_path, 1)
+    prune(tmp_path, keep=3)
+    assert steps_of(tmp_path) == [tag_of(1)]
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_run_that_went_back_keeps_and_resumes_what_it_saved_since(tmp_path: Path, keep: int, damaged: bool) -> None:
+    for step in (10, 20, 30):
+        checkpoint = sealed(tmp_path, step)
+    if damaged:
+        flip_a_byte(checkpoint)
+    time.sleep(0.02)  # longer than a tick of the file system's clock
+    since = sealed(tmp_path, 15)
+    prune(tmp_path, keep)
+    assert find("auto", tmp_path)[0] == since
+
+
+def test_a_run_like_the_checkpointed_one_may_continue() -> None:
+    longer = {**CONFIG, "run": {"seed": 1, "out": "elsewhere"}}
+    check_continues(make_info(4), replace(make_info(0), config=longer))
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("run", "seed", 2),
+        ("data", "alpha", 0.3),
+        ("data", "block_tokens", 128),
+        ("data", "side_tokens", 60),
+        ("batch", "mono", 16),
+        ("batch", "pairs", 16),
+    ],
+)
+def test_what_decides_the_samples_may_not_change(section: str, name: str, value: object) -> None:
+    changed = {**CONFIG, section: {**CONFIG[section], name: value}}
+    with pytest.raises(ValueError, match=rf"{section}\.{name} = {value}: the checkpoint was trained with"):
+        check_continues(make_info(4), replace(make_info(0), config=changed))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("encoder", {"layers": 3}, "encoder has other sizes"),
+        ("data_digest", "other", "its manifest differs"),
+        ("world_size", 4, "world size 4: the checkpoint was written with 2"),
+        ("zero_stage", 3, "zero stage 3: the checkpoint was written with 1"),
+    ],
+)
+def test_model_data_and_partition_may_not_change(field: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_continues(make_info(4), replace(make_info(0), **{field: value}))
