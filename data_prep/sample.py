@@ -23,7 +23,7 @@ CONCEPTS = {"noun": 32, "verb": 16, "adjective": 12, "adverb": 6, "adposition": 
 OBJECT_SHARE, PLACE_SHARE, ADVERB_SHARE, ADJECTIVE_SHARE = 0.75, 0.4, 0.3, 0.4
 """How many clauses have an object, a place and an adverb, and how many nouns an adjective."""
 
-TITLE_SHARE = 0.2
+TITLE_SHARE = 0.4
 """How many training pairs are titles, of one concept, rather than clauses."""
 
 REDRAWS = 10_000
