@@ -96,14 +96,14 @@ def run(what: str, command: list[str]) -> None:
 
 
 def summarize(out: Path, golds: list[Gold]) -> dict[str, Any]:
-    """AER before and after at the alignment layer, the losses, the throughput, where things lie; draws the picture."""
+    """AER before and after at the last layer, the losses, the throughput, where things lie; draws the picture."""
     config = load_config(out / "run" / "config.yaml")
     dwa = config.objectives.dwa
     assert dwa is not None, f"{CONFIG} trains word alignment"
     trained, tokenizer = load_model(out / "model")
     # The seed decides the initial weights: this is the model that training started from.
     untrained = build_model(config, build_objectives(config), tokenizer.vocab_size)[0].encoder.eval()
-    settings, layer = dwa.alignment_settings(), dwa.alignment_layer
+    settings, layer = dwa.alignment_settings(), trained.config.layers
 
     scores: dict[str, list[float]] = {"before": [], "after": []}
     drawn: list[WordLinks] = []
