@@ -107,12 +107,14 @@ def summarize(out: Path, golds: list[Gold]) -> dict[str, Any]:
 
     scores: dict[str, list[float]] = {"before": [], "after": []}
     drawn: list[WordLinks] = []
+    # Latin and Cyrillic: the font that matplotlib brings has no Hangul.
+    shown = next(gold for gold in golds if (gold.source_language, gold.target_language) == ("qaa", "qac"))
     for name, encoder in (("before", untrained), ("after", trained)):
         scores[name] = [evaluate(encoder, tokenizer, gold, settings).layers[layer].aer for gold in golds]
-        drawn.append(links_of(encoder, tokenizer, golds[0], settings, layer))
+        drawn.append(links_of(encoder, tokenizer, shown, settings, layer))
     picture = out / "alignment.png"
-    pair = longest_pair(golds[0])
-    draw_alignments(golds[0].source[pair], golds[0].target[pair], golds[0].sure[pair], drawn, picture)
+    pair = longest_pair(shown)
+    draw_alignments(shown.source[pair], shown.target[pair], shown.sure[pair], drawn, picture)
 
     lines = [json.loads(line) for line in (out / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if line["kind"] == "train"]
