@@ -35,6 +35,10 @@ setup() {
     # DeepSpeed compiles its extensions here: a folder per environment, so that a lock left by a killed build stays local.
     export TORCH_EXTENSIONS_DIR="${TORCH_EXTENSIONS_DIR:-$venv/torch_extensions}"
     mkdir -p "$TORCH_EXTENSIONS_DIR"
+    # A start that was killed while it compiled leaves a lock on which the next one would wait for ever.
+    if ! pgrep -f "$here/pipeline/train.py" > /dev/null; then
+        find "$TORCH_EXTENSIONS_DIR" -name lock -type f -print -delete | sed 's/^/removed a stale lock: /'
+    fi
     if [ -z "${DS_ACCELERATOR:-}" ] && ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
         export DS_ACCELERATOR=cpu
     fi

@@ -242,24 +242,14 @@ def write_sample(
     Raises:
         ValueError: for a size below 1, or more sentences than the grammar has.
     """
-    for name, size in (
-        ("pairs", pairs),
-        ("mono_documents", mono_documents),
-        ("valid_pairs", valid_pairs),
-        ("gold_pairs", gold_pairs),
-    ):
+    sizes = {"pairs": pairs, "mono_documents": mono_documents, "valid_pairs": valid_pairs, "gold_pairs": gold_pairs}
+    for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"sample: {name} is {size}, it must be 1 or more")
-    out = Path(out)
     languages = [Language(grammar, seed) for grammar in GRAMMARS]
     meanings = _Meanings(seed)
-    summary: dict = {
-        "seed": seed,
-        "languages": [language.grammar.code for language in languages],
-        "mono_sentences": {},
-        "pairs": {},
-        "gold_links": {},
-    }
+    codes = [language.grammar.code for language in languages]
+    summary: dict = {"seed": seed, "languages": codes, "mono_sentences": {}, "pairs": {}, "gold_links": {}}
     # Held-out text first: it is a fair draw, and training text gets what is left.
     for source, target in combinations(languages, 2):
         name = f"{source.grammar.code}-{target.grammar.code}"
@@ -267,11 +257,10 @@ def write_sample(
         _write_pairs(out / "valid" / "parallel", f"valid.{name}", source, target, meanings.draw(valid_pairs))
         _write_pairs(out / "parallel", f"train.{name}", source, target, meanings.draw(pairs, TITLE_SHARE))
         summary["pairs"][name] = pairs
-    for language in languages:
-        file_name = f"{language.grammar.code}.txt"
-        _write_documents(out / "valid" / "mono" / file_name, language, meanings, -(-mono_documents // 10))
-        written = _write_documents(out / "mono" / file_name, language, meanings, mono_documents)
-        summary["mono_sentences"][language.grammar.code] = written
+    for code, language in zip(codes, languages, strict=True):
+        _write_documents(out / "valid" / "mono" / f"{code}.txt", language, meanings, -(-mono_documents // 10))
+        written = _write_documents(out / "mono" / f"{code}.txt", language, meanings, mono_documents)
+        summary["mono_sentences"][code] = written
     return summary
 
 

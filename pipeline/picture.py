@@ -40,5 +40,5 @@ def draw_alignments(
         axis.grid(visible=True, color="#dddddd", lw=0.5)
         axis.set_axisbelow(True)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
