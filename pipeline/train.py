@@ -43,7 +43,6 @@ from pipeline.validate import Validator
 def train(config: Config, resume: str | None) -> None:
     """Train to `run.steps`, or until told to stop; the last step is saved either way."""
     # 1. What the run is made of. Every rank checks the same things and would stop at the same one.
-    stop = ranks.StopFlag()
     device = ranks.start(config.run.timeout_minutes)
     rank, world_size = ranks.rank(), ranks.world_size()
     manifest = Manifest.load(config.data.path)
@@ -98,7 +97,8 @@ def train(config: Config, resume: str | None) -> None:
         if monitor:
             monitor.record("checkpoint", step, {"path": str(folder / tag)})
 
-    # 4. The loop.
+    # 4. The loop. Until here a signal ends the process at once: there is nothing to save.
+    stop = ranks.StopFlag()
     stop_agreed = torch.zeros((), device=device)
     meter = Meter(device, objectives)
     if first_step == 0:
