@@ -5,13 +5,14 @@ Knows folders, hashes and what a run must have in common with the one it continu
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from data_prep.files import sha256_of_file, sync_file, sync_folder
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -47,16 +48,16 @@ def seal(checkpoint: Path, info: CheckpointInfo) -> None:
     for path in files:
         if path.stat().st_size == 0:
             raise OSError(f"{path}: written empty; is the disk full?")
-        _fsync(path)
-        info.files[str(path.relative_to(checkpoint))] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        sync_file(path)
+        info.files[str(path.relative_to(checkpoint))] = {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
     shards = [name for name in info.files if "optim_states" in name]
     expected = info.world_size if info.zero_stage else 0
     if len(shards) < expected:
         raise OSError(f"{checkpoint}: {len(shards)} optimizer shards of {expected}; a rank did not finish writing")
     temporary.write_text(json.dumps(asdict(info), indent=1, sort_keys=True), encoding="utf-8")
-    _fsync(temporary)
+    sync_file(temporary)
     os.replace(temporary, checkpoint / MANIFEST)
-    _fsync(checkpoint)
+    sync_folder(checkpoint)
 
 
 def prune(run: Path, keep: int) -> None:
@@ -86,7 +87,7 @@ def read_info(checkpoint: Path) -> CheckpointInfo:
             raise ValueError(f"{file}: missing; give another checkpoint")
         if file.stat().st_size != expected["bytes"]:
             raise ValueError(f"{file}: {file.stat().st_size} bytes, {expected['bytes']} were written; give another")
-        if _sha256(file) != expected["sha256"]:
+        if sha256_of_file(file) != expected["sha256"]:
             raise ValueError(f"{file}: damaged (its hash differs); give another checkpoint")
     return info
 
@@ -148,19 +149,3 @@ def _sealed(run: Path) -> list[Path]:
     """Checkpoints in the order in which they were made: a run that went back to an earlier step goes on from there."""
     manifests = folder_of(run).glob(f"step_*/{MANIFEST}")
     return [path.parent for path in sorted(manifests, key=lambda path: (path.stat().st_mtime_ns, path))]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(1 << 22):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -140,7 +140,10 @@ def train(config: Config, resume: str | None) -> None:
         # 4d. What is due now and then.
         if step % config.run.log_every == 0 or step == config.run.steps:
             values = meter.read()  # all ranks: it sums over them
-            values |= {"lr": schedule.get_last_lr()[0], "skipped_steps": engine.skipped_steps}
+            values |= {
+                "lr": config.optimizer.lr * factor(schedule.last_epoch - 1),
+                "skipped_steps": engine.skipped_steps,
+            }
             if config.optimizer.clip:
                 values["gradient_norm"] = float(engine.get_global_grad_norm() or 0.0)
             if monitor:
