@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The one door:
 #   ./launch.sh setup                                         make .venv and install the project into it
-#   ./launch.sh quickstart [--out DIR] [--seed N]             the whole pipeline on a small generated corpus, on the CPU
+#   ./launch.sh quickstart [--out DIR] [--seed N] [--steps N] the whole pipeline on a small generated corpus, on the CPU
 #   ./launch.sh test [pytest options]                         format, lint, types and all tests
 #   ./launch.sh train CONFIG [--hostfile H] [--num_accelerators N] [--resume auto|PATH] [key=value ...]
+# Other options of the deepspeed launcher go to `train` as --option=value.
 # PYTHON=... chooses the interpreter that .venv is made with (3.10 or newer).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -75,6 +76,7 @@ train() {
             --resume) script+=("$1" "${2:?--resume needs auto or a path}"); shift 2 ;;
             --hostfile | --num_accelerators | --num_gpus | --num_nodes | --master_port | --master_addr | --include | --exclude)
                 launcher+=("$1" "${2:?$1 needs a value}"); shift 2 ;;
+            --*=* | --no_ssh | --no_ssh_check | --force_multi) launcher+=("$1"); shift ;;
             --*) fail "unknown option $1; see the head of launch.sh" ;;
             *) script+=("$1"); shift ;;
         esac
@@ -107,5 +109,5 @@ case $command in
     quickstart) setup; exec python -m pipeline quickstart "$@" ;;
     test) setup; run_tests "$@" ;;
     train) setup; train "$@" ;;
-    *) sed -n '2,8p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+    *) sed -n '2,9p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

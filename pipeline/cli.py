@@ -111,6 +111,7 @@ def evaluate_command(
 def quickstart_command(
     out: Annotated[Path, typer.Option(help="folder for everything that is made")] = Path("quickstart"),
     seed: Annotated[int, typer.Option(help="decides corpus, weights and order")] = 1,
+    steps: Annotated[int | None, typer.Option(help="optimizer steps; by default as many as it takes to align")] = None,
 ) -> None:
     """The whole pipeline on a small generated corpus: text, token files, pretraining, export, word alignment.
 
@@ -118,7 +119,7 @@ def quickstart_command(
     """
     from pipeline.quickstart import quickstart
 
-    quickstart(out, seed)
+    quickstart(out, seed, steps)
 
 
 def _progress(items: Iterator[Any], total: int, what: str) -> Iterator[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -34,15 +35,18 @@ VOCABULARY = 300
 PYTHON = [sys.executable, "-m"]
 
 
-def quickstart(out: Path, seed: int) -> None:
-    """Make, binarize, pretrain, export, align and evaluate under `out`; writes summary.json and alignment.png there."""
+def quickstart(out: Path, seed: int, steps: int | None = None) -> None:
+    """Make, binarize, pretrain, export, align and evaluate under `out`; writes summary.json and alignment.png there.
+
+    steps: optimizer steps; None: as in the config, which is what it takes to learn to align.
+    """
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out}: is not empty; give another --out, or delete it to start over")
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     binarize(out, seed)
     gold_folders = sorted((out / "corpus" / "gold").iterdir())
-    train(out, seed, gold_folders)
+    train(out, seed, steps, gold_folders)
     run("export", [*PYTHON, "pipeline", "export", str(out / "run"), str(out / "model")])
 
     summary = summarize(out, [read_gold(folder) for folder in gold_folders])
@@ -71,7 +75,7 @@ def binarize(out: Path, seed: int) -> None:
                 )
 
 
-def train(out: Path, seed: int, gold_folders: list[Path]) -> None:
+def train(out: Path, seed: int, steps: int | None, gold_folders: list[Path]) -> None:
     """Pretrain with DeepSpeed on two ranks of one thread each: so small a model gains nothing from more threads."""
     settings = {
         "data.path": out / "data",
@@ -81,9 +85,18 @@ def train(out: Path, seed: int, gold_folders: list[Path]) -> None:
         "run.seed": seed,
         "deepspeed": REPOSITORY / "ds_configs" / "zero1_fp32.json",
     }
+    if steps is not None:
+        settings["run.steps"] = steps
     overrides = [f"{key}={value}" for key, value in settings.items()]
     script = [str(REPOSITORY / "pipeline" / "train.py"), "--config", str(CONFIG)]
-    run("pretraining", ["deepspeed", "--num_accelerators", "2", *script, *overrides])
+    run("pretraining", ["deepspeed", "--num_accelerators", "2", "--master_port", str(free_port()), *script, *overrides])
+
+
+def free_port() -> int:
+    """A port for the ranks to meet on: DeepSpeed's default may be held by a training beside this one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def run(what: str, command: list[str]) -> None:
