@@ -1,6 +1,6 @@
 """How far an exported model is from the module that was trained, for tests and for recorded runs.
 
-`python -m tests.end_to_end.exported RUN HF_DIR TEXT` prints the largest difference of any hidden state.
+`python -m tests.end_to_end.exported RUN HF_DIR TEXT` prints the largest difference per layer, embeddings first.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def trained_encoder(run: Path) -> Encoder:
 
 
 @torch.no_grad()
-def largest_difference(run: Path, folder: Path, lines: list[str]) -> float:
-    """Over all layers and tokens, between the trained encoder and `AutoModel` with `AutoTokenizer`, padded."""
+def differences(run: Path, folder: Path, lines: list[str]) -> list[float]:
+    """Per layer the largest over all tokens, between the trained encoder and `AutoModel` with `AutoTokenizer`, padded."""
     tokens = AutoTokenizer.from_pretrained(folder)(lines, padding=True, return_tensors="pt")
     theirs = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()(**tokens, output_hidden_states=True)
     present = tokens["attention_mask"].bool()
@@ -38,9 +38,10 @@ def largest_difference(run: Path, folder: Path, lines: list[str]) -> float:
     ours = trained_encoder(run).hidden_states(pack(rows))
     assert len(ours) == len(theirs.hidden_states)
     pairs = zip(ours, theirs.hidden_states, strict=True)
-    return max(float((mine - other[present]).abs().max()) for mine, other in pairs)
+    return [float((mine - other[present]).abs().max()) for mine, other in pairs]
 
 
 if __name__ == "__main__":
     run, folder, text = map(Path, sys.argv[1:])
-    print(f"{largest_difference(run, folder, text.read_text(encoding='utf-8').splitlines()[:100]):.2e}")
+    lines = text.read_text(encoding="utf-8").splitlines()[:100]
+    print(" ".join(f"{difference:.1e}" for difference in differences(run, folder, lines)))

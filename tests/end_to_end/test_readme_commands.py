@@ -27,7 +27,7 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from data_prep.tokenizer import Tokenizer
 from tests.end_to_end.conftest import PATIENCE_SECONDS, REPOSITORY, free_port
-from tests.end_to_end.exported import largest_difference
+from tests.end_to_end.exported import differences
 
 BLOCK = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # This suite is what `test` runs; started from within itself it would never end.
@@ -215,7 +215,7 @@ def test_readme_command_after_training(workspace: Workspace, command: str) -> No
     finish(workspace.start(workspace.words(command)))
     if " export " in command:
         lines = (workspace.folder / "text.de").read_text(encoding="utf-8").splitlines()[:50]
-        assert largest_difference(workspace.run, workspace.folder / "hf" / "base", lines) < 1e-5
+        assert max(differences(workspace.run, workspace.folder / "hf" / "base", lines)) < 1e-5
     if " align " in command:
         source, links = ((workspace.folder / name).read_text().splitlines() for name in ("text.en", "links.pharaoh"))
         assert len(links) == len(source)
