@@ -8,17 +8,18 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.blocks import LONG_LINE, in_step, is_clean, unusable
+from data_prep.blocks import LONG_LINE, blank_lines, in_step, is_clean, line_ends, unusable
 from data_prep.files import canonical_json, write_durably
 from data_prep.filters import PairFilters
 from data_prep.plan import ShardRange, SourcePlan
-from data_prep.readers import is_blank, parse_tsv, split_lines
+from data_prep.readers import parse_tsv, split_lines
 from data_prep.spool import TextPiece
 from data_prep.token_file import SCHEMA, TokenFileWriter, shard_file
 from data_prep.tokenizer import Tokenizer
@@ -158,32 +159,29 @@ def _add_documents(writer: TokenFileWriter, tokenizer: Tokenizer, job: ShardJob,
     first = 0
     for block in job.text[0].blocks():
         lines = split_lines(block)
-        usable = lines
-        if job.plan.bad_lines and not is_clean(block):
-            usable = [raw for index, raw in enumerate(lines, start=first) if not tally.is_bad(index, (raw,))]
-        _add_lines(writer, tokenizer, usable, tally)
+        blank = blank_lines(block, line_ends(block))
         first += len(lines)
+        if job.plan.bad_lines and not is_clean(block):
+            bad = [tally.is_bad(index, (raw,)) for index, raw in enumerate(lines, start=first - len(lines))]
+            lines, blank = list(compress(lines, [not is_bad for is_bad in bad])), blank[np.logical_not(bad)]
+        _add_lines(writer, tokenizer, lines, blank, tally)
     writer.end_document()
 
 
-def _add_lines(writer: TokenFileWriter, tokenizer: Tokenizer, lines: list[bytes], tally: _Tally) -> None:
-    """Encode lines; blank ones end a document."""
-    texts: list[bytes] = []
-    breaks: list[int] = []
-    for raw in lines:
-        if is_blank(raw):
-            breaks.append(len(texts))
-        else:
-            texts.append(raw)
-    ids_T, lengths = tokenizer.encode_flat(texts)
+def _add_lines(
+    writer: TokenFileWriter, tokenizer: Tokenizer, lines: list[bytes], blank: NDArray[np.bool_], tally: _Tally
+) -> None:
+    """Encode usable lines; blank ones end a document."""
+    ids_T, lengths = tokenizer.encode_flat(list(compress(lines, (~blank).tobytes())))
     before = len(writer.lengths)
     has_tokens = lengths > 0
-    kept = int(has_tokens.sum())
-    if kept < len(texts):
-        tally.dropped["empty"] += len(texts) - kept
-    writer.add_sequences(ids_T, lengths[has_tokens], np.zeros(kept, dtype=np.int64))
     sequences_before = np.concatenate([[0], np.cumsum(has_tokens)])
-    writer.end_documents(before + sequences_before[breaks])
+    kept = int(sequences_before[-1])
+    if kept < len(lengths):
+        tally.dropped["empty"] += len(lengths) - kept
+    writer.add_sequences(ids_T, lengths[has_tokens], np.zeros(kept, dtype=np.int64))
+    places = np.flatnonzero(blank)
+    writer.end_documents(before + sequences_before[places - np.arange(len(places))])
 
 
 def _add_pairs(writer: TokenFileWriter, tokenizer: Tokenizer, job: ShardJob, tally: _Tally) -> None:

@@ -16,7 +16,7 @@ BLOCK_BYTES = 1 << 18
 MAX_LINE_BYTES = 1 << 20  # a longer line is set aside: encoding one takes about thirty times its size in memory
 MAX_HELD_BYTES = 1 << 26  # a longer line ends the reading of its source: a bad line has to be held to be told of
 LONG_LINE = "long_line"
-_SPACE = np.frombuffer(b" \t\n\r\x0b\x0c", dtype=np.uint8)
+_IS_SPACE = np.array([bytes([byte]).isspace() for byte in range(256)])
 
 
 def raw_blocks(stream: BinaryIO) -> Iterator[bytes]:
@@ -32,13 +32,13 @@ def line_blocks(blocks: Iterable[bytes], path: Path) -> Iterator[bytes]:
         ValueError: a line longer than `MAX_HELD_BYTES`.
     """
     rest: list[bytes] = []
-    held, line = 0, 1
+    held, position = 0, 0
     for raw in blocks:
         end = raw.rfind(b"\n") + 1
         if end:
             whole = raw[:end] if end < len(raw) else raw
             block = b"".join((*rest, whole)) if rest else whole
-            line += block.count(b"\n")
+            position += len(block)
             yield block
             rest, held = [], 0
         if end < len(raw):
@@ -46,8 +46,8 @@ def line_blocks(blocks: Iterable[bytes], path: Path) -> Iterator[bytes]:
             held += len(rest[-1])
             if held > MAX_HELD_BYTES:
                 raise ValueError(
-                    f"{path}:{line}: a line of more than {MAX_HELD_BYTES >> 20} MiB; "
-                    "is this text with a newline at each line's end?"
+                    f"{path}: the line that begins at byte {position} is longer than {MAX_HELD_BYTES >> 20} MiB; "
+                    "give text with a newline at each line's end"
                 )
     if rest:
         yield b"".join(rest)
@@ -96,11 +96,18 @@ def in_step(sides: list[Iterator[bytes]]) -> Iterator[tuple[bytes, ...]]:
         yield tuple(rests)
 
 
-def blank_lines(text: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """bool (lines,): which of the lines `text[start:end]` separate documents (`is_blank`)."""
+def line_starts(ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64 (lines,): where each line begins, from where each ends."""
+    return np.concatenate([[0], ends[:-1]])
+
+
+def blank_lines(text: bytes, ends: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool (lines,): which lines separate documents (`is_blank`). `ends`: `line_ends(text)`."""
+    starts = line_starts(ends)
     first = np.frombuffer(text, dtype=np.uint8)[starts]
-    blank = (first == ord("\n")) & (ends - starts == 1)
-    for line in np.flatnonzero(np.isin(first, _SPACE) & ~blank):
+    blank = first == ord("\n")
+    # white space at a line's beginning seldom goes on to its end
+    for line in np.flatnonzero(_IS_SPACE[first] & ~blank):
         blank[line] = is_blank(text[starts[line] : ends[line]])
     return blank
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.blocks import blank_lines, count_lines, is_clean, line_ends, unusable
+from data_prep.blocks import blank_lines, count_lines, is_clean, line_ends, line_starts, unusable
 from data_prep.readers import is_blank, split_lines
 
 SHOWN_BYTES = 40
@@ -91,8 +91,8 @@ class Cutter:
 
     def _scan(self, texts: tuple[bytes, ...]) -> None:
         ends = [line_ends(text) for text in texts]
-        starts = [np.concatenate([[0], end[:-1]]) for end in ends]
-        boundary_C, inside_C = self._places_to_cut(texts[0], starts[0], ends[0])
+        starts = [line_starts(end) for end in ends]
+        boundary_C, inside_C = self._places_to_cut(texts[0], ends[0])
         position_L = np.sum(starts, axis=0)
         boundary_at, inside_at = position_L[boundary_C], position_L[inside_C]
         shard_start = -self.size
@@ -109,13 +109,11 @@ class Cutter:
             self._cut(self.lines + line, at, continues_document=line in inside_C)
         self.lines += len(ends[0])
 
-    def _places_to_cut(
-        self, text: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _places_to_cut(self, text: bytes, ends: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Lines that begin at a boundary, and lines that go on with a document: int64 indices, ascending."""
         if self.every_line:
-            return np.arange(len(starts)), np.empty(0, dtype=np.int64)
-        blank = blank_lines(text, starts, ends)
+            return np.arange(len(ends)), np.empty(0, dtype=np.int64)
+        blank = blank_lines(text, ends)
         after_blank = np.concatenate([[self._after_blank], blank[:-1]])
         self._after_blank = bool(blank[-1])
         return np.flatnonzero(~blank & after_blank), np.flatnonzero(~blank & ~after_blank)
