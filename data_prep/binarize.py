@@ -8,28 +8,35 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from data_prep.files import canonical_json, sha256_of_file, write_durably
+from data_prep.blocks import LONG_LINE, blank_lines, in_step, is_clean, line_ends, unusable
+from data_prep.files import canonical_json, write_durably
+from data_prep.filters import PairFilters
 from data_prep.plan import ShardRange, SourcePlan
-from data_prep.readers import BadRecordError, decode_line, documents, parse_tsv, split_lines
+from data_prep.readers import parse_tsv, split_lines
+from data_prep.spool import TextPiece
 from data_prep.token_file import SCHEMA, TokenFileWriter, shard_file
 from data_prep.tokenizer import Tokenizer
 
+Pair = tuple[str, str, float | None]
+
 QUARANTINE_FOLDER = "quarantine"
+SHOWN_OF_LONG_LINE = 1 << 12
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """One shard's work: its place in the plan, its text (one piece per source file), and what its marker will say."""
+    """One shard's work: its place in the plan, which tells where its text lies, and what its marker will say."""
 
     data_dir: Path
     plan: SourcePlan
     index: int
-    text: tuple[bytes, ...]
     header: dict[str, Any]
 
     @property
@@ -41,6 +48,11 @@ class ShardJob:
     def range(self) -> ShardRange:
         """The shard's part of the source."""
         return self.plan.ranges[self.index]
+
+    @property
+    def text(self) -> tuple[TextPiece, ...]:
+        """Where its text lies, one piece per source file."""
+        return self.plan.text(self.index)
 
 
 @dataclass(frozen=True)
@@ -61,18 +73,23 @@ class _Tally:
     quarantined: list[dict[str, Any]]
 
     def bad(self, index: int, sides: tuple[bytes, ...]) -> None:
-        """Count a bad record once and keep each side's raw bytes with the reason."""
-        columns = self.job.plan.settings.columns
+        """Count a bad record once and keep each bad side's raw bytes with the reason; of a long line its beginning."""
         reasons = []
         for file, raw in zip(self.job.plan.files, sides, strict=True):
-            try:
-                _ = parse_tsv(raw, columns) if columns else decode_line(raw)
-            except BadRecordError as error:
-                reasons.append(str(error))
-                line = self.job.range.first_line + index
-                encoded = base64.b64encode(raw).decode()
-                self.quarantined.append({"file": file.name, "line": line, "reason": reasons[-1], "raw": encoded})
+            if reason := unusable(raw, self.job.plan.settings.columns):
+                reasons.append(reason)
+                record = {"file": file.name, "line": self.job.range.first_line + index, "reason": reason}
+                if reason == LONG_LINE:
+                    record["bytes"], raw = len(raw), raw[:SHOWN_OF_LONG_LINE]
+                self.quarantined.append({**record, "raw": base64.b64encode(raw).decode()})
         self.dropped[reasons[0]] += 1
+
+    def is_bad(self, index: int, sides: tuple[bytes, ...]) -> bool:
+        """Whether a record is bad; if so it is counted and set aside."""
+        bad = any(unusable(raw, self.job.plan.settings.columns) for raw in sides)
+        if bad:
+            self.bad(index, sides)
+        return bad
 
 
 def shard_header(plan: SourcePlan, index: int, tokenizer_sha256: str, sentencepiece_version: str) -> dict[str, Any]:
@@ -102,21 +119,23 @@ def binarize(tokenizer: Tokenizer, job: ShardJob) -> ShardResult:
     """
     writer = TokenFileWriter(job.stem, job.plan.source.kind, job.plan.source.languages, tokenizer.sha256)
     tally = _Tally(job, Counter(), [])
-    if job.plan.source.kind == "mono":
-        _add_documents(writer, tokenizer, job, tally)
-    else:
-        _add_pairs(writer, tokenizer, job, tally)
-    files = {}
-    if writer.close():
-        for suffix in ("bin", "idx"):
-            path = shard_file(job.stem, f".{suffix}")
-            files[suffix] = {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
+    try:
+        if job.plan.source.kind == "mono":
+            _add_documents(writer, tokenizer, job, tally)
+        else:
+            _add_pairs(writer, tokenizer, job, tally)
+        files = writer.close()
+    except BaseException:
+        writer.discard()
+        raise
     if tally.quarantined:
         lines = [json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n" for record in tally.quarantined]
         write_durably(quarantine_file(job.data_dir, job.plan.stem(job.index)), "".join(lines).encode())
     counts, dropped = _counts(writer), dict(sorted(tally.dropped.items()))
     marker = {**job.header, "counts": counts, "dropped": dropped, "files": files}
     write_durably(shard_file(job.stem, ".json"), canonical_json(marker))
+    for piece in job.text:
+        piece.discard()
     return ShardResult(job.range.bytes, counts, dropped)
 
 
@@ -126,7 +145,7 @@ def quarantine_file(data_dir: Path, stem: str) -> Path:
 
 
 def _counts(writer: TokenFileWriter) -> dict[str, Any]:
-    lengths, modes = np.array(writer.lengths, dtype=np.int64), np.array(writer.modes, dtype=np.int64)
+    lengths, modes = np.array(writer.lengths, dtype=np.int64), np.array(writer.modes)
     return {
         "documents": len(writer.documents) - 1,
         "sequences": len(lengths),
@@ -137,60 +156,70 @@ def _counts(writer: TokenFileWriter) -> dict[str, Any]:
 
 
 def _add_documents(writer: TokenFileWriter, tokenizer: Tokenizer, job: ShardJob, tally: _Tally) -> None:
-    texts, sizes = [], []
-    for document in documents(split_lines(job.text[0])):
-        kept = 0
-        for index, raw in document:
-            try:
-                texts.append(decode_line(raw))
-                kept += 1
-            except BadRecordError:
-                tally.bad(index, (raw,))
-        sizes.append(kept)
-    ids_T, lengths = tokenizer.encode_flat(texts)
-    ends = iter(np.cumsum(lengths).tolist())
-    start = 0
-    for size in sizes:
-        for _ in range(size):
-            end = next(ends)
-            if end > start:
-                writer.add_sequence(ids_T[start:end], mode=0)
-            else:
-                tally.dropped["empty"] += 1
-            start = end
-        writer.end_document()
+    first = 0
+    for block in job.text[0].blocks():
+        lines = split_lines(block)
+        blank = blank_lines(block, line_ends(block))
+        first += len(lines)
+        if job.plan.bad_lines and not is_clean(block):
+            bad = [tally.is_bad(index, (raw,)) for index, raw in enumerate(lines, start=first - len(lines))]
+            lines, blank = list(compress(lines, [not is_bad for is_bad in bad])), blank[np.logical_not(bad)]
+        _add_lines(writer, tokenizer, lines, blank, tally)
+    writer.end_document()
+
+
+def _add_lines(
+    writer: TokenFileWriter, tokenizer: Tokenizer, lines: list[bytes], blank: NDArray[np.bool_], tally: _Tally
+) -> None:
+    """Encode usable lines; blank ones end a document."""
+    ids_T, lengths = tokenizer.encode_flat(list(compress(lines, (~blank).tobytes())))
+    before = len(writer.lengths)
+    has_tokens = lengths > 0
+    sequences_before = np.concatenate([[0], np.cumsum(has_tokens)])
+    kept = int(sequences_before[-1])
+    if kept < len(lengths):
+        tally.dropped["empty"] += len(lengths) - kept
+    writer.add_sequences(ids_T, lengths[has_tokens], np.zeros(kept, dtype=np.int64))
+    places = np.flatnonzero(blank)
+    writer.end_documents(before + sequences_before[places - np.arange(len(places))])
 
 
 def _add_pairs(writer: TokenFileWriter, tokenizer: Tokenizer, job: ShardJob, tally: _Tally) -> None:
     filters = job.plan.settings.filters
     assert filters is not None, "pairs are always filtered"
-    texts: list[str] = []
-    for source, target, score in _pairs(job, tally):
-        reason = filters.drop_text(source, target, score)
-        if reason:
-            tally.dropped[reason] += 1
-        else:
-            texts += (source, target)
-    ids_T, lengths = tokenizer.encode_flat(texts)
-    starts = [0, *np.cumsum(lengths).tolist()]
-    for first in range(0, len(texts), 2):
-        begin, middle, end = starts[first : first + 3]
-        reason = filters.drop_tokens(middle - begin, end - middle)
-        if reason:
-            tally.dropped[reason] += 1
-            continue
-        writer.add_sequence(ids_T[begin:middle], mode=0)
-        writer.add_sequence(ids_T[middle:end], mode=1)
-        writer.end_document()
-
-
-def _pairs(job: ShardJob, tally: _Tally) -> Iterator[tuple[str, str, float | None]]:
-    columns = job.plan.settings.columns
-    for index, sides in enumerate(zip(*map(split_lines, job.text), strict=True)):
-        try:
-            if columns:
-                yield parse_tsv(sides[0], columns)
+    first = 0
+    for texts in in_step([piece.blocks() for piece in job.text]):
+        lines = list(zip(*map(split_lines, texts), strict=True))
+        kept: list[str] = []
+        for source, target, score in _usable_pairs(lines, first, job, tally):
+            reason = filters.drop_text(source, target, score)
+            if reason:
+                tally.dropped[reason] += 1
             else:
-                yield decode_line(sides[0]), decode_line(sides[1]), None
-        except BadRecordError:
-            tally.bad(index, sides)
+                kept += (source, target)
+        _add_kept_pairs(writer, *tokenizer.encode_flat(kept), filters, tally)
+        first += len(lines)
+
+
+def _add_kept_pairs(
+    writer: TokenFileWriter, ids_T: NDArray[np.int32], lengths: NDArray[np.int64], filters: PairFilters, tally: _Tally
+) -> None:
+    """Add the pairs whose token counts pass; `lengths` has two a pair."""
+    reasons = [filters.drop_tokens(source, target) for source, target in lengths.reshape(-1, 2).tolist()]
+    tally.dropped.update(reason for reason in reasons if reason)
+    passes = np.repeat([reason is None for reason in reasons], 2).astype(bool)
+    before = len(writer.lengths)
+    writer.add_sequences(ids_T[np.repeat(passes, lengths)], lengths[passes], np.arange(int(passes.sum())) % 2)
+    writer.end_documents(np.arange(before + 2, len(writer.lengths) + 1, 2))
+
+
+def _usable_pairs(lines: list[tuple[bytes, ...]], first: int, job: ShardJob, tally: _Tally) -> Iterator[Pair]:
+    """Source, target and score of the lines that can be used; `first` is the index of the first in the shard."""
+    columns = job.plan.settings.columns
+    for index, sides in enumerate(lines, start=first):
+        if job.plan.bad_lines and tally.is_bad(index, sides):
+            continue
+        if columns:
+            yield parse_tsv(sides[0], columns)
+        else:
+            yield sides[0].decode(), sides[1].decode(), None

@@ -16,8 +16,9 @@ import sentencepiece
 from data_prep.binarize import QUARANTINE_FOLDER, ShardJob, ShardResult, binarize, quarantine_file, shard_header
 from data_prep.files import locked, read_json, remove_temporaries
 from data_prep.manifest import install_tokenizer, rebuild, size_problem
-from data_prep.plan import Settings, Source, SourcePlan, make_plan, read_ranges
+from data_prep.plan import Settings, Source, SourcePlan, ensure_text, make_plan
 from data_prep.progress import ByteProgress
+from data_prep.spool import Spool, spool_in
 from data_prep.token_file import shard_file
 from data_prep.tokenizer import Tokenizer
 from data_prep.workers import run_tasks
@@ -69,11 +70,12 @@ def run_job(
         raise ValueError(f"--max-bad-rate {max_bad_rate}: must be from 0 to below 1; 0.001 is a line in a thousand")
     tokenizer = Tokenizer.load(tokenizer_dir)
     outcome = Outcome()
-    plans = _make_plans(sources, settings, workers, max_bad_rate, outcome)
-    if not plans:
-        return outcome
-    install_tokenizer(tokenizer, data_dir)
     with ExitStack() as stack:
+        spool = stack.enter_context(spool_in(data_dir))
+        plans = _make_plans(sources, settings, workers, max_bad_rate, spool, outcome)
+        if not plans:
+            return outcome
+        install_tokenizer(tokenizer, data_dir)
         for name in sorted({plan.source_stem.replace("/", "-") for plan in plans}):
             stack.enter_context(locked(data_dir / "locks" / f"{name}.lock", wait=False))
         for plan in plans:
@@ -95,12 +97,12 @@ def run_job(
 
 
 def _make_plans(
-    sources: list[Source], settings: Settings, workers: int, max_bad_rate: float, outcome: Outcome
+    sources: list[Source], settings: Settings, workers: int, max_bad_rate: float, spool: Spool, outcome: Outcome
 ) -> list[SourcePlan]:
     """Plan all sources, each in a worker; those that fail go to the outcome's failures, in the order given."""
     numbered: dict[int, SourcePlan | str] = {}
     total = sum(path.stat().st_size for source in sources for path in source.paths if path.is_file())
-    make = partial(_plan_or_failure, settings, max_bad_rate)
+    make = partial(_plan_or_failure, settings, max_bad_rate, spool)
     with ByteProgress("reading", total) as progress:
         for number, plan, size in run_tasks(make, list(enumerate(sources)), min(workers, len(sources)), None):
             numbered[number] = plan
@@ -112,12 +114,12 @@ def _make_plans(
 
 
 def _plan_or_failure(
-    settings: Settings, max_bad_rate: float, _: None, task: tuple[int, Source]
+    settings: Settings, max_bad_rate: float, spool: Spool, _: None, task: tuple[int, Source]
 ) -> tuple[int, SourcePlan | str, int]:
     number, source = task
     size = sum(path.stat().st_size for path in source.paths if path.is_file())
     try:
-        return number, make_plan(source, settings, max_bad_rate), size
+        return number, make_plan(source, settings, max_bad_rate, spool), size
     except (ValueError, OSError) as error:
         return number, str(error), size
 
@@ -146,11 +148,12 @@ def _jobs(
     plans: list[SourcePlan], missing: list[set[int]], data_dir: Path, tokenizer_sha256: str
 ) -> Iterator[ShardJob]:
     for plan, wanted in zip(plans, missing, strict=True):
-        for index, text in read_ranges(plan, wanted):
+        ensure_text(plan, wanted)
+        for index in sorted(wanted):
             # an old marker must not vouch for files that are being made again
             shard_file(data_dir / plan.stem(index), ".json").unlink(missing_ok=True)
             header = shard_header(plan, index, tokenizer_sha256, sentencepiece.__version__)
-            yield ShardJob(data_dir, plan, index, text, header)
+            yield ShardJob(data_dir, plan, index, header)
 
 
 def _remove_leftovers(plan: SourcePlan, data_dir: Path) -> None:

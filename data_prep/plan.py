@@ -4,24 +4,27 @@ The plan depends on the input and the settings only, never on the number of work
 source is read to its end before anything is written, so a damaged or misaligned one leaves no shard behind.
 """
 
-import os
+import hashlib
+import io
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from itertools import chain, islice, zip_longest
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from data_prep.files import sha256_of_file, sha256_of_json
+from data_prep.blocks import BLOCK_BYTES, count_lines, in_step, line_blocks, without_mark
+from data_prep.cutter import BadLines, Cutter, ShardRange
+from data_prep.files import sha256_of_json
 from data_prep.filters import PairFilters
-from data_prep.readers import BUFFER_BYTES, BYTE_ORDER_MARK, BadRecordError, decode_line, is_blank, open_text, parse_tsv
+from data_prep.readers import BYTE_ORDER_MARK, open_text
+from data_prep.spool import Spool, SpoolWriter, TextPiece, changed, identity_of
 from data_prep.token_file import Kind
 
 DEFAULT_SHARD_BYTES = 64 << 20
 MAX_SHARDS = 100_000  # five digits in a shard's name keep names in order
-SHOWN_BYTES = 40
-BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -68,45 +71,34 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A source's file: name without folders (the same bytes wherever it lies), size and hash as given."""
+    """A source's file: name without folders (the same bytes wherever it lies), size and hash as given.
+
+    The time of change (ns) tells whether the file is still the one that was planned; it leaves no trace in the output.
+    """
 
     name: str
     bytes: int
     sha256: str
-
-
-@dataclass(frozen=True)
-class ShardRange:
-    """One shard's part of the source.
-
-    Attributes:
-        first_line: number of its first line, from 1.
-        lines: how many lines (of each file).
-        starts: first byte in each file's decompressed text.
-        ends: one past the last byte, likewise.
-        continues_document: a document longer than two shards was cut, and this shard begins inside it.
-    """
-
-    first_line: int
-    lines: int
-    starts: tuple[int, ...]
-    ends: tuple[int, ...]
-    continues_document: bool
-
-    @property
-    def bytes(self) -> int:
-        """Decompressed text in it."""
-        return sum(self.ends) - sum(self.starts)
+    modified_ns: int
 
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """A checked source and its shards."""
+    """A checked source and its shards.
+
+    Attributes:
+        bad_lines: lines to set aside; without any, text need not be checked again.
+        in_place: every file is plain text, which is read where it lies; what archives hold is read from `spool`.
+        spool: None if the text was read for the plan alone.
+    """
 
     source: Source
     settings: Settings
     files: tuple[SourceFile, ...]
-    ranges: tuple[ShardRange, ...]
+    ranges: tuple[ShardRange, ...] = ()
+    bad_lines: int = 0
+    in_place: bool = True
+    spool: Spool | None = None
 
     @property
     def bytes(self) -> int:
@@ -130,178 +122,154 @@ class SourcePlan:
         """Stem of shard `index`, relative to the data folder."""
         return f"{self.settings_stem}-{index:05d}"
 
+    def text(self, index: int) -> tuple[TextPiece, ...]:
+        """Where the text of shard `index` lies, one piece per file of the source."""
+        shard, pieces = self.ranges[index], []
+        for side, (path, file) in enumerate(zip(self.source.paths, self.files, strict=True)):
+            start, end = shard.starts[side], shard.ends[side]
+            if self.in_place:
+                pieces.append(TextPiece(path, start, end, path, (file.bytes, file.modified_ns)))
+            else:
+                pieces.append(TextPiece(self.spooled(index, side), 0, end - start, path, None))
+        return tuple(pieces)
 
-@dataclass
-class _Cutter:
-    """Grows shards line by line. Cuts come before a line: at a boundary from `shard_bytes` on, else from twice that."""
-
-    shard_bytes: int
-    starts: tuple[int, ...]
-    ranges: list[ShardRange] = field(default_factory=list)
-    line: int = 0
-
-    def __post_init__(self) -> None:
-        self.ends = list(self.starts)
-        self._begin(continues_document=False)
-
-    def _begin(self, continues_document: bool) -> None:
-        self.starts, self.first_line, self.size = tuple(self.ends), self.line + 1, 0
-        self.continues_document = continues_document
-
-    def cut(self, continues_document: bool = False) -> None:
-        """End the current shard, if it has any line, and begin the next one."""
-        lines = self.line + 1 - self.first_line
-        if lines:
-            ends = tuple(self.ends)
-            self.ranges.append(ShardRange(self.first_line, lines, self.starts, ends, self.continues_document))
-            self._begin(continues_document)
-
-    def at_boundary(self) -> None:
-        """A pair or a document begins with the next line."""
-        if self.size >= self.shard_bytes:
-            self.cut()
-
-    def inside_document(self) -> None:
-        """The next line belongs to the document of the line before."""
-        if self.size >= 2 * self.shard_bytes:
-            self.cut(continues_document=True)
-
-    def add(self, lines: tuple[bytes, ...]) -> None:
-        """Take the next line of each file."""
-        self.line += 1
-        for side, raw in enumerate(lines):
-            self.ends[side] += len(raw)
-            self.size += len(raw)
+    def spooled(self, index: int, side: int) -> Path:
+        """Where the text of an archive's shard is kept."""
+        assert self.spool is not None, "planned without a place for its text"
+        return self.spool.folder / f"{self.stem(index).replace('/', '-')}.{side}"
 
 
-@dataclass
-class _BadLines:
-    """Counts unusable lines against the rate that the user allows."""
+class _Reading:
+    """A source while it is read: its text in blocks of whole lines, and the files as they were at the beginning."""
 
-    max_rate: float
-    count: int = 0
-    first: str = ""
+    def __init__(self, source: Source, stack: ExitStack) -> None:
+        self.source = source
+        streams = [stack.enter_context(open_text(path)) for path in source.paths]
+        self.identities = [identity_of(path) for path in source.paths]
+        self.in_place = all(isinstance(getattr(stream, "raw", None), io.FileIO) for stream in streams)
+        self.starts, texts = zip(*map(without_mark, streams), strict=True)
+        if self.in_place:
+            # plain text is hashed as it is read, which saves reading it twice
+            self.digests = [hashlib.sha256(BYTE_ORDER_MARK[:start]) for start in self.starts]
+            texts = tuple(_digested(blocks, digest) for blocks, digest in zip(texts, self.digests, strict=True))
+        else:
+            self.digests = [_digest_of(path) for path in source.paths]
+        self.sides = [line_blocks(blocks, path) for blocks, path in zip(texts, source.paths, strict=True)]
 
-    def add(self, path: Path, line: int, raw: bytes, reason: str) -> None:
-        self.count += 1
-        self.first = self.first or f"{path}:{line}: {reason} in {raw[:SHOWN_BYTES]!r}"
-        if self.max_rate == 0:
-            raise ValueError(f"{self.first}; mend the line, or set bad lines aside with --max-bad-rate 0.001")
+    def files(self) -> tuple[SourceFile, ...]:
+        """The files' records; of plain text when all of it is read."""
+        return tuple(
+            SourceFile(path.name, size, digest.hexdigest(), modified_ns)
+            for path, (size, modified_ns), digest in zip(self.source.paths, self.identities, self.digests, strict=True)
+        )
 
-    def finish(self, lines: int) -> None:
-        if self.count > self.max_rate * lines:
-            raise ValueError(
-                f"{self.first}, the first of {self.count} bad lines in {lines}, above --max-bad-rate {self.max_rate}; "
-                "mend the file or allow more"
-            )
+    def check_unchanged(self) -> None:
+        """Refuse a source that is not what it was at the beginning."""
+        for path, identity in zip(self.source.paths, self.identities, strict=True):
+            if identity_of(path) != identity:
+                raise ValueError(changed(path))
 
 
-def make_plan(source: Source, settings: Settings, max_bad_rate: float) -> SourcePlan:
-    """Read a source once: hash its files, check every line, and cut it into shards.
+def make_plan(source: Source, settings: Settings, max_bad_rate: float, spool: Spool | None = None) -> SourcePlan:
+    """Read a source once: hash its files, check every line, cut it into shards, and keep the text of archives.
+
+    Args:
+        max_bad_rate: share of lines that may be unusable.
+        spool: where the text of archives goes; without it the plan can be shown but not carried out.
 
     Raises:
-        ValueError: a file that cannot be read (see `readers`), no text, unequal line counts, or too many bad lines.
+        ValueError: a file that cannot be read (see `readers`), no text, unequal line counts, too many bad lines, or a
+            file that changed meanwhile.
     """
     with ExitStack() as stack:
-        streams = [stack.enter_context(open_text(path)) for path in source.paths]
-        starts, texts = zip(*map(_after_mark, streams), strict=True)
-        cutter = _Cutter(settings.shard_bytes, starts)
-        bad = _BadLines(max_bad_rate)
-        after_blank, has_text = True, False
-        records = zip_longest(*texts)
-        while batch := list(islice(records, BATCH)):
-            if None in batch[-1]:
-                raise ValueError(_unequal(source, cutter.line, batch, texts))
-            _check_batch(source, settings.columns, batch, cutter.line + 1, bad)
-            for lines in batch:
-                blank = is_blank(lines[0])
-                if source.kind == "pair" or (after_blank and not blank):
-                    cutter.at_boundary()
-                elif not blank:
-                    cutter.inside_document()
-                cutter.add(lines)
-                after_blank, has_text = blank, has_text or not blank
-        cutter.cut()
-    if not has_text:
+        reading = _Reading(source, stack)
+        plan = SourcePlan(source, settings, (), in_place=reading.in_place, spool=spool)
+        writer = None
+        if spool and not plan.in_place:
+            plan = replace(plan, files=reading.files())
+            writer = stack.enter_context(SpoolWriter(partial(_wanted, plan), reading.starts))
+        cutter = Cutter(settings.shard_bytes, reading.starts, every_line=source.kind == "pair")
+        bad = BadLines(max_bad_rate)
+        for lines in in_step(reading.sides):
+            _check_equal(reading, cutter.lines, lines)
+            bad.check(source.paths, settings.columns, lines, cutter.lines + 1)
+            ended = len(cutter.ranges)
+            cutter.add(lines)
+            if writer:
+                writer.add(lines, [shard.ends for shard in cutter.ranges[ended:]])
+        cutter.finish()
+        _check_whole(source, settings, cutter)
+        bad.finish(cutter.lines)
+        reading.check_unchanged()
+    return replace(plan, files=reading.files(), ranges=tuple(cutter.ranges), bad_lines=bad.count)
+
+
+def _digested(blocks: Iterator[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
+    for raw in blocks:
+        digest.update(raw)
+        yield raw
+
+
+def _digest_of(path: Path) -> "hashlib._Hash":
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        for _ in _digested(iter(lambda: file.read(BLOCK_BYTES), b""), digest):
+            pass
+    return digest
+
+
+def _wanted(plan: SourcePlan, index: int, side: int) -> Path | None:
+    """Where to keep the text of a shard that is still to be made."""
+    assert plan.spool is not None, "asked only where there is a spool"
+    return plan.spooled(index, side) if plan.spool.wants(plan.stem(index)) else None
+
+
+def _check_equal(reading: _Reading, before: int, texts: tuple[bytes, ...]) -> None:
+    """Refuse files of unequal length, found where the next texts, after `before` lines, are not in step."""
+    counts = list(map(count_lines, texts))
+    if len(set(counts)) == 1:
+        return
+    totals = [before + count + sum(map(count_lines, side)) for count, side in zip(counts, reading.sides, strict=True)]
+    told = ", ".join(f"{path} has {total} lines" for path, total in zip(reading.source.paths, totals, strict=True))
+    raise ValueError(f"{told}; both files of a pair need one line per pair: fetch them again or mend the shorter one")
+
+
+def _check_whole(source: Source, settings: Settings, cutter: Cutter) -> None:
+    if not cutter.has_text:
         raise ValueError(f"{source.paths[0]}: holds no text; give another file or leave it out")
-    bad.finish(cutter.line)
     if len(cutter.ranges) > MAX_SHARDS:
         raise ValueError(
             f"--shard-bytes {settings.shard_bytes}: gives {len(cutter.ranges)} shards; at most {MAX_SHARDS}"
         )
-    files = tuple(SourceFile(path.name, path.stat().st_size, sha256_of_file(path)) for path in source.paths)
-    return SourcePlan(source, settings, files, tuple(cutter.ranges))
 
 
-def _check_batch(
-    source: Source, columns: tuple[str, ...], batch: list[tuple[bytes, ...]], first_line: int, bad: _BadLines
-) -> None:
-    """Count the unusable lines among records that begin at `first_line`."""
-    if not columns and _is_clean(b"\n".join(chain.from_iterable(batch))):
-        return
-    for line, lines in enumerate(batch, start=first_line):
-        for path, raw in zip(source.paths, lines, strict=True):
-            try:
-                _ = parse_tsv(raw, columns) if columns else decode_line(raw)
-            except BadRecordError as reason:
-                bad.add(path, line, raw, str(reason))
-
-
-def _is_clean(text: bytes) -> bool:
-    """Whether every line of it is usable: newlines never lie inside a character, so all can be decoded at once."""
-    try:
-        decode_line(text)
-    except BadRecordError:
-        return False
-    return True
-
-
-def _after_mark(stream: BinaryIO) -> tuple[int, Iterator[bytes]]:
-    """Where text begins, after a byte order mark if there is one, and the lines from there."""
-    first = stream.readline()
-    start = len(BYTE_ORDER_MARK) if first.startswith(BYTE_ORDER_MARK) else 0
-    return start, chain([first[start:]] if first[start:] else [], stream)
-
-
-def _unequal(
-    source: Source, before: int, batch: list[tuple[bytes | None, ...]], texts: tuple[Iterator[bytes], ...]
-) -> str:
-    """The message for files of unequal length, found in a batch that begins after `before` lines of each."""
-    counts = [
-        before + sum(lines[side] is not None for lines in batch) + sum(1 for _ in text)
-        for side, text in enumerate(texts)
-    ]
-    told = ", ".join(f"{path} has {count} lines" for path, count in zip(source.paths, counts, strict=True))
-    return f"{told}; both files of a pair need one line per pair: fetch them again or mend the shorter one"
-
-
-def read_ranges(plan: SourcePlan, wanted: set[int]) -> Iterator[tuple[int, tuple[bytes, ...]]]:
-    """The text of the wanted shards, in order: shard index and one piece of text per file.
-
-    One decompressor reads the source from first to last; plain files are skipped through.
+def ensure_text(plan: SourcePlan, wanted: set[int]) -> None:
+    """Decode an archive again if the text of a wanted shard was not kept, as its marker was there and proved wrong.
 
     Raises:
         ValueError: the source has changed since it was planned.
     """
-    with ExitStack() as stack:
-        streams = [stack.enter_context(open_text(path)) for path in plan.source.paths]
-        positions = [0] * len(streams)
-        for index in sorted(wanted):
-            shard = plan.ranges[index]
-            pieces = []
-            for side, stream in enumerate(streams):
-                _skip(stream, shard.starts[side] - positions[side])
-                size = shard.ends[side] - shard.starts[side]
-                pieces.append(stream.read(size))
-                positions[side] = shard.ends[side]
-                if len(pieces[-1]) != size:
-                    raise ValueError(f"{plan.source.paths[side]}: changed while it was read; run the command again")
-            yield index, tuple(pieces)
-
-
-def _skip(stream: BinaryIO, count: int) -> None:
-    if stream.seekable():
-        stream.seek(count, os.SEEK_CUR)
+    missing = (
+        {i for i in wanted if not all(piece.path.exists() for piece in plan.text(i))} if not plan.in_place else set()
+    )
+    if not missing:
         return
-    while count and (block := stream.read(min(count, BUFFER_BYTES))):
-        count -= len(block)
+    for side, path in enumerate(plan.source.paths):
+        with ExitStack() as stack:
+            stream = stack.enter_context(open_text(path))
+            start, blocks = without_mark(stream)
+            place = partial(_place_of_side, plan, missing, side)
+            writer = stack.enter_context(SpoolWriter(place, (start,)))
+            ends = [shard.ends[side] for shard in plan.ranges]
+            position, done = start, 0
+            for block in blocks:
+                position += len(block)
+                upto = bisect_left(ends, position, lo=done)
+                writer.add((block,), [(end,) for end in ends[done:upto]])
+                done = upto
+        if identity_of(path) != (plan.files[side].bytes, plan.files[side].modified_ns):
+            raise ValueError(changed(path))
+
+
+def _place_of_side(plan: SourcePlan, missing: set[int], side: int, index: int, _: int) -> Path | None:
+    return plan.spooled(index, side) if index in missing else None

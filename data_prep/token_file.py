@@ -9,8 +9,11 @@ Layout of the index, little-endian, no padding, S sequences in D documents:
 Megatron-LM reads the first part and ignores the trailer. The mode of a sequence is the index of its language.
 """
 
+import hashlib
+import io
 import json
 import struct
+from array import array
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +25,7 @@ from numpy.typing import NDArray
 from data_prep.files import publish, temporary_name
 
 Kind = Literal["mono", "pair"]
+FileRecord = dict[str, int | str]  # "bytes" and "sha256" of a file, as markers have them
 
 SCHEMA = 1
 INDEX_MAGIC = b"MMIDIDX\x00\x00"
@@ -40,10 +44,16 @@ def shard_file(stem: Path, suffix: str) -> Path:
 
 
 class TokenFileWriter:
-    """Collects sequences and documents and publishes them as `{stem}.bin` and `{stem}.idx`.
+    """Takes sequences and documents and publishes them as `{stem}.bin` and `{stem}.idx`.
 
-    A document is closed by `end_document`; one without sequences does not count. Nothing is visible under the real
-    names before `close`, and a shard without tokens is never published.
+    A document is closed by `end_document`; one without sequences does not count. Ids go to disk as they come, so that
+    only lengths and boundaries are held. Nothing is visible under the real names before `close`, and a shard without
+    tokens is never published.
+
+    Attributes:
+        lengths: tokens of each sequence so far.
+        modes: language index of each.
+        documents: documents so far end before these sequences; begins with 0.
     """
 
     def __init__(self, stem: Path, kind: Kind, languages: Sequence[str], tokenizer_sha256: str) -> None:
@@ -55,40 +65,72 @@ class TokenFileWriter:
             "languages": list(languages),
             "tokenizer_sha256": tokenizer_sha256,
         }
-        self.tokens: list[NDArray[np.int32]] = []
-        self.lengths: list[int] = []
-        self.modes: list[int] = []
-        self.documents: list[int] = [0]
+        self.lengths = array("i")
+        self.modes = array("b")
+        self.documents = array("q", [0])
+        self._tokens: io.FileIO | None = None
+        self._digest = hashlib.sha256()
 
     def add_sequence(self, ids_L: NDArray[np.int32], mode: int) -> None:
         """Append one sequence of int32 ids, shape (L,), L ≥ 1, in the language with index `mode`."""
-        assert (ids_L.dtype, ids_L.ndim) == (np.int32, 1), "a sequence is int32 ids"
-        assert len(ids_L) > 0, "a sequence has a token"
-        assert 0 <= mode < len(self.languages), "mode must index the shard's languages"
-        self.tokens.append(ids_L)
-        self.lengths.append(len(ids_L))
-        self.modes.append(mode)
+        self.add_sequences(ids_L, np.array([len(ids_L)]), np.array([mode]))
+
+    def add_sequences(self, ids_T: NDArray[np.int32], lengths_S: NDArray[np.int64], modes_S: NDArray[np.int64]) -> None:
+        """Append sequences whose int32 ids lie end to end, each of a length ≥ 1, in the languages that modes index."""
+        assert (ids_T.dtype, ids_T.ndim) == (np.int32, 1), "sequences are int32 ids"
+        assert int(lengths_S.sum()) == len(ids_T), "lengths must add up to the ids"
+        if not len(lengths_S):
+            return
+        assert int(lengths_S.min()) > 0, "a sequence has a token"
+        assert int(modes_S.min()) >= 0 and int(modes_S.max()) < len(self.languages), "modes must index the languages"
+        self._write(memoryview(ids_T.astype("<i4", copy=False).tobytes()))
+        self.lengths.frombytes(lengths_S.astype(np.int32).tobytes())
+        self.modes.frombytes(modes_S.astype(np.int8).tobytes())
+
+    def _write(self, raw: memoryview) -> None:
+        if self._tokens is None:
+            self.stem.parent.mkdir(parents=True, exist_ok=True)
+            self._tokens = io.FileIO(temporary_name(shard_file(self.stem, ".bin")), "wb")
+        self._digest.update(raw)
+        while raw:
+            raw = raw[self._tokens.write(raw) :]
 
     def end_document(self) -> None:
         """Close the current document, if it has any sequence."""
-        if self.documents[-1] != len(self.lengths):
-            self.documents.append(len(self.lengths))
+        self.end_documents(np.array([len(self.lengths)]))
 
-    def close(self) -> bool:
-        """Publish both files durably; False, and nothing written, when there is no sequence."""
+    def end_documents(self, ends_D: NDArray[np.int64]) -> None:
+        """Close documents that end before these sequences, in ascending order; those without a sequence do not count."""
+        kept_D = ends_D[np.diff(ends_D, prepend=self.documents[-1]) > 0]
+        assert not len(kept_D) or kept_D[-1] <= len(self.lengths), "a document ends with a sequence that was added"
+        self.documents.frombytes(kept_D.astype(np.int64).tobytes())
+
+    def close(self) -> dict[str, FileRecord]:
+        """Publish both files durably: size and sha256 of each by suffix; nothing when there is no sequence."""
         assert self.documents[-1] == len(self.lengths), "the last document was not ended"
-        if not self.lengths:
-            return False
+        if self._tokens is None:
+            return {}
         bin_file, idx_file = shard_file(self.stem, ".bin"), shard_file(self.stem, ".idx")
-        self.stem.parent.mkdir(parents=True, exist_ok=True)
-        np.concatenate(self.tokens).astype("<i4", copy=False).tofile(temporary_name(bin_file))
-        temporary_name(idx_file).write_bytes(self._index())
+        size = self._tokens.tell()
+        self._tokens.close()
+        index = self._index()
+        temporary_name(idx_file).write_bytes(index)
         publish(bin_file)
         publish(idx_file)
-        return True
+        return {
+            "bin": {"bytes": size, "sha256": self._digest.hexdigest()},
+            "idx": {"bytes": len(index), "sha256": hashlib.sha256(index).hexdigest()},
+        }
+
+    def discard(self) -> None:
+        """Delete what is not published, after an error."""
+        if self._tokens is not None:
+            self._tokens.close()
+        for suffix in (".bin", ".idx"):
+            temporary_name(shard_file(self.stem, suffix)).unlink(missing_ok=True)
 
     def _index(self) -> bytes:
-        lengths = np.array(self.lengths, dtype="<i4")
+        lengths = np.frombuffer(self.lengths, dtype=np.int32).astype("<i4", copy=False)
         pointers = np.zeros(len(lengths), dtype="<i8")
         np.cumsum(lengths[:-1], dtype=np.int64, out=pointers[1:])
         trailer = json.dumps(self.trailer, sort_keys=True).encode()
@@ -97,8 +139,8 @@ class TokenFileWriter:
                 HEADER.pack(INDEX_MAGIC, INDEX_VERSION, INT32_CODE, len(lengths), len(self.documents)),
                 lengths.tobytes(),
                 (pointers * TOKEN_BYTES).tobytes(),
-                np.array(self.documents, dtype="<i8").tobytes(),
-                np.array(self.modes, dtype="i1").tobytes(),
+                np.frombuffer(self.documents, dtype=np.int64).astype("<i8", copy=False).tobytes(),
+                self.modes.tobytes(),
                 TRAILER_HEADER.pack(TRAILER_MAGIC, len(trailer)),
                 trailer,
             ]

@@ -7,8 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.filters import PairFilters
-from data_prep.plan import Settings, Source, SourcePlan, make_plan, read_ranges
+from data_prep.plan import Settings, Source, SourcePlan, make_plan
 from data_prep.readers import documents, split_lines
+
+
+def texts_of(plan: SourcePlan, index: int) -> tuple[bytes, ...]:
+    return tuple(b"".join(piece.blocks()) for piece in plan.text(index))
+
 
 lines = st.lists(st.sampled_from([b"", b"a", b"bb cc", b"d" * 9, "é日".encode()]), min_size=1, max_size=40)
 
@@ -27,7 +32,7 @@ def test_shards_of_documents_put_together_are_the_source(
     path = tmp_path_factory.mktemp("plan") / "text"
     path.write_bytes(b"first\n" + b"\n".join(lines))
     plan = plan_of((path,), shard_bytes)
-    pieces = [text for _, (text,) in read_ranges(plan, set(range(len(plan.ranges))))]
+    pieces = [texts_of(plan, index)[0] for index in range(len(plan.ranges))]
     assert b"".join(pieces) == path.read_bytes()
     assert [len(split_lines(text)) for text in pieces] == [shard.lines for shard in plan.ranges]
     whole = [[raw for _, raw in document] for document in documents(split_lines(path.read_bytes()))]
@@ -46,8 +51,9 @@ def test_shards_of_pairs_keep_both_files_in_step(
     (folder / "s").write_text("x\n" + "".join(f"{'s' * source}\n" for source, _ in pairs))
     (folder / "t").write_text("y\n" + "".join(f"{'t' * target}\n" for _, target in pairs))
     plan = plan_of((folder / "s", folder / "t"), 20, "pair")
-    for index, (source, target) in read_ranges(plan, set(range(len(plan.ranges)))):
-        assert len(split_lines(source)) == len(split_lines(target)) == plan.ranges[index].lines
+    for index, shard in enumerate(plan.ranges):
+        source, target = texts_of(plan, index)
+        assert len(split_lines(source)) == len(split_lines(target)) == shard.lines
     assert sum(shard.lines for shard in plan.ranges) == len(pairs) + 1
 
 
@@ -71,13 +77,13 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(b"\xef\xbb\xbfhello\n")
     plan = plan_of((tmp_path / "text",), 100)
     assert plan.ranges[0].starts == (3,)
-    assert list(read_ranges(plan, {0})) == [(0, (b"hello\n",))]
+    assert texts_of(plan, 0) == (b"hello\n",)
 
 
-def test_only_wanted_shards_are_read(tmp_path: Path) -> None:
+def test_a_shard_is_read_alone(tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(b"a\n\nb\n\nc\n")
     plan = plan_of((tmp_path / "text",), 1)
-    assert list(read_ranges(plan, {2, 1})) == [(1, (b"b\n\n",)), (2, (b"c\n",))]
+    assert texts_of(plan, 1) == (b"b\n\n",)
 
 
 def test_files_of_the_same_name_and_other_content_have_other_stems(tmp_path: Path) -> None:
@@ -114,4 +120,4 @@ def test_a_source_that_changes_after_the_plan_is_refused(tmp_path: Path) -> None
     plan = plan_of((tmp_path / "text",), 100)
     (tmp_path / "text").write_bytes(b"aaaa\n")
     with pytest.raises(ValueError, match="changed while it was read"):
-        list(read_ranges(plan, {0}))
+        texts_of(plan, 0)
