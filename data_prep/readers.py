@@ -4,7 +4,8 @@ Knows text layouts; nothing of tokenizers, filters or shards. What is not a loca
 datasets, remote files) becomes a stream of lines in `inputs`.
 
 A carriage return, U+0085 or U+2028 inside a line stays part of it, so that two files stay aligned (SentencePiece makes
-spaces of the first and the last, and <unk> of U+0085). A byte order mark at the start of a file is no text: `BYTE_ORDER_MARK` is skipped by the plan.
+spaces of the first and the last, and <unk> of U+0085). A byte order mark at the start of a file is no text:
+`BYTE_ORDER_MARK` is skipped by the plan.
 """
 
 import gzip
