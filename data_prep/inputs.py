@@ -4,9 +4,11 @@ Each is an `Input`: a name, and `open()`, which gives a stream of lines that rea
 Knows files and formats; nothing of filters, tokenizers or shards.
 """
 
+import errno
 import hashlib
 import io
 import shutil
+import struct
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ from data_prep.spool import identity_of
 from data_prep.tmx import tmx_lines
 
 HEAD_BYTES = 8
+ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, UnicodeDecodeError, struct.error)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 SHOWN_MEMBERS = 20
 # What remote file systems tell of a file's state, under their several names; times of access are not among it.
 VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "created", "size")
@@ -121,7 +125,10 @@ class ZipMember:
                     member = choose_member(archive.namelist(), self.language, str(self.file))
                     with archive.open(member) as text, io.BufferedReader(cast(io.RawIOBase, text)) as stream:
                         yield stream
-            except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            except (*ZIP_ERRORS, OSError) as error:
+                # a damaged offset is an invalid seek, bzip2 gives no number; other errors of the system are not the archive's
+                if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                    raise
                 reason = f"damaged, encrypted or no zip archive ({error})"
                 raise ValueError(f"{self.file}: {reason}; fetch or write it again") from None
 
@@ -138,7 +145,7 @@ def choose_member(names: list[str], language: str, archive: str) -> str:
     """
     for name in names:
         path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
             raise ValueError(
                 f"{archive}: its member {name} leads outside the archive's folder; do not trust this archive"
             )
@@ -250,6 +257,8 @@ def remote_errors(url: str) -> Iterator[None]:
     except (ValueError, EOFError):
         raise
     except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise  # of what the reader of the file was writing
         raise ValueError(f"{url}: cannot be fetched ({' '.join(str(error).split())}); try again") from None
     except Exception as error:
         # each protocol has a client library with exceptions of its own

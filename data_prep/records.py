@@ -139,7 +139,7 @@ def parquet_lines(file: BinaryIO, name: str, layout: Layout) -> Iterator[bytes]:
             columns = [_column(batch, field) for field in layout.fields]
             for values in zip(*columns, strict=True):
                 yield record_line(list(values), layout, repr(values).encode("utf-8", "replace"))
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{name}: not a Parquet file that can be read ({reason}); fetch or write it again") from None
 

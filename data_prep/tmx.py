@@ -61,6 +61,8 @@ class _Units:
         self.lines: list[bytes] = []
         self.seen: set[str] = set()
         self.count = self.depth = self.codes = 0
+        self.found: dict[int, tuple[int, str]] = {}
+        self.oversized = False
         self.language: int | None = None
         self.parts: list[str] | None = None
 
@@ -71,8 +73,7 @@ class _Units:
         if self.parts is not None:
             self.codes += element in CODE_ELEMENTS
         elif element == "tu":
-            self.found: dict[int, tuple[int, str]] = {}
-            self.oversized = False
+            self.found, self.oversized = {}, False
         elif element == "tuv":
             self.language, self.rank = self._match(attributes.get("xml:lang") or attributes.get("lang") or "")
         elif element == "seg" and self.language is not None:
