@@ -6,8 +6,8 @@ Runs inside a worker; knows nothing of other shards, of workers or of the manife
 import base64
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,20 @@ from numpy.typing import NDArray
 
 from data_prep.blocks import LONG_LINE, blank_lines, in_step, is_clean, line_ends, unusable
 from data_prep.files import canonical_json, write_durably
-from data_prep.filters import PairFilters
+from data_prep.filters import MonoFilters, PairFilters
+from data_prep.language_id import LanguageFilter
 from data_prep.plan import ShardRange, SourcePlan
-from data_prep.readers import parse_tsv, split_lines
+from data_prep.readers import is_blank, is_skipped, parse_tsv, raw_record, split_lines
 from data_prep.spool import TextPiece
 from data_prep.token_file import SCHEMA, TokenFileWriter, shard_file
 from data_prep.tokenizer import Tokenizer
 
-Pair = tuple[str, str, float | None]
+IndexedPair = tuple[int, str, str, float | None]
 
 QUARANTINE_FOLDER = "quarantine"
+DROPPED_FOLDER = "dropped"
+SAMPLES_PER_REASON = 3
+SAMPLE_CHARACTERS = 300
 SHOWN_OF_LONG_LINE = 1 << 12
 
 
@@ -66,22 +70,49 @@ class ShardResult:
 
 @dataclass
 class _Tally:
-    """What a shard dropped, by reason, and the bad records to set aside."""
+    """What a shard dropped, by reason, with the first few of each, and the bad records to set aside."""
 
     job: ShardJob
-    dropped: Counter[str]
-    quarantined: list[dict[str, Any]]
+    dropped: Counter[str] = field(default_factory=Counter)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    quarantined: list[dict[str, Any]] = field(default_factory=list)
+
+    def drop(self, reason: str, index: int, *texts: str) -> None:
+        """Count what a filter dropped, and keep its text if it is one of the shard's first of this reason."""
+        self.dropped[reason] += 1
+        if self.dropped[reason] <= SAMPLES_PER_REASON:
+            shown = [text[:SAMPLE_CHARACTERS] for text in texts]
+            self.samples.append({"reason": reason, "line": self.job.range.first_line + index, "text": shown})
+
+    def is_duplicate(self) -> NDArray[np.bool_]:
+        """Which of the shard's lines repeat earlier ones, bool (lines,)."""
+        duplicates, shard = self.job.plan.duplicates, self.job.range
+        return duplicates.flags(shard.first_line, shard.lines) if duplicates else np.zeros(shard.lines, dtype=np.bool_)
+
+    def language_filters(self) -> list[LanguageFilter]:
+        """One per language, none where languages are not judged."""
+        filters = self.job.plan.settings.filters
+        if filters is None or filters.min_language_probability is None:
+            return []
+        return [
+            LanguageFilter(language, filters.min_language_probability) for language in self.job.plan.source.languages
+        ]
 
     def bad(self, index: int, sides: tuple[bytes, ...]) -> None:
-        """Count a bad record once and keep each bad side's raw bytes with the reason; of a long line its beginning."""
+        """Count a bad record once and keep each bad side's raw bytes with the reason; of a long line its beginning.
+
+        A skipped record is counted only.
+        """
         reasons = []
         for file, raw in zip(self.job.plan.files, sides, strict=True):
             if reason := unusable(raw, self.job.plan.settings.columns):
                 reasons.append(reason)
+                if is_skipped(raw):
+                    continue
                 record = {"file": file.name, "line": self.job.range.first_line + index, "reason": reason}
                 if reason == LONG_LINE:
                     record["bytes"], raw = len(raw), raw[:SHOWN_OF_LONG_LINE]
-                self.quarantined.append({**record, "raw": base64.b64encode(raw).decode()})
+                self.quarantined.append({**record, "raw": base64.b64encode(raw_record(raw)).decode()})
         self.dropped[reasons[0]] += 1
 
     def is_bad(self, index: int, sides: tuple[bytes, ...]) -> bool:
@@ -99,7 +130,11 @@ def shard_header(plan: SourcePlan, index: int, tokenizer_sha256: str, sentencepi
         {"name": file.name, "bytes": file.bytes, "sha256": file.sha256, "start": start, "end": end}
         for file, start, end in zip(plan.files, shard.starts, shard.ends, strict=True)
     ]
-    return {
+    repeats = {}
+    if plan.duplicates:
+        # which lines repeat earlier ones depends on the run's other sources, so it is part of what the shard is made from
+        repeats = {"duplicates_sha256": plan.duplicates.digest(shard.first_line, shard.lines)}
+    return repeats | {
         "schema": SCHEMA,
         "kind": plan.source.kind,
         "languages": list(plan.source.languages),
@@ -118,7 +153,7 @@ def binarize(tokenizer: Tokenizer, job: ShardJob) -> ShardResult:
     A shard all of whose records are dropped publishes a marker with zero counts and no token file.
     """
     writer = TokenFileWriter(job.stem, job.plan.source.kind, job.plan.source.languages, tokenizer.sha256)
-    tally = _Tally(job, Counter(), [])
+    tally = _Tally(job)
     try:
         if job.plan.source.kind == "mono":
             _add_documents(writer, tokenizer, job, tally)
@@ -128,9 +163,9 @@ def binarize(tokenizer: Tokenizer, job: ShardJob) -> ShardResult:
     except BaseException:
         writer.discard()
         raise
-    if tally.quarantined:
-        lines = [json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n" for record in tally.quarantined]
-        write_durably(quarantine_file(job.data_dir, job.plan.stem(job.index)), "".join(lines).encode())
+    stem = job.plan.stem(job.index)
+    _write_records(quarantine_file(job.data_dir, stem), tally.quarantined)
+    _write_records(dropped_file(job.data_dir, stem), tally.samples)
     counts, dropped = _counts(writer), dict(sorted(tally.dropped.items()))
     marker = {**job.header, "counts": counts, "dropped": dropped, "files": files}
     write_durably(shard_file(job.stem, ".json"), canonical_json(marker))
@@ -142,6 +177,17 @@ def binarize(tokenizer: Tokenizer, job: ShardJob) -> ShardResult:
 def quarantine_file(data_dir: Path, stem: str) -> Path:
     """Where a shard's bad records are set aside: JSONL with file, line, reason and raw bytes in base64."""
     return data_dir / QUARANTINE_FOLDER / f"{stem}.jsonl"
+
+
+def dropped_file(data_dir: Path, stem: str) -> Path:
+    """Where a few of the records that each filter dropped from a shard are kept: JSONL with reason, line and text."""
+    return data_dir / DROPPED_FOLDER / f"{stem}.jsonl"
+
+
+def _write_records(path: Path, records: list[dict[str, Any]]) -> None:
+    if records:
+        lines = [json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n" for record in records]
+        write_durably(path, "".join(lines).encode())
 
 
 def _counts(writer: TokenFileWriter) -> dict[str, Any]:
@@ -157,15 +203,41 @@ def _counts(writer: TokenFileWriter) -> dict[str, Any]:
 
 def _add_documents(writer: TokenFileWriter, tokenizer: Tokenizer, job: ShardJob, tally: _Tally) -> None:
     first = 0
+    is_dropped = _line_filter(job, tally)
     for block in job.text[0].blocks():
         lines = split_lines(block)
         blank = blank_lines(block, line_ends(block))
         first += len(lines)
-        if job.plan.bad_lines and not is_clean(block):
-            bad = [tally.is_bad(index, (raw,)) for index, raw in enumerate(lines, start=first - len(lines))]
-            lines, blank = list(compress(lines, [not is_bad for is_bad in bad])), blank[np.logical_not(bad)]
+        if is_dropped or (job.plan.bad_lines and not is_clean(block)):
+            numbered = enumerate(lines, start=first - len(lines))
+            kept = [not (tally.is_bad(i, (raw,)) or (is_dropped and is_dropped(i, raw))) for i, raw in numbered]
+            lines, blank = list(compress(lines, kept)), blank[np.array(kept)]
         _add_lines(writer, tokenizer, lines, blank, tally)
     writer.end_document()
+
+
+def _line_filter(job: ShardJob, tally: _Tally) -> Callable[[int, bytes], bool] | None:
+    """Whether to drop a usable line, by its index and bytes, which then is counted; None where nothing is filtered."""
+    filters = job.plan.settings.filters
+    if filters is None or filters == MonoFilters():
+        return None
+    assert isinstance(filters, MonoFilters), "lines are cleaned, pairs are filtered"
+    is_duplicate, languages = tally.is_duplicate(), tally.language_filters()
+
+    def is_dropped(index: int, raw: bytes) -> bool:
+        if is_blank(raw):
+            return False
+        text = raw.decode()
+        reason = filters.drop_text(text)
+        if not reason and is_duplicate[index]:
+            reason = "duplicate"
+        if not reason and languages and languages[0].is_other(text):
+            reason = "language"
+        if reason:
+            tally.drop(reason, index, text)
+        return reason is not None
+
+    return is_dropped
 
 
 def _add_lines(
@@ -186,40 +258,55 @@ def _add_lines(
 
 def _add_pairs(writer: TokenFileWriter, tokenizer: Tokenizer, job: ShardJob, tally: _Tally) -> None:
     filters = job.plan.settings.filters
-    assert filters is not None, "pairs are always filtered"
+    assert isinstance(filters, PairFilters), "pairs are always filtered"
+    is_duplicate, languages = tally.is_duplicate(), tally.language_filters()
     first = 0
     for texts in in_step([piece.blocks() for piece in job.text]):
         lines = list(zip(*map(split_lines, texts), strict=True))
         kept: list[str] = []
-        for source, target, score in _usable_pairs(lines, first, job, tally):
+        indices: list[int] = []
+        for index, source, target, score in _usable_pairs(lines, first, job, tally):
             reason = filters.drop_text(source, target, score)
+            if not reason and is_duplicate[index]:
+                reason = "duplicate"
+            if not reason and languages and any(map(LanguageFilter.is_other, languages, (source, target))):
+                reason = "language"
             if reason:
-                tally.dropped[reason] += 1
+                tally.drop(reason, index, source, target)
             else:
                 kept += (source, target)
-        _add_kept_pairs(writer, *tokenizer.encode_flat(kept), filters, tally)
+                indices.append(index)
+        _add_kept_pairs(writer, tokenizer, kept, indices, filters, tally)
         first += len(lines)
 
 
 def _add_kept_pairs(
-    writer: TokenFileWriter, ids_T: NDArray[np.int32], lengths: NDArray[np.int64], filters: PairFilters, tally: _Tally
+    writer: TokenFileWriter,
+    tokenizer: Tokenizer,
+    texts: list[str],
+    indices: list[int],
+    filters: PairFilters,
+    tally: _Tally,
 ) -> None:
-    """Add the pairs whose token counts pass; `lengths` has two a pair."""
+    """Encode and add the pairs whose token counts pass; `texts` has two a pair, `indices` one."""
+    ids_T, lengths = tokenizer.encode_flat(texts)
     reasons = [filters.drop_tokens(source, target) for source, target in lengths.reshape(-1, 2).tolist()]
-    tally.dropped.update(reason for reason in reasons if reason)
+    for pair, reason in enumerate(reasons):
+        if reason:
+            tally.drop(reason, indices[pair], *texts[2 * pair : 2 * pair + 2])
     passes = np.repeat([reason is None for reason in reasons], 2).astype(bool)
     before = len(writer.lengths)
     writer.add_sequences(ids_T[np.repeat(passes, lengths)], lengths[passes], np.arange(int(passes.sum())) % 2)
     writer.end_documents(np.arange(before + 2, len(writer.lengths) + 1, 2))
 
 
-def _usable_pairs(lines: list[tuple[bytes, ...]], first: int, job: ShardJob, tally: _Tally) -> Iterator[Pair]:
-    """Source, target and score of the lines that can be used; `first` is the index of the first in the shard."""
+def _usable_pairs(lines: list[tuple[bytes, ...]], first: int, job: ShardJob, tally: _Tally) -> Iterator[IndexedPair]:
+    """Index in the shard, source, target and score of the lines that can be used; `first` is the first one's index."""
     columns = job.plan.settings.columns
     for index, sides in enumerate(lines, start=first):
         if job.plan.bad_lines and tally.is_bad(index, sides):
             continue
         if columns:
-            yield parse_tsv(sides[0], columns)
+            yield (index, *parse_tsv(sides[0], columns))
         else:
-            yield sides[0].decode(), sides[1].decode(), None
+            yield index, sides[0].decode(), sides[1].decode(), None

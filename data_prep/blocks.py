@@ -4,13 +4,12 @@ Knows bytes and lines; nothing of tokens or shards. All positions are bytes.
 """
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.readers import BYTE_ORDER_MARK, BadRecordError, decode_line, is_blank, parse_tsv, split_lines
+from data_prep.readers import BYTE_ORDER_MARK, BadRecordError, TextFile, decode_line, is_blank, parse_tsv, split_lines
 
 BLOCK_BYTES = 1 << 18
 MAX_LINE_BYTES = 1 << 20  # a longer line is set aside: encoding one takes about thirty times its size in memory
@@ -25,7 +24,7 @@ def raw_blocks(stream: BinaryIO) -> Iterator[bytes]:
         yield raw
 
 
-def line_blocks(blocks: Iterable[bytes], path: Path) -> Iterator[bytes]:
+def line_blocks(blocks: Iterable[bytes], path: TextFile) -> Iterator[bytes]:
     """Cut text anew after its newlines; only the last block may end without one. `path` is for messages.
 
     Raises:

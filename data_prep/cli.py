@@ -4,27 +4,27 @@ Turns words into calls and results into words; the work is in the other rooms.
 """
 
 import json
-import re
 import sys
-from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.filters import PairFilters
+from data_prep.filters import DuplicateUnit, MonoFilters, PairFilters
+from data_prep.formats import DEFAULT_COLUMNS, Reading, mono_source, pair_source, parse_language, parse_pair
+from data_prep.inspection import draw, drop_table, samples, summary, summary_table
 from data_prep.job import Outcome, run_job
-from data_prep.manifest import Manifest, Shard
-from data_prep.plan import DEFAULT_SHARD_BYTES, Settings, Source
-from data_prep.readers import BadRecordError, decode_line, is_blank, open_text, parse_columns
+from data_prep.manifest import Manifest
+from data_prep.mix import load_mix, mix_sources
+from data_prep.plan import DEFAULT_SHARD_BYTES
+from data_prep.readers import BadRecordError, decode_line, is_blank, open_text
 from data_prep.sample import write_sample
 from data_prep.tokenizer import MODEL_NAME, Tokenizer, train
 from data_prep.verify import find_problems
 
 MAX_TRAINING_LINE_BYTES = 4192
-LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Za-z0-9]+)*")
 
 app = typer.Typer(
     help="Text to token files: tokenizer, monolingual text, translation pairs, inspection.",
@@ -42,6 +42,21 @@ ShardBytesOption = Annotated[int, typer.Option(help="Decompressed text per shard
 BadRateOption = Annotated[
     float, typer.Option(help="Share of lines (invalid UTF-8, NUL, wrong TSV) to set aside in quarantine/; 0: fail.")
 ]
+FormatOption = Annotated[
+    str, typer.Option(help="text, tsv, zip, tmx, jsonl, parquet or dataset; auto goes by the file's name.")
+]
+FieldsOption = Annotated[
+    str,
+    typer.Option(help="Comma-separated field names; dots lead into records. TMX and zip: the languages' names there."),
+]
+ConfigOption = Annotated[str, typer.Option(help="Configuration of a dataset.")]
+SplitOption = Annotated[str, typer.Option(help="Split of a dataset.")]
+RevisionOption = Annotated[str, typer.Option(help="Branch, tag or commit of a dataset.")]
+LangIdOption = Annotated[
+    float | None,
+    typer.Option(help="Drop text that is another language with at least this probability (0.8 is usual; slow)."),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show bytes and shards of each source; write nothing.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 DataDirArgument = Annotated[Path, typer.Argument(metavar="DATA_DIR", help="Folder written by mono and parallel.")]
 
@@ -103,93 +118,138 @@ def import_tokenizer(
 @app.command()
 def mono(
     files: Annotated[
-        list[Path], typer.Argument(help="CC-100 layout: a sentence a line, documents apart by a blank line.")
+        list[str],
+        typer.Argument(
+            help="Paths or URLs; text in CC-100 layout (a sentence a line, documents apart by a blank line)."
+        ),
     ],
     lang: Annotated[str, typer.Option(help="Language code, as de or zh_Hans.")],
     tokenizer: TokenizerOption,
     out: DataDirOption,
+    format: FormatOption = "auto",
+    fields: FieldsOption = "",
+    documents: Annotated[
+        bool, typer.Option("--documents", help="Each record is a document and its lines are sentences.")
+    ] = False,
+    config: ConfigOption = "",
+    split: SplitOption = "train",
+    revision: RevisionOption = "",
+    drop_control: Annotated[
+        bool, typer.Option("--drop-control", help="Drop lines with control or replacement characters.")
+    ] = False,
+    max_characters: Annotated[int | None, typer.Option(help="Drop longer lines.")] = None,
+    drop_duplicates: Annotated[
+        DuplicateUnit, typer.Option(help="Drop what repeats an earlier line or document of this run.")
+    ] = "no",
+    lang_id: LangIdOption = None,
     workers: WorkersOption = 1,
     shard_bytes: ShardBytesOption = DEFAULT_SHARD_BYTES,
     max_bad_rate: BadRateOption = 0.0,
+    dry_run: DryRunOption = False,
 ) -> None:
-    """Binarize monolingual text: plain, .xz, .gz or .zst.
+    """Binarize monolingual text: plain, .xz, .gz or .zst, JSONL, Parquet, TMX, or a dataset.
 
     Example: python -m data_prep mono de.txt.xz --lang de --tokenizer xlmr --out data --workers 8
     """
     language = parse_language(lang, "--lang")
-    sources = [Source("mono", (language,), (path,)) for path in files]
-    _finish(run_job(sources, Settings(shard_bytes), tokenizer, out, workers, max_bad_rate), out)
+    reading = Reading(format, fields=_names(fields), documents=documents, config=config, split=split, revision=revision)
+    filters = MonoFilters(drop_control, max_characters, drop_duplicates, lang_id)
+    sources = [mono_source(file, language, reading, filters, shard_bytes) for file in files]
+    _finish(run_job(sources, tokenizer, out, workers, max_bad_rate, dry_run), out, dry_run)
 
 
 @app.command()
 def parallel(
     files: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE TARGET | TSV", help="Two aligned files, or one with --tsv.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE TARGET | FILE", help="Two aligned files, or one TSV, zip, TMX, JSONL or Parquet."
+        ),
     ],
     pair: Annotated[str, typer.Option(help="Languages of source and target, as en-de or en-zh_Hans.")],
     tokenizer: TokenizerOption,
     out: DataDirOption,
-    tsv: Annotated[bool, typer.Option("--tsv", help="One file with tab-separated columns.")] = False,
-    columns: Annotated[str, typer.Option(help="The TSV's columns; - is ignored.")] = "score,source,target",
-    min_score: Annotated[float | None, typer.Option(help="Drop TSV pairs that score lower.")] = None,
+    format: FormatOption = "auto",
+    tsv: Annotated[bool, typer.Option("--tsv", help="Short for --format tsv.")] = False,
+    columns: Annotated[str, typer.Option(help="The TSV's columns; - is ignored.")] = DEFAULT_COLUMNS,
+    fields: FieldsOption = "",
+    config: ConfigOption = "",
+    split: SplitOption = "train",
+    revision: RevisionOption = "",
+    min_score: Annotated[
+        float | None, typer.Option(help="Drop pairs that score lower, where there are scores.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(help="Drop pairs with a longer side, in tokens.")] = 254,
     max_ratio: Annotated[float, typer.Option(help="Drop pairs whose token counts differ by more.")] = 9.0,
     keep_identical: Annotated[bool, typer.Option("--keep-identical", help="Keep pairs with equal sides.")] = False,
+    drop_duplicates: Annotated[
+        bool, typer.Option("--drop-duplicates", help="Drop pairs that repeat an earlier one of this run.")
+    ] = False,
+    lang_id: LangIdOption = None,
     workers: WorkersOption = 1,
     shard_bytes: ShardBytesOption = DEFAULT_SHARD_BYTES,
     max_bad_rate: BadRateOption = 0.0,
+    dry_run: DryRunOption = False,
 ) -> None:
-    """Binarize translation pairs: Moses' two files, or one TSV file as WikiMatrix has them.
+    """Binarize translation pairs: Moses' two files, or one TSV (WikiMatrix), OPUS zip, TMX, JSONL or Parquet, or a dataset.
 
     Example: python -m data_prep parallel train.en train.de --pair en-de --tokenizer xlmr --out data
 
-    Example: python -m data_prep parallel WikiMatrix.de-en.tsv.gz --tsv --pair de-en --tokenizer xlmr --out data
+    Example: python -m data_prep parallel WikiMatrix.de-en.tsv.gz --pair de-en --tokenizer xlmr --out data
+
+    Example: python -m data_prep parallel opus100 --format dataset --config de-en --fields translation.de,translation.en
+    --pair de-en --tokenizer xlmr --out data
     """
     languages = parse_pair(pair)
-    if len(files) != (1 if tsv else 2):
-        raise ValueError(f"{len(files)} files given: a Moses pair is two, SOURCE TARGET; --tsv takes one")
-    if min_score is not None and not tsv:
-        raise ValueError(f"--min-score {min_score}: only a TSV file has scores; add --tsv or leave it out")
-    names = parse_columns(columns) if tsv else ()
-    if min_score is not None and "score" not in names:
-        raise ValueError(f"--min-score {min_score}: --columns {columns} has no score; name its column")
-    settings = Settings(shard_bytes, names, PairFilters(max_tokens, max_ratio, keep_identical, min_score))
-    source = Source("pair", languages, tuple(files))
-    _finish(run_job([source], settings, tokenizer, out, workers, max_bad_rate), out)
+    kind = "tsv" if tsv else format
+    reading = Reading(kind, columns, _names(fields), config=config, split=split, revision=revision)
+    filters = PairFilters(max_tokens, max_ratio, keep_identical, min_score, drop_duplicates, lang_id)
+    source = pair_source(files, languages, reading, filters, shard_bytes)
+    _finish(run_job([source], tokenizer, out, workers, max_bad_rate, dry_run), out, dry_run)
 
 
-def parse_language(code: str, option: str) -> str:
-    """A language code with underscores between its parts; a hyphen is taken as one, and said so.
+@app.command()
+def mix(
+    corpora: Annotated[Path, typer.Argument(metavar="CORPUS.yaml", help="Languages, pairs, files and filters.")],
+    tokenizer: TokenizerOption,
+    out: DataDirOption,
+    workers: WorkersOption = 1,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Binarize everything that one YAML file describes; docs/data.md has its keys.
 
-    Raises:
-        ValueError: not two or three lower-case letters with optional subtags.
+    Example: python -m data_prep mix corpora.yaml --tokenizer xlmr --out data --workers 8 --dry-run
     """
-    normal = code.replace("-", "_")
-    if not LANGUAGE.fullmatch(normal):
-        raise ValueError(f"{option} {code}: not a language code; two or three small letters, as de or zh_Hans")
-    if normal != code:
-        print(f"{option} {code}: taken as {normal}")
-    return normal
+    content = load_mix(corpora)
+    sources = mix_sources(content, str(corpora))
+    _finish(run_job(sources, tokenizer, out, workers, content.max_bad_rate, dry_run), out, dry_run)
 
 
-def parse_pair(pair: str) -> tuple[str, str]:
-    """Source and target language of `en-de`.
-
-    Raises:
-        ValueError: not exactly one hyphen, a wrong code, or the same language twice.
-    """
-    codes = pair.split("-")
-    if len(codes) != 2:
-        raise ValueError(f"--pair {pair}: needs one hyphen, between the languages; write subtags as en-es_LA")
-    source, target = (parse_language(code, "--pair") for code in codes)
-    if source == target:
-        raise ValueError(f"--pair {pair}: the same language twice; name source and target")
-    return source, target
+def _names(fields: str) -> tuple[str, ...]:
+    return tuple(fields.split(",")) if fields else ()
 
 
-def _finish(outcome: Outcome, data_dir: Path) -> None:
+def _show_plan(outcome: Outcome, data_dir: Path) -> None:
+    """What a dry run found: a row per source and their sums."""
+    table = Table(title=f"{data_dir}, nothing written")
+    columns = ("data", "source", "bytes on disk", "bytes of text", "lines", "shards", "to be made")
+    for name in columns:
+        table.add_column(name, justify="left" if name in columns[:2] else "right", overflow="fold")
+    rows = []
+    for plan, missing in outcome.planned:
+        lines = sum(shard.lines for shard in plan.ranges)
+        rows.append((sum(file.bytes for file in plan.files), plan.bytes, lines, len(plan.ranges), missing))
+        table.add_row("-".join(plan.source.languages), plan.source.name, *(f"{number:,}" for number in rows[-1]))
+    table.add_section()
+    table.add_row("all", "", *(f"{sum(column):,}" for column in zip(*rows, strict=True)))
+    Console().print(table)
+
+
+def _finish(outcome: Outcome, data_dir: Path, dry_run: bool) -> None:
     for failure in outcome.failures:
         _print_error(failure)
+    if dry_run and outcome.planned:
+        _show_plan(outcome, data_dir)
     dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(outcome.dropped.items())) or "nothing"
     if outcome.made or outcome.skipped:
         print(
@@ -202,51 +262,36 @@ def _finish(outcome: Outcome, data_dir: Path) -> None:
 
 
 @app.command()
-def inspect(data_dir: DataDirArgument, as_json: JsonOption = False) -> None:
-    """Show what a data folder holds, per language and language pair.
+def inspect(
+    data_dir: DataDirArgument,
+    as_json: JsonOption = False,
+    show_samples: Annotated[
+        int, typer.Option("--samples", min=0, help="Show so many texts that were kept, and that each filter dropped.")
+    ] = 0,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw tokens per language and sentence lengths into a PNG.")
+    ] = None,
+) -> None:
+    """Show what a data folder holds, per language and language pair, and what each filter dropped of each source.
 
-    Example: python -m data_prep inspect data --json
+    Example: python -m data_prep inspect data --samples 3 --picture data.png
     """
     manifest = Manifest.load(data_dir)
-    rows = _summary(manifest)
+    rows = summary(manifest)
+    texts = samples(manifest, show_samples) if show_samples else []
+    if picture:
+        draw(manifest, picture)
     if as_json:
         content = {"tokenizer_sha256": manifest.tokenizer_sha256, "vocab_size": manifest.vocab_size, "rows": rows}
-        print(json.dumps({**content, "digest": manifest.digest()}, indent=2))
+        content |= {"sources": manifest.sources, "samples": texts} if show_samples else {"sources": manifest.sources}
+        print(json.dumps({**content, "digest": manifest.digest()}, indent=2, ensure_ascii=False))
         return
-    table = Table(title=f"{data_dir}, vocabulary {manifest.vocab_size:,}")
-    for name in ("data", "documents", "sequences", "tokens", "longest", "shards"):
-        table.add_column(name, justify="left" if name == "data" else "right", no_wrap=True)
-    table.add_column("dropped")
-    for row in rows:
-        numbers = [f"{row[name]:,}" for name in ("documents", "sequences", "tokens", "max_length", "shards")]
-        dropped = ", ".join(f"{reason} {count:,}" for reason, count in row["dropped"].items())
-        table.add_row(row["key"], *numbers, dropped)
-    Console().print(table)
-
-
-def _summary(manifest: Manifest) -> list[dict[str, Any]]:
-    """One row per language and pair: sums over its shards, and what its sources dropped."""
-    groups: dict[tuple[str, str], list[Shard]] = {}
-    dropped: dict[tuple[str, str], Counter[str]] = {}
-    for source in manifest.sources:
-        group = (source["kind"], "-".join(source["languages"]))
-        groups.setdefault(group, [])
-        dropped.setdefault(group, Counter()).update(source["dropped"])
-    for shard in manifest.shards:
-        groups[shard.kind, shard.key].append(shard)
-    return [
-        {
-            "kind": kind,
-            "key": key,
-            "documents": sum(shard.documents for shard in shards),
-            "sequences": sum(shard.sequences for shard in shards),
-            "tokens": sum(shard.tokens for shard in shards),
-            "max_length": max((shard.max_length for shard in shards), default=0),
-            "shards": len(shards),
-            "dropped": dict(sorted(dropped[kind, key].items())),
-        }
-        for (kind, key), shards in sorted(groups.items())
-    ]
+    console = Console()
+    console.print(summary_table(manifest, rows))
+    if any(source["dropped"] for source in manifest.sources):
+        console.print(drop_table(manifest))
+    for sample in texts:
+        print(f"{sample['data']} {sample['why']}: {' ||| '.join(sample['text'])}")
 
 
 @app.command()

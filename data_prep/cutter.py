@@ -4,13 +4,12 @@ Knows positions in text only: nothing of files' layouts beyond blank lines, noth
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.blocks import blank_lines, count_lines, is_clean, line_ends, line_starts, unusable
-from data_prep.readers import is_blank, split_lines
+from data_prep.readers import TextFile, is_blank, is_skipped, raw_record, split_lines
 
 SHOWN_BYTES = 40
 
@@ -127,14 +126,15 @@ class Cutter:
 
 @dataclass
 class BadLines:
-    """Counts unusable lines against the rate that the user allows."""
+    """Counts unusable lines against the rate that the user allows; lines of skipped records are no bad ones."""
 
     max_rate: float
     count: int = 0
+    skipped: int = 0
     first: str = ""
 
     def check(
-        self, paths: tuple[Path, ...], columns: tuple[str, ...], texts: tuple[bytes, ...], first_line: int
+        self, paths: tuple[TextFile, ...], columns: tuple[str, ...], texts: tuple[bytes, ...], first_line: int
     ) -> None:
         """Count the unusable lines among the next lines of each file, which begin at `first_line`.
 
@@ -145,12 +145,14 @@ class BadLines:
             return
         for line, lines in enumerate(zip(*map(split_lines, texts), strict=True), start=first_line):
             for path, raw in zip(paths, lines, strict=True):
-                if reason := unusable(raw, columns):
+                if is_skipped(raw):
+                    self.skipped += 1
+                elif reason := unusable(raw, columns):
                     self._add(path, line, raw, reason)
 
-    def _add(self, path: Path, line: int, raw: bytes, reason: str) -> None:
+    def _add(self, path: TextFile, line: int, raw: bytes, reason: str) -> None:
         self.count += 1
-        self.first = self.first or f"{path}:{line}: {reason} in {raw[:SHOWN_BYTES]!r}"
+        self.first = self.first or f"{path}:{line}: {reason} in {raw_record(raw)[:SHOWN_BYTES]!r}"
         if self.max_rate == 0:
             raise ValueError(f"{self.first}; mend the line, or set bad lines aside with --max-bad-rate 0.001")
 

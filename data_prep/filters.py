@@ -1,9 +1,58 @@
-"""Which pairs are kept: each filter has a name, a bound from the command line, and a count of what it dropped.
+"""Which pairs and lines are kept: each filter has a name, a bound from the command line, and a count of what it dropped.
 
-Judges one pair at a time by its text and token counts; knows nothing of files or shards.
+Judges one pair or line at a time by its text and token counts; knows nothing of files or shards. Only what stands on the
+line is judged here: repeated lines are found by `duplicates`, other languages by `language_id`.
 """
 
+import re
 from dataclasses import dataclass
+from typing import Literal
+
+# C0 and C1 controls but tab, line feed, carriage return and next line, which are white space; what a wrong decoder leaves
+CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffd\ufffe\uffff]")
+DuplicateUnit = Literal["no", "lines", "documents"]
+
+
+@dataclass(frozen=True)
+class MonoFilters:
+    """Cleaning of monolingual text, all of it off by default: CC-100 comes cleaned. The first that applies counts.
+
+    Attributes:
+        drop_control: drop lines with control or replacement characters ("control_characters").
+        max_characters: drop longer lines ("too_long"); None keeps all.
+        drop_duplicates: drop lines, or documents, that repeat an earlier one of the run's ("duplicate").
+        min_language_probability: drop lines that language identification takes for another language with at least this
+            probability ("language"); None: not judged.
+
+    Raises:
+        ValueError: a bound out of its range.
+    """
+
+    drop_control: bool = False
+    max_characters: int | None = None
+    drop_duplicates: DuplicateUnit = "no"
+    min_language_probability: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_characters is not None and self.max_characters < 1:
+            raise ValueError(f"--max-characters {self.max_characters}: must be at least 1; 10000 is generous")
+        _check_probability(self.min_language_probability)
+
+    @property
+    def finds_duplicates(self) -> bool:
+        """Whether repeated lines or documents are looked for."""
+        return self.drop_duplicates != "no"
+
+    def drop_text(self, text: str) -> str | None:
+        """Reason to drop a line before it is encoded: "control_characters" or "too_long", else None."""
+        if self.drop_control and CONTROL_CHARACTERS.search(text):
+            return "control_characters"
+        return "too_long" if self.max_characters is not None and len(text) > self.max_characters else None
+
+
+def _check_probability(probability: float | None) -> None:
+    if probability is not None and not 0 < probability <= 1:
+        raise ValueError(f"--lang-id {probability}: must be above 0 and at most 1; 0.8 is usual")
 
 
 @dataclass(frozen=True)
@@ -15,6 +64,9 @@ class PairFilters:
         max_ratio: largest ratio between the two sides' token counts (9, as in Moses' corpus cleaning).
         keep_identical: keep pairs whose sides are the same text.
         min_score: lowest score of a TSV file's score column; None keeps all.
+        drop_duplicates: drop pairs that repeat an earlier one of the run's ("duplicate").
+        min_language_probability: drop pairs of which language identification takes a side for another language with at
+            least this probability ("language"); None: not judged.
 
     Raises:
         ValueError: a bound out of its range.
@@ -24,12 +76,20 @@ class PairFilters:
     max_ratio: float = 9.0
     keep_identical: bool = False
     min_score: float | None = None
+    drop_duplicates: bool = False
+    min_language_probability: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ValueError(f"--max-tokens {self.max_tokens}: must be at least 1; 254 fits the model")
         if not self.max_ratio >= 1:
             raise ValueError(f"--max-ratio {self.max_ratio}: must be at least 1; 9 is usual")
+        _check_probability(self.min_language_probability)
+
+    @property
+    def finds_duplicates(self) -> bool:
+        """Whether repeated pairs are looked for."""
+        return self.drop_duplicates
 
     def drop_text(self, source: str, target: str, score: float | None) -> str | None:
         """Reason to drop a pair before it is encoded: "empty", "identical" or "low_score", else None."""

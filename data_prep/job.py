@@ -13,10 +13,21 @@ from typing import Any
 
 import sentencepiece
 
-from data_prep.binarize import QUARANTINE_FOLDER, ShardJob, ShardResult, binarize, quarantine_file, shard_header
+from data_prep.binarize import (
+    DROPPED_FOLDER,
+    QUARANTINE_FOLDER,
+    ShardJob,
+    ShardResult,
+    binarize,
+    dropped_file,
+    quarantine_file,
+    shard_header,
+)
+from data_prep.deduplicate import mark_duplicates
 from data_prep.files import locked, read_json, remove_temporaries
+from data_prep.inputs import stored_bytes
 from data_prep.manifest import install_tokenizer, rebuild, size_problem
-from data_prep.plan import Settings, Source, SourcePlan, ensure_text, make_plan
+from data_prep.plan import Source, SourcePlan, ensure_text, make_plan
 from data_prep.progress import ByteProgress
 from data_prep.spool import Spool, spool_in
 from data_prep.token_file import shard_file
@@ -35,6 +46,7 @@ class Outcome:
         documents, sequences, tokens: in the shards made now.
         dropped: records dropped now, by reason.
         failures: one line for each source that could not be read; the others are done all the same.
+        planned: of a dry run, every source's plan and how many of its shards are still to be made.
     """
 
     made: int = 0
@@ -45,6 +57,7 @@ class Outcome:
     tokens: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    planned: list[tuple[SourcePlan, int]] = field(default_factory=list)
 
     def add(self, result: ShardResult) -> None:
         """Count one shard made."""
@@ -56,13 +69,15 @@ class Outcome:
 
 
 def run_job(
-    sources: list[Source], settings: Settings, tokenizer_dir: Path, data_dir: Path, workers: int, max_bad_rate: float
+    sources: list[Source], tokenizer_dir: Path, data_dir: Path, workers: int, max_bad_rate: float, dry_run: bool = False
 ) -> Outcome:
     """Add sources to a data folder. The same sources give the same files, whatever the number of workers.
 
+    A dry run reads the sources to plan them, fills the outcome's `planned`, and writes nothing.
+
     Raises:
-        ValueError: the tokenizer is missing or not the folder's, an option is out of range, or another run is at
-            work on one of the sources. A source that cannot be read is no exception but one of `failures`.
+        ValueError: the tokenizer is missing or not the folder's, an option is out of range, a source is given twice, or
+            another run is at work on one. A source that cannot be read is no exception but one of `failures`.
     """
     if workers < 1:
         raise ValueError(f"--workers {workers}: must be at least 1")
@@ -70,9 +85,13 @@ def run_job(
         raise ValueError(f"--max-bad-rate {max_bad_rate}: must be from 0 to below 1; 0.001 is a line in a thousand")
     tokenizer = Tokenizer.load(tokenizer_dir)
     outcome = Outcome()
+    if dry_run:
+        plans = _make_plans(sources, workers, max_bad_rate, None, outcome)
+        outcome.planned = [(plan, len(_missing_shards(plan, data_dir, tokenizer.sha256))) for plan in plans]
+        return outcome
     with ExitStack() as stack:
         spool = stack.enter_context(spool_in(data_dir))
-        plans = _make_plans(sources, settings, workers, max_bad_rate, spool, outcome)
+        plans = mark_duplicates(_make_plans(sources, workers, max_bad_rate, spool, outcome))
         if not plans:
             return outcome
         install_tokenizer(tokenizer, data_dir)
@@ -97,29 +116,36 @@ def run_job(
 
 
 def _make_plans(
-    sources: list[Source], settings: Settings, workers: int, max_bad_rate: float, spool: Spool, outcome: Outcome
+    sources: list[Source], workers: int, max_bad_rate: float, spool: Spool | None, outcome: Outcome
 ) -> list[SourcePlan]:
-    """Plan all sources, each in a worker; those that fail go to the outcome's failures, in the order given."""
+    """Plan all sources, each in a worker; those that fail go to the outcome's failures, in the order given.
+
+    Raises:
+        ValueError: the same source is given twice, with different settings.
+    """
     numbered: dict[int, SourcePlan | str] = {}
-    total = sum(path.stat().st_size for source in sources for path in source.paths if path.is_file())
-    make = partial(_plan_or_failure, settings, max_bad_rate, spool)
+    total = sum(stored_bytes(path) for source in sources for path in source.paths)
+    make = partial(_plan_or_failure, max_bad_rate, spool)
     with ByteProgress("reading", total) as progress:
         for number, plan, size in run_tasks(make, list(enumerate(sources)), min(workers, len(sources)), None):
             numbered[number] = plan
             progress.advance(size)
     planned = [numbered[number] for number in range(len(sources))]
     outcome.failures += [plan for plan in planned if isinstance(plan, str)]
-    by_stem = {plan.settings_stem: plan for plan in planned if isinstance(plan, SourcePlan)}
+    by_stem: dict[str, SourcePlan] = {}
+    for plan in planned:
+        if isinstance(plan, SourcePlan) and by_stem.setdefault(plan.source_stem, plan).settings != plan.settings:
+            raise ValueError(f"{plan.source.paths[0]}: given twice with different settings; leave one out")
     return list(by_stem.values())
 
 
 def _plan_or_failure(
-    settings: Settings, max_bad_rate: float, spool: Spool, _: None, task: tuple[int, Source]
+    max_bad_rate: float, spool: Spool | None, _: None, task: tuple[int, Source]
 ) -> tuple[int, SourcePlan | str, int]:
     number, source = task
-    size = sum(path.stat().st_size for path in source.paths if path.is_file())
+    size = sum(map(stored_bytes, source.paths))
     try:
-        return number, make_plan(source, settings, max_bad_rate, spool), size
+        return number, make_plan(source, source.settings, max_bad_rate, spool), size
     except (ValueError, OSError) as error:
         return number, str(error), size
 
@@ -159,7 +185,8 @@ def _jobs(
 def _remove_leftovers(plan: SourcePlan, data_dir: Path) -> None:
     """Delete what a killed run on this source was writing."""
     folder, _, name = plan.source_stem.rpartition("/")
-    for place in (data_dir / folder, quarantine_file(data_dir, plan.source_stem).parent):
+    aside = [place(data_dir, plan.source_stem).parent for place in (quarantine_file, dropped_file)]
+    for place in (data_dir / folder, *aside):
         remove_temporaries(place, f"{name}-")
 
 
@@ -176,7 +203,7 @@ def _retire_superseded(plan: SourcePlan, data_dir: Path) -> int:
 
 def _remove_unmarked(plan: SourcePlan, data_dir: Path) -> None:
     """Delete this source's files that no marker vouches for: retired shards, and what a killed run left of one."""
-    for folder in (data_dir, data_dir / QUARANTINE_FOLDER):
+    for folder in (data_dir, data_dir / QUARANTINE_FOLDER, data_dir / DROPPED_FOLDER):
         for path in folder.glob(f"{plan.source_stem}-*"):
             stem = path.relative_to(folder).with_suffix("")
             if not shard_file(data_dir / stem, ".json").exists():

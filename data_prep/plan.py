@@ -10,17 +10,21 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_prep.blocks import BLOCK_BYTES, count_lines, in_step, line_blocks, without_mark
+from data_prep.blocks import count_lines, in_step, line_blocks, without_mark
 from data_prep.cutter import BadLines, Cutter, ShardRange
+from data_prep.duplicates import Duplicates
 from data_prep.files import sha256_of_json
-from data_prep.filters import PairFilters
-from data_prep.readers import BYTE_ORDER_MARK, open_text
-from data_prep.spool import Spool, SpoolWriter, TextPiece, changed, identity_of
+from data_prep.filters import MonoFilters, PairFilters
+from data_prep.inputs import State, state_of, stored_identity
+from data_prep.line_hashes import LineHashes
+from data_prep.readers import BYTE_ORDER_MARK, TextFile, open_text
+from data_prep.records import Layout
+from data_prep.spool import Spool, SpoolWriter, TextPiece, changed
 from data_prep.token_file import Kind
 
 DEFAULT_SHARD_BYTES = 64 << 20
@@ -33,13 +37,15 @@ class Settings:
 
     Attributes:
         shard_bytes: a shard ends at the first boundary at or after so many bytes of decompressed text.
-        columns: columns of a TSV file; empty for other layouts.
-        filters: bounds for pairs; None for monolingual text.
+        columns: columns of a TSV file, or of the lines that records become; empty for other layouts.
+        filters: bounds for pairs, cleaning for monolingual text; None keeps all of it.
+        layout: how records become lines; None for files of lines.
     """
 
     shard_bytes: int = DEFAULT_SHARD_BYTES
     columns: tuple[str, ...] = ()
-    filters: PairFilters | None = None
+    filters: PairFilters | MonoFilters | None = None
+    layout: Layout | None = None
 
     def __post_init__(self) -> None:
         if self.shard_bytes < 1:
@@ -47,7 +53,8 @@ class Settings:
 
     def record(self) -> dict[str, Any]:
         """The settings as they stand in markers."""
-        return asdict(self) | {"columns": list(self.columns)}
+        layout = self.layout and asdict(self.layout) | {"fields": list(self.layout.fields)}
+        return asdict(self) | {"columns": list(self.columns), "layout": layout}
 
     @property
     def sha256(self) -> str:
@@ -57,11 +64,19 @@ class Settings:
 
 @dataclass(frozen=True)
 class Source:
-    """A corpus given on the command line: one file of text or TSV, or the two files of a Moses pair."""
+    """A corpus: one file of text, TSV or records, or the two files of a Moses pair.
+
+    Attributes:
+        kind: "mono" or "pair".
+        languages: one language, or (source, target).
+        paths: its files, see `readers.TextFile`.
+        settings: what a run plans it with; in a mix of corpora each has its own.
+    """
 
     kind: Kind
     languages: tuple[str, ...]
-    paths: tuple[Path, ...]
+    paths: tuple[TextFile, ...]
+    settings: Settings = field(default_factory=Settings)
 
     @property
     def name(self) -> str:
@@ -73,13 +88,13 @@ class Source:
 class SourceFile:
     """A source's file: name without folders (the same bytes wherever it lies), size and hash as given.
 
-    The time of change (ns) tells whether the file is still the one that was planned; it leaves no trace in the output.
+    The state tells whether the file is still the one that was planned (`inputs.state_of`); it leaves no trace in the output.
     """
 
     name: str
     bytes: int
     sha256: str
-    modified_ns: int
+    state: State
 
 
 @dataclass(frozen=True)
@@ -87,9 +102,11 @@ class SourcePlan:
     """A checked source and its shards.
 
     Attributes:
-        bad_lines: lines to set aside; without any, text need not be checked again.
+        bad_lines: lines to set aside or to skip; without any, text need not be checked again.
         in_place: every file is plain text, which is read where it lies; what archives hold is read from `spool`.
         spool: None if the text was read for the plan alone.
+        hashes: a hash for each line, where repeated ones are looked for.
+        duplicates: the lines that repeat earlier ones, once those of all sources are compared.
     """
 
     source: Source
@@ -99,6 +116,8 @@ class SourcePlan:
     bad_lines: int = 0
     in_place: bool = True
     spool: Spool | None = None
+    hashes: Path | None = None
+    duplicates: Duplicates | None = None
 
     @property
     def bytes(self) -> int:
@@ -128,7 +147,8 @@ class SourcePlan:
         for side, (path, file) in enumerate(zip(self.source.paths, self.files, strict=True)):
             start, end = shard.starts[side], shard.ends[side]
             if self.in_place:
-                pieces.append(TextPiece(path, start, end, path, (file.bytes, file.modified_ns)))
+                assert isinstance(path, Path) and not isinstance(file.state, str), "only local files are read in place"
+                pieces.append(TextPiece(path, start, end, path, file.state))
             else:
                 pieces.append(TextPiece(self.spooled(index, side), 0, end - start, path, None))
         return tuple(pieces)
@@ -145,29 +165,49 @@ class _Reading:
     def __init__(self, source: Source, stack: ExitStack) -> None:
         self.source = source
         streams = [stack.enter_context(open_text(path)) for path in source.paths]
-        self.identities = [identity_of(path) for path in source.paths]
+        self.states = [state_of(path) for path in source.paths]
         self.in_place = all(isinstance(getattr(stream, "raw", None), io.FileIO) for stream in streams)
         self.starts, texts = zip(*map(without_mark, streams), strict=True)
         if self.in_place:
             # plain text is hashed as it is read, which saves reading it twice
-            self.digests = [hashlib.sha256(BYTE_ORDER_MARK[:start]) for start in self.starts]
-            texts = tuple(_digested(blocks, digest) for blocks, digest in zip(texts, self.digests, strict=True))
+            digests = [_Digest(BYTE_ORDER_MARK[:start]) for start in self.starts]
+            texts = tuple(digest.passing(blocks) for blocks, digest in zip(texts, digests, strict=True))
+            self.identities = [digest.identity for digest in digests]
         else:
-            self.digests = [_digest_of(path) for path in source.paths]
+            known = [path.identity() if not isinstance(path, Path) else stored_identity(path) for path in source.paths]
+            self.identities = [partial(tuple[int, str], identity) for identity in known]
         self.sides = [line_blocks(blocks, path) for blocks, path in zip(texts, source.paths, strict=True)]
 
     def files(self) -> tuple[SourceFile, ...]:
         """The files' records; of plain text when all of it is read."""
         return tuple(
-            SourceFile(path.name, size, digest.hexdigest(), modified_ns)
-            for path, (size, modified_ns), digest in zip(self.source.paths, self.identities, self.digests, strict=True)
+            SourceFile(path.name, *identity(), state)
+            for path, identity, state in zip(self.source.paths, self.identities, self.states, strict=True)
         )
 
     def check_unchanged(self) -> None:
         """Refuse a source that is not what it was at the beginning."""
-        for path, identity in zip(self.source.paths, self.identities, strict=True):
-            if identity_of(path) != identity:
+        for path, state in zip(self.source.paths, self.states, strict=True):
+            if state_of(path) != state:
                 raise ValueError(changed(path))
+
+
+class _Digest:
+    """Size and sha256 of the blocks that pass through."""
+
+    def __init__(self, head: bytes) -> None:
+        self.sha256, self.size = hashlib.sha256(head), len(head)
+
+    def passing(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        """The blocks themselves."""
+        for raw in blocks:
+            self.sha256.update(raw)
+            self.size += len(raw)
+            yield raw
+
+    def identity(self) -> tuple[int, str]:
+        """Of all that passed."""
+        return self.size, self.sha256.hexdigest()
 
 
 def make_plan(source: Source, settings: Settings, max_bad_rate: float, spool: Spool | None = None) -> SourcePlan:
@@ -190,6 +230,9 @@ def make_plan(source: Source, settings: Settings, max_bad_rate: float, spool: Sp
             writer = stack.enter_context(SpoolWriter(partial(_wanted, plan), reading.starts))
         cutter = Cutter(settings.shard_bytes, reading.starts, every_line=source.kind == "pair")
         bad = BadLines(max_bad_rate)
+        hashes = None
+        if spool and settings.filters and settings.filters.finds_duplicates:
+            hashes = stack.enter_context(LineHashes(spool.folder, settings.filters, settings.columns, source.languages))
         for lines in in_step(reading.sides):
             _check_equal(reading, cutter.lines, lines)
             bad.check(source.paths, settings.columns, lines, cutter.lines + 1)
@@ -197,25 +240,14 @@ def make_plan(source: Source, settings: Settings, max_bad_rate: float, spool: Sp
             cutter.add(lines)
             if writer:
                 writer.add(lines, [shard.ends for shard in cutter.ranges[ended:]])
+            if hashes:
+                hashes.add(lines)
         cutter.finish()
         _check_whole(source, settings, cutter)
         bad.finish(cutter.lines)
         reading.check_unchanged()
-    return replace(plan, files=reading.files(), ranges=tuple(cutter.ranges), bad_lines=bad.count)
-
-
-def _digested(blocks: Iterator[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
-    for raw in blocks:
-        digest.update(raw)
-        yield raw
-
-
-def _digest_of(path: Path) -> "hashlib._Hash":
-    digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
-        for _ in _digested(iter(lambda: file.read(BLOCK_BYTES), b""), digest):
-            pass
-    return digest
+    ranges, path = tuple(cutter.ranges), hashes.path if hashes else None
+    return replace(plan, files=reading.files(), ranges=ranges, bad_lines=bad.count + bad.skipped, hashes=path)
 
 
 def _wanted(plan: SourcePlan, index: int, side: int) -> Path | None:
@@ -267,7 +299,7 @@ def ensure_text(plan: SourcePlan, wanted: set[int]) -> None:
                 upto = bisect_left(ends, position, lo=done)
                 writer.add((block,), [(end,) for end in ends[done:upto]])
                 done = upto
-        if identity_of(path) != (plan.files[side].bytes, plan.files[side].modified_ns):
+        if state_of(path) != plan.files[side].state:
             raise ValueError(changed(path))
 
 

@@ -18,6 +18,7 @@ from types import TracebackType
 
 from data_prep.blocks import BLOCK_BYTES, line_blocks
 from data_prep.files import locked
+from data_prep.readers import TextFile
 
 PREFIX = ".spool-"
 
@@ -70,7 +71,7 @@ class TextPiece:
     path: Path
     start: int
     end: int
-    name: Path
+    name: TextFile
     identity: tuple[int, int] | None
 
     def blocks(self) -> Iterator[bytes]:
@@ -105,7 +106,7 @@ def identity_of(file: Path | int) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def changed(path: Path) -> str:
+def changed(path: TextFile) -> str:
     """The message for a source that is no longer what was planned."""
     return f"{path}: changed while it was read; run the command again"
 

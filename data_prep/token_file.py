@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -200,6 +200,8 @@ class TokenFile:
         magic, version, code, sequences, boundaries = HEADER.unpack(bytes(index[: HEADER.size]))
         if (magic, version, code) != (INDEX_MAGIC, INDEX_VERSION, INT32_CODE):
             raise ValueError(f"{idx_file}: not a MMIDIDX index, version 1, of int32 ids; {MEND}")
+        if max(sequences, boundaries) > index.size:
+            raise ValueError(f"{idx_file}: cut off at {index.size} bytes, {sequences} sequences announced; {MEND}")
         if sequences < 1 or boundaries < 2:
             raise ValueError(f"{idx_file}: {sequences} sequences in {boundaries - 1} documents; {MEND}")
         return sequences, boundaries
@@ -212,10 +214,20 @@ class TokenFile:
             raise ValueError(f"{idx_file}: damaged or foreign trailer; {MEND}")
         try:
             trailer: dict[str, Any] = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(f"{idx_file}: trailer is not JSON; {MEND}") from None
+        if not isinstance(trailer, dict):
+            raise ValueError(f"{idx_file}: trailer is no JSON object; {MEND}")
         if trailer.get("schema") != SCHEMA:
             raise ValueError(f"{idx_file}: schema {trailer.get('schema')}, this reader knows {SCHEMA}; {MEND}")
+        languages = trailer.get("languages")
+        named = isinstance(languages, list) and all(isinstance(language, str) for language in languages)
+        if (
+            not named
+            or trailer.get("kind") not in get_args(Kind)
+            or not isinstance(trailer.get("tokenizer_sha256"), str)
+        ):
+            raise ValueError(f"{idx_file}: trailer without kind, languages or tokenizer; {MEND}")
         return trailer
 
     @cached_property

@@ -127,7 +127,7 @@ def test_a_hyphen_in_a_language_is_taken_as_an_underscore_and_said(mono: Run, tm
         (("--max-bad-rate", 1.5), "--max-bad-rate 1.5"),
         (("--max-tokens", 0), "--max-tokens 0"),
         (("--max-ratio", 0.1), "--max-ratio 0.1"),
-        (("--min-score", 1), "--tsv"),
+        (("--min-score", 1), "has no score"),
         (("--tsv",), "2 files given"),
     ],
 )

@@ -1,0 +1,241 @@
+"""A corpus mix as one YAML file: languages, pairs, files with globs, formats and filters; its sources, in its order.
+
+A strict schema: an unknown key, a wrong type or an impossible value is a ValueError of one line that names it.
+"""
+
+import difflib
+import glob
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_prep.filters import DuplicateUnit, MonoFilters, PairFilters
+from data_prep.formats import DEFAULT_COLUMNS, Reading, mono_source, pair_source, parse_language, parse_pair
+from data_prep.inputs import RemoteFile, parse_location, remote_errors
+from data_prep.plan import DEFAULT_SHARD_BYTES, Source
+from data_prep.readers import MAGIC
+
+Names = Annotated[str | list[str], Field(min_length=1)]
+Format = Literal["auto", "text", "tsv", "zip", "tmx", "jsonl", "parquet"]
+GLOB = re.compile(r"[*?\[]")
+SHOWN_VALUE = 80
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class MonoSection(Section):
+    """Cleaning of monolingual text; what is not given keeps the mix's or else the program's default."""
+
+    drop_control: bool = Field(False, description="drop lines with control or replacement characters")
+    max_characters: int | None = Field(None, ge=1, description="drop longer lines; null keeps all")
+    drop_duplicates: DuplicateUnit = Field("no", description="drop repeated lines or documents of a language")
+    lang_id: float | None = Field(
+        None, gt=0, le=1, description="drop lines of another language from this probability on"
+    )
+
+
+class PairSection(Section):
+    """Filters of pairs; what is not given keeps the mix's or else the program's default."""
+
+    max_tokens: int = Field(254, ge=1, description="drop pairs with a longer side, in tokens")
+    max_ratio: float = Field(9.0, ge=1, description="drop pairs whose token counts differ by more")
+    keep_identical: bool = Field(False, description="keep pairs with equal sides")
+    min_score: float | None = Field(None, description="drop pairs that score lower; null keeps all")
+    drop_duplicates: bool = Field(False, description="drop pairs that repeat an earlier one of the mix")
+    lang_id: float | None = Field(None, gt=0, le=1, description="drop pairs with a side in another language")
+
+
+class Corpus(Section):
+    """One entry of the mix: exactly one of mono and pair, and one of files, dataset, or source_files and target_files."""
+
+    mono: Names | None = Field(None, description="language, or several with {lang} in files")
+    pair: Names | None = Field(
+        None, description="en-de, or several with {source}, {target} or {pair} in the file names"
+    )
+    files: Names | None = Field(None, description="paths, globs or URLs of single-file formats")
+    source_files: Names | None = Field(None, description="of Moses pairs: the source side's files")
+    target_files: Names | None = Field(None, description="of Moses pairs: the target side's files, in the same order")
+    dataset: str | None = Field(None, description="a dataset of the Hugging Face hub, or its folder")
+    config: str = Field("", description="the dataset's configuration")
+    split: str = Field("train", description="the dataset's split")
+    revision: str = Field("", description="the dataset's branch, tag or commit")
+    format: Format = Field("auto", description="how files are read; auto goes by their names")
+    columns: str = Field(DEFAULT_COLUMNS, description="columns of TSV; - is ignored")
+    fields: list[str] = Field([], description="field names of JSONL, Parquet and datasets; languages in TMX and zip")
+    documents: bool = Field(False, description="monolingual records are documents, their lines sentences")
+    filters: dict[str, Any] = Field({}, description="filters of this corpus, over the mix's")
+
+
+class Mix(Section):
+    """A corpus mix. Its order decides which of equal texts is the first and stays."""
+
+    corpora: list[Corpus] = Field(min_length=1, description="what is read")
+    mono_filters: MonoSection = Field(MonoSection(), description="cleaning of all monolingual text")
+    pair_filters: PairSection = Field(PairSection(), description="filters of all pairs")
+    shard_bytes: int = Field(DEFAULT_SHARD_BYTES, ge=1, description="decompressed text per shard, in bytes")
+    max_bad_rate: float = Field(0.0, ge=0, lt=1, description="share of unusable lines to set aside in quarantine/")
+
+
+def load_mix(path: Path) -> Mix:
+    """Read a mix; relative paths in it are relative to the caller.
+
+    Raises:
+        ValueError: it cannot be read, is no YAML, or does not fit the schema; names the nearest key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ValueError(f"{path}: cannot read the mix ({reason}); give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds no mix; it needs a list `corpora`, see docs/data.md")
+    return _checked(Mix, content, str(path))
+
+
+def mix_sources(mix: Mix, name: str) -> list[Source]:
+    """The sources of a mix, in its order: corpora as listed, their languages as listed, globs sorted.
+
+    Raises:
+        ValueError: see `formats`; a glob without a file, or a corpus that names too much or too little. Each names the
+            corpus by its place in the list, from 1.
+    """
+    sources: list[Source] = []
+    for number, corpus in enumerate(mix.corpora, start=1):
+        try:
+            sources += _mono_sources(corpus, mix) if corpus.mono else _pair_sources(corpus, mix)
+        except ValueError as error:
+            raise ValueError(f"{name}: corpus {number}: {error}") from None
+    return sources
+
+
+def _mono_sources(corpus: Corpus, mix: Mix) -> Iterator[Source]:
+    if corpus.pair or corpus.source_files or corpus.target_files or not (corpus.files or corpus.dataset):
+        raise ValueError("monolingual text is `mono` with `files` or `dataset`; leave the others out")
+    options = _over(mix.mono_filters, corpus.filters)
+    filters = MonoFilters(options.drop_control, options.max_characters, options.drop_duplicates, options.lang_id)
+    for code in _listed(corpus.mono):
+        language = parse_language(code, "mono")
+
+        def fill(text: str, code: str = code) -> str:
+            return text.replace("{lang}", code)
+
+        for location in _locations(corpus, fill):
+            yield mono_source(location, language, _reading(corpus), filters, mix.shard_bytes)
+
+
+def _pair_sources(corpus: Corpus, mix: Mix) -> Iterator[Source]:
+    moses = bool(corpus.source_files and corpus.target_files)
+    if not corpus.pair or sum([moses, bool(corpus.files), bool(corpus.dataset)]) != 1:
+        raise ValueError("give `mono` or `pair`, and with a pair `files`, `dataset`, or source_files and target_files")
+    options = _over(mix.pair_filters, corpus.filters)
+    filters = PairFilters(
+        options.max_tokens,
+        options.max_ratio,
+        options.keep_identical,
+        options.min_score,
+        options.drop_duplicates,
+        options.lang_id,
+    )
+    for pair in _listed(corpus.pair):
+        languages, codes = parse_pair(pair, "pair"), pair.split("-")
+
+        def fill(text: str, pair: str = pair, codes: list[str] = codes) -> str:
+            return text.replace("{pair}", pair).replace("{source}", codes[0]).replace("{target}", codes[1])
+
+        groups = _moses(corpus, fill) if moses else [[location] for location in _locations(corpus, fill)]
+        for group in groups:
+            yield pair_source(group, languages, _reading(corpus), filters, mix.shard_bytes)
+
+
+def _over(default: Section, own: dict[str, Any]) -> Any:
+    """A corpus's filters over the mix's."""
+    return _checked(type(default), default.model_dump() | own, "filters")
+
+
+def _reading(corpus: Corpus) -> Reading:
+    kind = "dataset" if corpus.dataset else corpus.format
+    fields = tuple(corpus.fields)
+    return Reading(kind, corpus.columns, fields, corpus.documents, corpus.config, corpus.split, corpus.revision)
+
+
+def _listed(names: str | list[str] | None) -> list[str]:
+    return [names] if isinstance(names, str) else names or []
+
+
+def _locations(corpus: Corpus, fill: Callable[[str], str]) -> list[str]:
+    if corpus.dataset:
+        return [fill(corpus.dataset)]
+    return [path for name in _listed(corpus.files) for path in expand(fill(name))]
+
+
+def _moses(corpus: Corpus, fill: Callable[[str], str]) -> list[list[str]]:
+    """Pairs of files; where globs find several, their names must agree but for the language at the end."""
+    sides = [
+        [path for name in _listed(names) for path in expand(fill(name))]
+        for names in (corpus.source_files, corpus.target_files)
+    ]
+    if len(sides[0]) != len(sides[1]):
+        raise ValueError(f"source_files are {len(sides[0])}, target_files {len(sides[1])}; each needs its partner")
+    for source, target in zip(*sides, strict=True):
+        if len(sides[0]) > 1 and _stem(source) != _stem(target):
+            raise ValueError(f"{source} would be paired with {target}; name them so that they sort alike")
+    return [list(pair) for pair in zip(*sides, strict=True)]
+
+
+def _stem(location: str) -> str:
+    """A file's name without compression and language."""
+    path = PurePosixPath(parse_location(location).name)
+    return (path.with_suffix("") if path.suffix in MAGIC else path).stem
+
+
+def expand(pattern: str) -> list[str]:
+    """The files that a path, a URL or a glob names, sorted.
+
+    Raises:
+        ValueError: a glob that no file matches.
+    """
+    remote = isinstance(parse_location(pattern), RemoteFile)
+    # a question mark in a URL begins its query
+    if (remote and "*" not in pattern) or not GLOB.search(pattern) or Path(pattern).exists():
+        return [pattern]
+    if remote:
+        from fsspec.core import url_to_fs
+
+        with remote_errors(pattern):
+            file_system, path = url_to_fs(pattern)
+            found = [cast(str, file_system.unstrip_protocol(name)) for name in file_system.glob(path)]
+    else:
+        found = glob.glob(pattern.removeprefix("file://"), recursive=True)
+    if not found:
+        raise ValueError(f"{pattern}: no file matches; check the pattern")
+    return sorted(found)
+
+
+def _checked(schema: type[Section], content: dict[str, Any], name: str) -> Any:
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(f"{name}: {_explain(error, schema)}") from None
+
+
+def _explain(error: ValidationError, schema: type[Section]) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = [name for section in (schema, *_SECTIONS.get(schema, ())) for name in section.model_fields]
+        near = difflib.get_close_matches(field.split(".")[-1], known, 1, 0.5)
+        return f"unknown key {field}" + (f"; did you mean {near[0]}?" if near else "") + more
+    value = "" if first["type"] == "missing" else f" = {str(first['input'])[:SHOWN_VALUE]!r}"
+    return f"{field}{value}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
+
+
+_SECTIONS: dict[type[Section], tuple[type[Section], ...]] = {Mix: (Corpus, MonoSection, PairSection)}

@@ -1,0 +1,200 @@
+"""Structured corpora as lines: JSONL, Parquet and Hugging Face datasets, a record at a time in bounded memory.
+
+Knows records and their fields; nothing of where files lie, of filters or of shards. A record becomes one line: its text,
+or `source<TAB>target[<TAB>score]`. Line breaks and tabs inside become spaces, which SentencePiece makes of them anyway.
+A record that cannot be used becomes a line that says so (see `readers.bad_record`), so that line numbers stay record
+numbers.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from data_prep.readers import bad_record, skipped_record
+
+BLOCK_BYTES = 1 << 16
+ROWS = 1024
+MAX_RECORD_BYTES = 256 << 20
+SHOWN_FIELDS = 20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How records become lines; part of a source's settings hash.
+
+    Attributes:
+        format: "zip", "tmx", "jsonl", "parquet" or "dataset".
+        fields: of JSONL, Parquet and datasets the names of the text, or of source, target and, if there is one, score;
+            dots lead into nested records. Of TMX and zip the languages as the file spells them.
+        documents: each record is a document: its line breaks separate sentences and a blank line follows it.
+    """
+
+    format: str
+    fields: tuple[str, ...]
+    documents: bool = False
+
+
+class LineStream(io.RawIOBase):
+    """A readable stream over an iterator of lines."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self.lines = lines
+        self.rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if not self.rest:
+            block, size = [], 0
+            for line in self.lines:
+                block.append(line)
+                size += len(line)
+                if size >= BLOCK_BYTES:
+                    break
+            self.rest = memoryview(b"".join(block))
+        size = min(len(buffer), len(self.rest))
+        buffer[:size] = self.rest[:size]
+        self.rest = self.rest[size:]
+        return size
+
+
+def one_line(text: bytes) -> bytes:
+    """Text without line breaks and tabs."""
+    return text.replace(b"\n", b" ").replace(b"\t", b" ")
+
+
+def record_line(values: list[Any], layout: Layout, raw: bytes) -> bytes:
+    """The line (or, of a document, lines) that a record's field values make, with the newline.
+
+    Args:
+        values: what each of the layout's fields holds; None where it is missing.
+        raw: the record as it stands in the source, kept in quarantine if it is bad ("field": no text in a field).
+    """
+    texts = [_bytes_of(value) for value in values[:2]]
+    if None in texts:
+        return bad_record("field", raw) + b"\n"
+    if len(layout.fields) > 1:
+        score = [_bytes_of(values[2]) or str(values[2]).encode()] if len(values) > 2 else []
+        return b"\t".join(one_line(text or b"") for text in texts + score) + b"\n"
+    text = texts[0] or b""
+    if not text or text.isspace():
+        return skipped_record("empty") + b"\n"
+    if layout.documents:
+        return b"".join(line + b"\n" for line in text.split(b"\n") if line and not line.isspace()) + b"\n"
+    return one_line(text) + b"\n"
+
+
+def _bytes_of(value: Any) -> bytes | None:
+    if isinstance(value, str):
+        # a lone surrogate, which JSON can spell, becomes invalid UTF-8 and is then counted as that
+        return value.encode("utf-8", "surrogatepass")
+    return value if isinstance(value, bytes) else None
+
+
+def field_value(record: Any, name: str) -> Any:
+    """What a field holds, or None; `translation.en` is the field `en` of the record `translation`."""
+    if isinstance(record, dict) and name in record:
+        return record[name]
+    for part in name.split("."):
+        record = record.get(part) if isinstance(record, dict) else None
+    return record
+
+
+def jsonl_lines(stream: BinaryIO, layout: Layout) -> Iterator[bytes]:
+    """Lines of a JSONL file; one that is no JSON object is a bad record, "json", a blank one is skipped."""
+    while raw := stream.readline(MAX_RECORD_BYTES):
+        raw = raw.rstrip(b"\n")
+        if not raw.strip():
+            yield skipped_record("blank") + b"\n"
+            continue
+        try:
+            record = json.loads(raw)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            yield bad_record("json", raw) + b"\n"
+            continue
+        yield record_line([field_value(record, name) for name in layout.fields], layout, raw)
+
+
+def parquet_lines(file: BinaryIO, name: str, layout: Layout) -> Iterator[bytes]:
+    """Lines of a Parquet file, of whose row groups only the wanted columns are read.
+
+    Raises:
+        ValueError: not Parquet, damaged, or without one of the fields.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(file)
+        missing = [field for field in layout.fields if not _has_column(table.schema_arrow, field)]
+        if missing:
+            known = ", ".join(table.schema_arrow.names[:SHOWN_FIELDS])
+            raise ValueError(f"{name}: no field {missing[0]}; its fields are {known}: name them with --fields")
+        for batch in table.iter_batches(ROWS, columns=list(layout.fields)):
+            columns = [_column(batch, field) for field in layout.fields]
+            for values in zip(*columns, strict=True):
+                yield record_line(list(values), layout, repr(values).encode("utf-8", "replace"))
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{name}: not a Parquet file that can be read ({reason}); fetch or write it again") from None
+
+
+def _has_column(schema: Any, field: str) -> bool:
+    if field in schema.names:
+        return True
+    first, *rest = field.split(".")
+    kind = schema.field(first).type if first in schema.names else None
+    for part in rest:
+        if kind is None or not hasattr(kind, "get_field_index") or kind.get_field_index(part) < 0:
+            return False
+        kind = kind.field(part).type
+    return kind is not None
+
+
+def _column(batch: Any, field: str) -> list[Any]:
+    """A column's values; text as bytes, so that invalid UTF-8 in it is a bad record and no exception."""
+    import pyarrow
+    import pyarrow.compute
+
+    if field in batch.schema.names:
+        column = batch.column(field)
+    else:
+        first, *rest = field.split(".")
+        column = pyarrow.compute.struct_field(batch.column(first), rest)
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
+        column = column.cast(pyarrow.large_binary())
+    return list(column.to_pylist())
+
+
+def dataset_lines(records: Iterable[dict[str, Any]], name: str, layout: Layout) -> Iterator[bytes]:
+    """Lines of a Hugging Face dataset, read as a stream.
+
+    Raises:
+        ValueError: it cannot be read (in the words of `datasets`), or its first record lacks a field.
+    """
+    source = iter(records)
+    first = True
+    while True:
+        try:
+            record = next(source)
+        except StopIteration:
+            return
+        except Exception as error:
+            # whatever the libraries below `datasets` raise, for the user it is a dataset that cannot be read
+            raise ValueError(
+                f"{name}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())})"
+            ) from None
+        values = [field_value(record, field) for field in layout.fields]
+        missing = [field for field in layout.fields if field not in record and field.split(".")[0] not in record]
+        if first and missing:
+            known = ", ".join(list(record)[:SHOWN_FIELDS])
+            raise ValueError(f"{name}: no field {missing[0]}; its fields are {known}: name them with --fields")
+        first = False
+        yield record_line(values, layout, repr(values).encode("utf-8", "replace"))
