@@ -171,7 +171,7 @@ class TokenFile:
         for file in (bin_file, idx_file):
             if not file.is_file() or file.stat().st_size == 0:
                 raise ValueError(f"{file}: missing or empty; {MEND}")
-        index = np.memmap(idx_file, dtype=np.uint8, mode="r")
+        index = _mapped(idx_file, "u1")
         sequences, boundaries = self._read_header(index, idx_file)
         sizes = (4 * sequences, 8 * sequences, 8 * boundaries, sequences)
         ends = HEADER.size + np.cumsum(sizes)
@@ -191,7 +191,7 @@ class TokenFile:
             raise ValueError(f"{bin_file}: {bin_file.stat().st_size} bytes, its index announces {announced}; {MEND}")
         if self.documents[0] != 0 or self.documents[-1] != sequences:
             raise ValueError(f"{idx_file}: documents do not span the {sequences} sequences; {MEND}")
-        self.tokens: NDArray[np.int32] = np.memmap(bin_file, dtype="<i4", mode="r")
+        self.tokens: NDArray[np.int32] = _mapped(bin_file, "<i4")
 
     @staticmethod
     def _read_header(index: NDArray[np.uint8], idx_file: Path) -> tuple[int, int]:
@@ -244,6 +244,14 @@ class TokenFile:
         start = int(self.pointers[i]) // TOKEN_BYTES
         return self.tokens[start : start + int(self.lengths[i])]
 
+    def read_pairs(self, pairs_B: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where source and target of these pairs (sequences 2i and 2i + 1) begin in `tokens`, and their lengths.
+
+        Both int64 (B, 2).
+        """
+        begin_B2 = self.pointers.reshape(-1, 2)[pairs_B] // TOKEN_BYTES
+        return begin_B2, self.lengths.reshape(-1, 2)[pairs_B].astype(np.int64)
+
     def __reduce__(self) -> tuple[type["TokenFile"], tuple[Path]]:
         return (TokenFile, (self.stem,))
 
@@ -269,3 +277,8 @@ class TokenFile:
         if low < 3 or high >= vocab_size - 1:
             found.append(f"{bin_file}: ids from {low} to {high}, allowed are 3 to {vocab_size - 2}")
         return found
+
+
+def _mapped(path: Path, dtype: str) -> NDArray[Any]:
+    """A file as a read-only array. A plain one: each slice of numpy's own memmap class takes a microsecond."""
+    return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)

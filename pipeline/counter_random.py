@@ -10,18 +10,25 @@ import numpy as np
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_POWERS = np.uint64(1) << np.arange(64, dtype=np.uint64)
+_ROUNDS_41 = np.arange(4)[:, None]
 
 
 def hash_key(*parts: int | np.ndarray) -> np.ndarray:
     """Mix integers (arrays broadcast) into uint64 hashes; the finalizer is SplitMix64 (Steele et al., OOPSLA 2014)."""
+    return extend_key(_GOLDEN, *parts)
+
+
+def extend_key(key: np.uint64 | np.ndarray, *parts: int | np.ndarray) -> np.ndarray:
+    """Mix more integers into a key: `extend_key(hash_key(a), b)` is `hash_key(a, b)`."""
     with np.errstate(over="ignore"):
-        state = _GOLDEN
+        state = np.asarray(key)
         for part in parts:
             state = state * _MIX_2 + np.asarray(part).astype(np.uint64) + _GOLDEN
             state = (state ^ (state >> np.uint64(30))) * _MIX_1
             state = (state ^ (state >> np.uint64(27))) * _MIX_2
             state = state ^ (state >> np.uint64(31))
-    return np.asarray(state)
+    return state
 
 
 def uniform(hashes: np.ndarray) -> np.ndarray:
@@ -35,23 +42,31 @@ def integers(hashes: np.ndarray, low: int, high: int) -> np.ndarray:
     return (((hashes >> np.uint64(32)) * span) >> np.uint64(32)).astype(np.int64) + low
 
 
-def permute(index_B: np.ndarray, size: int, key_B: np.ndarray) -> np.ndarray:
-    """Where `index` lands in the pseudo-random permutation of range(size) that `key` selects.
+def permute(index_B: np.ndarray, size_B: int | np.ndarray, key_B: np.ndarray) -> np.ndarray:
+    """Where `index` lands in the pseudo-random permutation of range(size) that `key` selects; int64 (B,).
 
     A four-round Feistel network over the smallest even number of bits that holds `size`, walked until it lands inside
     (Black & Rogaway, CT-RSA 2002): O(1) memory for any size, at most four expected walks.
     """
-    assert size > 0, "cannot permute an empty range"
-    half_bits = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
-    low_mask = (np.uint64(1) << half_bits) - np.uint64(1)
     value_B = np.array(index_B, dtype=np.uint64)
-    assert (value_B < size).all(), "index outside the permuted range"
-    key_B = np.broadcast_to(np.asarray(key_B, dtype=np.uint64), value_B.shape)
+    size_B = np.broadcast_to(np.asarray(size_B, dtype=np.uint64), value_B.shape)
+    assert size_B.all(), "cannot permute an empty range"
+    assert (value_B < size_B).all(), "index outside the permuted range"
+    half_B = _half_bits(size_B)
+    mask_B = (np.uint64(1) << half_B) - np.uint64(1)
+    round_keys_4B = hash_key(np.broadcast_to(np.asarray(key_B, dtype=np.uint64), value_B.shape), _ROUNDS_41)
     todo = np.arange(len(value_B))
     while len(todo):
-        left, right = value_B[todo] >> half_bits, value_B[todo] & low_mask
-        for round_number in range(4):
-            left, right = right, left ^ (hash_key(key_B[todo], round_number, right) & low_mask)
-        value_B[todo] = (left << half_bits) | right
-        todo = todo[value_B[todo] >= size]
+        value, half, mask = value_B[todo], half_B[todo], mask_B[todo]
+        left, right = value >> half, value & mask
+        for key in round_keys_4B[:, todo]:
+            left, right = right, left ^ (extend_key(key, right) & mask)
+        value_B[todo] = value = (left << half) | right
+        todo = todo[value >= size_B[todo]]
     return value_B.astype(np.int64)
+
+
+def _half_bits(size_B: np.ndarray) -> np.ndarray:
+    """uint64 (B,): half of the bits that hold `size` values, rounded up, at least one."""
+    bits_B = np.searchsorted(_POWERS, size_B, side="left")  # 2**bits ≥ size
+    return np.maximum(1, (bits_B + 1) // 2).astype(np.uint64)

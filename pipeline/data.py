@@ -6,7 +6,7 @@ Nothing here has state that a checkpoint would have to save: (seed, step, micro-
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 
 from data_prep.manifest import Manifest, Shard
 from data_prep.token_file import TokenFile
+from pipeline.assembly import Pieces, with_specials
 from pipeline.batch import MicroBatch, Spans, StreamBatch
 from pipeline.blend import Blend, temperature_shares
 from pipeline.counter_random import hash_key, permute
@@ -22,7 +23,6 @@ from pipeline.packing import pack_flat
 
 BlockTable = tuple[np.ndarray, np.ndarray]  # what `cut_blocks` returns, per shard
 
-BOS, EOS = 0, 2
 _ORDER, _MASK, _SWAP = 1, 2, 3  # what a key is for, so that equal indices draw independently
 
 
@@ -30,15 +30,23 @@ _ORDER, _MASK, _SWAP = 1, 2, 3  # what a key is for, so that equal indices draw 
 class Sequences:
     """Token sequences ready to mask: the same fields for blocks and pairs."""
 
-    ids: list[np.ndarray]  # int64 each, special tokens included
+    ids_T: np.ndarray  # int64, one sequence after the other, special tokens included
+    lengths_S: np.ndarray  # int64
     language_S: np.ndarray  # int32
     key_S: np.ndarray  # uint64: seed, language, epoch and index of each sequence
     sample_S: np.ndarray  # int64 global sample index
     side_lengths_S2: np.ndarray | None = None  # int64 source and target tokens; None for blocks
 
+    @property
+    def ids(self) -> list[np.ndarray]:
+        """Each sequence's ids, as a view."""
+        return np.split(self.ids_T, np.cumsum(self.lengths_S)[:-1])
+
 
 class Stream(ABC):
     """An endless, shuffled, language-blended sequence of samples of one kind, addressed by global sample index."""
+
+    has_sides = False  # samples are pairs: exactly two chunks each
 
     def __init__(self, shards: dict[str, list[Shard]], alpha: float, seed: int, limit: int) -> None:
         self.limit, self.seed = limit, seed
@@ -59,18 +67,15 @@ class Stream(ABC):
         """n(l) of the sampling distribution, per shard."""
 
     @abstractmethod
-    def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> tuple[list[np.ndarray], np.ndarray | None]:
-        """Token ids with special tokens, and the lengths of the sides of pairs."""
+    def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> Pieces:
+        """The samples' tokens, without special tokens."""
 
     def samples(self, global_index_S: np.ndarray) -> Sequences:
         """The samples at these places of the endless sequence."""
         language_S, ordinal_S = self._blend(global_index_S)
         count_S = np.array(self.counts)[language_S]
         epoch_S, index_S = np.divmod(ordinal_S, count_S)
-        for language in np.unique(language_S):
-            mine = np.flatnonzero(language_S == language)
-            key = hash_key(self.seed, _ORDER, language, epoch_S[mine])
-            index_S[mine] = permute(index_S[mine], self.counts[language], key)
+        index_S = permute(index_S, count_S, hash_key(self.seed, _ORDER, language_S, epoch_S))
         return self._gather(language_S, epoch_S, index_S, global_index_S)
 
     def head(self, language: int, indices: np.ndarray) -> Sequences:
@@ -82,18 +87,14 @@ class Stream(ABC):
         self, language_S: np.ndarray, epoch_S: np.ndarray, index_S: np.ndarray, global_index_S: np.ndarray
     ) -> Sequences:
         key_S = hash_key(self.seed, language_S, epoch_S, index_S)
-        ids: list[np.ndarray | None] = [None] * len(index_S)
-        sides_S2 = np.zeros((len(index_S), 2), dtype=np.int64)
-        has_sides = False
+        parts = []
         for language in np.unique(language_S):
             mine = np.flatnonzero(language_S == language)
-            read, sides = self._read(int(language), index_S[mine], key_S[mine])
-            for place, sequence in zip(mine, read, strict=True):
-                ids[place] = sequence
-            if sides is not None:
-                sides_S2[mine], has_sides = sides, True
-        assert all(sequence is not None for sequence in ids)
-        return Sequences(ids, language_S, key_S, global_index_S, sides_S2 if has_sides else None)  # type: ignore[arg-type]
+            parts.append((mine, self._read(int(language), index_S[mine], key_S[mine])))
+        pieces = Pieces.put_together(parts, len(index_S))
+        ids_T, lengths_S = with_specials(pieces)
+        sides_S2 = pieces.length_C.reshape(-1, 2) if self.has_sides else None
+        return Sequences(ids_T, lengths_S, language_S, key_S, global_index_S, sides_S2)
 
 
 class _Language:
@@ -106,10 +107,13 @@ class _Language:
     def __len__(self) -> int:
         return int(self._first[-1])
 
-    def locate(self, index: int) -> tuple[int, int]:
-        """(shard number, index in the shard)"""
-        shard = int(np.searchsorted(self._first, index, side="right")) - 1
-        return shard, int(index - self._first[shard])
+    def locate(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """By shard: its number, places in `indices` of the samples that it holds, and their indices in the shard."""
+        shards = np.searchsorted(self._first, indices, side="right") - 1
+        order = np.argsort(shards, kind="stable")
+        for places in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
+            shard = int(shards[places[0]])
+            yield shard, places, indices[places] - self._first[shard]
 
 
 class MonoStream(Stream):
@@ -123,26 +127,30 @@ class MonoStream(Stream):
     def _weight(self, shard: Shard) -> int:
         return shard.tokens
 
-    def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> tuple[list[np.ndarray], None]:
-        opened, blocks = self._languages[language], []
-        for index in indices:
-            shard, block = opened.locate(int(index))
-            first, ends = opened.block_tables[shard]
-            chunk_ends = ends[first[block] : first[block + 1]]
-            start = ends[first[block] - 1] if first[block] else 0
-            # Token j of chunk c lands after <s>, the tokens before it and the c sentence ends before it.
-            ids = np.full(1 + chunk_ends[-1] - start + len(chunk_ends), EOS, dtype=np.int64)
-            ids[0] = BOS
-            is_token = np.ones(len(ids), dtype=bool)
-            is_token[0] = False
-            is_token[chunk_ends - start + np.arange(1, len(chunk_ends) + 1)] = False
-            ids[is_token] = opened.files[shard].tokens[start : chunk_ends[-1]]
-            blocks.append(ids)
-        return blocks, None
+    def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> Pieces:
+        opened = self._languages[language]
+        views: list[tuple[np.ndarray, ...]] = [()] * len(indices)
+        ends: list[np.ndarray] = [np.empty(0)] * len(indices)
+        for shard, places, blocks in opened.locate(indices):
+            tokens, (first, chunk_ends) = opened.files[shard].tokens, opened.block_tables[shard]
+            for place, begin, end in zip(
+                places.tolist(), first[blocks].tolist(), first[blocks + 1].tolist(), strict=True
+            ):
+                start = int(chunk_ends[begin - 1]) if begin else 0
+                ends[place] = chunk_ends[begin:end] - start
+                views[place] = (tokens[start : start + int(ends[place][-1])],)
+        chunks_S = np.fromiter(map(len, ends), dtype=np.int64, count=len(ends))
+        end_C = np.concatenate(ends)
+        length_C = np.diff(end_C, prepend=0)
+        first_C = np.cumsum(chunks_S) - chunks_S
+        length_C[first_C] = end_C[first_C]
+        return Pieces(views, chunks_S, length_C)
 
 
 class PairStream(Stream):
     """Translation pairs: `<s> src </s> trg </s>`, which language comes first drawn per sample, sides cut to `limit`."""
+
+    has_sides = True
 
     def _open(self, shards: list[Shard]) -> _Language:
         files = [TokenFile(shard.stem) for shard in shards]
@@ -156,17 +164,22 @@ class PairStream(Stream):
         files = [file for language in self._languages for file in language.files]
         return sum(int((file.lengths.reshape(-1, 2).max(axis=1) > self.limit).sum()) for file in files)
 
-    def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        swap = hash_key(key, _SWAP) >> np.uint64(63)
-        sequences, lengths = [], np.empty((len(indices), 2), dtype=np.int64)
-        for row, index in enumerate(indices):
-            shard, pair = self._languages[language].locate(int(index))
-            file = self._languages[language].files[shard]
-            sides = [file.read_sequence(2 * pair + side)[: self.limit] for side in (0, 1)]
-            source, target = sides[::-1] if swap[row] else sides
-            lengths[row] = len(source), len(target)
-            sequences.append(np.concatenate([[BOS], source, [EOS], target, [EOS]]).astype(np.int64))
-        return sequences, lengths
+    def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> Pieces:
+        opened = self._languages[language]
+        swap_S = (hash_key(key, _SWAP) >> np.uint64(63)).astype(bool)
+        views: list[tuple[np.ndarray, ...]] = [()] * len(indices)
+        length_S2 = np.empty((len(indices), 2), dtype=np.int64)
+        for shard, places, pairs in opened.locate(indices):
+            tokens = opened.files[shard].tokens
+            begin_B2, length_B2 = opened.files[shard].read_pairs(pairs)
+            length_B2 = np.minimum(length_B2, self.limit)
+            turned = swap_S[places]
+            begin_B2[turned], length_B2[turned] = begin_B2[turned, ::-1], length_B2[turned, ::-1]
+            length_S2[places] = length_B2
+            bounds = np.concatenate([begin_B2, begin_B2 + length_B2], axis=1).tolist()
+            for place, (begin, other_begin, end, other_end) in zip(places.tolist(), bounds, strict=True):
+                views[place] = (tokens[begin:end], tokens[other_begin:other_end])
+        return Pieces(views, np.full(len(indices), 2), length_S2.reshape(-1))
 
 
 def cut_blocks(lengths_S: np.ndarray, block_tokens: int) -> BlockTable:
@@ -193,10 +206,9 @@ def cut_blocks(lengths_S: np.ndarray, block_tokens: int) -> BlockTable:
 
 def collate(sequences: Sequences, mask_seed: int, vocab_size: int) -> StreamBatch:
     """Pack and mask."""
-    lengths_S = np.array([len(ids) for ids in sequences.ids], dtype=np.int64)
-    clean_ids_T = np.concatenate(sequences.ids)
-    clean = pack_flat(clean_ids_T, lengths_S)
-    key_T = np.repeat(hash_key(mask_seed, _MASK, sequences.key_S), lengths_S)
+    clean_ids_T = sequences.ids_T
+    clean = pack_flat(clean_ids_T, sequences.lengths_S)
+    key_T = np.repeat(hash_key(mask_seed, _MASK, sequences.key_S), sequences.lengths_S)
     masked_ids_T, predicted_P = mask_tokens(clean_ids_T, clean.positions_T.numpy(), key_T, vocab_size)
     batch = StreamBatch(
         masked=clean.with_ids(torch.from_numpy(masked_ids_T)),

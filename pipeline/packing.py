@@ -75,12 +75,13 @@ def pack_flat(ids_T: np.ndarray, lengths_S: np.ndarray) -> Packed:
 def _similar_lengths(lengths_S: np.ndarray) -> list[np.ndarray]:
     """Cut the sequences, sorted by length, so that no group pads a member by more than about a quarter."""
     order = np.argsort(lengths_S, kind="stable")
+    sorted_S = lengths_S[order]
     groups, start = [], 0
-    for at in range(1, len(order) + 1):
+    while start < len(order):
         # The constant keeps short sequences together: a group costs a few kernel calls whatever its size.
-        if at == len(order) or lengths_S[order[at]] > 1.25 * lengths_S[order[start]] + 8:
-            groups.append(order[start:at])
-            start = at
+        end = int(np.searchsorted(sorted_S, 1.25 * sorted_S[start] + 8, side="right"))
+        groups.append(order[start:end])
+        start = end
     return groups
 
 

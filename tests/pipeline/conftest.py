@@ -89,7 +89,8 @@ def make_sequences() -> Callable[..., Sequences]:
             sides = np.array([lengths, target_lengths], dtype=np.int64).T
         count = len(ids)
         return Sequences(
-            ids=[np.array(block, dtype=np.int64) for block in ids],
+            ids_T=np.concatenate(ids).astype(np.int64),
+            lengths_S=np.array([len(block) for block in ids]),
             language_S=np.zeros(count, dtype=np.int32),
             key_S=draw.integers(0, 2**63, count).astype(np.uint64),
             sample_S=np.arange(count),

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.manifest import Manifest
+from pipeline.assembly import BOS, EOS
 from pipeline.blend import PERIOD
-from pipeline.data import BOS, EOS, BatchPlan, MonoStream, PairStream, Sequences, TrainingData, collate, cut_blocks
+from pipeline.data import BatchPlan, MonoStream, PairStream, Sequences, TrainingData, collate, cut_blocks
 
 LIMIT = 16
 MakeManifest = Callable[..., Manifest]
