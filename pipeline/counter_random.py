@@ -22,13 +22,19 @@ def hash_key(*parts: int | np.ndarray) -> np.ndarray:
 def extend_key(key: np.uint64 | np.ndarray, *parts: int | np.ndarray) -> np.ndarray:
     """Mix more integers into a key: `extend_key(hash_key(a), b)` is `hash_key(a, b)`."""
     with np.errstate(over="ignore"):
-        state = np.asarray(key)
         for part in parts:
-            state = state * _MIX_2 + np.asarray(part).astype(np.uint64) + _GOLDEN
-            state = (state ^ (state >> np.uint64(30))) * _MIX_1
-            state = (state ^ (state >> np.uint64(27))) * _MIX_2
-            state = state ^ (state >> np.uint64(31))
-    return state
+            key = _mix(key, np.asarray(part).astype(np.uint64))
+    return np.asarray(key)
+
+
+def _mix(state: np.uint64 | np.ndarray, part: np.ndarray) -> np.ndarray:
+    """One step of `extend_key`; in place where it can, as most of the time goes into passing over memory."""
+    state = state * _MIX_2 + part
+    state += _GOLDEN
+    for shift, factor in ((np.uint64(30), _MIX_1), (np.uint64(27), _MIX_2)):
+        state ^= state >> shift
+        state *= factor
+    return state ^ (state >> np.uint64(31))
 
 
 def uniform(hashes: np.ndarray) -> np.ndarray:
@@ -60,7 +66,7 @@ def permute(index_B: np.ndarray, size_B: int | np.ndarray, key_B: np.ndarray) ->
         value, half, mask = value_B[todo], half_B[todo], mask_B[todo]
         left, right = value >> half, value & mask
         for key in round_keys_4B[:, todo]:
-            left, right = right, left ^ (extend_key(key, right) & mask)
+            left, right = right, left ^ (_mix(key, right) & mask)
         value_B[todo] = value = (left << half) | right
         todo = todo[value >= size_B[todo]]
     return value_B.astype(np.int64)
