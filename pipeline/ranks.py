@@ -9,11 +9,12 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import deepspeed
 import torch
@@ -98,17 +99,26 @@ class StopFlag:
         self.set = True
 
 
-def run_main(main: Callable[[], None]) -> None:
-    """Run a rank's main; a user's mistake ends it with one line (from rank 0) and exit code 1."""
+def run_main(main: Callable[[], None]) -> NoReturn:
+    """Run a rank's main and end the process; a user's mistake is one line (from rank 0) and exit code 1."""
+    code = 1
     try:
         main()
+        code = 0
     except (ValueError, OSError) as error:
         if rank() == 0:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(1)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-        # DeepSpeed's CPU communication leaves 66 MB a rank and port here.
-        for buffer in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{os.environ.get('MASTER_PORT')}_{rank()}"):
-            buffer.unlink(missing_ok=True)
+            print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except Exception:
+        traceback.print_exc()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    # DeepSpeed's CPU communication leaves 66 MB a rank and port here.
+    for buffer in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{os.environ.get('MASTER_PORT')}_{rank()}"):
+        buffer.unlink(missing_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: groups that DeepSpeed still refers to keep their threads, and one that asks for the interpreter while
+    # it is being taken down aborts the process ("terminate called without an active exception") after all its work.
+    os._exit(code)
