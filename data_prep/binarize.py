@@ -123,7 +123,7 @@ class _Tally:
         return bad
 
 
-def shard_header(plan: SourcePlan, index: int, tokenizer_sha256: str, sentencepiece_version: str) -> dict[str, Any]:
+def shard_header(plan: SourcePlan, index: int, tokenizer_sha256: str) -> dict[str, Any]:
     """The part of a marker that is known before encoding; a shard whose marker has the same need not be made again."""
     shard = plan.ranges[index]
     files = [
@@ -139,7 +139,7 @@ def shard_header(plan: SourcePlan, index: int, tokenizer_sha256: str, sentencepi
         "kind": plan.source.kind,
         "languages": list(plan.source.languages),
         "tokenizer_sha256": tokenizer_sha256,
-        "sentencepiece": sentencepiece_version,
+        "sentencepiece": plan.settings.sentencepiece,
         "source": {"files": files, "first_line": shard.first_line, "lines": shard.lines},
         "shard": {"index": index, "count": len(plan.ranges), "continues_document": shard.continues_document},
         "settings": plan.settings.record(),

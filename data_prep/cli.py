@@ -5,6 +5,7 @@ Turns words into calls and results into words; the work is in the other rooms.
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from data_prep.job import Outcome, run_job
 from data_prep.manifest import Manifest
 from data_prep.mix import load_mix, mix_sources
 from data_prep.plan import DEFAULT_SHARD_BYTES
+from data_prep.ranks import run_on_ranks
 from data_prep.readers import BadRecordError, decode_line, is_blank, open_text
 from data_prep.sample import write_sample
 from data_prep.tokenizer import MODEL_NAME, Tokenizer, train
@@ -326,7 +328,14 @@ def _print_error(message: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and give its exit code: 0, 1 (an error, one line), 2 (wrong usage, one line), 130 (interrupted)."""
+    """Run a command and give its exit code: 0, 1 (an error, one line), 2 (wrong usage, one line), 130 (interrupted).
+
+    Under mpiexec every rank calls this, and rank 0 alone reads the arguments and prints.
+    """
+    return run_on_ranks(partial(_run, arguments), _print_error)
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         code = app(arguments, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

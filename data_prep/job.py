@@ -3,15 +3,16 @@
 The order of publication is decided here; how text is read, encoded and written is decided elsewhere.
 """
 
+import errno
+import heapq
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import sentencepiece
 
 from data_prep.binarize import (
     DROPPED_FOLDER,
@@ -24,15 +25,18 @@ from data_prep.binarize import (
     shard_header,
 )
 from data_prep.deduplicate import mark_duplicates
-from data_prep.files import locked, read_json, remove_temporaries
+from data_prep.files import locked, read_json, remove_temporaries, write_durably
 from data_prep.inputs import stored_bytes
-from data_prep.manifest import install_tokenizer, rebuild, size_problem
+from data_prep.manifest import MANIFEST_LOCK, install_tokenizer, lock_file, rebuild, size_problem, wanted_file
 from data_prep.plan import Source, SourcePlan, ensure_text, make_plan
 from data_prep.progress import ByteProgress
+from data_prep.ranks import world
 from data_prep.spool import Spool, spool_in
 from data_prep.token_file import shard_file
 from data_prep.tokenizer import Tokenizer
 from data_prep.workers import run_tasks
+
+SHARED_SECONDS = 60  # how long a shared file system may take to show what another machine has written
 
 
 @dataclass
@@ -71,7 +75,9 @@ class Outcome:
 def run_job(
     sources: list[Source], tokenizer_dir: Path, data_dir: Path, workers: int, max_bad_rate: float, dry_run: bool = False
 ) -> Outcome:
-    """Add sources to a data folder. The same sources give the same files, whatever the number of workers.
+    """Add sources to a data folder. The same sources give the same files, whatever the number of workers and ranks.
+
+    Each rank has so many workers.
 
     A dry run reads the sources to plan them, fills the outcome's `planned`, and writes nothing.
 
@@ -95,23 +101,24 @@ def run_job(
         if not plans:
             return outcome
         install_tokenizer(tokenizer, data_dir)
-        for name in sorted({plan.source_stem.replace("/", "-") for plan in plans}):
-            stack.enter_context(locked(data_dir / "locks" / f"{name}.lock", wait=False))
+        for name in sorted({lock_file(plan.source_stem) for plan in plans}):
+            stack.enter_context(locked(data_dir / name, wait=False))
         for plan in plans:
             _remove_leftovers(plan, data_dir)
+            if _superseded(plan, data_dir):
+                write_durably(data_dir / wanted_file(plan.source_stem), plan.settings_stem.encode())
         missing = [_missing_shards(plan, data_dir, tokenizer.sha256) for plan in plans]
         outcome.skipped = sum(len(plan.ranges) - len(wanted) for plan, wanted in zip(plans, missing, strict=True))
-        total = sum(plan.ranges[i].bytes for plan, wanted in zip(plans, missing, strict=True) for i in wanted)
-        jobs = _jobs(plans, missing, data_dir, tokenizer.sha256)
-        with ByteProgress("encoding", total) as progress:
-            tasks = min(workers, max(1, sum(map(len, missing))))
-            for result in run_tasks(binarize, jobs, tasks, tokenizer):
-                outcome.add(result)
-                progress.advance(result.bytes)
-        outcome.replaced = sum(_retire_superseded(plan, data_dir) for plan in plans)
-        rebuild(data_dir)
+        try:
+            _encode_missing(plans, missing, tokenizer, data_dir, workers, outcome)
+        except OSError as error:
+            for plan in plans:
+                _remove_leftovers(plan, data_dir)
+            raise _told(error, data_dir) from None
+        outcome.replaced = rebuild(data_dir, lambda: sum(_retire_superseded(plan, data_dir) for plan in plans))
         for plan in plans:
             _remove_unmarked(plan, data_dir)
+            (data_dir / wanted_file(plan.source_stem)).unlink(missing_ok=True)
     return outcome
 
 
@@ -124,12 +131,12 @@ def _make_plans(
         ValueError: the same source is given twice, with different settings.
     """
     numbered: dict[int, SourcePlan | str] = {}
-    total = sum(stored_bytes(path) for source in sources for path in source.paths)
-    make = partial(_plan_or_failure, max_bad_rate, spool)
-    with ByteProgress("reading", total) as progress:
-        for number, plan, size in run_tasks(make, list(enumerate(sources)), min(workers, len(sources)), None):
+    sizes = [sum(map(stored_bytes, source.paths)) for source in sources]
+    shares = [[(number, sources[number]) for number in part] for part in spread_evenly(sizes, world().size)]
+    with ByteProgress("reading", sum(sizes)) as progress:
+        for number, plan in world().spread(partial(_plan_share, max_bad_rate, spool, workers), shares):
             numbered[number] = plan
-            progress.advance(size)
+            progress.advance(sizes[number])
     planned = [numbered[number] for number in range(len(sources))]
     outcome.failures += [plan for plan in planned if isinstance(plan, str)]
     by_stem: dict[str, SourcePlan] = {}
@@ -139,15 +146,100 @@ def _make_plans(
     return list(by_stem.values())
 
 
+def _plan_share(
+    max_bad_rate: float, spool: Spool | None, workers: int, share: list[tuple[int, Source]]
+) -> Iterator[tuple[int, SourcePlan | str]]:
+    """One rank's part of the planning."""
+    make = partial(_plan_or_failure, max_bad_rate, spool)
+    return run_tasks(make, share, max(1, min(workers, len(share))), None)
+
+
 def _plan_or_failure(
     max_bad_rate: float, spool: Spool | None, _: None, task: tuple[int, Source]
-) -> tuple[int, SourcePlan | str, int]:
+) -> tuple[int, SourcePlan | str]:
     number, source = task
-    size = sum(map(stored_bytes, source.paths))
     try:
-        return number, make_plan(source, source.settings, max_bad_rate, spool), size
-    except (ValueError, OSError) as error:
-        return number, str(error), size
+        return number, make_plan(source, source.settings, max_bad_rate, spool)
+    except ValueError as error:
+        return number, str(error)
+    except OSError as error:
+        return number, str(_told(error, spool.folder if spool else source.name))
+
+
+def spread_evenly(sizes: Sequence[int], parts: int) -> list[list[int]]:
+    """Deal things of these sizes into parts: longest first, each to the part that has least. Their indices, in order."""
+    least = [(0, part) for part in range(parts)]
+    dealt: list[list[int]] = [[] for _ in range(parts)]
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        load, part = heapq.heappop(least)
+        dealt[part].append(index)
+        heapq.heappush(least, (load + sizes[index], part))
+    return [sorted(part) for part in dealt]
+
+
+def _encode_missing(
+    plans: list[SourcePlan],
+    missing: list[set[int]],
+    tokenizer: Tokenizer,
+    data_dir: Path,
+    workers: int,
+    outcome: Outcome,
+) -> None:
+    """Make the missing shards, on every rank."""
+    shards = [(plan, index) for plan, wanted in zip(plans, missing, strict=True) for index in sorted(wanted)]
+    sizes = [plan.ranges[index].bytes for plan, index in shards]
+    shares = []
+    for part in spread_evenly(sizes, world().size):
+        wanted_of: dict[str, tuple[SourcePlan, set[int]]] = {}
+        for plan, index in (shards[number] for number in part):
+            wanted_of.setdefault(plan.source_stem, (plan, set()))[1].add(index)
+        shares.append(list(wanted_of.values()))
+    work = partial(_encode_share, tokenizer, data_dir, workers)
+    with ByteProgress("encoding", sum(sizes)) as progress:
+        for result in world().spread(work, shares):
+            outcome.add(result)
+            progress.advance(result.bytes)
+    if world().size > 1:
+        _await_shards(plans, tokenizer.sha256, data_dir)
+
+
+def _encode_share(
+    tokenizer: Tokenizer, data_dir: Path, workers: int, share: list[tuple[SourcePlan, set[int]]]
+) -> Iterator[ShardResult]:
+    """One rank's part of the encoding."""
+    if share and not (data_dir / MANIFEST_LOCK).exists():
+        raise ValueError(f"{data_dir}: not the folder that rank 0 sees; --out must be on a file system that all share")
+    tasks = min(workers, max(1, sum(len(wanted) for _, wanted in share)))
+    try:
+        yield from run_tasks(binarize, _jobs(share, data_dir, tokenizer.sha256), tasks, tokenizer)
+    except OSError as error:
+        raise _told(error, data_dir) from None
+
+
+def _await_shards(plans: list[SourcePlan], tokenizer_sha256: str, data_dir: Path) -> None:
+    """What other machines have written may take a while to be seen here (NFS keeps folders in a cache).
+
+    Raises:
+        ValueError: it is not seen after a minute.
+    """
+    deadline = time.monotonic() + SHARED_SECONDS
+    while missing := [plan.source_stem for plan in plans if _missing_shards(plan, data_dir, tokenizer_sha256)]:
+        if time.monotonic() > deadline:
+            raise ValueError(
+                f"{data_dir}: shards of {missing[0]} that other ranks made are not to be seen by rank 0; --out must be on "
+                "a file system that all share"
+            )
+        time.sleep(1)
+
+
+def _told(error: OSError, place: Path | str) -> OSError | ValueError:
+    """An error of the file system as the user needs it: what to do, where there is no room left."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ValueError(
+            f"{error.filename or place}: no space left ({error.strerror}); make room and run the same command again, "
+            "finished shards are kept"
+        )
+    return error
 
 
 def _missing_shards(plan: SourcePlan, data_dir: Path, tokenizer_sha256: str) -> set[int]:
@@ -155,7 +247,7 @@ def _missing_shards(plan: SourcePlan, data_dir: Path, tokenizer_sha256: str) -> 
     missing = set()
     for index in range(len(plan.ranges)):
         stem = data_dir / plan.stem(index)
-        header = shard_header(plan, index, tokenizer_sha256, sentencepiece.__version__)
+        header = shard_header(plan, index, tokenizer_sha256)
         if not _is_complete(stem, header):
             missing.add(index)
     return missing
@@ -170,15 +262,13 @@ def _is_complete(stem: Path, header: dict[str, Any]) -> bool:
     return all(marker.get(name) == value for name, value in header.items()) and not size_problem(stem, sizes)
 
 
-def _jobs(
-    plans: list[SourcePlan], missing: list[set[int]], data_dir: Path, tokenizer_sha256: str
-) -> Iterator[ShardJob]:
-    for plan, wanted in zip(plans, missing, strict=True):
+def _jobs(share: list[tuple[SourcePlan, set[int]]], data_dir: Path, tokenizer_sha256: str) -> Iterator[ShardJob]:
+    for plan, wanted in share:
         ensure_text(plan, wanted)
         for index in sorted(wanted):
             # an old marker must not vouch for files that are being made again
             shard_file(data_dir / plan.stem(index), ".json").unlink(missing_ok=True)
-            header = shard_header(plan, index, tokenizer_sha256, sentencepiece.__version__)
+            header = shard_header(plan, index, tokenizer_sha256)
             yield ShardJob(data_dir, plan, index, header)
 
 
@@ -188,6 +278,13 @@ def _remove_leftovers(plan: SourcePlan, data_dir: Path) -> None:
     aside = [place(data_dir, plan.source_stem).parent for place in (quarantine_file, dropped_file)]
     for place in (data_dir / folder, *aside):
         remove_temporaries(place, f"{name}-")
+    wanted = data_dir / wanted_file(plan.source_stem)
+    remove_temporaries(wanted.parent, wanted.name)
+
+
+def _superseded(plan: SourcePlan, data_dir: Path) -> set[Path]:
+    """The markers of this source's shards made with other settings."""
+    return set(data_dir.glob(f"{plan.source_stem}-*.json")) - set(data_dir.glob(f"{plan.settings_stem}-*.json"))
 
 
 def _retire_superseded(plan: SourcePlan, data_dir: Path) -> int:
@@ -195,7 +292,7 @@ def _retire_superseded(plan: SourcePlan, data_dir: Path) -> int:
 
     The token files stay until the manifest no longer names them.
     """
-    markers = set(data_dir.glob(f"{plan.source_stem}-*.json")) - set(data_dir.glob(f"{plan.settings_stem}-*.json"))
+    markers = _superseded(plan, data_dir)
     for path in markers:
         path.unlink()
     return len(markers)

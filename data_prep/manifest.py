@@ -5,6 +5,7 @@ Built from the shards' markers by `rebuild`, loaded by training with `Manifest.l
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from data_prep.tokenizer import META_NAME, Tokenizer, read_identity
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_FOLDER = "tokenizer"
+LOCKS = "locks"
+MANIFEST_LOCK = f"{LOCKS}/manifest.lock"
 KIND_FOLDERS = ("mono", "pair")
 MEND = "run the mono or parallel command that made it again"
 
@@ -159,9 +162,25 @@ def size_problem(stem: Path, sizes: dict[str, int]) -> str | None:
 
 def read_markers(data_dir: Path) -> dict[str, dict[str, Any]]:
     """All commit markers below a data folder: stem relative to it (posix) → marker, sorted by stem."""
-    paths = [path for kind in KIND_FOLDERS for path in (data_dir / kind).glob("*/*.json") if path.name[0] != "."]
-    markers = {path.relative_to(data_dir).with_suffix("").as_posix(): read_json(path, MEND) for path in paths}
+    markers = {}
+    for path in sorted(path for kind in KIND_FOLDERS for path in (data_dir / kind).glob("*/*.json")):
+        # a run on another source may delete a marker of its own meanwhile
+        if path.name[0] != "." and path.exists():
+            markers[path.relative_to(data_dir).as_posix().removesuffix(".json")] = read_json(path, MEND)
     return dict(sorted(markers.items()))
+
+
+def lock_file(source_stem: str) -> str:
+    """The lock of a source's runs, relative to the data folder."""
+    return f"{LOCKS}/{source_stem.replace('/', '-')}.lock"
+
+
+def wanted_file(source_stem: str) -> str:
+    """Which of a source's settings its shards are being made with while older ones are there, likewise.
+
+    Its content is the common stem of the shards that replace the others once all of them are complete.
+    """
+    return f"{LOCKS}/{source_stem.replace('/', '-')}.wanted"
 
 
 def install_tokenizer(tokenizer: Tokenizer, data_dir: Path) -> None:
@@ -171,7 +190,7 @@ def install_tokenizer(tokenizer: Tokenizer, data_dir: Path) -> None:
         ValueError: the data folder was made with another tokenizer; names both hashes.
     """
     own = data_dir / TOKENIZER_FOLDER
-    with locked(data_dir / "locks" / "manifest.lock", wait=True):
+    with locked(data_dir / MANIFEST_LOCK, wait=True):
         if not (own / META_NAME).exists():
             tokenizer.save(own)
     present, _ = read_identity(own)
@@ -182,37 +201,41 @@ def install_tokenizer(tokenizer: Tokenizer, data_dir: Path) -> None:
         )
 
 
-def rebuild(data_dir: Path) -> Manifest:
-    """Write `manifest.json` from the markers of every complete source, and load it.
+def rebuild(data_dir: Path, retire: Callable[[], int] = lambda: 0) -> int:
+    """Write `manifest.json` from the markers of every complete source; what `retire` returns.
 
     Sorted and without times: the same shards give the same bytes. A source some of whose shards are missing (its run
-    was killed, or goes on) is left out.
+    was killed, or goes on) is left out. `retire` deletes markers while no other run can read them.
 
     Raises:
         ValueError: a marker of another tokenizer, or a shard whose files do not have the recorded sizes.
     """
-    with locked(data_dir / "locks" / "manifest.lock", wait=True):
+    with locked(data_dir / MANIFEST_LOCK, wait=True):
         remove_temporaries(data_dir, MANIFEST_NAME)
+        retired = retire()
         write_durably(data_dir / MANIFEST_NAME, canonical_json(content_of(data_dir)))
-        return Manifest.load(data_dir)
+        return retired
 
 
 def content_of(data_dir: Path) -> dict[str, Any]:
     """What the manifest has to say, from the markers alone (see `rebuild`)."""
     tokenizer_sha256, vocab_size = read_identity(data_dir / TOKENIZER_FOLDER)
-    by_source: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
+    complete: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
     for stem, marker in read_markers(data_dir).items():
         if marker["tokenizer_sha256"] != tokenizer_sha256:
             raise ValueError(
                 f"{data_dir / stem}.json: made with tokenizer {marker['tokenizer_sha256']}, the folder's is "
                 f"{tokenizer_sha256}; delete this shard's files or {MEND}"
             )
-        by_source[stem.rpartition("-")[0]].append((stem, marker))
-    shards, sources = [], []
-    for source_stem, members in sorted(by_source.items()):
+        complete[stem.rpartition("-")[0]].append((stem, marker))
+    for settings_stem, members in list(complete.items()):
         if [marker["shard"]["index"] for _, marker in members] != list(range(members[0][1]["shard"]["count"])):
+            del complete[settings_stem]
+    shards, sources = [], []
+    for settings_stem, members in sorted(complete.items()):
+        if _is_replaced(data_dir, settings_stem, complete):
             continue
-        sources.append(_source_record(source_stem, [marker for _, marker in members]))
+        sources.append(_source_record(settings_stem, [marker for _, marker in members]))
         shards += [_shard_record(data_dir, stem, marker) for stem, marker in members if marker["files"]]
     return {
         "schema": SCHEMA,
@@ -220,6 +243,15 @@ def content_of(data_dir: Path) -> dict[str, Any]:
         "shards": shards,
         "sources": sources,
     }
+
+
+def _is_replaced(data_dir: Path, settings_stem: str, complete: Container[str]) -> bool:
+    """Whether a source's shards with these settings stand back for complete ones with the settings that are wanted.
+
+    Both are there for a moment, and after a kill in that moment until the next run on the source.
+    """
+    wanted = data_dir / wanted_file(settings_stem.rpartition("-")[0])
+    return wanted.is_file() and settings_stem != wanted.read_text() and wanted.read_text() in complete
 
 
 def _shard_record(data_dir: Path, stem: str, marker: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import sentencepiece
+
 from data_prep.blocks import count_lines, in_step, line_blocks, without_mark
 from data_prep.cutter import BadLines, Cutter, ShardRange
 from data_prep.duplicates import Duplicates
@@ -25,7 +27,7 @@ from data_prep.line_hashes import LineHashes
 from data_prep.readers import BYTE_ORDER_MARK, TextFile, open_text
 from data_prep.records import Layout
 from data_prep.spool import Spool, SpoolWriter, TextPiece, changed
-from data_prep.token_file import Kind
+from data_prep.token_file import SCHEMA, Kind
 
 DEFAULT_SHARD_BYTES = 64 << 20
 MAX_SHARDS = 100_000  # five digits in a shard's name keep names in order
@@ -40,12 +42,14 @@ class Settings:
         columns: columns of a TSV file, or of the lines that records become; empty for other layouts.
         filters: bounds for pairs, cleaning for monolingual text; None keeps all of it.
         layout: how records become lines; None for files of lines.
+        sentencepiece: version of the encoder, as another one may give other ids.
     """
 
     shard_bytes: int = DEFAULT_SHARD_BYTES
     columns: tuple[str, ...] = ()
     filters: PairFilters | MonoFilters | None = None
     layout: Layout | None = None
+    sentencepiece: str = sentencepiece.__version__
 
     def __post_init__(self) -> None:
         if self.shard_bytes < 1:
@@ -58,8 +62,8 @@ class Settings:
 
     @property
     def sha256(self) -> str:
-        """Hash of the settings' record."""
-        return sha256_of_json(self.record())
+        """Hash of the settings' record and of the files' schema."""
+        return sha256_of_json([SCHEMA, self.record()])
 
 
 @dataclass(frozen=True)
