@@ -8,7 +8,7 @@ import heapq
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from data_prep.token_file import shard_file
 from data_prep.tokenizer import Tokenizer
 from data_prep.workers import run_tasks
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 SHARED_SECONDS = 60  # how long a shared file system may take to show what another machine has written
 
 
@@ -95,7 +96,7 @@ def run_job(
         plans = _make_plans(sources, workers, max_bad_rate, None, outcome)
         outcome.planned = [(plan, len(_missing_shards(plan, data_dir, tokenizer.sha256))) for plan in plans]
         return outcome
-    with ExitStack() as stack:
+    with _full_disk_told(data_dir), ExitStack() as stack:
         spool = stack.enter_context(spool_in(data_dir))
         plans = mark_duplicates(_make_plans(sources, workers, max_bad_rate, spool, outcome))
         if not plans:
@@ -105,16 +106,13 @@ def run_job(
             stack.enter_context(locked(data_dir / name, wait=False))
         for plan in plans:
             _remove_leftovers(plan, data_dir)
+            # whatever ends this run: what it was writing may be what filled the disk
+            stack.callback(_remove_leftovers, plan, data_dir)
             if _superseded(plan, data_dir):
                 write_durably(data_dir / wanted_file(plan.source_stem), plan.settings_stem.encode())
         missing = [_missing_shards(plan, data_dir, tokenizer.sha256) for plan in plans]
         outcome.skipped = sum(len(plan.ranges) - len(wanted) for plan, wanted in zip(plans, missing, strict=True))
-        try:
-            _encode_missing(plans, missing, tokenizer, data_dir, workers, outcome)
-        except OSError as error:
-            for plan in plans:
-                _remove_leftovers(plan, data_dir)
-            raise _told(error, data_dir) from None
+        _encode_missing(plans, missing, tokenizer, data_dir, workers, outcome)
         outcome.replaced = rebuild(data_dir, lambda: sum(_retire_superseded(plan, data_dir) for plan in plans))
         for plan in plans:
             _remove_unmarked(plan, data_dir)
@@ -151,7 +149,8 @@ def _plan_share(
 ) -> Iterator[tuple[int, SourcePlan | str]]:
     """One rank's part of the planning."""
     make = partial(_plan_or_failure, max_bad_rate, spool)
-    return run_tasks(make, share, max(1, min(workers, len(share))), None)
+    with _full_disk_told(spool.data_dir if spool else Path()):
+        yield from run_tasks(make, share, max(1, min(workers, len(share))), None)
 
 
 def _plan_or_failure(
@@ -160,10 +159,10 @@ def _plan_or_failure(
     number, source = task
     try:
         return number, make_plan(source, source.settings, max_bad_rate, spool)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            raise
         return number, str(error)
-    except OSError as error:
-        return number, str(_told(error, spool.folder if spool else source.name))
 
 
 def spread_evenly(sizes: Sequence[int], parts: int) -> list[list[int]]:
@@ -210,10 +209,8 @@ def _encode_share(
     if share and not (data_dir / MANIFEST_LOCK).exists():
         raise ValueError(f"{data_dir}: not the folder that rank 0 sees; --out must be on a file system that all share")
     tasks = min(workers, max(1, sum(len(wanted) for _, wanted in share)))
-    try:
+    with _full_disk_told(data_dir):
         yield from run_tasks(binarize, _jobs(share, data_dir, tokenizer.sha256), tasks, tokenizer)
-    except OSError as error:
-        raise _told(error, data_dir) from None
 
 
 def _await_shards(plans: list[SourcePlan], tokenizer_sha256: str, data_dir: Path) -> None:
@@ -232,14 +229,18 @@ def _await_shards(plans: list[SourcePlan], tokenizer_sha256: str, data_dir: Path
         time.sleep(1)
 
 
-def _told(error: OSError, place: Path | str) -> OSError | ValueError:
-    """An error of the file system as the user needs it: what to do, where there is no room left."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ValueError(
-            f"{error.filename or place}: no space left ({error.strerror}); make room and run the same command again, "
+@contextmanager
+def _full_disk_told(data_dir: Path) -> Iterator[None]:
+    """The system's error for a disk without room, with the place and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        raise ValueError(
+            f"{data_dir}: {(error.strerror or 'no space left').lower()}; make room and run the same command again, "
             "finished shards are kept"
-        )
-    return error
+        ) from None
 
 
 def _missing_shards(plan: SourcePlan, data_dir: Path, tokenizer_sha256: str) -> set[int]:

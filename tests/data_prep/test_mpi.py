@@ -117,7 +117,7 @@ def test_a_users_error_is_told_once(corpus: list[Path], tokenizer_dir: Path, tmp
     ("rank", "error", "told"),
     [
         (1, "ValueError('the reason')", ("error: rank 1 on ", ": the reason")),
-        (2, "OSError(28, 'No space left on device')", ("error: rank 2 on ", "no space left", "make room")),
+        (2, "OSError(28, 'No space left on device')", ("error: rank 2 on ", "no space left on device; make room")),
         (1, "KeyError('a bug')", ("Traceback", "KeyError: 'a bug'")),
         (0, "ValueError('the reason')", ("error: the reason",)),
         (0, "KeyError('a bug')", ("Traceback", "KeyError: 'a bug'")),
