@@ -152,7 +152,8 @@ def binarize(tokenizer: Tokenizer, job: ShardJob) -> ShardResult:
 
     A shard all of whose records are dropped publishes a marker with zero counts and no token file.
     """
-    writer = TokenFileWriter(job.stem, job.plan.source.kind, job.plan.source.languages, tokenizer.sha256)
+    block_tokens = job.plan.settings.block_tokens if job.plan.source.kind == "mono" else 0
+    writer = TokenFileWriter(job.stem, job.plan.source.kind, job.plan.source.languages, tokenizer.sha256, block_tokens)
     tally = _Tally(job)
     try:
         if job.plan.source.kind == "mono":
@@ -198,6 +199,8 @@ def _counts(writer: TokenFileWriter) -> dict[str, Any]:
         "tokens": int(lengths.sum()),
         "tokens_per_language": {name: int(lengths[modes == mode].sum()) for mode, name in enumerate(writer.languages)},
         "max_length": int(lengths.max(initial=0)),
+        "block_tokens": writer.block_tokens,
+        "blocks": writer.blocks,
     }
 
 

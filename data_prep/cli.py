@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from data_prep.block_table import DEFAULT_BLOCK_TOKENS
 from data_prep.filters import DuplicateUnit, MonoFilters, PairFilters
 from data_prep.formats import DEFAULT_COLUMNS, Reading, mono_source, pair_source, parse_language, parse_pair
 from data_prep.inspection import draw, drop_table, samples, summary, summary_table
@@ -146,6 +147,9 @@ def mono(
     lang_id: LangIdOption = None,
     workers: WorkersOption = 1,
     shard_bytes: ShardBytesOption = DEFAULT_SHARD_BYTES,
+    block_tokens: Annotated[
+        int, typer.Option(help="Training's data.block_tokens; another value works, but starts slower.")
+    ] = DEFAULT_BLOCK_TOKENS,
     max_bad_rate: BadRateOption = 0.0,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -156,7 +160,7 @@ def mono(
     language = parse_language(lang, "--lang")
     reading = Reading(format, fields=_names(fields), documents=documents, config=config, split=split, revision=revision)
     filters = MonoFilters(drop_control, max_characters, drop_duplicates, lang_id)
-    sources = [mono_source(file, language, reading, filters, shard_bytes) for file in files]
+    sources = [mono_source(file, language, reading, filters, shard_bytes, block_tokens) for file in files]
     _finish(run_job(sources, tokenizer, out, workers, max_bad_rate, dry_run), out, dry_run)
 
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from data_prep.block_table import DEFAULT_BLOCK_TOKENS
 from data_prep.filters import MonoFilters, PairFilters
 from data_prep.inputs import Dataset, Records, StoredFile, ZipMember, parse_location
 from data_prep.language_id import check_known
@@ -95,7 +96,12 @@ def parse_pair(pair: str, option: str = "--pair") -> tuple[str, str]:
 
 
 def mono_source(
-    location: str, language: str, reading: Reading, filters: MonoFilters, shard_bytes: int = DEFAULT_SHARD_BYTES
+    location: str,
+    language: str,
+    reading: Reading,
+    filters: MonoFilters,
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
+    block_tokens: int = DEFAULT_BLOCK_TOKENS,
 ) -> Source:
     """Monolingual text in one file or dataset.
 
@@ -106,7 +112,7 @@ def mono_source(
     kind = reading.format_of(file.name)
     if filters.min_language_probability is not None:
         check_known((language,))
-    settings = Settings(shard_bytes, (), filters)
+    settings = Settings(shard_bytes, (), filters, block_tokens=block_tokens)
     if kind == "text":
         return Source("mono", (language,), (file,), settings)
     if kind == "tsv":

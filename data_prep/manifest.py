@@ -6,6 +6,7 @@ Built from the shards' markers by `rebuild`, loaded by training with `Manifest.l
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Container
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ MANIFEST_NAME = "manifest.json"
 TOKENIZER_FOLDER = "tokenizer"
 LOCKS = "locks"
 MANIFEST_LOCK = f"{LOCKS}/manifest.lock"
+STAT_THREADS = 16
 KIND_FOLDERS = ("mono", "pair")
 MEND = "run the mono or parallel command that made it again"
 
@@ -34,6 +36,8 @@ class Shard:
         sequences: sentences; twice the documents for pairs.
         tokens: ids in the shard, no specials.
         max_length: tokens of the longest sequence.
+        block_tokens: size of the blocks whose places the index holds; 0: it holds none.
+        blocks: how many of them.
         bytes: size of the .bin and of the .idx file.
         sha256: hash of the .bin and of the .idx file.
     """
@@ -47,6 +51,8 @@ class Shard:
     max_length: int
     bytes: dict[str, int]
     sha256: dict[str, str]
+    block_tokens: int = 0
+    blocks: int = 0
 
     @property
     def key(self) -> str:
@@ -97,10 +103,12 @@ class Manifest:
             ValueError: no or a damaged manifest, another schema, a missing shard file or one of the wrong size.
         """
         manifest = cls.read(data_dir)
-        for shard in manifest.shards:
-            problem = size_problem(shard.stem, shard.bytes)
-            if problem:
-                raise ValueError(f"{problem}; {MEND}")
+        # a network file system answers a question in half a millisecond: ask for many files at a time
+        parts = [manifest.shards[first::STAT_THREADS] for first in range(STAT_THREADS)]
+        with ThreadPoolExecutor(STAT_THREADS) as pool:
+            for problem in pool.map(_first_size_problem, parts):
+                if problem:
+                    raise ValueError(f"{problem}; {MEND}")
         return manifest
 
     @classmethod
@@ -146,6 +154,8 @@ def _shard_of(record: dict[str, Any], data_dir: Path) -> Shard:
         max_length=counts["max_length"],
         bytes={suffix: files[suffix]["bytes"] for suffix in ("bin", "idx")},
         sha256={suffix: files[suffix]["sha256"] for suffix in ("bin", "idx")},
+        block_tokens=counts.get("block_tokens", 0),
+        blocks=counts.get("blocks", 0),
     )
 
 
@@ -153,11 +163,17 @@ def size_problem(stem: Path, sizes: dict[str, int]) -> str | None:
     """What is wrong with the sizes of a shard's files, in one line, or None."""
     for suffix, size in sizes.items():
         path = shard_file(stem, f".{suffix}")
-        if not path.is_file():
+        try:
+            found = path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
             return f"{path}: shard file is missing"
-        if path.stat().st_size != size:
-            return f"{path}: {path.stat().st_size} bytes, {size} were written"
+        if found != size:
+            return f"{path}: {found} bytes, {size} were written"
     return None
+
+
+def _first_size_problem(shards: list[Shard]) -> str | None:
+    return next(filter(None, (size_problem(shard.stem, shard.bytes) for shard in shards)), None)
 
 
 def read_markers(data_dir: Path) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from data_prep.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS
 from data_prep.filters import DuplicateUnit, MonoFilters, PairFilters
 from data_prep.formats import DEFAULT_COLUMNS, Reading, mono_source, pair_source, parse_language, parse_pair
 from data_prep.inputs import RemoteFile, parse_location, remote_errors
@@ -79,6 +80,7 @@ class Mix(Section):
     mono_filters: MonoSection = Field(MonoSection(), description="cleaning of all monolingual text")
     pair_filters: PairSection = Field(PairSection(), description="filters of all pairs")
     shard_bytes: int = Field(DEFAULT_SHARD_BYTES, ge=1, description="decompressed text per shard, in bytes")
+    block_tokens: int = Field(DEFAULT_BLOCK_TOKENS, gt=SPECIAL_TOKENS, description="training's data.block_tokens")
     max_bad_rate: float = Field(0.0, ge=0, lt=1, description="share of unusable lines to set aside in quarantine/")
 
 
@@ -128,7 +130,7 @@ def _mono_sources(corpus: Corpus, mix: Mix) -> Iterator[Source]:
             return text.replace("{lang}", code)
 
         for location in _locations(corpus, fill):
-            yield mono_source(location, language, _reading(corpus), filters, mix.shard_bytes)
+            yield mono_source(location, language, _reading(corpus), filters, mix.shard_bytes, mix.block_tokens)
 
 
 def _pair_sources(corpus: Corpus, mix: Mix) -> Iterator[Source]:

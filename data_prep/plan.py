@@ -17,6 +17,7 @@ from typing import Any
 
 import sentencepiece
 
+from data_prep.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS
 from data_prep.blocks import count_lines, in_step, line_blocks, without_mark
 from data_prep.cutter import BadLines, Cutter, ShardRange
 from data_prep.duplicates import Duplicates
@@ -42,6 +43,7 @@ class Settings:
         columns: columns of a TSV file, or of the lines that records become; empty for other layouts.
         filters: bounds for pairs, cleaning for monolingual text; None keeps all of it.
         layout: how records become lines; None for files of lines.
+        block_tokens: size of training's blocks, whose places are kept with monolingual text.
         sentencepiece: version of the encoder, as another one may give other ids.
     """
 
@@ -49,9 +51,12 @@ class Settings:
     columns: tuple[str, ...] = ()
     filters: PairFilters | MonoFilters | None = None
     layout: Layout | None = None
+    block_tokens: int = DEFAULT_BLOCK_TOKENS
     sentencepiece: str = sentencepiece.__version__
 
     def __post_init__(self) -> None:
+        if self.block_tokens <= SPECIAL_TOKENS:
+            raise ValueError(f"--block-tokens {self.block_tokens}: must be at least 3; {DEFAULT_BLOCK_TOKENS} is usual")
         if self.shard_bytes < 1:
             raise ValueError(f"--shard-bytes {self.shard_bytes}: must be at least 1; {DEFAULT_SHARD_BYTES} is usual")
 

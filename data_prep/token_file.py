@@ -5,13 +5,15 @@ Knows bytes and offsets only: nothing of text, of the tokenizer, or of which sha
 Layout of the index, little-endian, no padding, S sequences in D documents:
     magic b"MMIDIDX\\0\\0" · uint64 version 1 · uint8 dtype code 4 (int32) · uint64 S · uint64 D+1
     int32 lengths (S,) in tokens · int64 pointers (S,) in bytes · int64 documents (D+1,) in sequences · int8 modes (S,)
-    trailer: magic b"XLMALIGN" · uint64 length · JSON with schema, kind, languages and the tokenizer's sha256
+    trailer: magic b"XLMALIGN" · uint64 length · JSON with schema, kind, languages and the tokenizer's sha256; with
+    block_tokens in it also the number of blocks B, and their table (see `block_table`): int64 (B+1, 2)
 Megatron-LM reads the first part and ignores the trailer. The mode of a sequence is the index of its language.
 """
 
 import hashlib
 import io
 import json
+import mmap
 import struct
 from array import array
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from data_prep.block_table import Block, BlockTable, cut_blocks
 from data_prep.files import publish, temporary_name
 
 Kind = Literal["mono", "pair"]
@@ -35,12 +38,23 @@ HEADER = struct.Struct("<9sQBQQ")
 TRAILER_MAGIC = b"XLMALIGN"
 TRAILER_HEADER = struct.Struct("<8sQ")
 TOKEN_BYTES = 4
+BLOCK_ROW_BYTES = 16
 MEND = "run the command that made it again, or restore the file"
 
 
 def shard_file(stem: Path, suffix: str) -> Path:
     """The shard's file with this suffix (".bin", ".idx" or ".json"); stems may contain dots."""
     return stem.with_name(stem.name + suffix)
+
+
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    """A file's bytes, read-only and without copying them; `np.memmap` takes several times as long to open one."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+        # ValueError: nothing to map in an empty file
+        raise ValueError(f"{path}: missing or empty; {MEND}") from None
 
 
 class TokenFileWriter:
@@ -56,8 +70,10 @@ class TokenFileWriter:
         documents: documents so far end before these sequences; begins with 0.
     """
 
-    def __init__(self, stem: Path, kind: Kind, languages: Sequence[str], tokenizer_sha256: str) -> None:
-        self.stem = stem
+    def __init__(
+        self, stem: Path, kind: Kind, languages: Sequence[str], tokenizer_sha256: str, block_tokens: int = 0
+    ) -> None:
+        self.stem, self.block_tokens = stem, block_tokens
         self.languages = tuple(languages)
         self.trailer = {
             "schema": SCHEMA,
@@ -68,6 +84,7 @@ class TokenFileWriter:
         self.lengths = array("i")
         self.modes = array("b")
         self.documents = array("q", [0])
+        self.blocks = 0  # in the table, known when the index is written
         self._tokens: io.FileIO | None = None
         self._digest = hashlib.sha256()
 
@@ -133,7 +150,10 @@ class TokenFileWriter:
         lengths = np.frombuffer(self.lengths, dtype=np.int32).astype("<i4", copy=False)
         pointers = np.zeros(len(lengths), dtype="<i8")
         np.cumsum(lengths[:-1], dtype=np.int64, out=pointers[1:])
-        trailer = json.dumps(self.trailer, sort_keys=True).encode()
+        table = cut_blocks(lengths, self.block_tokens).rows_B2 if self.block_tokens else np.empty((0, 2))
+        self.blocks = max(len(table) - 1, 0)
+        described = {"block_tokens": self.block_tokens, "blocks": self.blocks} if self.block_tokens else {}
+        trailer = json.dumps({**self.trailer, **described}, sort_keys=True).encode()
         return b"".join(
             [
                 HEADER.pack(INDEX_MAGIC, INDEX_VERSION, INT32_CODE, len(lengths), len(self.documents)),
@@ -143,6 +163,7 @@ class TokenFileWriter:
                 self.modes.tobytes(),
                 TRAILER_HEADER.pack(TRAILER_MAGIC, len(trailer)),
                 trailer,
+                table.astype("<i8").tobytes(),
             ]
         )
 
@@ -160,6 +181,8 @@ class TokenFile:
         pointers: int64 (S,), byte offset of each sequence in the .bin file.
         documents: int64 (D+1,), document d is the sequences documents[d] … documents[d+1]-1.
         modes: int8 (S,), language index per sequence.
+        block_tokens: size of the blocks in `blocks`; 0 without a table.
+        blocks: where blocks begin, mapped too; None without a table.
 
     Raises:
         ValueError: a file is missing, of the wrong size or of another format; one line that names it and the mend.
@@ -168,10 +191,7 @@ class TokenFile:
     def __init__(self, stem: Path) -> None:
         self.stem = Path(stem)
         idx_file, bin_file = shard_file(self.stem, ".idx"), shard_file(self.stem, ".bin")
-        for file in (bin_file, idx_file):
-            if not file.is_file() or file.stat().st_size == 0:
-                raise ValueError(f"{file}: missing or empty; {MEND}")
-        index = _mapped(idx_file, "u1")
+        tokens, index = _mapped(bin_file), _mapped(idx_file)
         sequences, boundaries = self._read_header(index, idx_file)
         sizes = (4 * sequences, 8 * sequences, 8 * boundaries, sequences)
         ends = HEADER.size + np.cumsum(sizes)
@@ -182,16 +202,18 @@ class TokenFile:
         self.pointers: NDArray[np.int64] = index[starts[1] : starts[2]].view("<i8")
         self.documents: NDArray[np.int64] = index[starts[2] : starts[3]].view("<i8")
         self.modes: NDArray[np.int8] = index[starts[3] : starts[4]].view("i1")
-        trailer = self._read_trailer(bytes(index[starts[4] :]), idx_file)
+        trailer, table = self._read_trailer(index[starts[4] :], idx_file)
         self.kind: Kind = trailer["kind"]
         self.languages: tuple[str, ...] = tuple(trailer["languages"])
         self.tokenizer_sha256: str = trailer["tokenizer_sha256"]
+        self.block_tokens: int = trailer.get("block_tokens", 0)
+        self.blocks = BlockTable(table) if self.block_tokens else None
         announced = int(self.pointers[-1]) + TOKEN_BYTES * int(self.lengths[-1])
-        if bin_file.stat().st_size != announced:
-            raise ValueError(f"{bin_file}: {bin_file.stat().st_size} bytes, its index announces {announced}; {MEND}")
+        if len(tokens) != announced:
+            raise ValueError(f"{bin_file}: {len(tokens)} bytes, its index announces {announced}; {MEND}")
         if self.documents[0] != 0 or self.documents[-1] != sequences:
             raise ValueError(f"{idx_file}: documents do not span the {sequences} sequences; {MEND}")
-        self.tokens: NDArray[np.int32] = _mapped(bin_file, "<i4")
+        self.tokens: NDArray[np.int32] = tokens.view("<i4")
 
     @staticmethod
     def _read_header(index: NDArray[np.uint8], idx_file: Path) -> tuple[int, int]:
@@ -207,28 +229,33 @@ class TokenFile:
         return sequences, boundaries
 
     @staticmethod
-    def _read_trailer(raw: bytes, idx_file: Path) -> dict[str, Any]:
-        magic, length = TRAILER_HEADER.unpack(raw[: TRAILER_HEADER.size])
-        body = raw[TRAILER_HEADER.size :]
+    def _read_trailer(raw: NDArray[np.uint8], idx_file: Path) -> tuple[dict[str, Any], NDArray[np.int64]]:
+        """The trailer's JSON, and the block table that follows it (empty without one)."""
+        magic, length = TRAILER_HEADER.unpack(bytes(raw[: TRAILER_HEADER.size]))
+        body, table = np.split(raw[TRAILER_HEADER.size :], [min(length, len(raw))])
         if magic != TRAILER_MAGIC or length != len(body):
             raise ValueError(f"{idx_file}: damaged or foreign trailer; {MEND}")
         try:
-            trailer: dict[str, Any] = json.loads(body)
+            trailer: dict[str, Any] = json.loads(bytes(body))
         except (ValueError, RecursionError):
             raise ValueError(f"{idx_file}: trailer is not JSON; {MEND}") from None
         if not isinstance(trailer, dict):
             raise ValueError(f"{idx_file}: trailer is no JSON object; {MEND}")
         if trailer.get("schema") != SCHEMA:
             raise ValueError(f"{idx_file}: schema {trailer.get('schema')}, this reader knows {SCHEMA}; {MEND}")
-        languages = trailer.get("languages")
+        languages, blocks = trailer.get("languages"), trailer.get("blocks", 0)
         named = isinstance(languages, list) and all(isinstance(language, str) for language in languages)
         if (
             not named
             or trailer.get("kind") not in get_args(Kind)
             or not isinstance(trailer.get("tokenizer_sha256"), str)
+            or not (type(blocks) is int and type(trailer.get("block_tokens", 0)) is int)
         ):
-            raise ValueError(f"{idx_file}: trailer without kind, languages or tokenizer; {MEND}")
-        return trailer
+            raise ValueError(f"{idx_file}: trailer without kind, languages, tokenizer or blocks; {MEND}")
+        announced = BLOCK_ROW_BYTES * (blocks + 1) if trailer.get("block_tokens") else 0
+        if len(table) != announced:
+            raise ValueError(f"{idx_file}: {len(table)} bytes of block table, {announced} announced; {MEND}")
+        return trailer, table.view("<i8").reshape(-1, 2)
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -252,6 +279,10 @@ class TokenFile:
         begin_B2 = self.pointers.reshape(-1, 2)[pairs_B] // TOKEN_BYTES
         return begin_B2, self.lengths.reshape(-1, 2)[pairs_B].astype(np.int64)
 
+    def read_block(self, table: BlockTable, index: int) -> Block:
+        """Where block `index` of this shard lies in `tokens`; `table` is `blocks`, or one of another block size."""
+        return table.block(index, self.pointers, TOKEN_BYTES)
+
     def __reduce__(self) -> tuple[type["TokenFile"], tuple[Path]]:
         return (TokenFile, (self.stem,))
 
@@ -270,6 +301,8 @@ class TokenFile:
             found.append(f"{idx_file}: documents are not in ascending order")
         if (self.modes < 0).any() or (self.modes >= len(self.languages)).any():
             found.append(f"{idx_file}: a sequence mode is not the index of one of {list(self.languages)}")
+        if self.blocks and not np.array_equal(self.blocks.rows_B2, cut_blocks(self.lengths, self.block_tokens).rows_B2):
+            found.append(f"{idx_file}: its blocks are not where {self.block_tokens} tokens of sentences put them")
         if self.kind == "pair" and ((per_document != 2).any() or (self.modes != np.arange(len(self)) % 2).any()):
             found.append(f"{idx_file}: a pair is not exactly two sequences, source then target")
         # <s>, <pad>, </s> and <mask> are added at load and never stored; <unk> (3) is the lowest id of real text
@@ -277,8 +310,3 @@ class TokenFile:
         if low < 3 or high >= vocab_size - 1:
             found.append(f"{bin_file}: ids from {low} to {high}, allowed are 3 to {vocab_size - 2}")
         return found
-
-
-def _mapped(path: Path, dtype: str) -> NDArray[Any]:
-    """A file as a read-only array. A plain one: each slice of numpy's own memmap class takes a microsecond."""
-    return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)

@@ -57,6 +57,8 @@ def _shard_problems(shard: Shard, manifest: Manifest) -> Iterator[str]:
     written = (tokens.kind, tokens.languages, tokens.tokenizer_sha256)
     if written != (shard.kind, shard.languages, manifest.tokenizer_sha256):
         yield f"{shard_file(shard.stem, '.idx')}: kind, languages or tokenizer differ from the manifest's; {MEND}"
-    counts = (len(tokens.documents) - 1, len(tokens), len(tokens.tokens), int(tokens.lengths.max()))
-    if counts != (shard.documents, shard.sequences, shard.tokens, shard.max_length):
+    blocks = (tokens.block_tokens, len(tokens.blocks) if tokens.blocks else 0)
+    counts = (len(tokens.documents) - 1, len(tokens), len(tokens.tokens), int(tokens.lengths.max()), *blocks)
+    recorded = (shard.documents, shard.sequences, shard.tokens, shard.max_length, shard.block_tokens, shard.blocks)
+    if counts != recorded:
         yield f"{shard_file(shard.stem, '.idx')}: counts {counts} differ from the manifest's; {MEND}"

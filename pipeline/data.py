@@ -6,22 +6,20 @@ Nothing here has state that a checkpoint would have to save: (seed, step, micro-
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from data_prep.manifest import Manifest, Shard
-from data_prep.token_file import TokenFile
 from pipeline.assembly import Pieces, with_specials
 from pipeline.batch import MicroBatch, Spans, StreamBatch
 from pipeline.blend import Blend, temperature_shares
 from pipeline.counter_random import hash_key, permute
 from pipeline.masking import mask_tokens
 from pipeline.packing import pack_flat
-
-BlockTable = tuple[np.ndarray, np.ndarray]  # what `cut_blocks` returns, per shard
+from pipeline.shards import Language
 
 _ORDER, _MASK, _SWAP = 1, 2, 3  # what a key is for, so that equal indices draw independently
 
@@ -60,7 +58,7 @@ class Stream(ABC):
         self._blend = Blend(self.shares, seed)
 
     @abstractmethod
-    def _open(self, shards: list[Shard]) -> _Language: ...
+    def _open(self, shards: list[Shard]) -> Language: ...
 
     @abstractmethod
     def _weight(self, shard: Shard) -> int:
@@ -69,6 +67,11 @@ class Stream(ABC):
     @abstractmethod
     def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> Pieces:
         """The samples' tokens, without special tokens."""
+
+    @property
+    def cut_at_start(self) -> int:
+        """Shards whose blocks had to be found at the start, as they were made for another size."""
+        return sum(language.cut_here for language in self._languages)
 
     def samples(self, global_index_S: np.ndarray) -> Sequences:
         """The samples at these places of the endless sequence."""
@@ -97,48 +100,24 @@ class Stream(ABC):
         return Sequences(ids_T, lengths_S, language_S, key_S, global_index_S, sides_S2)
 
 
-class _Language:
-    """The shards of one language or pair as one range of samples."""
-
-    def __init__(self, files: list[TokenFile], counts: list[int], block_tables: Sequence[BlockTable] = ()) -> None:
-        self.files, self.block_tables = files, block_tables
-        self._first = np.concatenate([[0], np.cumsum(counts)])
-
-    def __len__(self) -> int:
-        return int(self._first[-1])
-
-    def locate(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """By shard: its number, places in `indices` of the samples that it holds, and their indices in the shard."""
-        shards = np.searchsorted(self._first, indices, side="right") - 1
-        order = np.argsort(shards, kind="stable")
-        for places in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
-            shard = int(shards[places[0]])
-            yield shard, places, indices[places] - self._first[shard]
-
-
 class MonoStream(Stream):
     """Blocks of whole sentences: `<s> sent </s> sent </s> …`, at most `limit` tokens."""
 
-    def _open(self, shards: list[Shard]) -> _Language:
-        files = [TokenFile(shard.stem) for shard in shards]
-        tables = [cut_blocks(file.lengths, self.limit) for file in files]
-        return _Language(files, [len(first) - 1 for first, _ in tables], tables)
+    def _open(self, shards: list[Shard]) -> Language:
+        return Language(shards, block_tokens=self.limit)
 
     def _weight(self, shard: Shard) -> int:
         return shard.tokens
 
     def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> Pieces:
-        opened = self._languages[language]
         views: list[tuple[np.ndarray, ...]] = [()] * len(indices)
         ends: list[np.ndarray] = [np.empty(0)] * len(indices)
-        for shard, places, blocks in opened.locate(indices):
-            tokens, (first, chunk_ends) = opened.files[shard].tokens, opened.block_tables[shard]
-            for place, begin, end in zip(
-                places.tolist(), first[blocks].tolist(), first[blocks + 1].tolist(), strict=True
-            ):
-                start = int(chunk_ends[begin - 1]) if begin else 0
-                ends[place] = chunk_ends[begin:end] - start
-                views[place] = (tokens[start : start + int(ends[place][-1])],)
+        for file, table, places, blocks in self._languages[language].locate(indices):
+            assert table is not None, "a shard without a table was given one"
+            for place, index in zip(places.tolist(), blocks.tolist(), strict=True):
+                start, end_C = file.read_block(table, index)
+                ends[place] = end_C - start
+                views[place] = (file.tokens[start : end_C[-1]],)
         chunks_S = np.fromiter(map(len, ends), dtype=np.int64, count=len(ends))
         end_C = np.concatenate(ends)
         length_C = np.diff(end_C, prepend=0)
@@ -152,56 +131,30 @@ class PairStream(Stream):
 
     has_sides = True
 
-    def _open(self, shards: list[Shard]) -> _Language:
-        files = [TokenFile(shard.stem) for shard in shards]
-        return _Language(files, [len(file) // 2 for file in files])
+    def _open(self, shards: list[Shard]) -> Language:
+        return Language(shards)
 
     def _weight(self, shard: Shard) -> int:
         return shard.sequences // 2
 
     def longer_than_limit(self) -> int:
         """How many pairs have a side that is cut when they are read."""
-        files = [file for language in self._languages for file in language.files]
-        return sum(int((file.lengths.reshape(-1, 2).max(axis=1) > self.limit).sum()) for file in files)
+        return sum(language.pairs_longer_than(self.limit) for language in self._languages)
 
     def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> Pieces:
-        opened = self._languages[language]
         swap_S = (hash_key(key, _SWAP) >> np.uint64(63)).astype(bool)
         views: list[tuple[np.ndarray, ...]] = [()] * len(indices)
         length_S2 = np.empty((len(indices), 2), dtype=np.int64)
-        for shard, places, pairs in opened.locate(indices):
-            tokens = opened.files[shard].tokens
-            begin_B2, length_B2 = opened.files[shard].read_pairs(pairs)
+        for file, _, places, pairs in self._languages[language].locate(indices):
+            begin_B2, length_B2 = file.read_pairs(pairs)
             length_B2 = np.minimum(length_B2, self.limit)
             turned = swap_S[places]
             begin_B2[turned], length_B2[turned] = begin_B2[turned, ::-1], length_B2[turned, ::-1]
             length_S2[places] = length_B2
             bounds = np.concatenate([begin_B2, begin_B2 + length_B2], axis=1).tolist()
             for place, (begin, other_begin, end, other_end) in zip(places.tolist(), bounds, strict=True):
-                views[place] = (tokens[begin:end], tokens[other_begin:other_end])
+                views[place] = (file.tokens[begin:end], file.tokens[other_begin:other_end])
         return Pieces(views, np.full(len(indices), 2), length_S2.reshape(-1))
-
-
-def cut_blocks(lengths_S: np.ndarray, block_tokens: int) -> BlockTable:
-    """Fill blocks with whole sentences, greedily, in file order.
-
-    lengths_S: int32 sentence lengths of a shard. A sentence that does not fit a block by itself is cut into chunks that
-    do. Returns (first_B1: index of each block's first chunk, and the number of chunks; chunk_end_C: where each chunk ends
-    in the shard's tokens), both int64.
-    """
-    room = block_tokens - 2  # <s> and the first </s>
-    lengths = lengths_S.astype(np.int64)
-    chunks_S = np.maximum(-(-lengths // room), 1)
-    ordinal_C = np.arange(chunks_S.sum()) - np.repeat(np.cumsum(chunks_S) - chunks_S, chunks_S)
-    length_C = np.minimum(np.repeat(lengths, chunks_S) - ordinal_C * room, room)
-    cost_C1 = np.concatenate([[0], np.cumsum(length_C + 1)])
-    # Where a block that starts at each chunk would end; following that chain from chunk 0 gives the blocks.
-    next_C = (np.searchsorted(cost_C1, cost_C1[:-1] + block_tokens - 1, side="right") - 1).tolist()
-    first, chunk = [0], 0
-    while chunk < len(length_C):
-        chunk = next_C[chunk]
-        first.append(chunk)
-    return np.array(first, dtype=np.int64), np.cumsum(length_C)
 
 
 def collate(sequences: Sequences, mask_seed: int, vocab_size: int) -> StreamBatch:

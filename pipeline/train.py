@@ -179,6 +179,12 @@ def announce(
     for name, stream in data.streams.items():
         shares = ", ".join(f"{lang} {share:.1%}" for lang, share in zip(stream.names, stream.shares, strict=True))
         monitor.say(f"{name}: {sum(stream.counts):,} samples, sampled as {shares}")
+        if stream.cut_at_start:
+            notes = [
+                *notes,
+                f"the blocks of {stream.cut_at_start:,} {name} shards were found at the start: they were made for another "
+                f"size than data.block_tokens = {stream.limit}; `mono --block-tokens {stream.limit}` saves the time",
+            ]
         if isinstance(stream, PairStream) and (cut := stream.longer_than_limit()):
             notes = [*notes, f"{cut:,} pairs have a side over data.side_tokens = {stream.limit} and are cut"]
     for note in notes:

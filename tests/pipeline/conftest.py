@@ -27,10 +27,10 @@ def sizes() -> EncoderConfig:
     return EncoderConfig(VOCAB_SIZE, layers=3, hidden=16, heads=2, feed_forward=32, positions=66)
 
 
-def write_shard(stem: Path, languages: tuple[str, ...], documents: list[list[Ids]]) -> Shard:
+def write_shard(stem: Path, languages: tuple[str, ...], documents: list[list[Ids]], block_tokens: int = 0) -> Shard:
     """Write one shard: of pairs with two languages, else of monolingual documents."""
     kind = "pair" if len(languages) == 2 else "mono"
-    writer = TokenFileWriter(stem, kind, languages, "0" * 64)
+    writer = TokenFileWriter(stem, kind, languages, "0" * 64, block_tokens)
     for document in documents:
         for number, ids in enumerate(document):
             writer.add_sequence(np.array(ids, dtype=np.int32), number if kind == "pair" else 0)
@@ -46,6 +46,8 @@ def write_shard(stem: Path, languages: tuple[str, ...], documents: list[list[Ids
         max_length=max(writer.lengths),
         bytes={suffix: shard_file(stem, f".{suffix}").stat().st_size for suffix in ("bin", "idx")},
         sha256={},
+        block_tokens=writer.block_tokens,
+        blocks=writer.blocks,
     )
 
 
@@ -57,19 +59,24 @@ def make_manifest(tmp_path: Path) -> Callable[..., Manifest]:
         mono: dict[str, list[list[Ids]]] | None = None,
         pairs: dict[str, list[list[tuple[Ids, Ids]]]] | None = None,
         vocab_size: int = VOCAB_SIZE,
+        block_tokens: int = 0,
     ) -> Manifest:
+        # a folder of its own each time: a reader keeps the files that it has opened
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
         mono_shards = {
-            name: [write_shard(tmp_path / f"{name}.{i}", (name,), [shard]) for i, shard in enumerate(shards)]
+            name: [
+                write_shard(folder / f"{name}.{i}", (name,), [shard], block_tokens) for i, shard in enumerate(shards)
+            ]
             for name, shards in (mono or {}).items()
         }
         pair_shards = {
             name: [
-                write_shard(tmp_path / f"{name}.{i}", tuple(name.split("-")), [list(pair) for pair in shard])
+                write_shard(folder / f"{name}.{i}", tuple(name.split("-")), [list(pair) for pair in shard])
                 for i, shard in enumerate(shards)
             ]
             for name, shards in (pairs or {}).items()
         }
-        return Manifest(tmp_path, "0" * 64, vocab_size, mono_shards, pair_shards, [], "1" * 64)
+        return Manifest(folder, "0" * 64, vocab_size, mono_shards, pair_shards, [], "1" * 64)
 
     return make
 

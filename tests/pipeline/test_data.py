@@ -7,13 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from data_prep.manifest import Manifest
 from pipeline.assembly import BOS, EOS
 from pipeline.blend import PERIOD
-from pipeline.data import BatchPlan, MonoStream, PairStream, Sequences, TrainingData, collate, cut_blocks
+from pipeline.data import BatchPlan, MonoStream, PairStream, Sequences, TrainingData, collate
 
 LIMIT = 16
 MakeManifest = Callable[..., Manifest]
@@ -57,18 +55,16 @@ def test_a_pair_is_source_and_target_each_with_its_end(make_manifest: MakeManife
     assert all(tuple(ids.tolist()) in ways for ids, ways in zip(read.ids, either_way, strict=True))
 
 
-@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=80), limit=st.integers(3, 40))
-@settings(max_examples=200, deadline=None)
-def test_blocks_keep_the_limit_and_hold_every_token_once(lengths: list[int], limit: int) -> None:
-    first, ends = cut_blocks(np.array(lengths, dtype=np.int32), limit)
-    chunk_lengths = np.diff(np.concatenate([[0], ends]))
-    assert ends[-1] == sum(lengths) and (chunk_lengths > 0).all()
-    assert set(np.cumsum(lengths)) <= set(ends), "a sentence ends where a chunk ends"
-    assert first[0] == 0 and first[-1] == len(ends) and (np.diff(first) > 0).all()
-    tokens = [1 + (chunk_lengths[a:b] + 1).sum() for a, b in pairwise(first)]
-    assert max(tokens) <= limit
-    following = [chunk_lengths[chunk] + 1 for chunk in first[1:-1]]
-    assert all(used + more > limit for used, more in zip(tokens, following, strict=False)), "the next one still fitted"
+def test_blocks_of_the_index_and_blocks_cut_at_the_start_are_the_same(make_manifest: MakeManifest) -> None:
+    draw = np.random.default_rng(0)
+    shards = [numbered_sentences(draw.integers(1, 30, 40).tolist(), first) for first in (4, 4000)]
+    streams = [
+        MonoStream(make_manifest({"en": shards}, vocab_size=LARGE_VOCABULARY, block_tokens=size).mono, 0.7, 1, LIMIT)
+        for size in (LIMIT, LIMIT + 1, 0)
+    ]
+    assert [stream.cut_at_start for stream in streams] == [0, 2, 2]
+    read = [[ids.tolist() for ids in stream.samples(np.arange(300)).ids] for stream in streams]
+    assert read[0] == read[1] == read[2]
 
 
 def test_blocks_of_several_shards_hold_every_token_once(make_manifest: MakeManifest) -> None:

@@ -1,0 +1,108 @@
+"""The shards of a language as one range of samples, opened when they are first read and closed when too many are.
+
+Knows token files and counts; nothing of shuffling, special tokens or masks.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.block_table import BlockTable, cut_blocks
+from data_prep.manifest import MEND, Shard
+from data_prep.token_file import TokenFile
+
+FILES_PER_SHARD = 2  # each mapping holds a file descriptor
+OTHER_FILES = 512  # what the rest of a training process may have open
+
+
+@cache
+def most_open_shards() -> int:
+    """How many shards this process may hold open; the limit of open files is raised as far as the system lets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    limit = hard if hard != resource.RLIM_INFINITY else 1 << 20
+    return max(16, (limit - OTHER_FILES) // FILES_PER_SHARD)
+
+
+class OpenShards:
+    """Token files by shard, opened on first use and checked against the manifest; those not used for longest are closed."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
+        self._open: OrderedDict[Path, TokenFile] = OrderedDict()
+
+    def __getitem__(self, shard: Shard) -> TokenFile:
+        """The token file of a shard.
+
+        Raises:
+            ValueError: it is missing, damaged, or not the one that the manifest lists.
+        """
+        file = self._open.get(shard.stem)
+        if file is not None:
+            self._open.move_to_end(shard.stem)
+            return file
+        file = TokenFile(shard.stem)
+        blocks = len(file.blocks) if file.blocks else 0
+        if (len(file), len(file.tokens), blocks) != (shard.sequences, shard.tokens, shard.blocks):
+            raise ValueError(f"{shard.stem}.idx: not the file that manifest.json lists; {MEND}")
+        self._open[shard.stem] = file
+        if len(self._open) > (self._most or most_open_shards()):
+            self._open.popitem(last=False)
+        return file
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+
+OPEN_SHARDS = OpenShards()  # one for the process, as the limit of open files is
+
+
+class Language:
+    """The shards of one language or pair as one range of samples, in the manifest's order.
+
+    Attributes:
+        cut_here: shards whose blocks had to be found now, as their index holds those of another size.
+    """
+
+    def __init__(self, shards: Sequence[Shard], block_tokens: int = 0, files: OpenShards = OPEN_SHARDS) -> None:
+        """block_tokens: 0 for pairs, which are their own samples."""
+        self._shards, self._files = shards, files
+        self._tables: dict[Path, BlockTable] = {}
+        if block_tokens:
+            others = [shard for shard in shards if shard.block_tokens != block_tokens]
+            self._tables = {shard.stem: cut_blocks(files[shard].lengths, block_tokens) for shard in others}
+        self.cut_here = len(self._tables)
+        counts = [self._count(shard) if block_tokens else shard.sequences // 2 for shard in shards]
+        self._first = np.concatenate([[0], np.cumsum(counts)])
+
+    def _count(self, shard: Shard) -> int:
+        return len(self._tables[shard.stem]) if shard.stem in self._tables else shard.blocks
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def locate(self, indices: np.ndarray) -> Iterator[tuple[TokenFile, BlockTable | None, np.ndarray, np.ndarray]]:
+        """By shard: its file and blocks, places in `indices` of the samples that it holds, and their numbers in it."""
+        shards = np.searchsorted(self._first, indices, side="right") - 1
+        order = np.argsort(shards, kind="stable")
+        for places in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
+            number = int(shards[places[0]])
+            shard = self._shards[number]
+            file = self._files[shard]
+            yield file, self._tables.get(shard.stem, file.blocks), places, indices[places] - self._first[number]
+
+    def pairs_longer_than(self, limit: int) -> int:
+        """How many pairs have a side of more tokens; shards whose longest is no longer are not opened."""
+        longer = 0
+        for shard in self._shards:
+            if shard.max_length > limit:
+                longer += int((self._files[shard].lengths.reshape(-1, 2).max(axis=1) > limit).sum())
+        return longer

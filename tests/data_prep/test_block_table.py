@@ -1,0 +1,76 @@
+"""Blocks are whole sentences up to a limit, hold every token once, and are found again in the index."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.block_table import Block, cut_blocks
+from data_prep.token_file import TOKEN_BYTES, TokenFile, TokenFileWriter, shard_file
+
+
+def blocks_of(lengths: list[int], limit: int) -> list[Block]:
+    table = cut_blocks(np.array(lengths, dtype=np.int32), limit)
+    pointers = TOKEN_BYTES * np.cumsum([0, *lengths[:-1]])
+    return [table.block(index, pointers, TOKEN_BYTES) for index in range(len(table))]
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=80), limit=st.integers(3, 40))
+@settings(max_examples=200, deadline=None)
+def test_blocks_keep_the_limit_and_hold_every_token_once(lengths: list[int], limit: int) -> None:
+    blocks = blocks_of(lengths, limit)
+    assert blocks[0].start == 0 and blocks[-1].ends_C[-1] == sum(lengths)
+    assert all(block.ends_C[-1] == following.start for block, following in pairwise(blocks))
+    chunks = [np.diff([block.start, *block.ends_C]) for block in blocks]
+    assert all((lengths_C > 0).all() for lengths_C in chunks)
+    ends = {int(end) for block in blocks for end in block.ends_C}
+    assert set(np.cumsum(lengths).tolist()) <= ends, "a sentence ends where a chunk ends"
+    costs = [1 + int((lengths_C + 1).sum()) for lengths_C in chunks]
+    assert max(costs) <= limit
+    following = [int(lengths_C[0]) + 1 for lengths_C in chunks[1:]]
+    assert all(used + more > limit for used, more in zip(costs, following, strict=False)), "the next one still fitted"
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=40), limit=st.integers(3, 40))
+@settings(max_examples=50, deadline=None)
+def test_a_chunk_that_is_not_a_sentences_last_fills_its_block(lengths: list[int], limit: int) -> None:
+    sentence_ends = set(np.cumsum(lengths).tolist())
+    for block in blocks_of(lengths, limit):
+        inside = [int(end) for end in block.ends_C if end not in sentence_ends]
+        assert not inside or (inside == [block.start + limit - 2] and len(block.ends_C) == 1)
+
+
+def write(stem: Path, block_tokens: int) -> Path:
+    writer = TokenFileWriter(stem, "mono", ("de",), "f" * 64, block_tokens)
+    for length in (3, 40, 2, 9, 9, 1):
+        writer.add_sequence(np.arange(5, 5 + length, dtype=np.int32), 0)
+    writer.end_document()
+    assert writer.close()
+    return stem
+
+
+def test_the_table_is_kept_in_the_index(tmp_path: Path) -> None:
+    tokens = TokenFile(write(tmp_path / "a", 16))
+    assert tokens.blocks is not None
+    assert tokens.block_tokens == 16
+    assert tokens.blocks.rows_B2.tolist() == cut_blocks(tokens.lengths, 16).rows_B2.tolist()
+    assert tokens.read_block(tokens.blocks, 0).ends_C.tolist() == [3]
+    assert tokens.problems(100) == []
+    assert TokenFile(write(tmp_path / "b", 0)).blocks is None
+
+
+def test_a_wrong_table_is_found_and_a_cut_one_is_refused(tmp_path: Path) -> None:
+    index = shard_file(write(tmp_path / "a", 16), ".idx")
+    whole = index.read_bytes()
+    index.write_bytes(whole[:-16] + (7).to_bytes(8, "little") + whole[-8:])
+    assert "not where 16 tokens of sentences put them" in TokenFile(tmp_path / "a").problems(100)[0]
+    for cut in range(1, 200):
+        index.write_bytes(whole[:-cut])
+        with pytest.raises(ValueError, match=r"a\.idx: "):
+            TokenFile(tmp_path / "a")
+    index.write_bytes(whole + bytes(16))
+    with pytest.raises(ValueError, match=r"a\.idx: .* bytes of block table"):
+        TokenFile(tmp_path / "a")
