@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from data_prep.manifest import Manifest
+from pipeline.blend import Stage
 from pipeline.config import Config, Optimizer, Term, load_deepspeed_json
 from pipeline.data import BatchPlan, TrainingData
 from pipeline.hugging_face import load_encoder, load_head, read_config, read_state
@@ -48,13 +49,28 @@ def build_objectives(config: Config) -> list[Objective]:
 def build_data(config: Config, objectives: list[Objective], manifest: Manifest) -> TrainingData:
     """Open the streams that the objectives read; ValueError where the manifest has no data for one."""
     streams = sorted({objective.reads for objective in objectives})
-    return open_streams(config, streams, manifest)
+    return open_streams(config, streams, manifest, {name: blend_stages(config, name) for name in streams})
 
 
-def open_streams(config: Config, streams: list[str], manifest: Manifest) -> TrainingData:
-    """Open streams with the limits, blend and seed of the config."""
+def blend_stages(config: Config, stream: str) -> list[Stage]:
+    """The blends of a stream's languages, each with its first sample."""
+    alpha, weights = config.data.alpha, config.data.weights
+    stages = [Stage(0, alpha, getattr(weights, stream) or None)]
+    for later in config.data.schedule:
+        alpha = alpha if later.alpha is None else later.alpha
+        weights = weights if later.weights is None else later.weights
+        stages.append(Stage(later.from_step * getattr(config.batch, stream), alpha, getattr(weights, stream) or None))
+    return stages
+
+
+def open_streams(
+    config: Config, streams: list[str], manifest: Manifest, stages: dict[str, list[Stage]] | None = None
+) -> TrainingData:
+    """Open streams with the limits and the seed of the config, and by default with its alpha."""
     limits = {"mono": config.data.block_tokens, "pairs": config.data.side_tokens}
-    return TrainingData(manifest, streams, alpha=config.data.alpha, seed=config.run.seed, limits=limits)
+    return TrainingData(
+        manifest, streams, alpha=config.data.alpha, seed=config.run.seed, limits=limits, stages=stages or {}
+    )
 
 
 def build_model(config: Config, objectives: list[Objective], vocab_size: int) -> tuple[PretrainingModel, bool]:

@@ -125,10 +125,11 @@ def find(resume: str | None, run: Path) -> tuple[Path | None, list[str]]:
 
 def check_continues(info: CheckpointInfo, now: CheckpointInfo) -> None:
     """ValueError where this run would not see the samples, model or partition that the checkpointed one would have."""
-    fixed = {"run": ["seed"], "data": ["alpha", "block_tokens", "side_tokens"], "batch": ["mono", "pairs"]}
+    data = ["alpha", "weights", "schedule", "block_tokens", "side_tokens"]
+    fixed = {"run": ["seed"], "data": data, "batch": ["mono", "pairs"]}
     for section, names in fixed.items():
         for name in names:
-            was, wants = info.config[section][name], now.config[section][name]
+            was, wants = info.config[section].get(name), now.config[section].get(name)
             if was != wants:
                 raise ValueError(f"{section}.{name} = {wants}: the checkpoint was trained with {was}; set it back")
     if info.encoder != now.encoder:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sinkhorn_align import AlignmentSettings
 
@@ -26,13 +26,38 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Weights(Section):
+    """Shares of languages in place of n(l)^alpha, up to a factor; a stream with any needs one for each language."""
+
+    mono: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="weight by language; 0 leaves one out")
+    pairs: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="weight by pair, as {de-en: 2, en-fr: 1}")
+
+
+class BlendStage(Section):
+    """Another blend of languages from a step on; what is not set stays as it was."""
+
+    from_step: Positive = Field(description="first optimizer step of the stage")
+    alpha: float | None = Field(None, ge=0, le=1, description="data.alpha from here on")
+    weights: Weights | None = Field(None, description="data.weights from here on; {}: alpha again")
+
+
 class Data(Section):
     path: PathField = Field(description="DATA_DIR: token files and manifest made by `python -m data_prep`")
     alpha: float = Field(0.7, ge=0, le=1, description="language sampling p(l) ∝ n(l)^alpha; XLM-R is known for 0.3")
+    weights: Weights = Field(Weights(), description="explicit shares of languages in place of alpha, by stream")
+    schedule: list[BlendStage] = Field([], description="other alpha or weights from later steps on, in their order")
     block_tokens: int = Field(512, ge=8, description="longest monolingual block, special tokens included")
     side_tokens: int = Field(
         254, ge=1, description="longest side of a pair; longer ones are cut, and counted at the start"
     )
+
+    @field_validator("schedule")
+    @classmethod
+    def _in_order(cls, schedule: list[BlendStage]) -> list[BlendStage]:
+        steps = [stage.from_step for stage in schedule]
+        if steps != sorted(set(steps)):
+            raise ValueError("from_step must rise from stage to stage")
+        return schedule
 
 
 class Model(Section):

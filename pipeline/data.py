@@ -6,7 +6,7 @@ Nothing here has state that a checkpoint would have to save: (seed, step, micro-
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from data_prep.manifest import Manifest, Shard
 from pipeline.assembly import Pieces, with_specials
 from pipeline.batch import MicroBatch, Spans, StreamBatch
-from pipeline.blend import Blend, temperature_shares
+from pipeline.blend import Schedule, Stage
 from pipeline.counter_random import hash_key, permute
 from pipeline.masking import mask_tokens
 from pipeline.packing import pack_flat
@@ -46,16 +46,21 @@ class Stream(ABC):
 
     has_sides = False  # samples are pairs: exactly two chunks each
 
-    def __init__(self, shards: dict[str, list[Shard]], alpha: float, seed: int, limit: int) -> None:
+    def __init__(
+        self, shards: dict[str, list[Shard]], alpha: float, seed: int, limit: int, stages: Sequence[Stage] = ()
+    ) -> None:
+        """stages: blends that follow one another; without any, `alpha` all along."""
         self.limit, self.seed = limit, seed
+        self.stages = list(stages) or [Stage(0, alpha)]
         self.names = sorted(shards)
         self._languages = [self._open(shards[name]) for name in self.names]
         self.counts = [len(language) for language in self._languages]
         for name, count in zip(self.names, self.counts, strict=True):
             assert count > 0, f"the manifest lists {name} without anything in it"
         weights = [sum(self._weight(shard) for shard in shards[name]) for name in self.names]
-        self.shares = temperature_shares(weights, alpha)
-        self._blend = Blend(self.shares, seed)
+        self.stage_shares = [stage.shares(self.names, weights) for stage in self.stages]
+        self.shares = self.stage_shares[0]
+        self._blend = Schedule([stage.first for stage in self.stages], self.stage_shares, seed)
 
     @abstractmethod
     def _open(self, shards: list[Shard]) -> Language: ...
@@ -206,7 +211,16 @@ class BatchPlan:
 class TrainingData:
     """The streams of a run over one DATA_DIR."""
 
-    def __init__(self, manifest: Manifest, streams: Sequence[str], *, alpha: float, seed: int, limits: dict[str, int]):
+    def __init__(
+        self,
+        manifest: Manifest,
+        streams: Sequence[str],
+        *,
+        alpha: float,
+        seed: int,
+        limits: dict[str, int],
+        stages: Mapping[str, Sequence[Stage]] | None = None,
+    ) -> None:
         self.vocab_size, self.seed = manifest.vocab_size, seed
         kinds = {"mono": (MonoStream, manifest.mono), "pairs": (PairStream, manifest.pairs)}
         self.streams: dict[str, Stream] = {}
@@ -217,7 +231,7 @@ class TrainingData:
                     f"{manifest.data_dir / 'manifest.json'}: holds no {name} data, which an objective of this run reads; "
                     f"add some with `python -m data_prep {'mono' if name == 'mono' else 'parallel'}` or drop the objective"
                 )
-            self.streams[name] = stream(shards, alpha, seed, limits[name])
+            self.streams[name] = stream(shards, alpha, seed, limits[name], (stages or {}).get(name, ()))
 
     def micro_batch(self, plan: BatchPlan, step: int, micro_step: int, rank: int) -> MicroBatch:
         """What `rank` works on in one micro-step; counted from 0."""

@@ -177,8 +177,10 @@ def announce(
         f"{parameters / 1e6:.1f} M parameters, {world_size} ranks, {config.deepspeed.stem}, run in {config.run.out}"
     )
     for name, stream in data.streams.items():
-        shares = ", ".join(f"{lang} {share:.1%}" for lang, share in zip(stream.names, stream.shares, strict=True))
-        monitor.say(f"{name}: {sum(stream.counts):,} samples, sampled as {shares}")
+        for stage, shares_L in zip(stream.stages, stream.stage_shares, strict=True):
+            shares = ", ".join(f"{lang} {share:.1%}" for lang, share in zip(stream.names, shares_L, strict=True))
+            begins = f" from sample {stage.first:,} on" if stage.first else ""
+            monitor.say(f"{name}: {sum(stream.counts):,} samples, sampled{begins} as {shares}")
         if stream.cut_at_start:
             notes = [
                 *notes,

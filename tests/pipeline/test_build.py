@@ -10,8 +10,10 @@ import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaModel
 
 from data_prep.manifest import Manifest
+from pipeline.blend import Stage
 from pipeline.build import (
     OWNED_KEYS,
+    blend_stages,
     build_data,
     build_model,
     build_objectives,
@@ -91,6 +93,20 @@ def test_only_streams_that_are_read_are_opened(make_manifest: Callable[..., Mani
     assert list(data.streams) == ["mono"] and data.streams["mono"].limit == 32
     with pytest.raises(ValueError, match="holds no pairs data"):
         build_data(make_config(), build_objectives(make_config()), manifest)
+
+
+def test_a_schedule_in_steps_becomes_stages_in_samples() -> None:
+    data = {
+        "path": "data",
+        "alpha": 0.7,
+        "weights": {"pairs": {"de-en": 2.0, "en-fr": 1.0}},
+        "schedule": [{"from_step": 10, "alpha": 0.3}, {"from_step": 20, "weights": {"mono": {"en": 1.0}}}],
+    }
+    content = {"data": data, "batch": {"mono": 8, "pairs": 16}, "run": {"out": "run"}, "deepspeed": "x.json"}
+    config = Config.model_validate(content)
+    assert blend_stages(config, "mono") == [Stage(0, 0.7), Stage(80, 0.3), Stage(160, 0.3, {"en": 1.0})]
+    weights = {"de-en": 2.0, "en-fr": 1.0}
+    assert blend_stages(config, "pairs") == [Stage(0, 0.7, weights), Stage(160, 0.3, weights), Stage(320, 0.3)]
 
 
 def test_a_model_from_scratch_has_the_sizes_of_the_config_and_depends_on_the_seed() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from data_prep.manifest import Manifest
 from pipeline.assembly import BOS, EOS
-from pipeline.blend import PERIOD
+from pipeline.blend import PERIOD, Stage
 from pipeline.data import BatchPlan, MonoStream, PairStream, Sequences, TrainingData, collate
 
 LIMIT = 16
@@ -118,6 +118,17 @@ def test_languages_come_in_their_shares_and_keep_their_text(make_manifest: MakeM
     read = stream.samples(np.arange(PERIOD, PERIOD + 2000))
     assert [ids[1] for ids in read.ids] == [10 if language == 0 else 20 for language in read.language_S]
     assert abs((read.language_S == 0).mean() - 0.2) < 0.03  # 3 sigma
+
+
+def test_a_schedule_changes_the_shares_and_every_block_still_comes_once_an_epoch(make_manifest: MakeManifest) -> None:
+    manifest = make_manifest({"a": [[[10 + i] * 14 for i in range(10)]], "b": [[[30] * 14] * 10]}, block_tokens=LIMIT)
+    stages = [Stage(0, 0.7), Stage(100, weights={"a": 1.0, "b": 0.0}), Stage(140, weights={"a": 0.0, "b": 1.0})]
+    stream = MonoStream(manifest.mono, 0.7, 1, LIMIT, stages)
+    read = stream.samples(np.arange(200))
+    assert set(read.language_S[100:140]) == {0} and set(read.language_S[140:]) == {1}
+    seen = [int(ids[1]) for ids in read.ids if ids[1] < 30]
+    whole = len(seen) // 10 * 10
+    assert all(sorted(seen[at : at + 10]) == list(range(10, 20)) for at in range(0, whole, 10))
 
 
 def test_pairs_are_weighed_by_their_number_and_not_by_their_tokens(make_manifest: MakeManifest) -> None:
