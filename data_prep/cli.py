@@ -19,6 +19,7 @@ from data_prep.formats import DEFAULT_COLUMNS, Reading, mono_source, pair_source
 from data_prep.inspection import draw, drop_table, samples, summary, summary_table
 from data_prep.job import Outcome, run_job
 from data_prep.manifest import Manifest
+from data_prep.merge import merge
 from data_prep.mix import load_mix, mix_sources
 from data_prep.plan import DEFAULT_SHARD_BYTES
 from data_prep.ranks import run_on_ranks
@@ -313,6 +314,23 @@ def verify(data_dir: DataDirArgument) -> None:
     if problems:
         raise typer.Exit(1)
     print(f"{data_dir}: {len(Manifest.load(data_dir).shards)} shards, all as written")
+
+
+@app.command("merge")
+def merge_folders(
+    folders: Annotated[list[Path], typer.Argument(metavar="DATA_DIR...", help="Folders written by mono and parallel.")],
+    out: Annotated[Path, typer.Option(help="DATA_DIR to write, or to add to.")],
+    link: Annotated[bool, typer.Option("--link", help="Hard links instead of copies, on one file system.")] = False,
+) -> None:
+    """Make one data folder out of several of the same tokenizer; a source that several hold is in it once.
+
+    Example: python -m data_prep merge data-de data-en --out data --link
+    """
+    merged = merge(folders, out, link)
+    print(
+        f"{out}: {merged.shards} shards brought, {merged.present} were there; "
+        f"sources that were there more than once: {merged.duplicates}"
+    )
 
 
 @app.command()

@@ -236,21 +236,8 @@ def rebuild(data_dir: Path, retire: Callable[[], int] = lambda: 0) -> int:
 def content_of(data_dir: Path) -> dict[str, Any]:
     """What the manifest has to say, from the markers alone (see `rebuild`)."""
     tokenizer_sha256, vocab_size = read_identity(data_dir / TOKENIZER_FOLDER)
-    complete: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
-    for stem, marker in read_markers(data_dir).items():
-        if marker["tokenizer_sha256"] != tokenizer_sha256:
-            raise ValueError(
-                f"{data_dir / stem}.json: made with tokenizer {marker['tokenizer_sha256']}, the folder's is "
-                f"{tokenizer_sha256}; delete this shard's files or {MEND}"
-            )
-        complete[stem.rpartition("-")[0]].append((stem, marker))
-    for settings_stem, members in list(complete.items()):
-        if [marker["shard"]["index"] for _, marker in members] != list(range(members[0][1]["shard"]["count"])):
-            del complete[settings_stem]
     shards, sources = [], []
-    for settings_stem, members in sorted(complete.items()):
-        if _is_replaced(data_dir, settings_stem, complete):
-            continue
+    for settings_stem, members in complete_sources(data_dir).items():
         sources.append(_source_record(settings_stem, [marker for _, marker in members]))
         shards += [_shard_record(data_dir, stem, marker) for stem, marker in members if marker["files"]]
     return {
@@ -259,6 +246,29 @@ def content_of(data_dir: Path) -> dict[str, Any]:
         "shards": shards,
         "sources": sources,
     }
+
+
+def complete_sources(data_dir: Path) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """The sources all of whose shards have a marker: stem → its shards' stems and markers; all sorted.
+
+    Raises:
+        ValueError: a marker of another tokenizer.
+    """
+    tokenizer_sha256, _ = read_identity(data_dir / TOKENIZER_FOLDER)
+    found: dict[str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
+    for stem, marker in read_markers(data_dir).items():
+        if marker["tokenizer_sha256"] != tokenizer_sha256:
+            raise ValueError(
+                f"{data_dir / stem}.json: made with tokenizer {marker['tokenizer_sha256']}, the folder's is "
+                f"{tokenizer_sha256}; delete this shard's files or {MEND}"
+            )
+        found[stem.rpartition("-")[0]].append((stem, marker))
+    complete = {
+        settings_stem: members
+        for settings_stem, members in sorted(found.items())
+        if [marker["shard"]["index"] for _, marker in members] == list(range(members[0][1]["shard"]["count"]))
+    }
+    return {stem: members for stem, members in complete.items() if not _is_replaced(data_dir, stem, complete)}
 
 
 def _is_replaced(data_dir: Path, settings_stem: str, complete: Container[str]) -> bool:

@@ -62,10 +62,11 @@ def binarize(out: Path, seed: int) -> None:
     texts = sorted([*(corpus / "mono").iterdir(), *(corpus / "parallel").iterdir()])
     arguments = [*map(str, texts), "--vocab-size", str(VOCABULARY), "--out", str(tokenizer)]
     run("tokenizer", [*PYTHON, "data_prep", "tokenizer", "train", *arguments])
+    blocks = ["--block-tokens", str(load_config(CONFIG, [f"run.out={out}"]).data.block_tokens)]
     for part, data in ((corpus, out / "data"), (corpus / "valid", out / "valid")):
         common = ["--tokenizer", str(tokenizer), "--out", str(data)]
         for text in sorted((part / "mono").iterdir()):
-            run("token files", [*PYTHON, "data_prep", "mono", str(text), "--lang", text.stem, *common])
+            run("token files", [*PYTHON, "data_prep", "mono", str(text), "--lang", text.stem, *blocks, *common])
         for source in sorted((part / "parallel").iterdir()):
             pair = source.suffixes[-2].removeprefix(".")
             if source.suffix == f".{pair.split('-')[0]}":

@@ -1,0 +1,179 @@
+"""One data folder out of several: their shards by copy or hard link, each source once, then a manifest of all.
+
+Knows markers and files; nothing of text or of how shards are made. A merge that was killed is continued by repeating it.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.binarize import dropped_file, quarantine_file
+from data_prep.files import BLOCK_BYTES, canonical_json, locked, publish, read_json, remove_temporaries, temporary_name
+from data_prep.manifest import (
+    MEND,
+    TOKENIZER_FOLDER,
+    Manifest,
+    complete_sources,
+    install_tokenizer,
+    lock_file,
+    rebuild,
+    size_problem,
+)
+from data_prep.progress import ByteProgress
+from data_prep.token_file import shard_file
+from data_prep.tokenizer import Tokenizer, read_identity
+
+Members = list[tuple[str, dict[str, Any]]]  # a source's shards: stem relative to the data folder, and marker
+
+
+@dataclass
+class Merged:
+    """What a merge did.
+
+    Attributes:
+        shards: brought into the folder now.
+        present: were there already.
+        duplicates: sources that more than one of the folders has; they are in the result once.
+    """
+
+    shards: int = 0
+    present: int = 0
+    duplicates: int = 0
+
+
+def merge(folders: list[Path], data_dir: Path, link: bool) -> Merged:
+    """Bring the complete sources of several data folders into one, which may hold data already.
+
+    The result does not depend on the order of the folders. Nothing of it is in the manifest before all is there.
+
+    Raises:
+        ValueError: a folder without a manifest, behind its shards or with another tokenizer; a source that two folders
+            have with different settings; a damaged shard; `link` across file systems.
+    """
+    if any(folder.resolve() == data_dir.resolve() for folder in folders):
+        raise ValueError(f"--out {data_dir}: is one of the folders to merge; give another, or only the others")
+    sources = {folder: _sources(folder) for folder in folders}
+    identities = {folder: read_identity(folder / TOKENIZER_FOLDER)[0] for folder in folders}
+    for folder, sha256 in identities.items():
+        if sha256 != identities[folders[0]]:
+            raise ValueError(
+                f"{folder}: made with tokenizer {sha256}, {folders[0]} with {identities[folders[0]]}; merge folders of one "
+                "tokenizer"
+            )
+    if (data_dir / TOKENIZER_FOLDER).exists():
+        sources[data_dir] = complete_sources(data_dir)
+    wanted, duplicates = _without_duplicates(sources, data_dir)
+    merged = Merged(duplicates=duplicates)
+    install_tokenizer(Tokenizer.load(folders[0] / TOKENIZER_FOLDER), data_dir)
+    with ExitStack() as stack:
+        for name in sorted({lock_file(stem.rpartition("-")[0]) for stem in wanted}):
+            stack.enter_context(locked(data_dir / name, wait=False))
+        total = sum(file["bytes"] for _, members in wanted.values() for _, m in members for file in m["files"].values())
+        with ByteProgress("merging", total) as progress:
+            for folder, members in wanted.values():
+                for stem, marker in members:
+                    made = folder != data_dir and _bring(folder, data_dir, stem, marker, link)
+                    merged.shards += made
+                    merged.present += not made
+                    progress.advance(sum(file["bytes"] for file in marker["files"].values()))
+        rebuild(data_dir)
+    return merged
+
+
+def _sources(folder: Path) -> dict[str, Members]:
+    """A folder's complete sources, which its manifest must list: one that is behind may be in the making."""
+    listed = {source["stem"] for source in Manifest.read(folder).sources}
+    found = complete_sources(folder)
+    if found.keys() != listed:
+        raise ValueError(f"{folder}: its manifest is not what its shards' markers say; {MEND}")
+    return found
+
+
+def _without_duplicates(
+    sources: dict[Path, dict[str, Members]], data_dir: Path
+) -> tuple[dict[str, tuple[Path, Members]], int]:
+    """Each source's folder and shards by stem, and how many times a source was there once more.
+
+    The same text under two names is one source; what `data_dir` has stays, else its first name in the alphabet.
+    """
+    chosen: dict[str, tuple[str, Path, Members]] = {}
+    found = sorted((folder != data_dir, stem, folder) for folder in sources for stem in sources[folder])
+    for _, stem, folder in found:
+        members = sources[folder][stem]
+        first = members[0][1]
+        files = [file["sha256"] for file in first["source"]["files"]]
+        key = hashlib.sha256(canonical_json([first["kind"], first["languages"], files])).hexdigest()
+        if key not in chosen:
+            chosen[key] = (stem, folder, members)
+            continue
+        other, place, its_members = chosen[key]
+        if its_members[0][1]["settings_sha256"] != first["settings_sha256"]:
+            raise ValueError(
+                f"{folder / stem}: the same source as {place / other} with other settings; make one of them again with "
+                "the settings of the other"
+            )
+    again = sum(folder != data_dir for _, _, folder in found) - sum(
+        folder != data_dir for _, folder, _ in chosen.values()
+    )
+    return {stem: (folder, members) for stem, folder, members in chosen.values()}, again
+
+
+def _bring(folder: Path, data_dir: Path, stem: str, marker: dict[str, Any], link: bool) -> bool:
+    """Copy or link one shard's files, the marker last; False if they are there."""
+    sizes = {suffix: file["bytes"] for suffix, file in marker["files"].items()}
+    marker_file = shard_file(data_dir / stem, ".json")
+    if marker_file.exists() and read_json(marker_file, MEND) == marker and not size_problem(data_dir / stem, sizes):
+        return False
+    marker_file.parent.mkdir(parents=True, exist_ok=True)
+    remove_temporaries(marker_file.parent, Path(stem).name)
+    marker_file.unlink(missing_ok=True)
+    for suffix, file in marker["files"].items():
+        source, target = shard_file(folder / stem, f".{suffix}"), shard_file(data_dir / stem, f".{suffix}")
+        if problem := size_problem(folder / stem, {suffix: file["bytes"]}):
+            raise ValueError(f"{problem}; {MEND}")
+        _bring_file(source, target, file["sha256"], link)
+    for place in (quarantine_file, dropped_file):
+        if place(folder, stem).exists():
+            place(data_dir, stem).parent.mkdir(parents=True, exist_ok=True)
+            _bring_file(place(folder, stem), place(data_dir, stem), None, link)
+    _bring_file(shard_file(folder / stem, ".json"), marker_file, None, link)
+    return True
+
+
+def _bring_file(source: Path, target: Path, sha256: str | None, link: bool) -> None:
+    temporary = temporary_name(target)
+    if link:
+        try:
+            os.link(source, temporary)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            raise ValueError(f"--link: {target} is on another file system than {source}; leave --link out") from None
+    elif sha256 is None:
+        shutil.copyfile(source, temporary)
+    elif _copy(source, temporary) != sha256:
+        temporary.unlink()
+        raise ValueError(f"{source}: content is not what was written (sha256); {MEND}")
+    publish(target)
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file's bytes; their sha256."""
+    digest = hashlib.sha256()
+    with open(target, "wb") as file:
+        for block in _blocks(source):
+            digest.update(block)
+            file.write(block)
+    return digest.hexdigest()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
