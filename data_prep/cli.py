@@ -13,20 +13,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from data_prep import cli_files
 from data_prep.block_table import DEFAULT_BLOCK_TOKENS
 from data_prep.filters import DuplicateUnit, MonoFilters, PairFilters
 from data_prep.formats import DEFAULT_COLUMNS, Reading, mono_source, pair_source, parse_language, parse_pair
-from data_prep.inspection import draw, drop_table, samples, summary, summary_table
 from data_prep.job import Outcome, run_job
-from data_prep.manifest import Manifest
-from data_prep.merge import merge
 from data_prep.mix import load_mix, mix_sources
 from data_prep.plan import DEFAULT_SHARD_BYTES
 from data_prep.ranks import run_on_ranks
 from data_prep.readers import BadRecordError, decode_line, is_blank, open_text
 from data_prep.sample import write_sample
 from data_prep.tokenizer import MODEL_NAME, Tokenizer, train
-from data_prep.verify import find_problems
 
 MAX_TRAINING_LINE_BYTES = 4192
 
@@ -38,6 +35,7 @@ app = typer.Typer(
 )
 tokenizer_app = typer.Typer(help="Train or import a SentencePiece tokenizer in XLM-R's id layout.")
 app.add_typer(tokenizer_app, name="tokenizer")
+app.add_typer(cli_files.app)
 
 TokenizerOption = Annotated[Path, typer.Option("--tokenizer", help="TOKENIZER_DIR of `tokenizer train|import`.")]
 DataDirOption = Annotated[Path, typer.Option("--out", help="DATA_DIR; several runs may add to one.")]
@@ -61,8 +59,6 @@ LangIdOption = Annotated[
     typer.Option(help="Drop text that is another language with at least this probability (0.8 is usual; slow)."),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show bytes and shards of each source; write nothing.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-DataDirArgument = Annotated[Path, typer.Argument(metavar="DATA_DIR", help="Folder written by mono and parallel.")]
 
 
 @tokenizer_app.command("train")
@@ -266,71 +262,6 @@ def _finish(outcome: Outcome, data_dir: Path, dry_run: bool) -> None:
         )
     if outcome.failures:
         raise typer.Exit(1)
-
-
-@app.command()
-def inspect(
-    data_dir: DataDirArgument,
-    as_json: JsonOption = False,
-    show_samples: Annotated[
-        int, typer.Option("--samples", min=0, help="Show so many texts that were kept, and that each filter dropped.")
-    ] = 0,
-    picture: Annotated[
-        Path | None, typer.Option(help="Draw tokens per language and sentence lengths into a PNG.")
-    ] = None,
-) -> None:
-    """Show what a data folder holds, per language and language pair, and what each filter dropped of each source.
-
-    Example: python -m data_prep inspect data --samples 3 --picture data.png
-    """
-    manifest = Manifest.load(data_dir)
-    rows = summary(manifest)
-    texts = samples(manifest, show_samples) if show_samples else []
-    if picture:
-        draw(manifest, picture)
-    if as_json:
-        content = {"tokenizer_sha256": manifest.tokenizer_sha256, "vocab_size": manifest.vocab_size, "rows": rows}
-        content |= {"sources": manifest.sources, "samples": texts} if show_samples else {"sources": manifest.sources}
-        print(json.dumps({**content, "digest": manifest.digest()}, indent=2, ensure_ascii=False))
-        return
-    console = Console()
-    console.print(summary_table(manifest, rows))
-    if any(source["dropped"] for source in manifest.sources):
-        console.print(drop_table(manifest))
-    for sample in texts:
-        print(f"{sample['data']} {sample['why']}: {' ||| '.join(sample['text'])}")
-
-
-@app.command()
-def verify(data_dir: DataDirArgument) -> None:
-    """Read every byte of a data folder again: hashes, boundaries, ids. One line per problem, exit code 1 on any.
-
-    Example: python -m data_prep verify data
-    """
-    problems = 0
-    for problem in find_problems(data_dir):
-        _print_error(problem)
-        problems += 1
-    if problems:
-        raise typer.Exit(1)
-    print(f"{data_dir}: {len(Manifest.load(data_dir).shards)} shards, all as written")
-
-
-@app.command("merge")
-def merge_folders(
-    folders: Annotated[list[Path], typer.Argument(metavar="DATA_DIR...", help="Folders written by mono and parallel.")],
-    out: Annotated[Path, typer.Option(help="DATA_DIR to write, or to add to.")],
-    link: Annotated[bool, typer.Option("--link", help="Hard links instead of copies, on one file system.")] = False,
-) -> None:
-    """Make one data folder out of several of the same tokenizer; a source that several hold is in it once.
-
-    Example: python -m data_prep merge data-de data-en --out data --link
-    """
-    merged = merge(folders, out, link)
-    print(
-        f"{out}: {merged.shards} shards brought, {merged.present} were there; "
-        f"sources that were there more than once: {merged.duplicates}"
-    )
 
 
 @app.command()

@@ -27,7 +27,15 @@ from data_prep.binarize import (
 from data_prep.deduplicate import mark_duplicates
 from data_prep.files import locked, read_json, remove_temporaries, write_durably
 from data_prep.inputs import stored_bytes
-from data_prep.manifest import MANIFEST_LOCK, install_tokenizer, lock_file, rebuild, size_problem, wanted_file
+from data_prep.manifest import (
+    MANIFEST_LOCK,
+    TOKENIZER_FOLDER,
+    install_tokenizer,
+    lock_file,
+    rebuild,
+    size_problem,
+    wanted_file,
+)
 from data_prep.plan import Source, SourcePlan, ensure_text, make_plan
 from data_prep.progress import ByteProgress
 from data_prep.ranks import world
@@ -112,7 +120,7 @@ def run_job(
                 write_durably(data_dir / wanted_file(plan.source_stem), plan.settings_stem.encode())
         missing = [_missing_shards(plan, data_dir, tokenizer.sha256) for plan in plans]
         outcome.skipped = sum(len(plan.ranges) - len(wanted) for plan, wanted in zip(plans, missing, strict=True))
-        _encode_missing(plans, missing, tokenizer, data_dir, workers, outcome)
+        _encode_missing(plans, missing, tokenizer.kept_in(data_dir / TOKENIZER_FOLDER), data_dir, workers, outcome)
         outcome.replaced = rebuild(data_dir, lambda: sum(_retire_superseded(plan, data_dir) for plan in plans))
         for plan in plans:
             _remove_unmarked(plan, data_dir)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from data_prep.cutter import BadLines, Cutter, ShardRange
 from data_prep.duplicates import Duplicates
 from data_prep.files import sha256_of_json
 from data_prep.filters import MonoFilters, PairFilters
+from data_prep.frames import has_table
 from data_prep.inputs import State, state_of, stored_identity
 from data_prep.line_hashes import LineHashes
 from data_prep.readers import BYTE_ORDER_MARK, TextFile, open_text
@@ -112,7 +114,7 @@ class SourcePlan:
 
     Attributes:
         bad_lines: lines to set aside or to skip; without any, text need not be checked again.
-        in_place: every file is plain text, which is read where it lies; what archives hold is read from `spool`.
+        in_place: every file can be read from anywhere and is read where it lies; what other archives hold, from `spool`.
         spool: None if the text was read for the plan alone.
         hashes: a hash for each line, where repeated ones are looked for.
         duplicates: the lines that repeat earlier ones, once those of all sources are compared.
@@ -175,14 +177,17 @@ class _Reading:
         self.source = source
         streams = [stack.enter_context(open_text(path)) for path in source.paths]
         self.states = [state_of(path) for path in source.paths]
-        self.in_place = all(isinstance(getattr(stream, "raw", None), io.FileIO) for stream in streams)
+        plain = [isinstance(getattr(stream, "raw", None), io.FileIO) for stream in streams]
+        framed = [isinstance(path, Path) and has_table(path) for path in source.paths]
+        self.in_place = all(map(or_, plain, framed))
         self.starts, texts = zip(*map(without_mark, streams), strict=True)
-        if self.in_place:
+        if all(plain):
             # plain text is hashed as it is read, which saves reading it twice
             digests = [_Digest(BYTE_ORDER_MARK[:start]) for start in self.starts]
             texts = tuple(digest.passing(blocks) for blocks, digest in zip(texts, digests, strict=True))
             self.identities = [digest.identity for digest in digests]
         else:
+            # of an archive what counts is the file as it is stored
             known = [path.identity() if not isinstance(path, Path) else stored_identity(path) for path in source.paths]
             self.identities = [partial(tuple[int, str], identity) for identity in known]
         self.sides = [line_blocks(blocks, path) for blocks, path in zip(texts, source.paths, strict=True)]

@@ -1,8 +1,9 @@
-"""Where a shard's text lies: a stretch of a plain file, or of what was kept when an archive was read for its plan.
+"""Where a shard's text lies: a stretch of a file that can be read from anywhere, or of what was kept of an archive.
 
-An archive is decoded once: while it is planned, the text of each shard that is still to be made goes to a file of its own,
-which any worker can read and which is deleted as soon as the shard is published, so that text and token files together
-take no more room than the token files will.
+A file that can be read from anywhere is plain text, or frames with a table (see `frames`). Any other archive is decoded
+once: while it is planned, the text of each shard that is still to be made goes to a file of its own, which any worker can
+read and which is deleted as soon as the shard is published, so that text and token files together take no more room than
+the token files will.
 """
 
 import fcntl
@@ -18,7 +19,8 @@ from types import TracebackType
 
 from data_prep.blocks import BLOCK_BYTES, line_blocks
 from data_prep.files import locked
-from data_prep.readers import TextFile
+from data_prep.frames import open_at
+from data_prep.readers import TextFile, archive_errors
 
 PREFIX = ".spool-"
 
@@ -59,11 +61,11 @@ def _delete_unless_held(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """One side of a shard's text: bytes `start` to `end` of a file that can be read as it is.
+    """One side of a shard's text: bytes `start` to `end` of the text of a file that can be read from anywhere.
 
     Attributes:
         path: the file.
-        start, end: where the text lies in it.
+        start, end: where the text lies in its text.
         name: the source's file, for messages.
         identity: size and time of change (ns) that the file must still have; None for a spooled one.
     """
@@ -83,12 +85,12 @@ class TextPiece:
         return line_blocks(self._raw_blocks(), self.name)
 
     def _raw_blocks(self) -> Iterator[bytes]:
-        with open(self.path, "rb", buffering=0) as file:
+        with open(self.path, "rb", buffering=0) as file, archive_errors(self.path):
             if self.identity is not None and self.identity != identity_of(file.fileno()):
                 raise ValueError(changed(self.name))
-            file.seek(self.start)
+            text = open_at(file, self.path, self.start)
             left = self.end - self.start
-            while left and (raw := file.read(min(left, BLOCK_BYTES))):
+            while left and (raw := text.read(min(left, BLOCK_BYTES))):
                 left -= len(raw)
                 yield raw
         if left:

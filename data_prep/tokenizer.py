@@ -44,6 +44,7 @@ class Tokenizer:
 
     def __init__(self, model: bytes, name: str = MODEL_NAME) -> None:
         self.model = model
+        self._folder: Path | None = None
         self.sha256 = hashlib.sha256(model).hexdigest()
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -96,8 +97,18 @@ class Tokenizer:
         if not (folder / META_NAME).exists():
             write_durably(folder / META_NAME, canonical_json(meta))
 
-    def __reduce__(self) -> tuple[type["Tokenizer"], tuple[bytes]]:
-        return (Tokenizer, (self.model,))
+    def kept_in(self, folder: Path) -> "Tokenizer":
+        """The same tokenizer, which is pickled as this folder's name, to be loaded from there.
+
+        What a new process is sent must be small: one that dies before it has taken a large message leaves its parent
+        waiting for ever (in `multiprocessing` the parent itself keeps the pipe open that it writes to).
+        """
+        other = object.__new__(Tokenizer)
+        other.__dict__ = self.__dict__ | {"_folder": folder}
+        return other
+
+    def __reduce__(self) -> tuple[Callable[..., "Tokenizer"], tuple[Any, ...]]:
+        return (Tokenizer, (self.model,)) if self._folder is None else (_load_same, (self._folder, self.sha256))
 
     def encode_flat(self, lines: Sequence[str | bytes]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """All ids of all lines end to end, int32 (T,), and each line's token count, int64 (lines,).
@@ -157,6 +168,13 @@ class Tokenizer:
             if token_id >= UNK and token_id != self.mask_id:
                 piece_ids.append(0 if token_id == UNK else token_id - 1)
         return str(self._processor.decode(piece_ids)) if piece_ids else ""
+
+
+def _load_same(folder: Path, sha256: str) -> Tokenizer:
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.sha256 != sha256:
+        raise ValueError(f"{folder}: changed while it was used; run the command again")
+    return tokenizer.kept_in(folder)
 
 
 def read_identity(folder: Path) -> tuple[str, int]:

@@ -30,7 +30,7 @@ def run_tasks(
     """Yield `function(context, task)` for every task, in the order of completion.
 
     Tasks are drawn one ahead of the workers, so that their text is not all in memory at once. The context goes to each
-    worker once; everything must be picklable.
+    worker once; everything must be picklable, and the context must fit a pipe (64 kB, see `Tokenizer.kept_in`).
 
     Raises:
         ValueError: a worker died.

@@ -1,0 +1,106 @@
+"""The commands of `python -m data_prep` on files that are there: inspect, verify, merge, rechunk, export.
+
+As in `cli`, words become calls and results become words.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from data_prep.frames import DEFAULT_FRAME_BYTES, rechunk_files
+from data_prep.inspection import draw, drop_table, samples, summary, summary_table
+from data_prep.manifest import Manifest
+from data_prep.merge import merge
+from data_prep.verify import find_problems
+
+app = typer.Typer()
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+DataDirArgument = Annotated[Path, typer.Argument(metavar="DATA_DIR", help="Folder written by mono and parallel.")]
+
+
+@app.command()
+def inspect(
+    data_dir: DataDirArgument,
+    as_json: JsonOption = False,
+    show_samples: Annotated[
+        int, typer.Option("--samples", min=0, help="Show so many texts that were kept, and that each filter dropped.")
+    ] = 0,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw tokens per language and sentence lengths into a PNG.")
+    ] = None,
+) -> None:
+    """Show what a data folder holds, per language and language pair, and what each filter dropped of each source.
+
+    Example: python -m data_prep inspect data --samples 3 --picture data.png
+    """
+    manifest = Manifest.load(data_dir)
+    rows = summary(manifest)
+    texts = samples(manifest, show_samples) if show_samples else []
+    if picture:
+        draw(manifest, picture)
+    if as_json:
+        content = {"tokenizer_sha256": manifest.tokenizer_sha256, "vocab_size": manifest.vocab_size, "rows": rows}
+        content |= {"sources": manifest.sources, "samples": texts} if show_samples else {"sources": manifest.sources}
+        print(json.dumps({**content, "digest": manifest.digest()}, indent=2, ensure_ascii=False))
+        return
+    console = Console()
+    console.print(summary_table(manifest, rows))
+    if any(source["dropped"] for source in manifest.sources):
+        console.print(drop_table(manifest))
+    for sample in texts:
+        print(f"{sample['data']} {sample['why']}: {' ||| '.join(sample['text'])}")
+
+
+@app.command()
+def verify(data_dir: DataDirArgument) -> None:
+    """Read every byte of a data folder again: hashes, boundaries, ids. One line per problem, exit code 1 on any.
+
+    Example: python -m data_prep verify data
+    """
+    problems = 0
+    for problem in find_problems(data_dir):
+        print(f"error: {problem}", file=sys.stderr)
+        problems += 1
+    if problems:
+        raise typer.Exit(1)
+    print(f"{data_dir}: {len(Manifest.load(data_dir).shards)} shards, all as written")
+
+
+@app.command("merge")
+def merge_folders(
+    folders: Annotated[list[Path], typer.Argument(metavar="DATA_DIR...", help="Folders written by mono and parallel.")],
+    out: Annotated[Path, typer.Option(help="DATA_DIR to write, or to add to.")],
+    link: Annotated[bool, typer.Option("--link", help="Hard links instead of copies, on one file system.")] = False,
+) -> None:
+    """Make one data folder out of several of the same tokenizer; a source that several hold is in it once.
+
+    Example: python -m data_prep merge data-de data-en --out data --link
+    """
+    merged = merge(folders, out, link)
+    print(
+        f"{out}: {merged.shards} shards brought, {merged.present} were there; "
+        f"sources that were there more than once: {merged.duplicates}"
+    )
+
+
+@app.command("rechunk")
+def rechunk_archives(
+    files: Annotated[list[Path], typer.Argument(help="Text, plain or .xz, .gz, .zst.")],
+    out: Annotated[Path, typer.Option(help="Folder to write `NAME.zst` into.")],
+    frame_bytes: Annotated[int, typer.Option(help="Text per frame, in bytes; reading begins at a frame.")] = (
+        DEFAULT_FRAME_BYTES
+    ),
+    level: Annotated[int, typer.Option(help="zstd's compression level, 1 to 22.")] = 3,
+    workers: Annotated[int, typer.Option(help="Threads that compress; the files are the same for any number.")] = 1,
+) -> None:
+    """Write archives anew as zstd frames with a table, which can be read from anywhere, so that nothing is decoded twice.
+
+    Example: python -m data_prep rechunk en.txt.xz --out framed --workers 2
+    """
+    for written, frames in rechunk_files(files, out, frame_bytes, level, workers):
+        print(f"{written}: {frames:,} frames, {written.stat().st_size:,} bytes")

@@ -1,0 +1,188 @@
+"""Archives that can be read from anywhere: independent zstd frames, and a table at the end of where each of them begins.
+
+The layout is zstd's seekable format, version 0.1.0 of its specification (contrib/seekable_format in zstd's repository): one
+skippable frame after all others, little-endian, for F frames
+    uint32 0x184D2A5E · uint32 size of what follows · F × (uint32 stored bytes, uint32 bytes of text, uint32 checksum if
+    flagged) · uint32 F · uint8 flags (bit 7: checksums) · uint32 0x8F92EAB1
+so that every zstd reads the file as one text. Knows bytes; nothing of lines' content, plans or shards.
+"""
+
+import io
+import os
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from data_prep.blocks import MAX_HELD_BYTES
+from data_prep.files import publish, temporary_name
+from data_prep.progress import ByteProgress
+from data_prep.readers import BUFFER_BYTES, MAGIC, archive_errors, check_file, decompressed
+
+SUFFIX = ".zst"
+SKIPPABLE = struct.Struct("<II")
+FOOTER = struct.Struct("<IBI")
+SKIPPABLE_MAGIC, SEEKABLE_MAGIC = 0x184D2A5E, 0x8F92EAB1
+CHECKSUMS, RESERVED = 0x80, 0x7C
+DEFAULT_FRAME_BYTES = 4 << 20
+MAX_FRAME_BYTES = 1 << 30
+MEND = "write it again with `python -m data_prep rechunk`"
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """Where the F frames of a file begin, and its end: int64 (F+1,) in the file as stored, and in its text."""
+
+    stored_F1: NDArray[np.int64]
+    text_F1: NDArray[np.int64]
+
+    def before(self, position: int) -> tuple[int, int]:
+        """The frame that holds this byte of the text: where it begins in the file and in the text."""
+        frame = max(int(np.searchsorted(self.text_F1, position, side="right")) - 1, 0)
+        return int(self.stored_F1[frame]), int(self.text_F1[frame])
+
+
+def read_table(file: BinaryIO | io.FileIO, path: Path) -> FrameTable | None:
+    """The table of an open file, None where it ends without one; the file's position is lost.
+
+    Raises:
+        ValueError: the table does not describe this file.
+    """
+    size = file.seek(0, os.SEEK_END)
+    if path.suffix != SUFFIX or size < SKIPPABLE.size + FOOTER.size:
+        return None
+    file.seek(size - FOOTER.size)
+    frames, flags, magic = FOOTER.unpack(file.read(FOOTER.size))
+    if magic != SEEKABLE_MAGIC:
+        return None
+    columns = 3 if flags & CHECKSUMS else 2
+    body = 4 * columns * frames + FOOTER.size
+    start = size - SKIPPABLE.size - body
+    if start >= 0 and not flags & RESERVED:
+        file.seek(start)
+        raw = file.read(SKIPPABLE.size + body - FOOTER.size)
+        sizes_FC = np.frombuffer(raw[SKIPPABLE.size :], dtype="<u4").reshape(frames, columns).astype(np.int64)
+        stored_F1, text_F1 = (np.concatenate([[0], np.cumsum(sizes_FC[:, column])]) for column in (0, 1))
+        if SKIPPABLE.unpack(raw[: SKIPPABLE.size]) == (SKIPPABLE_MAGIC, body) and stored_F1[-1] == start:
+            return FrameTable(stored_F1, text_F1)
+    raise ValueError(f"{path}: its table of frames is damaged or of another file; {MEND}")
+
+
+def has_table(path: Path) -> bool:
+    """Whether reading a local file can begin anywhere in it although it is compressed."""
+    with open(path, "rb", buffering=0) as file:
+        return read_table(file, path) is not None
+
+
+def open_at(file: io.FileIO, path: Path, position: int) -> BinaryIO | io.FileIO:
+    """The text of an open file, plain or of frames with a table, from this byte of the text on."""
+    table = read_table(file, path)
+    if table is None:
+        file.seek(position)
+        return file
+    stored, text = table.before(position)
+    file.seek(stored)
+    stream = io.BufferedReader(decompressed(file, path), BUFFER_BYTES)
+    while text < position and (skipped := stream.read(min(BUFFER_BYTES, position - text))):
+        text += len(skipped)
+    return stream
+
+
+def rechunk_files(
+    sources: list[Path], folder: Path, frame_bytes: int, level: int, threads: int
+) -> Iterator[tuple[Path, int]]:
+    """`rechunk` one file after the other, with progress; each result as it is there.
+
+    Raises:
+        ValueError: an option out of range, two files that would have one name, or see `rechunk`.
+    """
+    if not 1 <= frame_bytes <= MAX_FRAME_BYTES:
+        raise ValueError(f"--frame-bytes {frame_bytes}: must be from 1 to {MAX_FRAME_BYTES}")
+    if not 1 <= level <= zstandard.MAX_COMPRESSION_LEVEL:
+        raise ValueError(f"--level {level}: must be from 1 to {zstandard.MAX_COMPRESSION_LEVEL}; 3 is usual")
+    if threads < 1:
+        raise ValueError(f"--workers {threads}: must be at least 1")
+    names = [_target(source, folder) for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name}: two of the files would have this name; give them in two runs, to two folders")
+    for source in sources:
+        check_file(source)
+    with ByteProgress("rechunking", sum(source.stat().st_size for source in sources)) as progress:
+        for source in sources:
+            yield rechunk(source, folder, frame_bytes, level, threads, progress.advance)
+
+
+def _target(source: Path, folder: Path) -> Path:
+    return folder / f"{source.stem if source.suffix in MAGIC else source.name}{SUFFIX}"
+
+
+def rechunk(
+    source: Path, folder: Path, frame_bytes: int, level: int, threads: int, advance: Callable[[int], None]
+) -> tuple[Path, int]:
+    """Write a local file's text as frames of whole lines into a folder, under its name with `.zst` for its suffix.
+
+    The text stays as it is, byte for byte; nothing is visible under the real name before all of it is written.
+
+    Args:
+        frame_bytes: a frame ends with the line that reaches so many bytes.
+        advance: told how many more bytes of the source are read.
+
+    Returns:
+        The file written and its number of frames.
+
+    Raises:
+        ValueError: the source is missing, damaged, empty, or the file that would be written.
+    """
+    target = _target(source, folder)
+    if target.resolve() == source.resolve():
+        raise ValueError(f"{source}: would be written over itself; give another --out")
+    check_file(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes: list[int] = []
+    try:
+        with open(temporary_name(target), "wb") as out, archive_errors(source):
+            for frame, text_bytes in _compressed(_whole_lines(source, frame_bytes, advance), level, threads):
+                out.write(frame)
+                sizes += (len(frame), text_bytes)
+            table = np.array(sizes, dtype="<u4").tobytes() + FOOTER.pack(len(sizes) // 2, 0, SEEKABLE_MAGIC)
+            out.write(SKIPPABLE.pack(SKIPPABLE_MAGIC, len(table)) + table)
+        publish(target)
+    except BaseException:
+        temporary_name(target).unlink(missing_ok=True)
+        raise
+    return target, len(sizes) // 2
+
+
+def _whole_lines(source: Path, frame_bytes: int, advance: Callable[[int], None]) -> Iterator[bytes]:
+    """A file's text in pieces that end with a line (but for a line that is too long to be read)."""
+    with open(source, "rb", buffering=0) as file, io.BufferedReader(decompressed(file, source), BUFFER_BYTES) as stream:
+        told = 0
+        while text := stream.read(frame_bytes):
+            yield text + stream.readline(MAX_HELD_BYTES)
+            advance(file.tell() - told)
+            told = file.tell()
+
+
+def _compressed(texts: Iterator[bytes], level: int, threads: int) -> Iterator[tuple[bytes, int]]:
+    """Each text as a frame and its size; in order, compressed while the next ones are read."""
+    running: deque[tuple[Future[bytes], int]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for text in texts:
+            running.append((pool.submit(_frame, text, level), len(text)))
+            if len(running) > threads:
+                frame, size = running.popleft()
+                yield frame.result(), size
+        for frame, size in running:
+            yield frame.result(), size
+
+
+def _frame(text: bytes, level: int) -> bytes:
+    return zstandard.ZstdCompressor(level=level, write_checksum=True).compress(text)
