@@ -56,6 +56,7 @@ class Bench:
     corpus: Corpus
     folder: Path
     cores: list[int]
+    shard_bytes: int
     runs: dict[str, list[Run]] = field(default_factory=dict)
 
     def binarize(self, text: Path, workers: int = 1, name: str = "data") -> Run:
@@ -63,6 +64,7 @@ class Bench:
         out = self.folder / name
         shutil.rmtree(out, ignore_errors=True)
         options = ["--lang", "xx", "--tokenizer", self.corpus.tokenizer_dir, "--out", out, "--workers", workers]
+        options += ["--shard-bytes", self.shard_bytes]
         seconds, peak, _ = self._run(["data_prep", "mono", text, *options], workers)
         return Run(seconds, sum(shard.tokens for shard in Manifest.load(out).shards), peak)
 
@@ -190,6 +192,9 @@ def main(
     tokenizer: Annotated[Path | None, typer.Option(help="TOKENIZER_DIR; else one is trained on the text.")] = None,
     megabytes: Annotated[int, typer.Option(help="The text is repeated or cut to this size.")] = 100,
     slice_megabytes: Annotated[int, typer.Option(help="How much of it slow peers get.")] = 2,
+    shard_bytes: Annotated[
+        int, typer.Option(help="Text per shard of all runs of data_prep: small enough that every worker has several.")
+    ] = 16 << 20,
     rounds: Annotated[int, typer.Option(help="Rounds in which every contender runs once.")] = 5,
     memory_times: Annotated[int, typer.Option(help="Measure memory also on so many times the text; 0: do not.")] = 4,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
@@ -208,8 +213,9 @@ def main(
     with tempfile.TemporaryDirectory(dir=work) as name:
         folder = Path(name)
         corpus = make_corpus(folder, text or [], tokenizer, megabytes * MEGA, slice_megabytes * MEGA)
-        bench = Bench(corpus, folder, sorted(os.sched_getaffinity(0)))
-        print(f"{corpus.description}; {len(bench.cores)} cores, {rounds} rounds", flush=True)
+        bench = Bench(corpus, folder, sorted(os.sched_getaffinity(0)), shard_bytes)
+        print(f"{corpus.description}; shards of {shard_bytes / MEGA:.0f} MB; {len(bench.cores)} cores, {rounds} rounds")
+        sys.stdout.flush()
         entries = compare_ids(bench)
         entries += time_contenders(bench, rounds, lambda line: print(line, file=sys.stderr, flush=True))
         entries += measure_memory(bench, corpus.longer(memory_times) if memory_times else None)

@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from data_prep.block_table import DEFAULT_BLOCK_TOKENS
+from data_prep.fairseq_export import POSITIONS, export_fairseq
 from data_prep.frames import DEFAULT_FRAME_BYTES, rechunk_files
 from data_prep.inspection import draw, drop_table, samples, summary, summary_table
 from data_prep.manifest import Manifest
@@ -104,3 +106,22 @@ def rechunk_archives(
     """
     for written, frames in rechunk_files(files, out, frame_bytes, level, workers):
         print(f"{written}: {frames:,} frames, {written.stat().st_size:,} bytes")
+
+
+@app.command("export-fairseq")
+def export_for_fairseq(
+    data_dir: DataDirArgument,
+    out: Annotated[Path, typer.Option(help="Folder to write `mono` and `pair` into.")],
+    only: Annotated[list[str] | None, typer.Option(help="A language or pair to take; may be repeated.")] = None,
+    block_tokens: Annotated[int, typer.Option(help="Largest monolingual block, special tokens included.")] = (
+        DEFAULT_BLOCK_TOKENS
+    ),
+) -> None:
+    """Write a data folder as the released XLM-Align code reads it: train.0.bin, train.0.idx and dict.txt of fairseq.
+
+    Example: python -m data_prep export-fairseq data --out fairseq-data
+    """
+    for done in export_fairseq(data_dir, out, only or (), block_tokens):
+        print(f"{done.folder}: {done.items:,} items, {done.tokens:,} tokens")
+        if done.too_long:
+            print(f"note: {done.too_long:,} items are longer than the released model's {POSITIONS} positions")

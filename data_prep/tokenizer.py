@@ -155,6 +155,11 @@ class Tokenizer:
             word_of_id += [index] * len(word_ids)
         return ids, word_of_id
 
+    def piece(self, token_id: int) -> str:
+        """The piece of text behind an id from 3 on, `▁` for a space."""
+        assert UNK <= token_id < self.mask_id, "an id of SentencePiece's"
+        return str(self._processor.id_to_piece(0 if token_id == UNK else token_id - 1))
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids; `<s>`, `<pad>`, `</s>` and `<mask>` are skipped.
 
