@@ -87,7 +87,7 @@ def export_fairseq(
 def _dictionary(tokenizer: Tokenizer, data_dir: Path) -> bytes:
     """fairseq's dict.txt: a piece and a count a line, ids from 4 on; its task adds `<mask>` after the last."""
     pieces = [tokenizer.piece(token_id) for token_id in range(4, tokenizer.mask_id)]
-    if bad := [piece for piece in pieces if piece == "<mask>" or piece.split() != [piece]]:
+    if bad := [piece for piece in pieces if piece == "<mask>" or not piece or {*piece} & {*"\r\n"}]:
         raise ValueError(f"{data_dir / TOKENIZER_FOLDER}: fairseq cannot hold the piece {bad[0]!r}; train without it")
     return "".join(f"{piece} 1\n" for piece in pieces).encode()
 
