@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.batch import StreamBatch
+from pipeline.linear_cross_entropy import linear_cross_entropy
 from pipeline.objectives.base import Encode, EncoderParts, Objective
 
 HEAD = "masked_lm"
 
 
 class MaskedLMHead(nn.Module):
-    """XLM-R's prediction head: dense, GELU, norm, then the word embedding transposed, plus a bias. [P, D] -> [P, V]."""
+    """XLM-R's prediction head: dense, GELU, norm, then the word embedding transposed, plus a bias."""
 
     def __init__(self, word: nn.Embedding, norm_eps: float, init_std: float) -> None:
         super().__init__()
@@ -31,8 +32,13 @@ class MaskedLMHead(nn.Module):
         nn.init.normal_(self.dense.weight, std=init_std)
         nn.init.zeros_(self.dense.bias)
 
-    def forward(self, hidden_PD: Tensor) -> Tensor:
-        return F.linear(self.norm(F.gelu(self.dense(hidden_PD))), self.weight, self.bias)
+    def transform(self, hidden_PD: Tensor) -> Tensor:
+        """What the word embedding is multiplied with, [P, D]."""
+        return self.norm(F.gelu(self.dense(hidden_PD)))
+
+    def forward(self, hidden_PD: Tensor, target_P: Tensor) -> tuple[Tensor, Tensor]:
+        """(summed cross-entropy, fp32 scalar; correct predictions, int64 scalar) of the target ids."""
+        return linear_cross_entropy(self.transform(hidden_PD), self.weight, self.bias, target_P)
 
 
 class MaskedLM(Objective):
@@ -48,10 +54,7 @@ class MaskedLM(Objective):
         return torch.tensor(len(batch.predicted_P), device=batch.predicted_P.device)
 
     def loss(self, encode: Encode, heads: nn.ModuleDict, batch: StreamBatch) -> dict[str, Tensor]:
-        logits_PV = heads[HEAD](encode(batch.masked)[batch.predicted_P])
-        # fp32 sums: in half precision a sum over thousands of tokens loses its last digits.
-        loss = F.cross_entropy(logits_PV.float(), batch.target_ids_P, reduction="sum")
-        correct = (logits_PV.detach().argmax(-1) == batch.target_ids_P).sum()
+        loss, correct = heads[HEAD](encode(batch.masked)[batch.predicted_P], batch.target_ids_P)
         return {"loss": loss, "correct": correct}
 
     def report(self, sums: dict[str, float], count: float) -> dict[str, float]:
