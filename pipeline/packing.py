@@ -6,7 +6,7 @@ Knows nothing of languages, pairs or masks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,10 @@ class AttentionGroup:
     mask_G11L: Tensor | None  # bool, True where a key is real; None when nothing is padded
     place_T: Tensor  # int64: where each of the group's tokens lies in its flattened [G * L] layout
     token_T: Tensor  # int64: those tokens' indices into T
+
+    def shifted(self, tokens: int) -> AttentionGroup:
+        """The same group in a batch where `tokens` others come first."""
+        return replace(self, index_GL=self.index_GL + tokens, token_T=self.token_T + tokens)
 
 
 @dataclass
@@ -70,6 +74,19 @@ def pack_flat(ids_T: np.ndarray, lengths_S: np.ndarray) -> Packed:
     positions_T = np.arange(offsets_S1[-1]) - np.repeat(offsets_S1[:-1], lengths_S) + FIRST_POSITION
     groups = [_attention_group(members, offsets_S1, lengths_S) for members in _similar_lengths(lengths_S)]
     return Packed(torch.from_numpy(ids_T), torch.from_numpy(positions_T), offsets_S1, groups)
+
+
+def join(parts: Sequence[Packed]) -> Packed:
+    """Packed batches one after the other as one, on their device; attention groups stay as they are."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(part.tokens for part in parts)]).tolist()
+    return Packed(
+        torch.cat([part.ids_T for part in parts]),
+        torch.cat([part.positions_T for part in parts]),
+        np.concatenate([[0], *(part.offsets_S1[1:] + start for part, start in zip(parts, starts, strict=False))]),
+        [group.shifted(start) for part, start in zip(parts, starts, strict=False) for group in part.groups],
+    )
 
 
 def _similar_lengths(lengths_S: np.ndarray) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ from pipeline.data import Sequences, collate
 from pipeline.hugging_face import hugging_face_state, load_head, load_pretrained_encoder, read_state, write_config
 from pipeline.model import Encoder, EncoderConfig, MicroStepEncoder, PretrainingModel
 from pipeline.objectives.masked_lm import MaskedLM
-from pipeline.packing import FIRST_POSITION, pack
+from pipeline.packing import FIRST_POSITION, join, pack
 
 VOCAB_SIZE, LAYERS = 50, 3
 RAGGED = [7, 40, 1, 12, 13, 2, 39, 1, 25]
@@ -149,7 +149,7 @@ def test_changing_one_sequence_leaves_the_others_alone(encoder: Encoder) -> None
         other_T = np.ones(before.tokens, dtype=bool)
         other_T[begin:end] = False
         was_TD, now_TD = encoder(before), encoder(after)
-        torch.testing.assert_close(now_TD[other_T], was_TD[other_T], rtol=0, atol=1e-6)
+        assert torch.equal(now_TD[other_T], was_TD[other_T])
         assert not torch.allclose(now_TD[begin:end], was_TD[begin:end], atol=1e-2)
         changed[number] = sequences[number]
 
@@ -199,6 +199,30 @@ def test_a_batch_that_two_objectives_read_is_encoded_once(
     model.encoder.register_forward_hook(lambda *_: calls.append(1))
     terms = model("losses", MicroBatch({"mono": collate(make_sequences([30, 40]), 1, sizes.vocab_size)}))
     assert len(calls) == 1 and torch.equal(terms["first"]["loss"], terms["second"]["loss"])
+
+
+def test_the_streams_of_a_micro_step_are_encoded_in_one_pass(
+    sizes: EncoderConfig, make_sequences: Callable[..., Sequences]
+) -> None:
+    model = PretrainingModel(Encoder(sizes), [MaskedLM("mlm", "mono"), MaskedLM("tlm", "pairs")])
+    seen: list[int] = []
+    model.encoder.register_forward_hook(lambda module, given, output: seen.append(given[0].tokens))
+    mono = collate(make_sequences([30, 40]), 1, sizes.vocab_size)
+    pairs = collate(make_sequences([9, 4, 20], [5, 8, 11]), 1, sizes.vocab_size)
+    together = model("losses", MicroBatch({"mono": mono, "pairs": pairs}))
+    assert seen == [mono.masked.tokens + pairs.masked.tokens]
+    for name, stream in (("mono", mono), ("pairs", pairs)):
+        (alone,) = model("losses", MicroBatch({name: stream})).values()
+        torch.testing.assert_close(together[{"mono": "mlm", "pairs": "tlm"}[name]]["loss"], alone["loss"])
+
+
+def test_joined_batches_are_the_batch_of_all_their_sequences(encoder: Encoder) -> None:
+    sequences = random_sequences(RAGGED)
+    whole, parts = pack(sequences), [pack(sequences[:4]), pack(sequences[4:5]), pack(sequences[5:])]
+    joined = join(parts)
+    assert torch.equal(joined.ids_T, whole.ids_T) and torch.equal(joined.positions_T, whole.positions_T)
+    assert joined.offsets_S1.tolist() == whole.offsets_S1.tolist()
+    torch.testing.assert_close(encoder(joined), encoder(whole), rtol=0, atol=1e-6)
 
 
 @torch.no_grad()
