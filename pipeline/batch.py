@@ -5,7 +5,9 @@ Built by `data`, read by objectives; knows neither of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +44,15 @@ class StreamBatch:
     def clean(self) -> Packed:
         return self.masked.with_ids(self.clean_ids_T)
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> StreamBatch:
+        """The same batch, not yet labelled, with every tensor changed."""
+        assert self.links is None, "a batch moves before it is labelled"
+        spans = self.spans and Spans(*(change(getattr(self.spans, f.name)) for f in fields(Spans)))
+        tensors: dict[str, Any] = {
+            name: change(getattr(self, name)) for name in ("clean_ids_T", "predicted_P", "target_ids_P")
+        }
+        return replace(self, masked=self.masked.map(change), spans=spans, **tensors)
+
 
 @dataclass
 class MicroBatch:
@@ -60,17 +71,13 @@ class MicroBatch:
         """Tokens in all streams; there is no padding to leave out."""
         return sum(stream.masked.tokens for stream in self.streams.values())
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
+        """The same micro-batch, not yet labelled, with every tensor changed."""
+        return MicroBatch({name: stream.map(change) for name, stream in self.streams.items()})
+
+    def pinned(self) -> MicroBatch:
+        """In page-locked memory, from which copies to a GPU do not wait."""
+        return self.map(Tensor.pin_memory)
+
     def to(self, device: torch.device) -> MicroBatch:
-        return MicroBatch({name: _stream_to(stream, device) for name, stream in self.streams.items()})
-
-
-def _stream_to(stream: StreamBatch, device: torch.device) -> StreamBatch:
-    assert stream.links is None, "a batch moves before it is labelled"
-    spans = stream.spans and Spans(
-        *(getattr(stream.spans, f.name).to(device, non_blocking=True) for f in fields(Spans))
-    )
-    tensors = {
-        name: getattr(stream, name).to(device, non_blocking=True)
-        for name in ("clean_ids_T", "predicted_P", "target_ids_P")
-    }
-    return replace(stream, masked=stream.masked.to(device), spans=spans, **tensors)
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))

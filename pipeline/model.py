@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.batch import MicroBatch
+from pipeline.flops import encoder_forward_flops
 from pipeline.objectives.base import Objective
 from pipeline.packing import AttentionGroup, Packed, join
 
@@ -141,6 +142,12 @@ class PretrainingModel(nn.Module):
             for name, build in objective.heads(encoder).items():
                 if name not in self.heads:  # objectives that name the same head share it
                     self.heads[name] = build()
+
+    def flops(self, batch: MicroBatch) -> float:
+        """Floating-point operations of labelling, forward and backward of a micro-step, by the rules of `flops`."""
+        sizes = self.encoder.config
+        encoding = [encoder_forward_flops(sizes, stream.masked, sizes.layers) for stream in batch.streams.values()]
+        return 3 * sum(encoding) + sum(o.flops(sizes, batch[o.reads]) for o in self.objectives if o.reads in batch)
 
     def forward(self, work: str, batch: MicroBatch | Packed, layers: int | None = None) -> dict[str, dict[str, Tensor]]:
         """One of three kinds of work, each returning plain dictionaries of tensors.

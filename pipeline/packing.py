@@ -5,7 +5,7 @@ Knows nothing of languages, pairs or masks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +23,10 @@ class AttentionGroup:
     mask_G11L: Tensor | None  # bool, True where a key is real; None when nothing is padded
     place_T: Tensor  # int64: where each of the group's tokens lies in its flattened [G * L] layout
     token_T: Tensor  # int64: those tokens' indices into T
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> AttentionGroup:
+        mask_G11L = None if self.mask_G11L is None else change(self.mask_G11L)
+        return AttentionGroup(change(self.index_GL), mask_G11L, change(self.place_T), change(self.token_T))
 
     def shifted(self, tokens: int) -> AttentionGroup:
         """The same group in a batch where `tokens` others come first."""
@@ -46,18 +50,14 @@ class Packed:
         """The same layout over other token ids (a masked and an unmasked batch share everything else)."""
         return Packed(ids_T, self.positions_T, self.offsets_S1, self.groups)
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Packed:
+        """The same batch with every tensor changed."""
+        return Packed(
+            change(self.ids_T), change(self.positions_T), self.offsets_S1, [group.map(change) for group in self.groups]
+        )
+
     def to(self, device: torch.device) -> Packed:
-        groups = [
-            AttentionGroup(
-                group.index_GL.to(device, non_blocking=True),
-                None if group.mask_G11L is None else group.mask_G11L.to(device, non_blocking=True),
-                group.place_T.to(device, non_blocking=True),
-                group.token_T.to(device, non_blocking=True),
-            )
-            for group in self.groups
-        ]
-        ids_T, positions_T = (t.to(device, non_blocking=True) for t in (self.ids_T, self.positions_T))
-        return Packed(ids_T, positions_T, self.offsets_S1, groups)
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def pack(sequences: Sequence[np.ndarray | list[int]]) -> Packed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from data_prep.manifest import Manifest
 from pipeline import checkpoint, ranks
+from pipeline.batch import MicroBatch
 from pipeline.build import (
     build_data,
     build_model,
@@ -37,6 +39,8 @@ from pipeline.data import BatchPlan, PairStream, TrainingData
 from pipeline.meter import Meter
 from pipeline.model import PretrainingModel
 from pipeline.monitor import Monitor
+from pipeline.precision import LossScale
+from pipeline.prefetch import prefetched
 from pipeline.validate import Validator
 
 
@@ -99,16 +103,18 @@ def train(config: Config, resume: str | None) -> None:
 
     # 4. The loop. Until here a signal ends the process at once: there is nothing to save.
     stop = ranks.StopFlag()
-    stop_agreed = torch.zeros((), device=device)
-    meter = Meter(device, objectives)
+    stopping = False
+    meter, loss_scale = Meter(device, objectives), LossScale(engine)
     if first_step == 0:
         validator.run(engine, monitor, 0)
+        meter.clock.restart()
     step = first_step
-    while step < config.run.steps and not stop_agreed.item():
+    inputs = prefetched(partial(make_batches, data, plan, rank, device), first_step, config.run.steps)
+    while step < config.run.steps and not stopping:
         torch.manual_seed(hash((config.run.seed, step, rank)))  # dropout, if any: the same after a resume
         weights = term_weights(config.objectives.active(), step)
-        batches = [data.micro_batch(plan, step, micro, rank).to(device) for micro in range(plan.micro_steps)]
-        meter.lap("input")
+        batches = [batch.to(device) for batch in next(inputs)]
+        meter.clock.lap("input")
 
         # 4a. Self-labelling: the objectives write their labels into the unmasked batches.
         engine.eval()
@@ -116,26 +122,31 @@ def train(config: Config, resume: str | None) -> None:
             for batch in batches:
                 meter.add(engine("label", batch))
         engine.train()
-        meter.lap("label")
+        meter.clock.lap("label")
 
         # 4b. One all-reduce a step: predicted tokens per objective, and whether any rank was told to stop.
         counts = torch.stack([sum_counts(objective, batches) for objective in objectives])
         tokens = sum(batch.tokens for batch in batches)
         shared = torch.cat([counts, torch.tensor([tokens, stop.set], device=device)]).double()
         dist.all_reduce(shared)
-        predicted, stop_agreed = shared[: len(objectives)].sum(), shared[-1]
+        predicted = shared[: len(objectives)].sum()
 
         # 4c. Denoising. DeepSpeed averages over ranks and micro-steps, hence the factor.
         scale = world_size * plan.micro_steps / predicted.clamp(min=1)
         for batch in batches:
             terms = engine("losses", batch)
-            loss = torch.stack([weights[name] * term["loss"] for name, term in terms.items()]).sum()
-            engine.backward((loss * scale).float())
-            engine.step()
             meter.add(terms)
-        meter.count(shared)
-        meter.lap("denoise")
+            loss = torch.stack([weights[name] * term["loss"] for name, term in terms.items()]).sum()
+            meter.clock.lap("forward")
+            engine.backward((loss * scale).float())
+            meter.clock.lap("backward")
+            engine.step()
+            meter.clock.lap("step")
+        meter.count(shared[:-1], sum(map(model.flops, batches)))
         step += 1
+        # engine.step() has waited for the device, to know whether to skip; so reading this costs no further wait.
+        stopping = bool(shared[-1])
+        loss_scale.check()
 
         # 4d. What is due now and then.
         if step % config.run.log_every == 0 or step == config.run.steps:
@@ -143,6 +154,7 @@ def train(config: Config, resume: str | None) -> None:
             values |= {
                 "lr": config.optimizer.lr * factor(schedule.last_epoch - 1),
                 "skipped_steps": engine.skipped_steps,
+                "loss_scale": loss_scale.value,
             }
             if config.optimizer.clip:
                 values["gradient_norm"] = float(engine.get_global_grad_norm() or 0.0)
@@ -150,17 +162,24 @@ def train(config: Config, resume: str | None) -> None:
                 monitor.train(step, values)
         if config.validation.every and (step % config.validation.every == 0 or step == config.run.steps):
             validator.run(engine, monitor, step)
-            meter.restart_clock()
-        if step % config.run.save_every == 0 or step == config.run.steps or stop_agreed.item():
+            meter.clock.restart()
+        if step % config.run.save_every == 0 or step == config.run.steps or stopping:
             save(step)
-            meter.restart_clock()
+            meter.clock.restart()
 
+    inputs.close()
     if monitor:
         monitor.say(
             f"stopped at step {step}: saved; continue with --resume auto" if step < config.run.steps else "done"
         )
         monitor.record("end", step, {"finished": step == config.run.steps})
         monitor.close()
+
+
+def make_batches(data: TrainingData, plan: BatchPlan, rank: int, device: torch.device, step: int) -> list[MicroBatch]:
+    """What a rank works on in one optimizer step, ready to be copied to its device."""
+    batches = [data.micro_batch(plan, step, micro, rank) for micro in range(plan.micro_steps)]
+    return [batch.pinned() for batch in batches] if device.type == "cuda" else batches
 
 
 def sum_counts(objective: Any, batches: list[Any]) -> Tensor:

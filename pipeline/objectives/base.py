@@ -26,7 +26,11 @@ class EncoderSizes(Protocol):
     """Sizes that a head may have to fit."""
 
     @property
+    def vocab_size(self) -> int: ...
+    @property
     def hidden(self) -> int: ...
+    @property
+    def feed_forward(self) -> int: ...
     @property
     def norm_eps(self) -> float: ...
     @property
@@ -62,6 +66,13 @@ class Objective(ABC):
     @abstractmethod
     def count(self, batch: StreamBatch) -> Tensor:
         """How many tokens the objective predicts in a labelled batch: a scalar int64 tensor on the batch's device."""
+
+    @abstractmethod
+    def flops(self, sizes: EncoderSizes, batch: StreamBatch) -> float:
+        """Floating-point operations of labelling and of the loss, forward and backward, by the rules of `flops`.
+
+        The forward and backward of the masked batch through the encoder, which objectives share, is not among them.
+        """
 
     @abstractmethod
     def loss(self, encode: Encode, heads: nn.ModuleDict, batch: StreamBatch) -> dict[str, Tensor]:

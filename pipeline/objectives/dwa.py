@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.batch import Spans, StreamBatch
-from pipeline.objectives.base import Encode, EncoderParts, Objective
+from pipeline.flops import encoder_forward_flops
+from pipeline.objectives.base import Encode, EncoderParts, EncoderSizes, Objective
 from sinkhorn_align import AlignmentSettings, align
 
 HEAD = "word_alignment"
@@ -64,6 +65,11 @@ class WordAlignment(Objective):
 
     def count(self, batch: StreamBatch) -> Tensor:
         return (_partners(batch) >= 0).sum()
+
+    def flops(self, sizes: EncoderSizes, batch: StreamBatch) -> float:
+        labelling = encoder_forward_flops(sizes, batch.masked, self.alignment_layer)
+        # Keys are made of every token, queries of at most every masked one.
+        return labelling + 6.0 * (batch.masked.tokens + len(batch.predicted_P)) * sizes.hidden**2
 
     def loss(self, encode: Encode, heads: nn.ModuleDict, batch: StreamBatch) -> dict[str, Tensor]:
         assert batch.spans is not None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.batch import StreamBatch
 from pipeline.linear_cross_entropy import linear_cross_entropy
-from pipeline.objectives.base import Encode, EncoderParts, Objective
+from pipeline.objectives.base import Encode, EncoderParts, EncoderSizes, Objective
 
 HEAD = "masked_lm"
 
@@ -52,6 +52,9 @@ class MaskedLM(Objective):
 
     def count(self, batch: StreamBatch) -> Tensor:
         return torch.tensor(len(batch.predicted_P), device=batch.predicted_P.device)
+
+    def flops(self, sizes: EncoderSizes, batch: StreamBatch) -> float:
+        return 6.0 * len(batch.predicted_P) * sizes.hidden * (sizes.hidden + sizes.vocab_size)
 
     def loss(self, encode: Encode, heads: nn.ModuleDict, batch: StreamBatch) -> dict[str, Tensor]:
         loss, correct = heads[HEAD](encode(batch.masked)[batch.predicted_P], batch.target_ids_P)

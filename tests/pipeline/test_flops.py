@@ -1,0 +1,48 @@
+"""The counted operations are those that PyTorch's own counter sees in a step without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.batch import MicroBatch
+from pipeline.data import Sequences, collate
+from pipeline.flops import encoder_forward_flops, peak_flops
+from pipeline.model import Encoder, EncoderConfig, PretrainingModel
+from pipeline.objectives.masked_lm import MaskedLM
+from pipeline.packing import pack
+
+VOCAB_SIZE = 64
+COUNTED_ATTENTION = sdpa_kernel(SDPBackend.MATH)  # the counter does not know the CPU's flash attention
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_forward_of_the_encoder_is_counted_exactly(sizes: EncoderConfig, layers: int) -> None:
+    packed = pack([[4] * 30] * 5)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), COUNTED_ATTENTION:
+        Encoder(sizes)(packed, layers)
+    assert encoder_forward_flops(sizes, packed, layers) == counter.get_total_flops()
+
+
+def test_forward_and_backward_of_a_micro_step_are_counted(
+    sizes: EncoderConfig, make_sequences: Callable[..., Sequences]
+) -> None:
+    model = PretrainingModel(Encoder(sizes), [MaskedLM("mlm", "mono")])
+    batch = MicroBatch({"mono": collate(make_sequences([40] * 6), 1, VOCAB_SIZE)})
+    with FlopCounterMode(display=False) as counter, COUNTED_ATTENTION:
+        model("losses", batch)["mlm"]["loss"].backward()
+    assert model.flops(batch) == counter.get_total_flops()
+
+
+def test_two_sequences_cost_less_attention_than_one_of_their_length(sizes: EncoderConfig) -> None:
+    two, one = pack([[4] * 20] * 2), pack([[4] * 40])
+    difference = encoder_forward_flops(sizes, one, 1) - encoder_forward_flops(sizes, two, 1)
+    assert difference == 4 * sizes.hidden * (40**2 - 2 * 20**2)
+
+
+def test_a_cpu_has_no_listed_peak() -> None:
+    assert peak_flops(torch.device("cpu")) is None
