@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -17,13 +18,13 @@ from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.packing import pack
 
 VOCAB_SIZE = 64
-COUNTED_ATTENTION = sdpa_kernel(SDPBackend.MATH)  # the counter does not know the CPU's flash attention
+counted_attention = partial(sdpa_kernel, SDPBackend.MATH)  # the counter does not know the CPU's flash attention
 
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_forward_of_the_encoder_is_counted_exactly(sizes: EncoderConfig, layers: int) -> None:
     packed = pack([[4] * 30] * 5)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), COUNTED_ATTENTION:
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), counted_attention():
         Encoder(sizes)(packed, layers)
     assert encoder_forward_flops(sizes, packed, layers) == counter.get_total_flops()
 
@@ -33,7 +34,7 @@ def test_forward_and_backward_of_a_micro_step_are_counted(
 ) -> None:
     model = PretrainingModel(Encoder(sizes), [MaskedLM("mlm", "mono")])
     batch = MicroBatch({"mono": collate(make_sequences([40] * 6), 1, VOCAB_SIZE)})
-    with FlopCounterMode(display=False) as counter, COUNTED_ATTENTION:
+    with FlopCounterMode(display=False) as counter, counted_attention():
         model("losses", batch)["mlm"]["loss"].backward()
     assert model.flops(batch) == counter.get_total_flops()
 
