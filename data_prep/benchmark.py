@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -185,6 +185,16 @@ def measure_reading(bench: Bench) -> list[Entry]:
     return entries
 
 
+def measure_start(bench: Bench, shards: int) -> list[Entry]:
+    """Seconds from an unopened folder of very many shards to a first batch."""
+    text, name = bench.corpus.slice, "many"
+    small = replace(bench, shard_bytes=max(1, text.stat().st_size // shards))
+    small.binarize(text, workers=len(bench.cores), name=name)
+    made = len(Manifest.load(bench.folder / name).shards)
+    seconds = bench.reading(bench.folder / name)["mono"]["first_batch_seconds"]
+    return [entry(READING, f"mono, opening {made:,} shards to first batch", seconds, "s", {})]
+
+
 def main(
     text: Annotated[
         list[Path] | None, typer.Option(help="Text to use, plain or compressed; else it is generated.")
@@ -197,6 +207,7 @@ def main(
     ] = 16 << 20,
     rounds: Annotated[int, typer.Option(help="Rounds in which every contender runs once.")] = 5,
     memory_times: Annotated[int, typer.Option(help="Measure memory also on so many times the text; 0: do not.")] = 4,
+    start_shards: Annotated[int, typer.Option(help="Measure the start with so many shards; 0: do not.")] = 10_000,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Write a PNG here.")] = None,
     work: Annotated[
@@ -220,6 +231,7 @@ def main(
         entries += time_contenders(bench, rounds, lambda line: print(line, file=sys.stderr, flush=True))
         entries += measure_memory(bench, corpus.longer(memory_times) if memory_times else None)
         entries += measure_reading(bench)
+        entries += measure_start(bench, start_shards) if start_shards else []
     print_table(entries, f"Slow peers on the first {slice_megabytes} MB of it, their starting time not counted")
     if json_file:
         json_file.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")

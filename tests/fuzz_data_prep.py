@@ -14,6 +14,7 @@ import io
 import json
 import lzma
 import random
+import shutil
 import struct
 import sys
 import tempfile
@@ -33,6 +34,7 @@ from pyarrow import parquet
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from data_prep.filters import MonoFilters, PairFilters
+from data_prep.frames import rechunk
 from data_prep.inputs import Records, ZipMember
 from data_prep.line_hashes import LineHashes
 from data_prep.plan import Settings, Source, make_plan
@@ -99,20 +101,31 @@ def parquet_file() -> bytes:
     return file.getvalue()
 
 
-def index_files(folder: Path) -> dict[str, bytes]:
-    """A small shard's two files."""
-    writer = TokenFileWriter(folder / "good", "pair", ("en", "de"), "f" * 64)
-    writer.add_sequences(np.arange(5, 15, dtype=np.int32), np.array([3, 2, 4, 1]), np.array([0, 1, 0, 1]))
+def frames(folder: Path) -> bytes:
+    """A small archive of frames with their table."""
+    (folder / "plain").write_bytes(TEXT * 9)
+    return rechunk(folder / "plain", folder / "framed", 60, 3, 1, lambda size: None)[0].read_bytes()
+
+
+def index_file(name: str, folder: Path, block_tokens: int) -> bytes:
+    """A small shard's index; its tokens stay in the folder."""
+    kind, languages = ("mono", ("de",)) if block_tokens else ("pair", ("en", "de"))
+    writer = TokenFileWriter(folder / name, kind, languages, "f" * 64, block_tokens)  # type: ignore[arg-type]
+    writer.add_sequences(np.arange(5, 15, dtype=np.int32), np.array([3, 2, 4, 1]), np.arange(4) % len(languages))
     writer.end_documents(np.array([2, 4]))
     writer.close()
-    return {suffix: (folder / f"good{suffix}").read_bytes() for suffix in (".idx", ".bin")}
+    return (folder / f"{name}.idx").read_bytes()
 
 
 def read_text(paths: tuple[TextFile, ...], folder: Path, columns: tuple[str, ...] = ()) -> None:
     """Plan a source as a run does, hash its lines, and read all its text."""
     kind, languages = ("pair", ("en", "de")) if columns or len(paths) > 1 else ("mono", ("de",))
     filters = MonoFilters(True, 20, "documents") if kind == "mono" else PairFilters(drop_duplicates=True)
-    make_plan(Source(kind, languages, paths), Settings(40, columns, filters), 0.9)  # type: ignore[arg-type]
+    plan = make_plan(Source(kind, languages, paths), Settings(40, columns, filters), 0.9)  # type: ignore[arg-type]
+    if plan.in_place:
+        for index in range(len(plan.ranges)):
+            for piece in plan.text(index):
+                list(piece.blocks())
     with LineHashes(folder, filters, columns, languages) as hashes, open_text(paths[0]) as stream:
         hashes.path.unlink()
         if len(paths) == 1:
@@ -125,6 +138,8 @@ def read_index(path: Path) -> None:
     if not tokens.problems(VOCABULARY):
         for i in range(len(tokens)):
             tokens.read_sequence(i)
+        for i in range(len(tokens.blocks or ())):
+            tokens.read_block(tokens.blocks, i)  # type: ignore[arg-type]
 
 
 Target = tuple[str, bytes, Callable[[Path, Path], None]]
@@ -134,8 +149,6 @@ def targets(folder: Path) -> list[Target]:
     """File name, good content and reader of every kind."""
     two = ("source", "target")
     jsonl = b"".join(json.dumps({"text": "cat\n", "score": 1.5, "t": {"x": "y"}}).encode() + b"\n" for _ in range(3))
-    good = index_files(folder)
-    (folder / "x.bin").write_bytes(good[".bin"])
     return [
         ("a.txt", TEXT, lambda path, folder: read_text((path,), folder)),
         ("a.xz", lzma.compress(TEXT * 9), lambda path, folder: read_text((path,), folder)),
@@ -151,7 +164,9 @@ def targets(folder: Path) -> list[Target]:
         ("a.parquet", parquet_file(), lambda path, folder: read_text((Records(path, Layout("parquet", ("text",))),), folder)),
         ("b.parquet", parquet_file(), lambda path, folder: read_text(
             (Records(path, Layout("parquet", ("translation.en", "translation.de"))),), folder, two)),
-        ("x.idx", good[".idx"], lambda path, folder: read_index(path)),
+        ("b.zst", frames(folder), lambda path, folder: read_text((path,), folder)),
+        ("x.idx", index_file("x", folder, 0), lambda path, folder: read_index(path)),
+        ("y.idx", index_file("y", folder, 6), lambda path, folder: read_index(path)),
     ]  # fmt: skip
 
 
@@ -254,6 +269,7 @@ def main() -> int:
     except AssertionError as error:
         print(error, file=sys.stderr)
         return 1
+    shutil.rmtree(folder)
     print(f"{sum(tried.values()):,} inputs, {lines:,} lines reached, no crash; " + ", ".join(
         f"{name} {count:,}" for name, count in tried.items()))  # fmt: skip
     return 0
