@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ import typer
 from data_prep.benchmark_report import draw_picture, print_table
 from data_prep.benchmark_text import Corpus, make_corpus
 from data_prep.manifest import Manifest
-from data_prep.peers import differing_lines
+from data_prep.peers import differing_lines, lines_of
 
 ENCODING, MEMORY, READING = "binarization", "peak memory", "reading"
 BARE = "sentencepiece, bare batch loop"
@@ -187,9 +188,10 @@ def measure_reading(bench: Bench) -> list[Entry]:
 
 def measure_start(bench: Bench, shards: int) -> list[Entry]:
     """Seconds from an unopened folder of very many shards to a first batch."""
-    text, name = bench.corpus.slice, "many"
-    small = replace(bench, shard_bytes=max(1, text.stat().st_size // shards))
-    small.binarize(text, workers=len(bench.cores), name=name)
+    text, name = bench.folder / "many.txt", "many"
+    # one document, so one shard, a line
+    text.write_text("\n\n".join(islice(chain.from_iterable(lines_of(bench.corpus.text)), shards)), encoding="utf-8")
+    replace(bench, shard_bytes=1).binarize(text, workers=len(bench.cores), name=name)
     made = len(Manifest.load(bench.folder / name).shards)
     seconds = bench.reading(bench.folder / name)["mono"]["first_batch_seconds"]
     return [entry(READING, f"mono, opening {made:,} shards to first batch", seconds, "s", {})]

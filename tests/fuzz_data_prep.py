@@ -14,6 +14,7 @@ import io
 import json
 import lzma
 import random
+import resource
 import shutil
 import struct
 import sys
@@ -44,6 +45,7 @@ from data_prep.token_file import TokenFile, TokenFileWriter
 
 VOCABULARY = 250_002
 MAX_BYTES = 1 << 16
+MOST_MEMORY = 6 << 30  # of addresses, most of which the libraries take at their start
 CORPUS = 200  # inputs kept per kind
 HOSTILE = [
     b"\x00",
@@ -263,6 +265,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    # a small file that takes this much memory is a crash too
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     try:
         tried, lines = fuzz(60 * options.minutes, options.seed, folder)

@@ -1,5 +1,6 @@
 """Blocks are whole sentences up to a limit, hold every token once, and are found again in the index."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -60,6 +61,26 @@ def test_the_table_is_kept_in_the_index(tmp_path: Path) -> None:
     assert tokens.read_block(tokens.blocks, 0).ends_C.tolist() == [3]
     assert tokens.problems(100) == []
     assert TokenFile(write(tmp_path / "b", 0)).blocks is None
+
+
+def test_damaged_lengths_are_told_before_blocks_are_cut_by_them(tmp_path: Path) -> None:
+    index = shard_file(write(tmp_path / "a", 16), ".idx")
+    whole = bytearray(index.read_bytes())
+    whole[34:38] = (2**31 - 1).to_bytes(4, "little")
+    index.write_bytes(whole)
+    assert TokenFile(tmp_path / "a").problems(100) == [f"{index}: sequences do not lie end to end"]
+
+
+@pytest.mark.parametrize("size", [2, -1, "16"])
+def test_a_size_that_holds_no_token_is_refused(size: object, tmp_path: Path) -> None:
+    index = shard_file(write(tmp_path / "a", 16), ".idx")
+    whole = index.read_bytes()
+    start = whole.index(b'{"block_tokens": 16')
+    end = whole.index(b"}", start) + 1
+    changed = json.dumps(json.loads(whole[start:end]) | {"block_tokens": size}).encode()
+    index.write_bytes(whole[: start - 8] + len(changed).to_bytes(8, "little") + changed + whole[end:])
+    with pytest.raises(ValueError, match="trailer without kind, languages, tokenizer or blocks"):
+        TokenFile(tmp_path / "a")
 
 
 def test_a_wrong_table_is_found_and_a_cut_one_is_refused(tmp_path: Path) -> None:
