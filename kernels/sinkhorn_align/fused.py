@@ -10,6 +10,8 @@ import triton.language as tl
 
 NO_MASS = tl.constexpr(-3e38)
 NONE = tl.constexpr(-1)
+BATCH_SIZES = ("first", "planned", "tokens")
+"""Arguments that change from batch to batch: a kernel compiled for their values would be compiled again and again."""
 
 
 @triton.jit
@@ -98,6 +100,18 @@ def any_of(flag_L):
 
 
 @triton.jit
+def spans_of(pair_vectors, which, planned):
+    """Pair index, source start and length, target start and length: column `which` of int32 [5, planned]."""
+    pair_vectors += which
+    pair = tl.load(pair_vectors)
+    source_start = tl.load(pair_vectors + planned)
+    rows = tl.load(pair_vectors + 2 * planned)
+    target_start = tl.load(pair_vectors + 3 * planned)
+    columns = tl.load(pair_vectors + 4 * planned)
+    return pair, source_start, rows, target_start, columns
+
+
+@triton.jit(do_not_specialize=BATCH_SIZES)
 def align_pairs_fused(
     hidden,
     pair_vectors,
@@ -107,7 +121,8 @@ def align_pairs_fused(
     status,
     width,
     tokens,
-    pairs,
+    first,
+    planned,
     temperature,
     log_discount,
     clip_floor,
@@ -124,16 +139,11 @@ def align_pairs_fused(
 ):
     """Align one pair.
 
-    pair_vectors: int32 [5, pairs] of this launch: pair index, source start and length, target start and length, no side
-    empty. links [ROUNDS, tokens], partner and score [tokens], status [B] hold the answer for no link and are written for
-    the tokens of this pair only.
+    pair_vectors: int32 [5, planned]: pair index, source start and length, target start and length, no side empty; this
+    launch takes the columns from `first` on. links [ROUNDS, tokens], partner and score [tokens], status [B] hold the
+    answer for no link and are written for the tokens of this pair only.
     """
-    which = tl.program_id(0)
-    pair = tl.load(pair_vectors + which)
-    source_start = tl.load(pair_vectors + pairs + which)
-    rows = tl.load(pair_vectors + 2 * pairs + which)
-    target_start = tl.load(pair_vectors + 3 * pairs + which)
-    columns = tl.load(pair_vectors + 4 * pairs + which)
+    pair, source_start, rows, target_start, columns = spans_of(pair_vectors, first + tl.program_id(0), planned)
     row_M, column_N = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
     real_M, real_N = row_M < rows, column_N < columns
     real_MN = real_M[:, None] & real_N[None, :]
@@ -149,10 +159,7 @@ def align_pairs_fused(
     plan_MN = tl.where(finite, plan_MN, 1.0)
 
     # log K
-    if COST_IS_CLIP:
-        plan_MN = tl.log(tl.maximum(plan_MN, clip_floor))
-    else:
-        plan_MN = plan_MN / temperature
+    plan_MN = tl.log(tl.maximum(plan_MN, clip_floor)) if COST_IS_CLIP else plan_MN / temperature
     shorter = tl.minimum(rows, columns)
     if ITERATIONS > 0:
         plan_MN = tl.where(shorter == 1, 0.0, plan_MN)  # every cell has the same mass: see the reference

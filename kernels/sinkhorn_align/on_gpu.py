@@ -1,9 +1,10 @@
 """The Triton backend: one launch for each tile shape in the batch, chosen from lengths on the host, without a sync.
 
-It lays out what the kernels read and write; `fused` and `streamed` hold the kernels.
+It lays out what the kernels read and write; `fused` and `streamed` hold the kernels, `tiles` the launch sizes.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,89 +19,125 @@ from sinkhorn_align.settings import (
 )
 from sinkhorn_align.spans import Spans
 from sinkhorn_align.streamed import align_pairs_streamed, similarity_to_scratch
-from sinkhorn_align.tiles import PRODUCT_TILE, STREAMED_ROWS, fused_groups, fused_tile, streamed_groups
+from sinkhorn_align.tiles import PRODUCT_TILE, Launch, Plan, Tile, fused_tile, streamed_options
 
 
 def align_triton(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) -> Links:
     """`align` by Triton kernels."""
+    return align_planned(hidden_TD, Plan.of(spans, hidden_TD.device), settings)
+
+
+def align_planned(
+    hidden_TD: Tensor,
+    plan: Plan,
+    settings: AlignmentSettings,
+    tile_of: Callable[[int, int, int], Tile] = fused_tile,
+) -> Links:
+    """The part of `align_triton` that the device does; in a CUDA graph, capture this, with the plan made outside.
+
+    `tile_of` (rows, columns, bytes of an element) chooses the launch sizes, for tuning. fp64 is read as fp32.
+    """
+    tokens, device = len(hidden_TD), hidden_TD.device
+    answer = Links(
+        links_RT=torch.full((settings.filter_rounds, tokens), -1, dtype=torch.int32, device=device),
+        partner_T=torch.full((tokens,), -1, dtype=torch.int32, device=device),
+        score_T=torch.full((tokens,), -math.inf, device=device),
+        status_B=torch.full((plan.pairs,), int(PairStatus.EMPTY_SIDE), dtype=torch.int32, device=device),
+    )
+    if hidden_TD.dtype == torch.float64:
+        hidden_TD = hidden_TD.float()
+    launch_into(answer, hidden_TD.contiguous(), plan, settings, tile_of)
+    return answer
+
+
+def launch_into(
+    answer: Links,
+    hidden_TD: Tensor,
+    plan: Plan,
+    settings: AlignmentSettings,
+    tile_of: Callable[[int, int, int], Tile] = fused_tile,
+) -> None:
+    """Run the kernels of a plan over contiguous fp16, bf16 or fp32 hidden states; `answer` holds that of no links."""
+    for launch in plan.launches:
+        if launch.fused:
+            _launch_fused(answer, hidden_TD, plan, launch, settings, tile_of)
+        else:
+            _launch_streamed(answer, hidden_TD, plan, launch, settings)
+
+
+def _launch_fused(
+    answer: Links,
+    hidden_TD: Tensor,
+    plan: Plan,
+    launch: Launch,
+    settings: AlignmentSettings,
+    tile_of: Callable[[int, int, int], Tile],
+) -> None:
     tokens, width = hidden_TD.shape
-    device = hidden_TD.device
-    hidden_TD = hidden_TD.contiguous()
-    # Links of every round and partners: one allocation, one fill.
-    answer = torch.full((settings.filter_rounds + 1, tokens), -1, dtype=torch.int32, device=device)
-    links_RT, partner_T = answer[:-1], answer[-1]
-    score_T = torch.full((tokens,), -math.inf, device=device)
-    status_B = torch.full((len(spans),), int(PairStatus.EMPTY_SIDE), dtype=torch.int32, device=device)
-    vectors_4B = torch.stack(
-        [spans.source_start_B, spans.source_length_B, spans.target_start_B, spans.target_length_B]
-    ).int()
+    align_pairs_fused[(launch.pairs,)](
+        hidden_TD,
+        plan.vectors_5B,
+        answer.links_RT,
+        answer.partner_T,
+        answer.score_T,
+        answer.status_B,
+        width,
+        tokens,
+        launch.first,
+        plan.vectors_5B.shape[1],
+        **constants(settings),
+        COSINE=settings.similarity == "cosine",
+        **tile_of(launch.rows, launch.columns, hidden_TD.element_size()).options(),
+    )
 
-    def vectors_of(pair_B: Tensor) -> Tensor:
-        """int32 [5, pairs] on the device: the pairs' indices, then their spans."""
-        return torch.cat([pair_B.int()[None], vectors_4B[:, pair_B]]).to(device, non_blocking=True)
 
-    numbers = {
+def _launch_streamed(answer: Links, hidden_TD: Tensor, plan: Plan, launch: Launch, settings: AlignmentSettings) -> None:
+    (tokens, width), device = hidden_TD.shape, hidden_TD.device
+    pairs, rows, columns = launch.pairs, launch.rows, launch.columns
+    planned = plan.vectors_5B.shape[1]
+    most = {"MOST_ROWS": rows, "MOST_COLUMNS": columns}
+    similarity_BMN = torch.empty((pairs, rows, columns), device=device)
+    similarity_to_scratch[(pairs, -(-rows // PRODUCT_TILE), -(-columns // PRODUCT_TILE))](
+        hidden_TD,
+        plan.vectors_5B,
+        similarity_BMN,
+        width,
+        launch.first,
+        planned,
+        **most,
+        COSINE=settings.similarity == "cosine",
+        **fused_tile(PRODUCT_TILE, PRODUCT_TILE, hidden_TD.element_size()).options(),
+    )
+    align_pairs_streamed[(pairs,)](
+        plan.vectors_5B,
+        similarity_BMN,
+        torch.empty((pairs, rows), device=device),
+        torch.empty((2, pairs, rows), dtype=torch.int32, device=device),
+        torch.empty((pairs, columns), device=device),
+        torch.empty((2, pairs, columns), dtype=torch.int32, device=device),
+        answer.links_RT,
+        answer.partner_T,
+        answer.score_T,
+        answer.status_B,
+        tokens,
+        launch.first,
+        planned,
+        **constants(settings),
+        **most,
+        **streamed_options(columns),
+    )
+
+
+def constants(settings: AlignmentSettings) -> dict[str, float | int]:
+    """What both paths' kernels are given of the settings and the definition, by parameter name."""
+    return {
         "temperature": settings.temperature,
         "log_discount": math.log(settings.discount),
         "clip_floor": CLIP_FLOOR,
         "largest_similarity": LARGEST_SIMILARITY,
-    }
-    choices = {
         "COST_IS_CLIP": settings.cost == "clip",
         "ITERATIONS": settings.sinkhorn_iterations,
         "ROUNDS": settings.filter_rounds,
         "SMALLEST_FOR_MORE_ROUNDS": SMALLEST_SIDE_FOR_MORE_ROUNDS,
         "NON_FINITE": int(PairStatus.NON_FINITE),
     }
-    cosine = settings.similarity == "cosine"
-    answers = (links_RT, partner_T, score_T, status_B)
-
-    for pair_B, rows, columns in fused_groups(spans.source_length_B, spans.target_length_B):
-        tile = fused_tile(rows, columns, hidden_TD.element_size())
-        align_pairs_fused[(len(pair_B),)](
-            hidden_TD,
-            vectors_of(pair_B),
-            *answers,
-            width,
-            tokens,
-            len(pair_B),
-            **numbers,
-            **choices,
-            COSINE=cosine,
-            **tile.options(),
-        )
-    for pair_B, rows, columns in streamed_groups(spans.source_length_B, spans.target_length_B):
-        pairs, pair_vectors_5B = len(pair_B), vectors_of(pair_B)
-        scratch = {"dtype": torch.float32, "device": device}
-        similarity_BMN = torch.empty((pairs, rows, columns), **scratch)
-        tile = fused_tile(PRODUCT_TILE, PRODUCT_TILE, hidden_TD.element_size())
-        similarity_to_scratch[(pairs, -(-rows // PRODUCT_TILE), -(-columns // PRODUCT_TILE))](
-            hidden_TD,
-            pair_vectors_5B,
-            similarity_BMN,
-            width,
-            pairs,
-            MOST_ROWS=rows,
-            MOST_COLUMNS=columns,
-            COSINE=cosine,
-            **tile.options(),
-        )
-        align_pairs_streamed[(pairs,)](
-            pair_vectors_5B,
-            similarity_BMN,
-            torch.empty((pairs, rows), **scratch),
-            torch.empty((2, pairs, rows), dtype=torch.int32, device=device),
-            torch.empty((pairs, columns), **scratch),
-            torch.empty((2, pairs, columns), dtype=torch.int32, device=device),
-            *answers,
-            tokens,
-            pairs,
-            **numbers,
-            **choices,
-            MOST_ROWS=rows,
-            MOST_COLUMNS=columns,
-            BLOCK_M=STREAMED_ROWS,
-            BLOCK_N=columns,
-            num_warps=8,
-        )
-    return Links(*answers)

@@ -7,16 +7,17 @@ scratch (at most 1 MB) stays in the second-level cache. The steps and their orde
 import triton
 import triton.language as tl
 
-from sinkhorn_align.fused import NO_MASS, NONE, any_of, heavier_link, similarity_tile
+from sinkhorn_align.fused import BATCH_SIZES, NO_MASS, NONE, any_of, heavier_link, similarity_tile, spans_of
 
 
-@triton.jit
+@triton.jit(do_not_specialize=BATCH_SIZES[:2])
 def similarity_to_scratch(
     hidden,
     pair_vectors,
     scratch,
     width,
-    pairs,
+    first,
+    planned,
     MOST_ROWS: tl.constexpr,
     MOST_COLUMNS: tl.constexpr,
     COSINE: tl.constexpr,
@@ -24,15 +25,11 @@ def similarity_to_scratch(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of S of one pair into `scratch`, fp32 [pairs, MOST_ROWS, MOST_COLUMNS]. Grid: pairs × row × column tiles.
-
-    pair_vectors: as in `align_pairs_fused`.
+    """One tile of S of one pair into `scratch`, fp32 [pairs of the launch, MOST_ROWS, MOST_COLUMNS]. Grid: pairs × row ×
+    column tiles. pair_vectors, first, planned: as in `align_pairs_fused`.
     """
     which = tl.program_id(0)
-    source_start = tl.load(pair_vectors + pairs + which)
-    rows = tl.load(pair_vectors + 2 * pairs + which)
-    target_start = tl.load(pair_vectors + 3 * pairs + which)
-    columns = tl.load(pair_vectors + 4 * pairs + which)
+    _, source_start, rows, target_start, columns = spans_of(pair_vectors, first + which, planned)
     row_M = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     column_N = tl.program_id(2) * BLOCK_N + tl.arange(0, BLOCK_N)
     real_M, real_N = row_M < rows, column_N < columns
@@ -46,15 +43,12 @@ def similarity_to_scratch(
 @triton.jit
 def log_kernel(similarity_MN, real_MN, one_token, temperature, clip_floor, COST_IS_CLIP: tl.constexpr):
     """log K of a tile of S; no mass on padding, and none to choose among where a side has one token."""
-    if COST_IS_CLIP:
-        kernel_MN = tl.log(tl.maximum(similarity_MN, clip_floor))
-    else:
-        kernel_MN = similarity_MN / temperature
+    kernel_MN = tl.log(tl.maximum(similarity_MN, clip_floor)) if COST_IS_CLIP else similarity_MN / temperature
     kernel_MN = tl.where(one_token, 0.0, kernel_MN)
     return tl.where(real_MN, kernel_MN, NO_MASS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=BATCH_SIZES)
 def align_pairs_streamed(
     pair_vectors,
     similarity,
@@ -67,7 +61,8 @@ def align_pairs_streamed(
     score,
     status,
     tokens,
-    pairs,
+    first,
+    planned,
     temperature,
     log_discount,
     clip_floor,
@@ -90,11 +85,8 @@ def align_pairs_streamed(
     `align_pairs_fused`. A barrier stands between writing scratch and reading it in another layout.
     """
     which = tl.program_id(0)
-    pair = tl.load(pair_vectors + which)
-    source_start = tl.load(pair_vectors + pairs + which)
-    rows = tl.load(pair_vectors + 2 * pairs + which)
-    target_start = tl.load(pair_vectors + 3 * pairs + which)
-    columns = tl.load(pair_vectors + 4 * pairs + which)
+    pair, source_start, rows, target_start, columns = spans_of(pair_vectors, first + which, planned)
+    pairs = tl.num_programs(0)
     similarity += which.to(tl.int64) * MOST_ROWS * MOST_COLUMNS
     row_potential, column_potential = row_floats + which * MOST_ROWS, column_floats + which * MOST_COLUMNS
     best_column, row_linked = row_integers + which * MOST_ROWS, row_integers + (pairs + which) * MOST_ROWS
@@ -107,8 +99,8 @@ def align_pairs_streamed(
 
     # Whether all of S is a number within range; row potentials and links start at none.
     broken_N = tl.zeros((BLOCK_N,), dtype=tl.int32)
-    for first in range(0, rows, BLOCK_M):
-        row_M = first + tl.arange(0, BLOCK_M)
+    for begin in range(0, rows, BLOCK_M):
+        row_M = begin + tl.arange(0, BLOCK_M)
         real_MN = (row_M < rows)[:, None] & real_N[None, :]
         similarity_MN = tl.load(similarity + row_M[:, None] * MOST_COLUMNS + column_N[None, :], mask=real_MN, other=0.0)
         in_range_MN = tl.abs(similarity_MN) * tl.maximum(1.0, 1.0 / temperature) <= largest_similarity
@@ -128,8 +120,8 @@ def align_pairs_streamed(
     for iteration in tl.static_range(ITERATIONS):
         largest_N = tl.full((BLOCK_N,), NO_MASS, dtype=tl.float32)
         total_N = tl.zeros((BLOCK_N,), dtype=tl.float32)
-        for first in range(0, rows, BLOCK_M):
-            row_M = first + tl.arange(0, BLOCK_M)
+        for begin in range(0, rows, BLOCK_M):
+            row_M = begin + tl.arange(0, BLOCK_M)
             real_M = row_M < rows
             real_MN = real_M[:, None] & real_N[None, :]
             at_MN = row_M[:, None] * MOST_COLUMNS + column_N[None, :]
@@ -157,8 +149,8 @@ def align_pairs_streamed(
             adds = adds & (shorter >= SMALLEST_FOR_MORE_ROUNDS)
         best_value_N = tl.full((BLOCK_N,), float("-inf"), dtype=tl.float32)
         best_row_N = tl.zeros((BLOCK_N,), dtype=tl.int32)
-        for first in range(0, rows, BLOCK_M):
-            row_M = first + tl.arange(0, BLOCK_M)
+        for begin in range(0, rows, BLOCK_M):
+            row_M = begin + tl.arange(0, BLOCK_M)
             real_M = row_M < rows
             real_MN = real_M[:, None] & real_N[None, :]
             at_MN = row_M[:, None] * MOST_COLUMNS + column_N[None, :]
@@ -177,7 +169,7 @@ def align_pairs_streamed(
             tl.store(best_column + row_M, tl.argmax(plan_MN, axis=1, tie_break_left=True), mask=real_M)
             value_N = tl.max(plan_MN, axis=0)
             better_N = value_N > best_value_N  # an equal value of an earlier row stays
-            best_row_N = tl.where(better_N, first + tl.argmax(plan_MN, axis=0, tie_break_left=True), best_row_N)
+            best_row_N = tl.where(better_N, begin + tl.argmax(plan_MN, axis=0, tie_break_left=True), best_row_N)
             best_value_N = tl.where(better_N, value_N, best_value_N)
         best_row_N = tl.where(best_row_N < rows, best_row_N, 0)
         tl.store(best_row + column_N, best_row_N, mask=real_N)
@@ -196,8 +188,8 @@ def align_pairs_streamed(
 
         # The rows' view, from what the columns were before this round.
         open_rows = 0
-        for first in range(0, rows, BLOCK_M):
-            row_M = first + tl.arange(0, BLOCK_M)
+        for begin in range(0, rows, BLOCK_M):
+            row_M = begin + tl.arange(0, BLOCK_M)
             real_M = row_M < rows
             best_M = tl.load(best_column + row_M, mask=real_M, other=0)
             best_M = tl.where(best_M < columns, best_M, 0)

@@ -1,6 +1,6 @@
 """Which tile a pair gets on the Triton path, from its two lengths alone, so that its links never depend on neighbours.
 
-It knows lengths and launch sizes, nothing of kernels: every entry is checked by compiling it.
+It knows lengths and launch sizes, nothing of kernels: `kernels/compiled.json` records what every entry compiles to.
 """
 
 from collections.abc import Iterator
@@ -9,15 +9,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sinkhorn_align.spans import Spans
+
 SMALLEST_TILE = 16
 LARGEST_FUSED_TILE = 128
 LONGEST_SIDE = 512
 PRODUCT_TILE = 64
 """Rows and columns of the tiles in which the streamed path computes similarities."""
-STREAMED_ROWS = 16
-"""Rows that the streamed path holds at a time, beside all columns."""
-
-Group = tuple[Tensor, int, int]  # pair indices (int64, on the host), padded rows and columns
+LARGEST_SCRATCH = 1 << 26
+"""Numbers (fp32) of similarity scratch in one launch, 256 MB: what keeps 256 of the longest pairs in flight, more than an
+H100 has multiprocessors. A scratch no larger than its second-level cache would leave most of them idle."""
 
 
 @dataclass(frozen=True)
@@ -37,35 +38,85 @@ class Tile:
 
 
 def fused_tile(rows: int, columns: int, element_bytes: int) -> Tile:
-    """The launch sizes of a padded shape: more warps as the plan grows, so that it stays in registers."""
+    """The launch sizes of a padded shape: more warps as the plan grows, so that it stays in registers.
+
+    A step of the product reads 128 bytes of every token, one cache line.
+    """
     cells = rows * columns
     warps = 2 if cells <= 1024 else 4 if cells <= 4096 else 8 if cells <= 8192 else 16
     return Tile(rows, columns, depth=128 // element_bytes, warps=warps, stages=3)
 
 
-def fused_groups(rows_B: Tensor, columns_B: Tensor) -> Iterator[Group]:
-    """The pairs without an empty side that fit on chip, by padded shape. Lengths are int64 [B] on the host."""
-    longer_B = torch.maximum(rows_B, columns_B)
-    return _by_shape((longer_B <= LARGEST_FUSED_TILE) & (rows_B > 0) & (columns_B > 0), rows_B, columns_B)
+def streamed_options(columns: int) -> dict[str, int]:
+    """The launch sizes of the second pass of the streamed path: rows at a time beside all columns, and warps."""
+    return {"BLOCK_M": 8 if columns > 256 else 16, "BLOCK_N": columns, "num_warps": 8}
 
 
-def streamed_groups(rows_B: Tensor, columns_B: Tensor) -> Iterator[Group]:
-    """The pairs with a side that no on-chip tile holds, likewise. Raises ValueError for a side beyond `LONGEST_SIDE`."""
-    longer_B = torch.maximum(rows_B, columns_B)
-    if len(longer_B) and longer_B.max() > LONGEST_SIDE:
-        raise ValueError(
-            f"align: pair {int(longer_B.argmax())} has a side of {int(longer_B.max())} tokens, the triton backend takes "
-            f"{LONGEST_SIDE}; cut it, or use backend='torch'"
-        )
-    return _by_shape((longer_B > LARGEST_FUSED_TILE) & (rows_B > 0) & (columns_B > 0), rows_B, columns_B)
+@dataclass(frozen=True)
+class Launch:
+    """Pairs of one padded shape: the columns `first` to `first + pairs` of a plan."""
+
+    first: int
+    pairs: int
+    rows: int
+    columns: int
+
+    @property
+    def fused(self) -> bool:
+        """Whether one program holds a whole pair."""
+        return max(self.rows, self.columns) <= LARGEST_FUSED_TILE
 
 
-def _by_shape(chosen_B: Tensor, rows_B: Tensor, columns_B: Tensor) -> Iterator[Group]:
-    chosen_B = torch.nonzero(chosen_B).flatten()
-    shape_B2 = torch.stack([_padded(rows_B[chosen_B]), _padded(columns_B[chosen_B])], dim=1)
+@dataclass(frozen=True)
+class Plan:
+    """The launches of a batch, and the pairs in their order: int32 [5, pairs without an empty side] on the device of the
+    hidden states: pair index, source start and length, target start and length."""
+
+    vectors_5B: Tensor
+    launches: tuple[Launch, ...]
+    pairs: int
+    """Pairs of the batch, those with an empty side included."""
+
+    @classmethod
+    def of(cls, spans: Spans, device: torch.device) -> "Plan":
+        """Made on the host, without waiting for the device. Raises ValueError for a side beyond `LONGEST_SIDE`."""
+        longer_B = torch.maximum(spans.source_length_B, spans.target_length_B)
+        if len(spans) and longer_B.max() > LONGEST_SIDE:
+            raise ValueError(
+                f"align: pair {int(longer_B.argmax())} has a side of {int(longer_B.max())} tokens, the triton backend "
+                f"takes {LONGEST_SIDE}; cut it, or use backend='torch'"
+            )
+        launches: list[Launch] = []
+        order: list[Tensor] = []
+        for pair_B, rows, columns in _groups(spans):
+            most = (
+                max(1, LARGEST_SCRATCH // (rows * columns)) if max(rows, columns) > LARGEST_FUSED_TILE else len(spans)
+            )
+            for chunk_B in pair_B.split(most):
+                launches.append(Launch(sum(map(len, order)), len(chunk_B), rows, columns))
+                order.append(chunk_B)
+        order_B = torch.cat(order) if order else torch.zeros(0, dtype=torch.int64)
+        vectors_5B = torch.stack(
+            [
+                order_B,
+                spans.source_start_B[order_B],
+                spans.source_length_B[order_B],
+                spans.target_start_B[order_B],
+                spans.target_length_B[order_B],
+            ]
+        ).int()
+        if device.type == "cuda":
+            vectors_5B = vectors_5B.pin_memory()  # else the copy waits for the device
+        return cls(vectors_5B.to(device, non_blocking=True), tuple(launches), len(spans))
+
+
+def _groups(spans: Spans) -> Iterator[tuple[Tensor, int, int]]:
+    """The pairs without an empty side by padded shape: indices (int64, on the host), rows, columns."""
+    filled_B = torch.nonzero((spans.source_length_B > 0) & (spans.target_length_B > 0)).flatten()
+    shape_B2 = torch.stack([_padded(spans.source_length_B[filled_B]), _padded(spans.target_length_B[filled_B])], dim=1)
     for shape_2 in torch.unique(shape_B2, dim=0):
         rows, columns = shape_2.tolist()
-        yield chosen_B[(shape_B2 == shape_2).all(dim=1)], rows, columns
+        yield filled_B[(shape_B2 == shape_2).all(dim=1)], rows, columns
 
 
 def _padded(length_B: Tensor) -> Tensor:
