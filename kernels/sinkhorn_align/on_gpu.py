@@ -32,10 +32,13 @@ def align_planned(
     plan: Plan,
     settings: AlignmentSettings,
     tile_of: Callable[[int, int, int], Tile] = fused_tile,
+    *,
+    unfused: bool = False,
 ) -> Links:
     """The part of `align_triton` that the device does; in a CUDA graph, capture this, with the plan made outside.
 
-    `tile_of` (rows, columns, bytes of an element) chooses the launch sizes, for tuning. fp64 is read as fp32.
+    fp64 is read as fp32. For measurements, `tile_of` (rows, columns, bytes of an element) chooses the launch sizes, and
+    `unfused` takes the streamed path for every pair: a product into memory, then a Sinkhorn and filter kernel.
     """
     tokens, device = len(hidden_TD), hidden_TD.device
     answer = Links(
@@ -46,7 +49,7 @@ def align_planned(
     )
     if hidden_TD.dtype == torch.float64:
         hidden_TD = hidden_TD.float()
-    launch_into(answer, hidden_TD.contiguous(), plan, settings, tile_of)
+    launch_into(answer, hidden_TD.contiguous(), plan, settings, tile_of, unfused=unfused)
     return answer
 
 
@@ -56,10 +59,12 @@ def launch_into(
     plan: Plan,
     settings: AlignmentSettings,
     tile_of: Callable[[int, int, int], Tile] = fused_tile,
+    *,
+    unfused: bool = False,
 ) -> None:
     """Run the kernels of a plan over contiguous fp16, bf16 or fp32 hidden states; `answer` holds that of no links."""
     for launch in plan.launches:
-        if launch.fused:
+        if launch.fused and not unfused:
             _launch_fused(answer, hidden_TD, plan, launch, settings, tile_of)
         else:
             _launch_streamed(answer, hidden_TD, plan, launch, settings)

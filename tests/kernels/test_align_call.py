@@ -1,5 +1,7 @@
 """The public call: what it refuses, in which words, and its convenience for aligners."""
 
+import sys
+
 import pytest
 import torch
 
@@ -34,8 +36,19 @@ def test_settings_without_effect_on_clip_are_refused(field, value):
         AlignmentSettings(**{field: value})
 
 
-def test_triton_is_refused_until_it_is_built():
-    with pytest.raises(ValueError, match="'triton' is not built yet; use 'auto' or 'torch'"):
+def test_triton_is_refused_where_it_cannot_run(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match="'triton' needs a CUDA device and hidden_TD is on cpu; use 'auto' or 'torch'"):
+        align(torch.zeros(4, 2), *vectors([0], [2], [2], [2]), backend="triton")
+
+
+def test_triton_is_refused_where_it_is_not_installed(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.delitem(sys.modules, "sinkhorn_align.on_gpu", raising=False)
+    for module in [name for name in sys.modules if name in ("sinkhorn_align.fused", "sinkhorn_align.streamed")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(ValueError, match="needs the package triton; install it, or use backend='torch'"):
         align(torch.zeros(4, 2), *vectors([0], [2], [2], [2]), backend="triton")
 
 
