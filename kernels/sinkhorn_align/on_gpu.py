@@ -47,7 +47,8 @@ def align_planned(
         score_T=torch.full((tokens,), -math.inf, device=device),
         status_B=torch.full((plan.pairs,), int(PairStatus.EMPTY_SIDE), dtype=torch.int32, device=device),
     )
-    if hidden_TD.dtype == torch.float64:
+    # On the CPU these run in Triton's interpreter, whose product takes the bits of bf16 for integers.
+    if hidden_TD.dtype == torch.float64 or (hidden_TD.dtype == torch.bfloat16 and not hidden_TD.is_cuda):
         hidden_TD = hidden_TD.float()
     launch_into(answer, hidden_TD.contiguous(), plan, settings, tile_of, unfused=unfused)
     return answer
