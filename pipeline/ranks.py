@@ -21,8 +21,6 @@ import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 
-from pipeline.memory import keep_freed_memory
-
 
 def start(timeout_minutes: int) -> torch.device:
     """Join the other ranks (as the deepspeed launcher describes them) and return this rank's device."""
@@ -34,9 +32,7 @@ def start(timeout_minutes: int) -> torch.device:
     if rank() == 0 and not dist.is_initialized():
         _check_port(int(os.environ["MASTER_PORT"]))
     accelerator = get_accelerator()
-    if accelerator.device_name() == "cpu":
-        keep_freed_memory()
-    else:
+    if accelerator.device_name() != "cpu":
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
     deepspeed.init_distributed(
         accelerator.communication_backend_name(), timeout=timedelta(minutes=timeout_minutes), verbose=False
