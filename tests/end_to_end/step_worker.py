@@ -1,7 +1,8 @@
 """Trains two steps with every ZeRO stage and several cuts of the global batch, ranks forked from one process.
 
 Usage: step_worker.py --config CONFIG --out DIR --port PORT. Rank 0 leaves the trained parameters in
-DIR/RANKS_ranks_zeroSTAGE.pt, and in …_unlinked.pt those of steps in which rank 1 has no link. Forking spares the
+DIR/RANKS_ranks_zeroSTAGE.pt, in …_unlinked.pt those of steps in which rank 1 has no link, and in …_mlm.pt those of a
+single objective, which has one forward. Forking spares the
 seconds that the launcher and the imports take in each rank; train.py's own loop is what runs.
 """
 
@@ -28,7 +29,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 STAGES = (0, 1, 2, 3)
 STEPS = 2
 RANKS = (1, 2, 4)
-UNLINKED_RANKS = 2
+VARIED_RANKS = 2
+ONE_OBJECTIVE = ("objectives.tlm=null", "objectives.dwa=null")
+VARIANTS: dict[str, tuple[str, ...]] = {"": (), "_unlinked": (), "_mlm": ONE_OBJECTIVE}
 PARTS = 4  # ranks × micro-steps, in every cut
 
 
@@ -68,7 +71,7 @@ def train_cases(rank: int, world_size: int, config_path: Path, out: Path, port: 
     os.environ.update({name: str(value) for name, value in world.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     label = WordAlignment.label
-    for suffix in ("", "_unlinked") if world_size == UNLINKED_RANKS else ("",):
+    for suffix in VARIANTS if world_size == VARIED_RANKS else ("",):
         for stage in STAGES:
             case = f"{world_size}_ranks_zero{stage}{suffix}"
             overrides = (
@@ -76,9 +79,10 @@ def train_cases(rank: int, world_size: int, config_path: Path, out: Path, port: 
                 f"run.out={out / case}",
                 f"run.steps={STEPS}",
                 f"batch.micro_steps={PARTS // world_size}",
+                *VARIANTS[suffix],
             )
             config = load_config(config_path, overrides)
-            WordAlignment.label = with_unlinking(label, config.batch.pairs) if suffix else label
+            WordAlignment.label = with_unlinking(label, config.batch.pairs) if suffix == "_unlinked" else label
             train(config, resume=None)
             if rank == 0:
                 saved = checkpoint.folder_of(config.run.out) / checkpoint.tag_of(STEPS)

@@ -61,6 +61,13 @@ def test_training_goes_on_after_an_infinity(metrics: Callable[[str], Any]) -> No
     assert losses[-1] < losses[0]
 
 
+def test_every_second_of_a_step_is_booked_on_a_phase(metrics: Callable[[str], Any]) -> None:
+    for line in metrics("once"):
+        phases = [line[f"seconds_{phase}"] for phase in ("input", "label", "forward", "backward", "step")]
+        assert sum(phases) == pytest.approx(line["seconds_per_step"]) and min(phases) > 0
+        assert line["tflops_per_device"] > 0 and line["peak_memory_gb"] > 0.01
+
+
 def test_resuming_keeps_the_scale_and_the_count_of_skipped_steps(metrics: Callable[[str], Any]) -> None:
     straight, resumed = metrics("falls"), metrics("resumed")
     for name in ("loss_scale", "skipped_steps"):

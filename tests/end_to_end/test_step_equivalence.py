@@ -36,8 +36,8 @@ def trained(corpus: Any, launcher: Any, tmp_path_factory: pytest.TempPathFactory
 class PlainRun:
     """Two steps over the uncut global batch: model, loss, AdamW, and nothing else."""
 
-    def __init__(self, config_path: Path, unlinked: bool) -> None:
-        config = load_config(config_path)
+    def __init__(self, config_path: Path, overrides: tuple[str, ...] = (), unlinked: bool = False) -> None:
+        config = load_config(config_path, overrides)
         manifest = Manifest.load(config.data.path)
         self.objectives = build_objectives(config)
         data = build_data(config, self.objectives, manifest)
@@ -55,7 +55,8 @@ class PlainRun:
                 model("label", batch)
             if unlinked:
                 worker.unlink_odd_parts(batch["pairs"], config.batch.pairs)
-            self.label_counts.append(self._links_per_part(batch["pairs"]))
+            if "pairs" in batch:
+                self.label_counts.append(self._links_per_part(batch["pairs"]))
             losses = [term["loss"] for term in model("losses", batch).values()]
             loss = sum(losses) / sum(objective.count(batch[objective.reads]) for objective in self.objectives)
             optimizer.zero_grad()
@@ -77,7 +78,7 @@ class PlainRun:
 
 @pytest.fixture(scope="module")
 def plain(corpus: Any) -> PlainRun:
-    return PlainRun(corpus.config, unlinked=False)
+    return PlainRun(corpus.config)
 
 
 @pytest.fixture(scope="module")
@@ -116,4 +117,11 @@ def test_update_equals_a_plain_step_where_a_rank_has_no_link(
 ) -> None:
     for counts in plain_unlinked.label_counts:
         assert counts[1] == counts[3] == 0 < sum(counts)
-    check_update(trained / f"{worker.UNLINKED_RANKS}_ranks_zero{stage}_unlinked.pt", plain_unlinked)
+    check_update(trained / f"{worker.VARIED_RANKS}_ranks_zero{stage}_unlinked.pt", plain_unlinked)
+
+
+@pytest.mark.parametrize("stage", worker.STAGES)
+def test_update_of_a_single_objective_equals_a_plain_step(trained: Path, corpus: Any, stage: int) -> None:
+    run = PlainRun(corpus.config, worker.ONE_OBJECTIVE)
+    assert [objective.name for objective in run.objectives] == ["mlm"]
+    check_update(trained / f"{worker.VARIED_RANKS}_ranks_zero{stage}_mlm.pt", run)

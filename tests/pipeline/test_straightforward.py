@@ -1,0 +1,125 @@
+"""The packed step's losses and gradients are those of a padded step through Hugging Face's model, for every objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline import benchmark_worker, model, train
+from pipeline.batch import MicroBatch
+from pipeline.benchmark_worker import whole_logits
+from pipeline.data import Sequences, collate
+from pipeline.hugging_face import hugging_face_state
+from pipeline.linear_cross_entropy import linear_cross_entropy
+from pipeline.model import Encoder, EncoderConfig, PretrainingModel
+from pipeline.objectives import masked_lm
+from pipeline.objectives.dwa import WordAlignment
+from pipeline.objectives.masked_lm import MaskedLM
+from pipeline.straightforward import PaddedBatch, Shortcuts, StraightforwardModel
+from sinkhorn_align import AlignmentSettings
+
+VOCAB_SIZE, LAYER = 64, 2
+TOLERANCE = 1e-5
+MakeSequences = Callable[..., Sequences]
+
+
+@pytest.fixture
+def ours(sizes: EncoderConfig) -> PretrainingModel:
+    """All three objectives, with weights large enough that attention and pointers are not flat."""
+    objectives = [MaskedLM("mlm", "mono"), MaskedLM("tlm", "pairs"), WordAlignment("dwa", LAYER, AlignmentSettings())]
+    built = PretrainingModel(Encoder(sizes), objectives)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return built
+
+
+@pytest.fixture
+def batch(make_sequences: MakeSequences) -> MicroBatch:
+    """Ragged blocks and pairs."""
+    mono = make_sequences([40, 3, 17, 25, 60, 9])
+    pairs = make_sequences([9, 1, 14, 30, 6, 22, 12], [7, 13, 14, 21, 1, 25, 16], seed=1)
+    return MicroBatch({"mono": collate(mono, 1, VOCAB_SIZE), "pairs": collate(pairs, 1, VOCAB_SIZE)})
+
+
+def straightforward(ours: PretrainingModel, shortcuts: Shortcuts) -> StraightforwardModel:
+    built = StraightforwardModel(ours, LAYER, AlignmentSettings(), shortcuts)
+    # The pointer head is handed over, not copied: give this model one of its own.
+    built.pointer = type(built.pointer)(built.pointer.query.in_features, 0.02)
+    built.pointer.load_state_dict(ours.heads["word_alignment"].state_dict())
+    return built
+
+
+def gradients_by_name(ours: PretrainingModel, theirs: StraightforwardModel) -> list[tuple[str, Tensor, Tensor]]:
+    """(Hugging Face's name, our gradient, their gradient) of every parameter; zero where none flowed."""
+
+    def gradients(module: torch.nn.Module) -> dict[str, Tensor]:
+        return {
+            name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            for name, parameter in module.named_parameters()
+        }
+
+    encoder, head = gradients(ours.encoder), gradients(ours.heads["masked_lm"])
+    named = hugging_face_state(encoder, head) | gradients(ours.heads["word_alignment"])
+    others = gradients(theirs.language_model) | gradients(theirs.pointer)
+    assert len(others) == len(list(ours.parameters()))
+    return [(name, named[name], other) for name, other in others.items()]
+
+
+@pytest.mark.parametrize("head_at_masked_tokens", [False, True])
+@pytest.mark.parametrize("name", ["mlm", "tlm", "dwa"])
+def test_loss_and_gradients_equal_a_padded_step(
+    ours: PretrainingModel, batch: MicroBatch, name: str, head_at_masked_tokens: bool
+) -> None:
+    theirs = straightforward(ours, Shortcuts(head_at_masked_tokens=head_at_masked_tokens))
+    with torch.no_grad():
+        ours("label", batch)
+    padded = {stream: PaddedBatch.of(flat) for stream, flat in batch.streams.items()}
+
+    loss, expected = ours("losses", batch)[name]["loss"], theirs("losses", padded)[name]
+    torch.testing.assert_close(loss, expected, rtol=TOLERANCE, atol=0)
+    assert float(expected.detach()) > 1
+    loss.backward()
+    expected.backward()
+    compared = gradients_by_name(ours, theirs)
+    whole = torch.stack([gradient.norm() for _, _, gradient in compared]).norm()
+    for parameter, found, gradient in compared:
+        # A parameter whose gradient is next to nothing (a key's bias moves no attention) is measured against the whole.
+        assert (found - gradient).norm() <= TOLERANCE * max(gradient.norm(), 1e-2 * whole), parameter
+
+
+@pytest.mark.parametrize("shortcuts", [Shortcuts(), Shortcuts(batched_labels=True, stop_at_label_layer=True)], ids=str)
+@torch.no_grad()
+def test_labels_are_the_same(ours: PretrainingModel, batch: MicroBatch, shortcuts: Shortcuts) -> None:
+    ours("label", batch)
+    links = batch["pairs"].links
+    batch["pairs"].links = None
+    straightforward(ours, shortcuts)("label", {"pairs": PaddedBatch.of(batch["pairs"])})
+    assert links is not None and batch["pairs"].links is not None
+    assert torch.equal(links.partner_T, batch["pairs"].links.partner_T) and (links.partner_T >= 0).any()
+
+
+def test_what_the_benchmark_switches_off_changes_no_loss(
+    ours: PretrainingModel, batch: MicroBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.no_grad():
+        ours("label", batch)
+    passes: list[int] = []
+    ours.encoder.register_forward_hook(lambda *_: passes.append(1))
+    expected = {name: float(term["loss"].detach()) for name, term in ours("losses", batch).items()}
+    for module, name in (
+        (masked_lm, "linear_cross_entropy"),
+        (model, "MicroStepEncoder"),
+        (train, "keep_freed_memory"),
+    ):
+        monkeypatch.setattr(module, name, getattr(module, name))  # restored afterwards
+    benchmark_worker.use_whole_logits()
+    benchmark_worker.encode_streams_apart()
+    benchmark_worker.give_memory_back()
+    assert masked_lm.linear_cross_entropy is whole_logits is not linear_cross_entropy
+    found = {name: float(term["loss"].detach()) for name, term in ours("losses", batch).items()}
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert len(passes) == 1 + 2, "together, then apart"
