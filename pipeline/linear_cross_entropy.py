@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LOGITS_AT_ONCE = {"cpu": 2**26, "cuda": 2**28}
+LOGITS_AT_ONCE_ON_CPU, LOGITS_AT_ONCE = 2**26, 2**28
 # Gradients are made before the loss scale is known. Those of rare words are as small as 1 / V, below fp16's normal range.
 FP16_SCALE = 2.0**12
 
@@ -27,8 +27,8 @@ def linear_cross_entropy(
     fp64 for fp64 input). At most `logits_at_once` logits (at least one row's) are in memory at a time; by default 2**25
     on the CPU and 2**28 on CUDA. Returns (loss: scalar, fp32 or fp64; correct: scalar int64).
     """
-    at_once = logits_at_once or LOGITS_AT_ONCE[input_PD.device.type]
-    rows = max(at_once // len(weight_VD), 1)
+    default = LOGITS_AT_ONCE_ON_CPU if input_PD.device.type == "cpu" else LOGITS_AT_ONCE
+    rows = max((logits_at_once or default) // len(weight_VD), 1)
     return _LinearCrossEntropy.apply(input_PD, weight_VD, bias_V, target_P, rows, torch.is_grad_enabled())
 
 
