@@ -136,13 +136,16 @@ def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str
 
 
 def _adamw(optimizer: Optimizer, device: str) -> dict[str, Any]:
+    torch_adam = optimizer.torch_adam or device == "cpu"
     params = {
         "lr": optimizer.lr,
         "betas": optimizer.betas,
         "eps": optimizer.eps,
         "weight_decay": optimizer.weight_decay,
-        "torch_adam": optimizer.torch_adam or device == "cpu",
+        "torch_adam": torch_adam,
         "adam_w_mode": True,
+        # DeepSpeed's own is fused by itself and takes no such word.
+        **({"fused": True} if torch_adam else {}),
     }
     return {"type": "AdamW", "params": params}
 

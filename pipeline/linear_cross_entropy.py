@@ -24,8 +24,8 @@ def linear_cross_entropy(
     """Summed cross-entropy of `input @ weight.T + bias`, and how many targets are the first argmax of their row.
 
     input_PD, weight_VD, bias_V: one floating dtype; target_P: int64, P may be 0. Logits and losses are taken in fp32 (in
-    fp64 for fp64 input). At most `logits_at_once` logits (at least one row's) are in memory at a time; by default 2**25
-    on the CPU and 2**28 on CUDA. Returns (loss: scalar, fp32 or fp64; correct: scalar int64).
+    fp64 for fp64 input). At most `logits_at_once` logits (at least one row's) are in memory at a time; by default 2**26
+    on the CPU, else 2**28. Returns (loss: scalar, fp32 or fp64; correct: scalar int64).
     """
     default = LOGITS_AT_ONCE_ON_CPU if input_PD.device.type == "cpu" else LOGITS_AT_ONCE
     rows = max((logits_at_once or default) // len(weight_VD), 1)

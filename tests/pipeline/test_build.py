@@ -183,6 +183,7 @@ def test_the_fused_optimizer_is_for_gpus(
 ) -> None:
     settings = make_settings({}, device, torch_adam=torch_adam)
     assert settings["optimizer"]["params"]["torch_adam"] is expected
+    assert settings["optimizer"]["params"].get("fused", False) is expected
 
 
 def test_fp16_on_the_cpu_is_refused(make_settings: Callable[..., dict[str, Any]]) -> None:
