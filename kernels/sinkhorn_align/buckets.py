@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 SMALLEST_PADDED_LENGTH = 16
-LARGEST_BLOCK = 1 << 20
-"""Numbers in the largest array of a block: 4 MB of fp32; larger blocks leave the cache and take more time a pair."""
+LARGEST_BLOCK = 1 << 18
+"""Numbers in the similarities of a block: 1 MB of fp32; larger blocks leave the cache and take more time a pair."""
 
 
 def padded_lengths(length_B: Tensor) -> Tensor:
@@ -25,15 +25,15 @@ def padded_lengths(length_B: Tensor) -> Tensor:
     return sizes_S[torch.searchsorted(sizes_S, length_B)]
 
 
-def blocks(source_length_B: Tensor, target_length_B: Tensor, width: int) -> Iterator[tuple[Tensor, int]]:
+def blocks(source_length_B: Tensor, target_length_B: Tensor) -> Iterator[tuple[Tensor, int]]:
     """Cut the pairs without an empty side into blocks: (pair indices int64 [pairs], padded length of both sides).
 
-    Blocks are square, because translations have like lengths and fewer blocks save more than the padding costs. `width`
-    is the hidden width, which bounds the pairs of a block. Lengths are int64 [B] on the CPU.
+    Blocks are square, because translations have like lengths and fewer blocks save more than the padding costs. Lengths
+    are int64 [B] on the CPU.
     """
     filled_B = torch.nonzero((source_length_B > 0) & (target_length_B > 0)).flatten()
     padded_B = padded_lengths(torch.maximum(source_length_B, target_length_B)[filled_B])
     for padded in torch.unique(padded_B).tolist():
-        pairs = max(1, LARGEST_BLOCK // (padded * max(padded, width)))
+        pairs = max(1, LARGEST_BLOCK // (padded * padded))
         for chunk_B in filled_B[padded_B == padded].split(pairs):
             yield chunk_B, padded
