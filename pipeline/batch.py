@@ -6,7 +6,7 @@ Built by `data`, read by objectives; knows neither of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from sinkhorn_align import Links
 
 @dataclass
 class Spans:
-    """Where the sides of B pairs lie in the flat batch, special tokens left out. int32 [B] each."""
+    """Where the sides of B pairs lie in the flat batch, special tokens left out. int32 [B] each, always on the CPU: the
+    aligner chooses its launches by lengths, and fetching them from a GPU would wait for it."""
 
     source_start_B: Tensor
     source_length_B: Tensor
@@ -45,13 +46,12 @@ class StreamBatch:
         return self.masked.with_ids(self.clean_ids_T)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> StreamBatch:
-        """The same batch, not yet labelled, with every tensor changed."""
+        """The same batch, not yet labelled, with every tensor but the spans changed."""
         assert self.links is None, "a batch moves before it is labelled"
-        spans = self.spans and Spans(*(change(getattr(self.spans, f.name)) for f in fields(Spans)))
         tensors: dict[str, Any] = {
             name: change(getattr(self, name)) for name in ("clean_ids_T", "predicted_P", "target_ids_P")
         }
-        return replace(self, masked=self.masked.map(change), spans=spans, **tensors)
+        return replace(self, masked=self.masked.map(change), **tensors)
 
 
 @dataclass

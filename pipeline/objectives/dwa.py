@@ -105,9 +105,15 @@ def _pointer_scores(query_QD: Tensor, key_TD: Tensor, position_Q: Tensor, spans:
     Queries are padded per sentence, so that scoring is one batched product over 2B sentences.
     """
     width = key_TD.shape[1]
-    own_start_C = torch.cat([spans.source_start_B, spans.target_start_B]).long()
-    other_start_C = torch.cat([spans.target_start_B, spans.source_start_B]).long()
-    other_length_C = torch.cat([spans.target_length_B, spans.source_length_B]).long()
+    on_host_3C = torch.stack(
+        [
+            torch.cat([spans.source_start_B, spans.target_start_B]),
+            torch.cat([spans.target_start_B, spans.source_start_B]),
+            torch.cat([spans.target_length_B, spans.source_length_B]),
+        ]
+    )
+    longest = int(on_host_3C[2].max())
+    own_start_C, other_start_C, other_length_C = on_host_3C.to(key_TD.device, torch.int64, non_blocking=True)
     # Sentences by where they start; each query belongs to the last one that starts at or before it.
     by_start_C = own_start_C.argsort()
     sentence_Q = by_start_C[torch.searchsorted(own_start_C[by_start_C], position_Q, right=True) - 1]
@@ -118,7 +124,6 @@ def _pointer_scores(query_QD: Tensor, key_TD: Tensor, position_Q: Tensor, spans:
     slot_Q = torch.empty_like(order_Q)
     slot_Q[order_Q] = torch.arange(len(order_Q), device=order_Q.device) - first_C[sentence_Q[order_Q]]
     most_queries = int(queries_C.max())
-    longest = int(other_length_C.max())
 
     padded_CQD = query_QD.new_zeros(len(own_start_C), most_queries, width).index_put((sentence_Q, slot_Q), query_QD)
     column_L = torch.arange(longest, device=key_TD.device)

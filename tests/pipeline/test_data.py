@@ -10,6 +10,7 @@ import torch
 
 from data_prep.manifest import Manifest
 from pipeline.assembly import BOS, EOS
+from pipeline.batch import MicroBatch
 from pipeline.blend import PERIOD, Stage
 from pipeline.data import BatchPlan, MonoStream, PairStream, Sequences, TrainingData, collate
 
@@ -175,6 +176,14 @@ def test_spans_point_at_the_sides_without_special_tokens(make_manifest: MakeMani
         for begin, n in zip(begins, lengths, strict=True):
             covered[begin : begin + n] = True
     assert set(batch.clean_ids_T[~covered].tolist()) == {BOS, EOS}
+
+
+def test_spans_stay_on_the_cpu_where_the_aligner_reads_lengths(make_manifest: MakeManifest) -> None:
+    stream = PairStream(make_manifest(pairs={"de-en": [[([10, 11], [20])]]}).pairs, 0.7, 1, LIMIT)
+    batch = MicroBatch({"pairs": collate(file_order(stream), 1, 64)}).to(torch.device("meta"))["pairs"]
+    assert batch.clean_ids_T.is_meta
+    assert batch.spans is not None
+    assert {vector.device.type for vector in vars(batch.spans).values()} == {"cpu"}
 
 
 def test_targets_are_the_clean_tokens_at_the_predicted_places(make_manifest: MakeManifest) -> None:
