@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 if "--dry-run" in sys.argv:
@@ -28,7 +29,7 @@ from sinkhorn_align import AlignmentSettings, Links, align
 from sinkhorn_align.agreement import compare
 from sinkhorn_align.on_gpu import align_planned
 from sinkhorn_align.spans import Spans
-from sinkhorn_align.tiles import Plan, Tile, fused_tile
+from sinkhorn_align.tiles import Plan, Tile, capability_of, fused_tile
 
 SETTINGS = {
     "clip": AlignmentSettings(),
@@ -272,14 +273,15 @@ def benchmark(report: Report, sizes: Sizes, device: str, width: int) -> None:
             print(f"{figure['name']}, {name}: {figure['value']} µs, {share:.0%} of copy bandwidth", flush=True)
 
 
-def candidates(rows: int, columns: int) -> Iterator[Tile]:
-    """Launch sizes around the default of a shape, bf16."""
-    default = fused_tile(rows, columns, 2)
+def candidates(default: Tile) -> Iterator[Tile]:
+    """The default launch sizes of a shape, then others around it."""
+    yield default
     for warps in (default.warps // 2, default.warps, default.warps * 2):
         for depth in (default.depth // 2, default.depth, default.depth * 2):
             for stages in (2, 3, 4):
-                if 1 <= warps <= 16:
-                    yield Tile(rows, columns, depth, warps, stages)
+                tile = Tile(default.rows, default.columns, depth, warps, stages)
+                if 1 <= warps <= 16 and tile != default:
+                    yield tile
 
 
 def tune(report: Report, sizes: Sizes, device: str, width: int, until: float) -> None:
@@ -289,9 +291,8 @@ def tune(report: Report, sizes: Sizes, device: str, width: int, until: float) ->
         lengths = (torch.full((sizes.timed_pairs,), rows), torch.full((sizes.timed_pairs,), columns))
         batch = make_batch(*lengths, width, torch.bfloat16, device)
         plan, times = batch.plan(), {}
-        default = fused_tile(rows, columns, 2)
-        others = [tile for tile in candidates(rows, columns) if tile != default]
-        for tile in [default, *others[: 1 if device == "cpu" else None]]:
+        default = fused_tile(rows, columns, 2, capability_of(batch.hidden_TD.device))
+        for tile in islice(candidates(default), 2 if device == "cpu" else None):
             if time.monotonic() > until:
                 report.leave_out(f"tuning of {rows} x {columns} from {tile} on: time is up")
                 break

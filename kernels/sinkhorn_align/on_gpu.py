@@ -19,7 +19,7 @@ from sinkhorn_align.settings import (
 )
 from sinkhorn_align.spans import Spans
 from sinkhorn_align.streamed import align_pairs_streamed, similarity_to_scratch
-from sinkhorn_align.tiles import PRODUCT_TILE, Launch, Plan, Tile, fused_tile, streamed_options
+from sinkhorn_align.tiles import PRODUCT_TILE, Launch, Plan, Tile, capability_of, fused_tile, streamed_options
 
 
 def align_triton(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) -> Links:
@@ -31,14 +31,14 @@ def align_planned(
     hidden_TD: Tensor,
     plan: Plan,
     settings: AlignmentSettings,
-    tile_of: Callable[[int, int, int], Tile] = fused_tile,
+    tile_of: Callable[[int, int, int, int], Tile] = fused_tile,
     *,
     unfused: bool = False,
 ) -> Links:
     """The part of `align_triton` that the device does; in a CUDA graph, capture this, with the plan made outside.
 
-    fp64 is read as fp32. For measurements, `tile_of` (rows, columns, bytes of an element) chooses the launch sizes, and
-    `unfused` takes the streamed path for every pair: a product into memory, then a Sinkhorn and filter kernel.
+    fp64 is read as fp32. For measurements, `tile_of` (rows, columns, bytes of an element, capability) chooses the launch
+    sizes, and `unfused` takes the streamed path for every pair: a product into memory, then Sinkhorn and filtering.
     """
     tokens, device = len(hidden_TD), hidden_TD.device
     answer = Links(
@@ -59,7 +59,7 @@ def launch_into(
     hidden_TD: Tensor,
     plan: Plan,
     settings: AlignmentSettings,
-    tile_of: Callable[[int, int, int], Tile] = fused_tile,
+    tile_of: Callable[[int, int, int, int], Tile] = fused_tile,
     *,
     unfused: bool = False,
 ) -> None:
@@ -77,7 +77,7 @@ def _launch_fused(
     plan: Plan,
     launch: Launch,
     settings: AlignmentSettings,
-    tile_of: Callable[[int, int, int], Tile],
+    tile_of: Callable[[int, int, int, int], Tile],
 ) -> None:
     tokens, width = hidden_TD.shape
     align_pairs_fused[(launch.pairs,)](
@@ -93,7 +93,7 @@ def _launch_fused(
         plan.vectors_5B.shape[1],
         **constants(settings),
         COSINE=settings.similarity == "cosine",
-        **tile_of(launch.rows, launch.columns, hidden_TD.element_size()).options(),
+        **tile_of(launch.rows, launch.columns, hidden_TD.element_size(), capability_of(hidden_TD.device)).options(),
     )
 
 
@@ -112,7 +112,7 @@ def _launch_streamed(answer: Links, hidden_TD: Tensor, plan: Plan, launch: Launc
         planned,
         **most,
         COSINE=settings.similarity == "cosine",
-        **fused_tile(PRODUCT_TILE, PRODUCT_TILE, hidden_TD.element_size()).options(),
+        **fused_tile(PRODUCT_TILE, PRODUCT_TILE, hidden_TD.element_size(), capability_of(device)).options(),
     )
     align_pairs_streamed[(pairs,)](
         plan.vectors_5B,

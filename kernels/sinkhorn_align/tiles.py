@@ -37,13 +37,24 @@ class Tile:
         return sizes | {"num_warps": self.warps, "num_stages": self.stages}
 
 
-def fused_tile(rows: int, columns: int, element_bytes: int) -> Tile:
+def capability_of(device: torch.device) -> int:
+    """90 for sm_90; the interpreter's is that of the oldest GPU that the kernels are compiled for."""
+    if device.type != "cuda":
+        return 80
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def fused_tile(rows: int, columns: int, element_bytes: int, capability: int) -> Tile:
     """The launch sizes of a padded shape: more warps as the plan grows, so that it stays in registers.
 
     A step of the product reads 128 bytes of every token, one cache line.
     """
     cells = rows * columns
     warps = 2 if cells <= 1024 else 4 if cells <= 4096 else 8 if cells <= 8192 else 16
+    if 100 <= capability < 120 and rows >= 64 and warps in (4, 8):
+        # Triton 3.7 fails to compile a reduction over a tcgen05 product, which it takes for these warps and rows.
+        warps = 2 if rows * columns <= 64 * 32 and rows < 128 else 16
     return Tile(rows, columns, depth=128 // element_bytes, warps=warps, stages=3)
 
 
