@@ -39,10 +39,6 @@ def encode_streams_apart() -> None:
     model.MicroStepEncoder = lambda encoder, _=(): together(encoder)  # type: ignore[assignment, misc]
 
 
-def give_memory_back() -> None:
-    train.keep_freed_memory = lambda: None
-
-
 def run_ours(without: tuple[Callable[[], None], ...], config: Path, overrides: list[str]) -> None:
     for switch_off in without:
         switch_off()
@@ -61,10 +57,9 @@ CONTENDERS: dict[str, Callable[[Path, list[str]], None]] = {
     "+ head at masked tokens only": partial(
         run_padded, Shortcuts(batched_labels=True, stop_at_label_layer=True, head_at_masked_tokens=True)
     ),
-    "+ packed without padding": partial(run_ours, (use_whole_logits, encode_streams_apart, give_memory_back)),
-    "+ streams in one pass": partial(run_ours, (use_whole_logits, give_memory_back)),
-    "+ vocabulary in chunks": partial(run_ours, (give_memory_back,)),
-    "ours (+ freed memory kept)": partial(run_ours, ()),
+    "+ packed without padding": partial(run_ours, (use_whole_logits, encode_streams_apart)),
+    "+ streams in one pass": partial(run_ours, (use_whole_logits,)),
+    "ours (+ vocabulary in chunks)": partial(run_ours, ()),
 }
 
 

@@ -36,7 +36,6 @@ from pipeline.build import (
 )
 from pipeline.config import Config, load_config
 from pipeline.data import BatchPlan, PairStream, TrainingData
-from pipeline.memory import keep_freed_memory
 from pipeline.meter import Meter
 from pipeline.model import PretrainingModel
 from pipeline.monitor import Monitor
@@ -49,8 +48,6 @@ def train(config: Config, resume: str | None) -> None:
     """Train to `run.steps`, or until told to stop; the last step is saved either way."""
     # 1. What the run is made of. Every rank checks the same things and would stop at the same one.
     device = ranks.start(config.run.timeout_minutes)
-    if device.type == "cpu":
-        keep_freed_memory()
     rank, world_size = ranks.rank(), ranks.world_size()
     manifest = Manifest.load(config.data.path)
     objectives = build_objectives(config)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline import benchmark_worker, model, train
+from pipeline import benchmark_worker, model
 from pipeline.batch import MicroBatch
 from pipeline.benchmark_worker import whole_logits
 from pipeline.data import Sequences, collate
@@ -110,15 +110,10 @@ def test_what_the_benchmark_switches_off_changes_no_loss(
     passes: list[int] = []
     ours.encoder.register_forward_hook(lambda *_: passes.append(1))
     expected = {name: float(term["loss"].detach()) for name, term in ours("losses", batch).items()}
-    for module, name in (
-        (masked_lm, "linear_cross_entropy"),
-        (model, "MicroStepEncoder"),
-        (train, "keep_freed_memory"),
-    ):
+    for module, name in ((masked_lm, "linear_cross_entropy"), (model, "MicroStepEncoder")):
         monkeypatch.setattr(module, name, getattr(module, name))  # restored afterwards
     benchmark_worker.use_whole_logits()
     benchmark_worker.encode_streams_apart()
-    benchmark_worker.give_memory_back()
     assert masked_lm.linear_cross_entropy is whole_logits is not linear_cross_entropy
     found = {name: float(term["loss"].detach()) for name, term in ours("losses", batch).items()}
     assert found == pytest.approx(expected, rel=1e-5)
