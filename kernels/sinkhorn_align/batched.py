@@ -5,6 +5,7 @@ its kernel is -inf (no mass) and its potentials are 0.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -100,6 +101,14 @@ def align_batched(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) 
             partner_T[side.written(tokens)] = other.flat(heaviest_BL)
             score_T[side.written(tokens)] = mass_BL
     return Links(links_RT[:, :tokens].contiguous(), partner_T[:tokens], score_T[:tokens], status_B)
+
+
+def sides_of_blocks(spans: Spans, device: torch.device) -> Iterator[tuple[_Side, _Side, Tensor]]:
+    """Each block's sides, and room for its similarities: what `benchmark` needs to time the products alone."""
+    for pair_B, padded in blocks(spans.source_length_B, spans.target_length_B):
+        source = _Side.of(spans.source_start_B[pair_B], spans.source_length_B[pair_B], padded, device)
+        target = _Side.of(spans.target_start_B[pair_B], spans.target_length_B[pair_B], padded, device)
+        yield source, target, torch.empty((len(pair_B), padded, padded), device=device)
 
 
 def similarities(
