@@ -5,7 +5,7 @@ its kernel is -inf (no mass) and its potentials are 0.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -35,8 +35,7 @@ BELOW_ALL = 2e38
 class _Side:
     """One side of a block's pairs: flat token indices and which of them are real.
 
-    Padding reads the side's first token again, so that its similarities are some of the pair's own, and writes one slot
-    past the batch.
+    Padding reads the side's first token again, so that its similarities are some of the pair's own.
     """
 
     start_B1: Tensor
@@ -55,60 +54,8 @@ class _Side:
         token_BL = self.token_BL[first:last]
         return hidden_TD.index_select(0, token_BL.flatten()).float().view(*token_BL.shape, hidden_TD.shape[1])
 
-    def written(self, tokens: int) -> Tensor:
-        """Where to write for each token."""
-        return torch.where(self.real_BL, self.token_BL, tokens)
 
-    def flat(self, local_BL: Tensor) -> Tensor:
-        """Local indices into this side, [..., B, L] with -1 for none, as flat token indices, int32."""
-        return torch.where(local_BL >= 0, self.start_B1 + local_BL, -1).int()
-
-
-def align_batched(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) -> Links:
-    """`align` by blocks of pairs of like lengths."""
-    tokens = len(hidden_TD)
-    device = hidden_TD.device
-    # One slot past the batch takes what is written for padding.
-    links_RT = torch.full((settings.filter_rounds, tokens + 1), -1, dtype=torch.int32, device=device)
-    partner_T = torch.full((tokens + 1,), -1, dtype=torch.int32, device=device)
-    score_T = torch.full((tokens + 1,), -math.inf, device=device)
-    status_B = torch.full((len(spans),), int(PairStatus.EMPTY_SIDE), dtype=torch.int32, device=device)
-
-    cut = list(blocks(spans.source_length_B, spans.target_length_B))
-    largest = max((len(pair_B) * padded**2 for pair_B, padded in cut), default=0)
-    # Three arrays of a block's size for all blocks: fresh ones cost more than what is computed in them.
-    work_3C = torch.empty((3, largest), device=device)
-    for pair_B, padded in cut:
-        block_3BMN = work_3C[:, : len(pair_B) * padded**2].view(3, len(pair_B), padded, padded)
-        source = _Side.of(spans.source_start_B[pair_B], spans.source_length_B[pair_B], padded, device)
-        target = _Side.of(spans.target_start_B[pair_B], spans.target_length_B[pair_B], padded, device)
-        similarity_BMN, work_2BMN = block_3BMN[0], block_3BMN[1:]
-        similarities(hidden_TD, source, target, settings, similarity_BMN)
-        finite_B = is_finite(similarity_BMN, settings)
-        log_plan_BMN = transport_plan(similarity_BMN, source.real_BL, target.real_BL, finite_B, settings, work_2BMN)
-        # A non-finite pair is all padding from here on.
-        source_real_BM = source.real_BL & finite_B[:, None]
-        target_real_BN = target.real_BL & finite_B[:, None]
-        column_RBM, row_RBN = filter_plan(log_plan_BMN, source_real_BM, target_real_BN, settings, work_2BMN)
-
-        status_B[pair_B.to(device)] = torch.where(finite_B, int(PairStatus.OK), int(PairStatus.NON_FINITE)).int()
-        links_RT[:, source.written(tokens)] = target.flat(column_RBM)
-        for side, other, found_RBL, plan_BLK in (
-            (source, target, column_RBM, log_plan_BMN),
-            (target, source, row_RBN, log_plan_BMN.transpose(1, 2)),
-        ):
-            heaviest_BL, mass_BL = heaviest(found_RBL, plan_BLK)
-            partner_T[side.written(tokens)] = other.flat(heaviest_BL)
-            score_T[side.written(tokens)] = mass_BL
-    return Links(links_RT[:, :tokens].contiguous(), partner_T[:tokens], score_T[:tokens], status_B)
-
-
-def sides_of_blocks(spans: Spans, device: torch.device) -> Iterator[tuple[_Side, _Side, Tensor]]:
-    """Each block's sides, and room for its similarities: what `benchmark` needs to time the products alone."""
-    for pair_B, padded in blocks(spans.source_length_B, spans.target_length_B):
-        source = _Side.of(spans.source_start_B[pair_B], spans.source_length_B[pair_B], padded, device)
-        target = _Side.of(spans.target_start_B[pair_B], spans.target_length_B[pair_B], padded, device)
-        yield source, target, torch.empty((len(pair_B), padded, padded), device=device)
+Product = Callable[[Tensor, _Side, _Side, AlignmentSettings, Tensor], None]
 
 
 def similarities(
@@ -122,6 +69,45 @@ def similarities(
         similarity_BMN[first:last] = similarity(
             source.hidden(hidden_TD, first, last), target.hidden(hidden_TD, first, last), settings
         )
+
+
+def align_batched(
+    hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings, write_similarities: Product = similarities
+) -> Links:
+    """`align` by blocks of pairs of like lengths.
+
+    `write_similarities` is for measurements: `benchmark` gives one that copies, to time what follows the products.
+    """
+    tokens = len(hidden_TD)
+    device = hidden_TD.device
+    # One slot past the batch takes what is written for padding.
+    links_RT = torch.full((settings.filter_rounds, tokens + 1), -1, dtype=torch.int32, device=device)
+    mass_RT = torch.full(links_RT.shape, -math.inf, device=device)
+    status_B = torch.full((len(spans),), int(PairStatus.EMPTY_SIDE), dtype=torch.int32, device=device)
+
+    cut = list(blocks(spans.source_length_B, spans.target_length_B))
+    largest = max((len(pair_B) * padded**2 for pair_B, padded in cut), default=0)
+    # Three arrays of a block's size for all blocks: fresh ones cost more than what is computed in them.
+    work_3C = torch.empty((3, largest), device=device)
+    for pair_B, padded in cut:
+        block_3BMN = work_3C[:, : len(pair_B) * padded**2].view(3, len(pair_B), padded, padded)
+        source = _Side.of(spans.source_start_B[pair_B], spans.source_length_B[pair_B], padded, device)
+        target = _Side.of(spans.target_start_B[pair_B], spans.target_length_B[pair_B], padded, device)
+        similarity_BMN, work_2BMN = block_3BMN[0], block_3BMN[1:]
+        write_similarities(hidden_TD, source, target, settings, similarity_BMN)
+        finite_B = is_finite(similarity_BMN, settings)
+        log_plan_BMN = transport_plan(similarity_BMN, source.real_BL, target.real_BL, finite_B, settings, work_2BMN)
+        # A non-finite pair is all padding from here on.
+        source_real_BM = source.real_BL & finite_B[:, None]
+        target_real_BN = target.real_BL & finite_B[:, None]
+        column_RBM = filter_plan(log_plan_BMN, source_real_BM, target_real_BN, settings, work_2BMN)
+
+        status_B[pair_B.to(device)] = torch.where(finite_B, int(PairStatus.OK), int(PairStatus.NON_FINITE)).int()
+        written_BM = torch.where(source.real_BL, source.token_BL, tokens)
+        links_RT[:, written_BM] = torch.where(column_RBM >= 0, target.start_B1 + column_RBM, -1).int()
+        mass_RT[:, written_BM] = log_plan_BMN.gather(2, column_RBM.clamp(min=0).permute(1, 2, 0)).permute(2, 0, 1)
+    links_RT = links_RT[:, :tokens].contiguous()
+    return Links(links_RT, *heaviest(links_RT, mass_RT[:, :tokens]), status_B)
 
 
 def similarity(source_BMD: Tensor, target_BND: Tensor, settings: AlignmentSettings) -> Tensor:
@@ -235,13 +221,13 @@ def filter_plan(
     target_real_BN: Tensor,
     settings: AlignmentSettings,
     work_2BMN: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Each round's links from both sides: rows' columns, int64 [R, B, M], and columns' rows, [R, B, N]; -1 for none."""
+) -> Tensor:
+    """The column that each row is linked to in each round, int64 [R, B, M], -1 for none."""
     shorter_B = torch.minimum(source_real_BM.sum(dim=1), target_real_BN.sum(dim=1))
     more_rounds_B = shorter_B >= SMALLEST_SIDE_FOR_MORE_ROUNDS
     log_discount = math.log(settings.discount)
     open_row_BM, open_column_BN = source_real_BM, target_real_BN  # real, and without a link so far
-    column_RBM, row_RBN = [], []
+    column_RBM = []
     candidate_BMN = log_plan_BMN
     for round_ in range(settings.filter_rounds):
         adds_B = open_row_BM.any(dim=1) & open_column_BN.any(dim=1)
@@ -256,10 +242,9 @@ def filter_plan(
         allowed_BM = source_real_BM & (open_row_BM | open_column_BN.gather(1, column_BM)) & adds_B[:, None]
         allowed_BN = target_real_BN & (open_column_BN | open_row_BM.gather(1, row_BN)) & adds_B[:, None]
         column_RBM.append(_mutual(column_BM, row_BN, allowed_BM))
-        row_RBN.append(_mutual(row_BN, column_BM, allowed_BN))
         open_row_BM = open_row_BM & (column_RBM[-1] < 0)
-        open_column_BN = open_column_BN & (row_RBN[-1] < 0)
-    return torch.stack(column_RBM), torch.stack(row_RBN)
+        open_column_BN = open_column_BN & (_mutual(row_BN, column_BM, allowed_BN) < 0)
+    return torch.stack(column_RBM)
 
 
 def first_largest(value_BMN: Tensor, dim: int, work_BMN: Tensor) -> Tensor:
@@ -280,17 +265,22 @@ def _mutual(best_BL: Tensor, other_best_BK: Tensor, allowed_BL: Tensor) -> Tenso
     return torch.where(leads_back_BL & allowed_BL, best_BL, -1)
 
 
-def heaviest(found_RBL: Tensor, log_plan_BLK: Tensor) -> tuple[Tensor, Tensor]:
+def heaviest(links_RT: Tensor, mass_RT: Tensor) -> tuple[Tensor, Tensor]:
     """Of the links that the rounds found for each token, the one with the most mass, the lowest index among equals.
 
-    Returns its other end, int64 [B, L] (-1 none), and its log mass, fp32 [B, L] (-inf none).
+    links_RT int32 [R, T] and their log mass [R, T], on source tokens. Returns, for both sides, the other end, int32 [T]
+    (-1 none), and its log mass, fp32 [T] (-inf none).
     """
-    best_BL = torch.full_like(found_RBL[0], -1)
-    mass_BL = torch.full(best_BL.shape, -math.inf, device=best_BL.device)
-    for found_BL in found_RBL:
-        found_mass_BL = log_plan_BLK.gather(2, found_BL.clamp(min=0)[:, :, None]).squeeze(2)
-        heavier_BL = (found_mass_BL > mass_BL) | ((found_mass_BL == mass_BL) & (found_BL < best_BL))
-        heavier_BL = heavier_BL & (found_BL >= 0)
-        best_BL = torch.where(heavier_BL, found_BL, best_BL)
-        mass_BL = torch.where(heavier_BL, found_mass_BL, mass_BL)
-    return best_BL, mass_BL
+    partner_T = torch.full_like(links_RT[0], -1)
+    score_T = torch.full_like(mass_RT[0], -math.inf)
+    for link_T, mass_T in zip(links_RT, mass_RT, strict=True):
+        source_L = torch.nonzero(link_T >= 0).flatten()
+        target_L = link_T[source_L].long()
+        # A token has at most one link a round, so that none is written twice.
+        end_2L, other_2L = torch.cat([source_L, target_L]), torch.cat([target_L, source_L]).int()
+        mass_2L = mass_T[source_L].repeat(2)
+        before_2L, best_2L = partner_T[end_2L], score_T[end_2L]
+        heavier_2L = (mass_2L > best_2L) | ((mass_2L == best_2L) & (other_2L < before_2L))
+        partner_T[end_2L] = torch.where(heavier_2L, other_2L, before_2L)
+        score_T[end_2L] = torch.where(heavier_2L, mass_2L, best_2L)
+    return partner_T, score_T
