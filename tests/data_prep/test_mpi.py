@@ -63,11 +63,19 @@ def corpus(tmp_path: Path, documents_text: Callable[[int, int], bytes]) -> list[
 def test_ranks_and_processes_give_identical_folders(
     corpus: list[Path], pair_files: tuple[Path, Path], tokenizer_dir: Path, tmp_path: Path, run: Run, files_under: Files
 ) -> None:
+    mix = tmp_path / "mix.yaml"
+    mix.write_text(
+        f"corpora: [{{mono: fr, files: ['{tmp_path}/*.txt']}}, "
+        f"{{pair: en-fr, source_files: ['{pair_files[0]}'], target_files: ['{pair_files[1]}']}}]\n"
+        "mono_filters: {drop_duplicates: lines}\nshard_bytes: 2000\n"
+    )
+
     def commands(folder: str) -> list[tuple[object, ...]]:
-        options = ("--tokenizer", tokenizer_dir, "--out", tmp_path / folder, "--shard-bytes", 2000)
+        options = ("--tokenizer", tokenizer_dir, "--out", tmp_path / folder)
         return [
-            ("mono", *corpus, "--lang", "de", *options),
-            ("parallel", *pair_files, "--pair", "en-de", *options),
+            ("mono", *corpus, "--lang", "de", *options, "--shard-bytes", 2000),
+            ("parallel", *pair_files, "--pair", "en-de", *options, "--shard-bytes", 2000),
+            ("mix", mix, *options),
         ]
 
     for command in commands("processes"):
