@@ -3,6 +3,8 @@
 Wrong files and options by themselves are in `test_command_errors`, wrong records in `test_sources`.
 """
 
+import gzip
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import data_prep.job
+from data_prep.blocks import BLOCK_BYTES, MAX_HELD_BYTES
 from data_prep.manifest import Manifest
 from data_prep.token_file import TokenFile
 from data_prep.tokenizer import Tokenizer
@@ -50,6 +53,33 @@ def test_surrogates_and_overlong_forms_are_refused_or_set_aside(
     assert f"text:2: {reason}" in err
     assert run(*command, "--max-bad-rate", 0.5)[0] == 0
     assert Manifest.load(tmp_path / "data").sources[0]["dropped"] == {reason: 1}
+
+
+@pytest.mark.parametrize("name", ["text", "text.gz"])
+def test_a_line_of_50_megabytes_is_refused_or_set_aside(
+    name: str, tokenizer_dir: Path, tmp_path: Path, run: Run
+) -> None:
+    size = 50_000_000
+    text = b"the cat\n" + b"a" * size + b"\na dog\n"
+    (tmp_path / name).write_bytes(gzip.compress(text, 1) if name.endswith(".gz") else text)
+    data_dir = tmp_path / "data"
+    command = ("mono", tmp_path / name, "--lang", "de", "--tokenizer", tokenizer_dir, "--out", data_dir)
+    code, _, err = run(*command)
+    assert (code, err.count("error:")) == (1, 1)
+    assert f"{name}:2: long_line" in err and len(err) < 2000
+    assert run(*command, "--max-bad-rate", 0.5)[0] == 0
+    assert Manifest.load(data_dir).sources[0]["dropped"] == {"long_line": 1}
+    (record,) = [json.loads(line) for file in data_dir.glob("quarantine/mono/de/*") for line in file.open()]
+    assert (record["line"], record["bytes"]) == (2, size)
+    assert len(record["raw"]) < 10_000
+
+
+def test_a_line_that_cannot_be_held_ends_its_source(tokenizer_dir: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "text").write_bytes(b"the cat\n" + b"a" * (MAX_HELD_BYTES + BLOCK_BYTES + 1) + b"\n")
+    options = ("--lang", "de", "--tokenizer", tokenizer_dir, "--out", tmp_path / "data", "--max-bad-rate", 0.5)
+    code, _, err = run("mono", tmp_path / "text", *options)
+    assert (code, err.count("error:")) == (1, 1)
+    assert "text: the line that begins at byte 8 is longer than 64 MiB" in err
 
 
 @pytest.mark.parametrize("change", ["same size", "cut", "gone"])
