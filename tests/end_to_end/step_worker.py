@@ -34,7 +34,7 @@ ONE_OBJECTIVE = ("objectives.tlm=null", "objectives.dwa=null")
 VARIANTS: dict[str, tuple[str, ...]] = {"": (), "_absent": (), "_uneven": (), "_mlm": ONE_OBJECTIVE}
 PARTS = 4  # ranks × micro-steps, in every cut
 # How many pairs of each quarter of the step keep their links. With 2 or 4 ranks the odd quarters are all that rank 1 has.
-LINKED_PAIRS = {"_absent": (4, 0, 4, 0), "_uneven": (4, 1, 2, 1)}
+LINKED_PAIRS = {"_absent": (4, 0, 4, 0), "_uneven": (1, 4, 1, 2)}
 
 
 def unlink(batch: StreamBatch, pairs: int, linked_pairs: tuple[int, ...]) -> None:

@@ -97,7 +97,7 @@ def test_quarters_of_the_step_have_uneven_label_counts(plain: dict[str, PlainRun
     for counts in plain[""].label_counts:
         assert len(set(counts)) > 1 and min(counts) > 0
     for counts in plain["_uneven"].label_counts:
-        assert counts[0] > 2 * max(counts[1], counts[3])
+        assert counts[1] + counts[3] > 1.5 * (counts[0] + counts[2]), "of two ranks, one has far more"
 
 
 def test_some_ranks_have_no_links_where_an_objective_is_absent(plain: dict[str, PlainRun]) -> None:
