@@ -3,10 +3,10 @@
     python tests/kill_training.py --rounds 20 [--stage 0-3] [--seed N]
 
 Each round starts the run with `--resume auto`, on two ranks on the CPU, and kills launcher and ranks (SIGKILL): half of the
-rounds at any moment, half of them right after a checkpoint's folder appeared. What is left must be whole: every sealed
-checkpoint verifies, and the last one is where the next start goes on. A run that reaches its last step is followed by a new
-one. Every line of metrics, steps that were done again included, must be the straight run's bit for bit. One line a round;
-the first difference ends it with exit code 1.
+rounds right after a checkpoint's folder appeared, the others at any moment of the start or of the steps. What is left must
+be whole: every sealed checkpoint verifies, and the last one is where the next start goes on. A run that reaches its last step
+is followed by a new one, and a start that was not killed in time does not count. Every line of metrics, steps that were done
+again included, must be the straight run's bit for bit. One line a round; the first difference ends it with exit code 1.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from tests.end_to_end.conftest import TRAIN, Launcher, Running, make_corpus, rea
 RANKS, STEPS, SAVE_EVERY = 2, 60, 2
 COMPARED = ("mlm_loss", "tlm_loss", "dwa_loss", "dwa_links_per_pair", "gradient_norm", "lr")
 LONGEST_SAVE_SECONDS = 0.05
+NOT_KILLED = "done before it was killed"
 
 
 class Killing:
@@ -45,7 +46,9 @@ class Killing:
         began = time.monotonic()
         straight = work / "straight"
         self.start(straight).wait()
-        self.seconds = time.monotonic() - began
+        took = time.monotonic() - began
+        steps = sum(line["seconds_per_step"] for line in read_lines(straight, "train"))
+        self.seconds = {"start": took - steps, "steps": steps}
         self.expected = {line["step"]: compared(line) for line in read_lines(straight, "train")}
         if sorted(self.expected) != list(range(1, STEPS + 1)):
             raise SystemExit("FAILED: the straight run did not come to its end")
@@ -56,19 +59,29 @@ class Killing:
     def kill(self) -> str:
         """Start or resume the run and kill it; where it was."""
         before = last_sealed(self.run)
+        logged = len(self.lines())
         running = self.start(self.run)
-        while_saving = self.draw.random() < 0.5
-        if while_saving:
-            self.wait_for_saving(running, self.draw.randint(1, max((STEPS - before) // SAVE_EVERY, 1)))
-            time.sleep(self.draw.uniform(0, LONGEST_SAVE_SECONDS))
-        else:
-            end = time.monotonic() + self.draw.uniform(0, self.seconds)
-            while running.process.poll() is None and time.monotonic() < end:
+        kind = self.draw.choices(("saving", "steps", "start"), (5, 3, 2))[0]
+        if kind == "saving":
+            self.wait_for_saving(running, self.draw.randint(1, max((STEPS - before) // SAVE_EVERY - 1, 1)))
+            pause = self.draw.uniform(0, LONGEST_SAVE_SECONDS)
+        elif kind == "steps":
+            while running.process.poll() is None and len(self.lines()) == logged:
                 time.sleep(0.01)
+            pause = self.draw.uniform(0, self.seconds["steps"] * (1 - before / STEPS))
+        else:
+            pause = self.draw.uniform(0, self.seconds["start"])
+        end = time.monotonic() + pause
+        while running.process.poll() is None and time.monotonic() < end:
+            time.sleep(0.001)
         ended = running.process.poll() is not None
         running.kill()
-        where = "done already" if ended else "inside saving" if unsealed(self.run) else "between checkpoints"
+        where = NOT_KILLED if ended else "inside saving" if unsealed(self.run) else "elsewhere"
         return self.check(running, before, where)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The run's lines of metrics so far."""
+        return read_lines(self.run, "train") if (self.run / "metrics.jsonl").exists() else []
 
     def wait_for_saving(self, running: Running, number: int) -> None:
         """Return when so many checkpoints were begun, or the run has ended."""
@@ -95,7 +108,7 @@ class Killing:
 
     def compare(self) -> list[int]:
         """The steps that the run has logged, each of them as the straight run did."""
-        lines = read_lines(self.run, "train") if (self.run / "metrics.jsonl").exists() else []
+        lines = self.lines()
         for line in lines:
             if compared(line) != self.expected[line["step"]]:
                 raise SystemExit(f"FAILED: step {line['step']}: {compared(line)}, not {self.expected[line['step']]}")
@@ -136,20 +149,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     began = time.monotonic()
-    met = {"inside saving": 0, "between checkpoints": 0, "done already": 0}
+    met = {"inside saving": 0, "elsewhere": 0, NOT_KILLED: 0}
     with tempfile.TemporaryDirectory() as work:
         killing = Killing(Path(work), arguments.stage, random.Random(arguments.seed))
-        for number in range(arguments.rounds):
+        while (kills := met["inside saving"] + met["elsewhere"]) < arguments.rounds:
             told = killing.kill()
             met[told.partition(",")[0]] += 1
-            print(f"round {number + 1}: {told}", flush=True)
+            print(f"round {kills + 1}: {told}", flush=True)
             if last_sealed(killing.run) == STEPS:
                 killing.finish()
         killing.finish()
-    kills = ", ".join(f"{count} {where}" for where, count in met.items())
-    print(
-        f"{arguments.rounds} rounds ({kills}), {time.monotonic() - began:.0f} s: the straight run's losses bit for bit"
-    )
+    took = time.monotonic() - began
+    print(f"{kills} kills, {met['inside saving']} inside saving, {took:.0f} s: the straight run's losses bit for bit")
 
 
 if __name__ == "__main__":
