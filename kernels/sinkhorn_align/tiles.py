@@ -22,7 +22,7 @@ H100 has multiprocessors. A scratch no larger than its second-level cache would 
 REGISTERS = {
     (8, 2, 16, 32): 80,
     (8, 2, 64, 32): 136,
-    (8, 2, 64, 64): 192,
+    (8, 2, 64, 64): 208,
     (8, 2, 128, 32): 208,
     (9, 4, 32, 128): 200,
     (10, 4, 64, 64): 80,
