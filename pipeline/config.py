@@ -61,7 +61,10 @@ class Data(Section):
 
 
 class Model(Section):
-    init: PathField | None = Field(None, description="Hugging Face folder to start from; null: from scratch")
+    init: PathField | None = Field(
+        None,
+        description="Hugging Face folder, or fairseq's model.pt (or its folder), to start from; null: from scratch",
+    )
     layers: Positive = Field(12, description="transformer layers (from scratch; a loaded model has its own sizes)")
     hidden: Positive = Field(768, description="hidden width")
     heads: Positive = Field(12, description="attention heads")
