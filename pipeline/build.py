@@ -135,6 +135,7 @@ def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str
         if stage == 0:
             # At stage 0 DeepSpeed unscales gradients of a loss that it never scaled.
             raise ValueError(f"{path}: fp16 needs ZeRO stage 1 or higher; use ds_configs/zero1_fp16.json")
+    _check_offload(config, settings, device)
     per_rank = sum(plan.global_sizes.values()) // (plan.world_size * plan.micro_steps)
     return {
         **settings,
@@ -144,6 +145,20 @@ def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str
         "gradient_clipping": config.optimizer.clip,
         "optimizer": _adamw(config.optimizer, device),
     }
+
+
+def _check_offload(config: Config, settings: dict[str, Any], device: str) -> None:
+    """ValueError where states are offloaded from a CPU, or to an optimizer that does not work there."""
+    zero = settings.get("zero_optimization", {})
+    if all(zero.get(what, {}).get("device", "none") == "none" for what in ("offload_optimizer", "offload_param")):
+        return
+    if device == "cpu":
+        raise ValueError(f"{config.deepspeed}: offload needs a GPU, this machine trains on the CPU; use one without it")
+    if config.optimizer.torch_adam:
+        raise ValueError(
+            f"optimizer.torch_adam = true: {config.deepspeed} offloads the optimizer, for which DeepSpeed has an Adam of its "
+            "own; set it to false"
+        )
 
 
 def _adamw(optimizer: Optimizer, device: str) -> dict[str, Any]:
