@@ -146,6 +146,24 @@ def dry_run_command(
         Console().print(table(result))
 
 
+@app.command("report")
+def report_command(
+    run_dir: Annotated[Path, typer.Argument(help="folder of a run, running or ended")],
+    out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the run's folder")] = None,
+) -> None:
+    """Write one self-contained HTML page with the curves of a run: losses, AER, throughput, time per phase, memory and more.
+
+    Example: python -m pipeline report runs/base --out base.html
+    """
+    from pipeline.report import write_report
+
+    path = run_dir / "report.html" if out is None else out
+    metrics = write_report(run_dir, path)
+    print(f"{path}: {len(metrics.train):,} lines of metrics up to step {max(metrics.train):,}")
+    if metrics.damaged_lines:
+        print(f"note: {metrics.damaged_lines} damaged lines were left out, as killed runs leave them", file=sys.stderr)
+
+
 def _progress(items: Iterator[Any], total: int, what: str) -> Iterator[Any]:
     console = Console(stderr=True)
     yield from track(items, total=total, description=what, console=console, disable=not console.is_terminal)
