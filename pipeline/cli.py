@@ -122,6 +122,48 @@ def quickstart_command(
     quickstart(out, seed, steps)
 
 
+@app.command("dry-run")
+def dry_run_command(
+    config: Annotated[Path, typer.Argument(help="YAML config; see pipeline/configs/")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="as in training")] = None,
+    gpus: Annotated[int, typer.Option(help="ranks, one a GPU")] = 8,
+    device: Annotated[str, typer.Option(help="h100, h100-pcie, h200, b200, a100, v100 or cpu")] = "h100",
+    utilisation: Annotated[float, typer.Option(help="share of the peak that training will reach")] = 0.4,
+    pair_tokens: Annotated[int, typer.Option(help="tokens of a mean pair, where data.path does not exist yet")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+) -> None:
+    """Print what a config would train: parameters, memory per GPU and ZeRO stage, operations, tokens, days.
+
+    Example: python -m pipeline dry-run pipeline/configs/xlm_align_base.yaml --gpus 8 --device a100 data.path=data
+    """
+    from pipeline.config import load_config
+    from pipeline.dry_run import dry_run, table
+
+    result = dry_run(load_config(config, overrides or []), device, gpus, utilisation, pair_tokens)
+    if as_json:
+        print(json.dumps(result.as_json(), indent=1))
+    else:
+        Console().print(table(result))
+
+
+@app.command("report")
+def report_command(
+    run_dir: Annotated[Path, typer.Argument(help="folder of a run, running or ended")],
+    out: Annotated[Path | None, typer.Option(help="HTML file; default: report.html in the run's folder")] = None,
+) -> None:
+    """Write one self-contained HTML page with the curves of a run: losses, AER, throughput, time per phase, memory and more.
+
+    Example: python -m pipeline report runs/base --out base.html
+    """
+    from pipeline.report import write_report
+
+    path = run_dir / "report.html" if out is None else out
+    metrics = write_report(run_dir, path)
+    print(f"{path}: {len(metrics.train):,} lines of metrics up to step {max(metrics.train):,}")
+    if metrics.damaged_lines:
+        print(f"note: {metrics.damaged_lines} damaged lines were left out, as killed runs leave them", file=sys.stderr)
+
+
 def _progress(items: Iterator[Any], total: int, what: str) -> Iterator[Any]:
     console = Console(stderr=True)
     yield from track(items, total=total, description=what, console=console, disable=not console.is_terminal)

@@ -42,6 +42,7 @@ from pipeline.monitor import Monitor
 from pipeline.precision import LossScale
 from pipeline.prefetch import prefetched
 from pipeline.validate import Validator
+from pipeline.wandb_sink import check_wandb
 
 
 def train(config: Config, resume: str | None) -> None:
@@ -49,6 +50,7 @@ def train(config: Config, resume: str | None) -> None:
     # 1. What the run is made of. Every rank checks the same things and would stop at the same one.
     device = ranks.start(config.run.timeout_minutes)
     rank, world_size = ranks.rank(), ranks.world_size()
+    check_wandb(config)
     manifest = Manifest.load(config.data.path)
     objectives = build_objectives(config)
     data = build_data(config, objectives, manifest)
@@ -81,7 +83,7 @@ def train(config: Config, resume: str | None) -> None:
         assert loaded is not None, f"{found} was verified, and DeepSpeed found nothing in it"
         first_step = info.step
 
-    monitor = Monitor(config.run.out, first_step, config.run.steps) if rank == 0 else None
+    monitor = Monitor(config, first_step) if rank == 0 else None
     if monitor:
         (config.run.out / "config.yaml").write_text(config.dump(), encoding="utf-8")
         notes = warnings + ([f"continues from {found}"] if found else [])

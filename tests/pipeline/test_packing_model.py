@@ -102,7 +102,7 @@ def test_masked_lm_logits_equal_hugging_face(theirs: XLMRobertaForMaskedLM, enco
     sequences = random_sequences(RAGGED)
     _, expected_TV = padded_outputs(theirs, sequences)
     head = MaskedLM("mlm", "mono").heads(encoder)["masked_lm"]()
-    assert load_head(head, read_state(folder))
+    assert load_head(head, read_state(folder), folder)
     ours_TV = F.linear(head.transform(encoder(pack(sequences))), head.weight, head.bias)
     torch.testing.assert_close(ours_TV, expected_TV, rtol=0, atol=5e-5)
 
@@ -111,7 +111,7 @@ def test_a_state_without_head_leaves_the_head_alone(encoder: Encoder, folder: Pa
     state = {name: tensor for name, tensor in read_state(folder).items() if "dense.bias" not in name}
     head = MaskedLM("mlm", "mono").heads(encoder)["masked_lm"]()
     before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
-    assert not load_head(head, state)
+    assert not load_head(head, state, folder)
     assert all(torch.equal(tensor, before[name]) for name, tensor in head.state_dict().items())
 
 
@@ -131,7 +131,7 @@ def test_round_trip_through_hugging_face_names_is_exact(sizes: EncoderConfig) ->
 
 def test_saved_and_loaded_again_every_weight_is_the_same(encoder: Encoder, folder: Path) -> None:
     head = MaskedLM("mlm", "mono").heads(encoder)["masked_lm"]()
-    load_head(head, read_state(folder))
+    load_head(head, read_state(folder), folder)
     state = hugging_face_state(encoder.state_dict(), head.state_dict())
     saved = read_state(folder)
     assert saved.keys() <= state.keys()
