@@ -106,9 +106,10 @@ class Crew:
 
     def __init__(self, hosts: Iterable[str], ssh_options: Sequence[str] = ()) -> None:
         """Connect to all hosts at a time; each has said hello or is in `gone` on return, within HELLO_SECONDS."""
+        self.ssh_options = ssh_options
         self.hands = {host: Hand(host, ssh_options) for host in hosts}
         self.gone: dict[str, str] = {}
-        self.ask("clock", seconds=HELLO_SECONDS)
+        self.ask("clock", limit=HELLO_SECONDS)
 
     @property
     def hosts(self) -> list[str]:
@@ -119,20 +120,25 @@ class Crew:
         self,
         verb: str,
         each: dict[str, dict[str, Any]] | None = None,
-        seconds: float = ANSWER_SECONDS,
+        limit: float = ANSWER_SECONDS,
         **arguments: Any,
     ) -> dict[str, dict[str, Any]]:
         """Ask all hosts (or those in `each`, with arguments of their own) the same, and return their answers."""
         asked = [host for host in self.hosts if each is None or host in each]
         for host in asked:
             self.hands[host].ask(verb, **arguments, **(each or {}).get(host, {}))
-        deadline, answers = time.monotonic() + seconds, {}
+        deadline, answers = time.monotonic() + limit, {}
         for host in asked:
             try:
                 answers[host] = self.hands[host].answer(deadline - time.monotonic())
             except Gone as reason:
                 self.gone[host] = str(reason)
         return answers
+
+    def keep_only(self, hosts: Iterable[str]) -> None:
+        """Let go of all other hosts."""
+        for host in self.hands.keys() - set(hosts):
+            self.hands.pop(host).close()
 
     def close(self) -> None:
         for hand in self.hands.values():

@@ -47,7 +47,9 @@ def select(hosts: Hosts, include: str = "", exclude: str = "", num_nodes: int = 
     if include and exclude:
         raise ValueError("--include and --exclude: give one of them")
     if (include or exclude) and (num_nodes > 0 or num_gpus > 0):
-        raise ValueError("--num_nodes and --num_gpus do not go with --include or --exclude; name the hosts and slots there")
+        raise ValueError(
+            "--num_nodes and --num_gpus do not go with --include or --exclude; name the hosts and slots there"
+        )
     named = _parse(include or exclude, hosts, "--include" if include else "--exclude")
     if include:
         chosen = {host: named[host] for host in hosts if host in named}
