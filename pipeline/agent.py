@@ -39,6 +39,7 @@ class Agent:
 
     def __init__(self) -> None:
         self.job = ""
+        self.parents: dict[int, int] = {}  # of the ranks, when they were first seen
         self.listeners: list[socket.socket] = []
 
     def serve(self) -> None:
@@ -172,14 +173,14 @@ class Agent:
 
     def guard(self, job: str) -> dict[str, Any]:
         """From now on, silence or the end of the connection ends the processes of this job."""
-        self.job = job
+        self.job, self.parents = job, {}
         return {}
 
     def beat(self) -> dict[str, Any]:
-        """How many ranks run here, and how many of them have lost the launcher that started them."""
-        processes = self._processes()
-        ranks = self._ranks(processes)
-        return {"ranks": len(ranks), "orphans": sum(_parent(rank) not in processes for rank in ranks)}
+        """How many ranks run here, and how many of them have another parent than at first: their launcher has died."""
+        parents = {rank: _parent(rank) for rank in self._ranks(self._processes())}
+        self.parents = parents | self.parents
+        return {"ranks": len(parents), "orphans": sum(self.parents[rank] != parent for rank, parent in parents.items())}
 
     def stop(self) -> dict[str, Any]:
         """SIGTERM to the job's ranks on this host: they agree on a step, save and end."""

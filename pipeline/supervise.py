@@ -7,6 +7,7 @@ a host that is back is taken back as soon as it answers.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 import time
@@ -113,7 +114,12 @@ def _attempt(
     name = job_name()
     address = job.master_addr if next(iter(hosts)) == next(iter(job.hosts)) else ""
     address = address or str(findings.routes[next(iter(hosts))]["address"])
-    own = {JOB: name, "MASTER_ADDR": address, "MASTER_PORT": str(job.master_port)}
+    own = {
+        JOB: name,
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(job.master_port),
+        "TTY_COMPATIBLE": "0",
+    }  # Open MPI has ptys
     variables = launch_environment.carried(os.environ, job.launcher, own)
     launch_environment.write_file(place / "environment", variables)
     overrides = list(options.overrides)
@@ -128,7 +134,7 @@ def _attempt(
     command = deepspeed_command([*launcher, *options.for_deepspeed(OURS)], options.for_training(resume, overrides))
     crew.keep_only(hosts)
     returned = Returned([host for host in job.hosts if host not in hosts], options.ssh_options)
-    attempt = Attempt(name, hosts, crew, command, _environment(place / "environment"), job.master_port)
+    attempt = Attempt(name, hosts, crew, command, _environment(job.launcher, place / "environment"), job.master_port)
     try:
         ended = attempt.watch(lambda: interrupts.count + returned.count)
     finally:
@@ -167,6 +173,11 @@ def _ranks(hosts: Hosts) -> int:
     return sum(map(len, hosts.values()))
 
 
-def _environment(file: Path) -> Mapping[str, str]:
+def _environment(launcher: str, file: Path) -> Mapping[str, str]:
+    """Of the deepspeed command on this host; the ranks get what is in the file."""
     appended = f"{os.environ.get('PDSH_SSH_ARGS_APPEND', '')} {SSH_OF_PDSH}".strip()
-    return {**os.environ, launch_environment.FILE_VARIABLE: str(file), "PDSH_SSH_ARGS_APPEND": appended}
+    environment = {**os.environ, launch_environment.FILE_VARIABLE: str(file), "PDSH_SSH_ARGS_APPEND": appended}
+    if launcher == "openmpi" and (tool := shutil.which("ompi_info")):
+        # MPICH's mpirun, which the environment's own folder may hold, would come first.
+        environment["PATH"] = f"{Path(tool).parent}{os.pathsep}{environment['PATH']}"
+    return environment
