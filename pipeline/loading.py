@@ -52,7 +52,7 @@ def _load(folder: Path, tokenizer_dir: Path | None, with_head: bool) -> tuple[En
     head = None
     if with_head:
         head = MaskedLMHead(encoder.word, config.norm_eps, config.init_std).eval()
-        head = head if load_head(head, state) else None
+        head = head if load_head(head, state, folder) else None
     tokenizer = _load_tokenizer(tokenizer_path, tokenizer_dir)
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(
