@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,12 +14,16 @@ import sentencepiece
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from data_prep.manifest import Manifest
 from data_prep.tokenizer import Tokenizer
+from pipeline.data import BatchPlan, TrainingData
 from pipeline.evaluate import evaluate
 from pipeline.export import save_tokenizer
 from pipeline.gold import read_gold
 from pipeline.loading import load_model
-from sinkhorn_align import AlignmentSettings
+from pipeline.objectives import dwa
+from sinkhorn_align import AlignmentSettings, align
+from sinkhorn_align.agreement import compare
 
 PAIRS = 60
 
@@ -118,3 +123,40 @@ def test_exported_tokenizer_gives_the_ids_of_data_prep(xlmr_model: Path, shared_
     assert len(different) <= 0.01 * len(lines)
     assert exported(lines[0])["input_ids"] == [0, *tokenizer.encode(lines[0]), 2]
     assert exported.mask_token_id == tokenizer.mask_id == 250001
+
+
+def test_switching_backends_changes_no_label_of_real_pairs(
+    small_xlmr: Path, shared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the trainer's own call: token files, packed batches, the objective's labels."""
+    lines = shared_dir / "data" / "multi30k" / "val"
+    command = [
+        "parallel",
+        f"{lines}.en",
+        f"{lines}.de",
+        "--pair",
+        "en-de",
+        "--tokenizer",
+        small_xlmr,
+        "--out",
+        tmp_path,
+    ]
+    subprocess.run([sys.executable, "-m", "data_prep", *map(str, command)], check=True, capture_output=True)
+    streams = TrainingData(Manifest.load(tmp_path), ["pairs"], alpha=1.0, seed=1, limits={"pairs": 62})
+    batch = streams.micro_batch(BatchPlan({"pairs": 200}, 1, 1), 0, 0, 0)["pairs"]
+    encoder, _ = load_model(small_xlmr)
+    with torch.no_grad():
+        hidden_TD = encoder(batch.clean, 10)
+    objective, too_close = dwa.WordAlignment("dwa", 10, AlignmentSettings()), {}
+    for backend in ("native", "torch", "triton"):
+        monkeypatch.setattr(dwa, "align", partial(align, backend=backend))
+        on_gpu = backend == "triton" and torch.cuda.is_available()
+        objective.label(lambda *_, placed_TD=hidden_TD.cuda() if on_gpu else hidden_TD: placed_TD, batch)
+        assert batch.links is not None
+        vectors = [
+            getattr(batch.spans, f"{side}_{what}_B") for side in ("source", "target") for what in ("start", "length")
+        ]
+        agreement = compare(batch.links, hidden_TD, *vectors)
+        assert agreement.wrong == ()
+        too_close[backend] = len(agreement.too_close)
+    assert max(too_close.values()) <= 2, too_close
