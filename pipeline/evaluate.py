@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.table import Table
 
-from data_prep.tokenizer import MODEL_NAME, Tokenizer
+from data_prep.tokenizer import Tokenizer
 from pipeline.gold import AlignmentScore, Gold, score_links
-from pipeline.hugging_face import load_pretrained_encoder
+from pipeline.loading import longest_side
 from pipeline.model import Encoder
 from pipeline.packing import Packed
 from pipeline.word_alignment import AlignmentReport, WordAligner
@@ -38,29 +37,6 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "best_layer": self.best_layer}
-
-
-def load_model(folder: Path, tokenizer_dir: Path | None = None) -> tuple[Encoder, Tokenizer]:
-    """The encoder of a Hugging Face folder and its SentencePiece tokenizer (from `tokenizer_dir` where it has none)."""
-    encoder = load_pretrained_encoder(folder)
-    path = folder / MODEL_NAME
-    if tokenizer_dir is not None:
-        tokenizer = Tokenizer.load(tokenizer_dir)
-    elif path.is_file():
-        tokenizer = Tokenizer(path.read_bytes(), str(path))
-    else:
-        raise ValueError(f"{path}: no such file; put the model's SentencePiece file there, or give --tokenizer DIR")
-    if tokenizer.vocab_size != encoder.config.vocab_size:
-        raise ValueError(
-            f"{folder}: the model has {encoder.config.vocab_size} words, its tokenizer {tokenizer.vocab_size}; "
-            "give the tokenizer that the model was trained with"
-        )
-    return encoder, tokenizer
-
-
-def longest_side(encoder: Encoder) -> int:
-    """Tokens of a side so that `<s> src </s> trg </s>` fits the model's positions."""
-    return (encoder.config.positions - 2 - 3) // 2
 
 
 def evaluate(encoder: Encoder, tokenizer: Tokenizer, gold: Gold, settings: AlignmentSettings) -> Evaluation:

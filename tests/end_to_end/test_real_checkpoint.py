@@ -14,9 +14,10 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from data_prep.tokenizer import Tokenizer
-from pipeline.evaluate import evaluate, load_model
+from pipeline.evaluate import evaluate
 from pipeline.export import save_tokenizer
 from pipeline.gold import read_gold
+from pipeline.loading import load_model
 from sinkhorn_align import AlignmentSettings
 
 PAIRS = 60

@@ -222,7 +222,9 @@ def test_joined_batches_are_the_batch_of_all_their_sequences(encoder: Encoder) -
     joined = join(parts)
     assert torch.equal(joined.ids_T, whole.ids_T) and torch.equal(joined.positions_T, whole.positions_T)
     assert joined.offsets_S1.tolist() == whole.offsets_S1.tolist()
-    torch.testing.assert_close(encoder(joined), encoder(whole), rtol=0, atol=1e-6)
+    assert torch.equal(joined.bounds_S1, whole.bounds_S1) and joined.longest == whole.longest
+    # Other groups of like lengths, so that products round otherwise.
+    torch.testing.assert_close(encoder(joined), encoder(whole), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
