@@ -49,7 +49,7 @@ class DryRun:
     steps: int
     days: float | None
     memory: dict[int, dict[str, float]]  # bytes by stage, then by what they are for
-    assumptions: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         tokens = sum(self.tokens_per_step.values())
@@ -63,7 +63,7 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
     """
     _check_arguments(device, gpus, utilisation, pair_tokens)
     objectives = build_objectives(config)
-    sizes, samples, assumptions = _sizes_and_samples(config, objectives, pair_tokens)
+    sizes, samples, notes = _sizes_and_samples(config, objectives, pair_tokens)
     plan = BatchPlan({name: getattr(config.batch, name) for name in samples}, gpus, config.batch.micro_steps)
     settings = deepspeed_settings(config, plan, "cpu" if device == "cpu" else "cuda")
     with torch.device("meta"):
@@ -84,7 +84,7 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
     precision = precision_of(settings)
     days = None
     if precision == "fp32" or device == "cpu":
-        assumptions.append("no days: peaks are known of half precision on GPUs, not of fp32 or CPUs")
+        notes.append("no days: peaks are known of half precision on GPUs, not of fp32 or CPUs")
     else:
         days = config.run.steps * flops / (gpus * DEVICES[device] * utilisation) / 86_400
     # fp16 does not train at stage 0.
@@ -101,7 +101,7 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         steps=config.run.steps,
         days=days,
         memory={stage: memory_per_rank(work, settings, stage) for stage in stages},
-        assumptions=assumptions,
+        notes=notes,
     )
 
 
@@ -120,7 +120,7 @@ def _sizes_and_samples(
     config: Config, objectives: list[Objective], pair_tokens: int
 ) -> tuple[EncoderConfig, dict[str, StreamBatch], list[str]]:
     """The model's sizes, a sample of each stream that is read, and what had to be assumed."""
-    init, assumptions = config.model.init, []
+    init, notes = config.model.init, []
     manifest = Manifest.load(config.data.path) if config.data.path.exists() else None
     sizes = None if init is None else read_sizes(init, config.model.dropout)
     if manifest is not None:
@@ -129,7 +129,7 @@ def _sizes_and_samples(
         vocabulary = sizes.vocab_size
     else:
         vocabulary = XLMR_VOCABULARY
-        assumptions.append(f"no {config.data.path}: XLM-R's vocabulary of {vocabulary:,} words")
+        notes.append(f"{config.data.path} is not there: assumed XLM-R's vocabulary of {vocabulary:,} words")
     if sizes is None:
         sizes = scratch_sizes(config, vocabulary)
     check_sizes(config, sizes, vocabulary)
@@ -137,11 +137,11 @@ def _sizes_and_samples(
     counts = {name: min(SAMPLE, getattr(config.batch, name)) for name in streams}
     if manifest is not None:
         data = build_data(config, objectives, manifest)
-        return sizes, data.micro_batch(BatchPlan(counts, 1, 1), 0, 0, 0).streams, assumptions
+        return sizes, data.micro_batch(BatchPlan(counts, 1, 1), 0, 0, 0).streams, notes
     side = min((pair_tokens - 3) // 2, config.data.side_tokens)
     lengths = {"mono": config.data.block_tokens, "pairs": 2 * side + 3}
-    assumptions += [f"no {config.data.path}: {name} of {lengths[name]} tokens each" for name in streams]
-    return sizes, {name: _made_up(lengths[name], counts[name], vocabulary) for name in streams}, assumptions
+    notes += [f"{config.data.path} is not there: assumed {name} of {lengths[name]} tokens each" for name in streams]
+    return sizes, {name: _made_up(lengths[name], counts[name], vocabulary) for name in streams}, notes
 
 
 def _made_up(length: int, count: int, vocabulary: int) -> StreamBatch:
@@ -166,13 +166,13 @@ def table(result: DryRun) -> Group:
     """The same for people."""
     facts = Table("what", "value", title="dry run", title_justify="left")
     for name, count in result.parameters.items():
-        facts.add_row(f"parameters, {name}", f"{count / 1e6:,.1f} M")
+        facts.add_row(f"parameters, {name}", f"{count:,}")
     tokens = sum(result.tokens_per_step.values())
     for name, per_step in result.tokens_per_step.items():
         facts.add_row(f"tokens per step, {name}", f"{per_step:,.0f}")
-    facts.add_row("tokens in all", f"{tokens * result.steps / 1e9:,.2f} G in {result.steps:,} steps")
-    facts.add_row("operations per step", f"{result.flops_per_step / 1e12:,.2f} TFLOP")
-    facts.add_row("operations per token", f"{result.flops_per_step / tokens / 1e9:,.3f} GFLOP")
+    facts.add_row("tokens in all", f"{_scaled(tokens * result.steps)} in {result.steps:,} steps")
+    facts.add_row("operations per step", f"{_scaled(result.flops_per_step)}FLOP")
+    facts.add_row("operations per token", f"{_scaled(result.flops_per_step / tokens)}FLOP")
     if result.days is not None:
         where = f"{result.gpus} × {result.device} at {result.utilisation:.0%} of the peak"
         facts.add_row(f"days on {where}", f"{result.days:,.2f}")
@@ -180,5 +180,11 @@ def table(result: DryRun) -> Group:
     title = f"GB per rank in {result.precision}, {result.gpus} ranks (← this config)"
     memory = Table("", *stages, title=title, title_justify="left")
     for part in next(iter(result.memory.values())):
-        memory.add_row(part, *(f"{by_part[part] / 1e9:,.2f}" for by_part in result.memory.values()))
-    return Group(facts, memory, *(f"assumed: {text}" for text in result.assumptions))
+        memory.add_row(part, *(f"{by_part[part] / 1e9:,.3f}" for by_part in result.memory.values()))
+    return Group(facts, memory, *(f"note: {text}" for text in result.notes))
+
+
+def _scaled(value: float) -> str:
+    """Three digits and a prefix: 1234567 is "1.23 M"."""
+    exponent = min(max(len(f"{value:.0f}") - 1, 0) // 3, 6)
+    return f"{value / 1000**exponent:.3g} {['', 'k', 'M', 'G', 'T', 'P', 'E'][exponent]}"

@@ -164,7 +164,7 @@ def _draw(chart: Chart, curves: Mapping[str, Curve]) -> str:
     axis.set_xlabel("optimizer step")
     axis.set_ylabel(chart.unit)
     axis.grid(visible=True, color="#dddddd", lw=0.5)
-    if len(curves) > 1:
+    if len(curves) > 1 or chart.kind == "validation":
         axis.legend(fontsize=7, ncols=1 + len(curves) // 12)
     picture = io.BytesIO()
     figure.savefig(picture, format="svg", bbox_inches="tight", metadata={"Date": None})

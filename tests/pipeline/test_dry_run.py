@@ -112,7 +112,7 @@ def test_tokens_and_operations_are_those_of_the_first_step(tiny: Config) -> None
     assert sum(result.tokens_per_step.values()) == batch.tokens
     assert result.flops_per_step == pytest.approx(model.flops(batch))
     assert result.parameters["total"] == sum(p.numel() for p in model.parameters())
-    assert not [text for text in result.assumptions if "vocabulary" in text]
+    assert not [text for text in result.notes if "vocabulary" in text]
 
 
 @pytest.mark.parametrize("lengths", [[128] * 8, list(range(40, 128, 8))], ids=["equal", "ragged"])
@@ -185,7 +185,7 @@ def test_what_training_would_refuse_is_refused(changes: dict[str, Any], expected
 
 def test_the_table_shows_every_device_and_stage() -> None:
     assert {"h100", "h200", "b200", "a100", "v100"} <= set(DEVICES)
-    assert len(table(estimate(recipe("mlm"))).renderables) == 4, "two tables and two assumptions"
+    assert len(table(estimate(recipe("mlm"))).renderables) == 4, "two tables and two notes"
 
 
 def test_the_command_prints_tables_or_json() -> None:
