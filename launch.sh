@@ -3,8 +3,11 @@
 #   ./launch.sh setup                                         make .venv and install the project into it
 #   ./launch.sh quickstart [--out DIR] [--seed N] [--steps N] the whole pipeline on a small generated corpus, on the CPU
 #   ./launch.sh test [pytest options]                         format, lint, types and all tests
-#   ./launch.sh train CONFIG [--hostfile H] [--num_accelerators N] [--resume auto|PATH] [key=value ...]
-# Other options of the deepspeed launcher go to `train` as --option=value.
+#   ./launch.sh train CONFIG [--resume auto|PATH] [--num_accelerators N] [key=value ...]        on this host
+#   ./launch.sh train CONFIG --hostfile H [--launcher pdsh|openmpi|mpich|slurm] [--keep-going N] ...   on many
+#   ./launch.sh train CONFIG --hostfile H --no_ssh --node_rank K --master_addr A ...            one of many, by hand
+#   ./launch.sh check --hostfile H [CONFIG] [key=value ...]   are these hosts fit for it?
+# Every option of the deepspeed launcher may be given to `train`.
 # PYTHON=... chooses the interpreter that .venv is made with (3.10 or newer).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -56,58 +59,12 @@ run_tests() {
     python -m pytest "$@"
 }
 
-# Ranks of the training job $1, by process id: the launcher's children that were given a --local_rank.
-ranks_of() {
-    local child
-    for child in $(pgrep -P "$1" || true); do
-        if tr '\0' ' ' < "/proc/$child/cmdline" 2>/dev/null | grep -q -- '--local_rank='; then echo "$child"; fi
-        ranks_of "$child"
-    done
-}
-
-# DeepSpeed's launchers kill the ranks when they are signalled. So the job gets a process group of its own, which Ctrl-C
-# does not reach, and the signal goes to the ranks alone: they finish the step, save, and end by themselves.
-train() {
-    [ $# -ge 1 ] || fail "usage: ./launch.sh train CONFIG [--hostfile H] [--resume auto|PATH] [key=value ...]"
-    local config=$1 launcher=() script=() job status=0
-    shift
-    while [ $# -gt 0 ]; do
-        case $1 in
-            --resume) script+=("$1" "${2:?--resume needs auto or a path}"); shift 2 ;;
-            --hostfile | --num_accelerators | --num_gpus | --num_nodes | --master_port | --master_addr | --include | --exclude)
-                launcher+=("$1" "${2:?$1 needs a value}"); shift 2 ;;
-            --*=* | --no_ssh | --no_ssh_check | --force_multi) launcher+=("$1"); shift ;;
-            --*) fail "unknown option $1; see the head of launch.sh" ;;
-            *) script+=("$1"); shift ;;
-        esac
-    done
-    [ -f "$config" ] || fail "$config: no such config; see pipeline/configs/"
-    set -m
-    deepspeed "${launcher[@]}" "$here/pipeline/train.py" --config "$config" "${script[@]}" &
-    job=$!
-    set +m
-    trap 'stop_ranks "$job"' INT TERM
-    while kill -0 "$job" 2>/dev/null; do
-        status=0
-        wait "$job" || status=$?
-    done
-    exit "$status"
-}
-
-stop_ranks() {
-    local ranks
-    ranks=$(ranks_of "$1")
-    echo "stopping: the ranks save after this step" >&2
-    # Without local ranks (not started yet, or on other hosts) the launcher itself is told.
-    kill -TERM ${ranks:-"$1"} 2>/dev/null || true
-}
-
 command=${1:-}
 [ $# -gt 0 ] && shift
 case $command in
     setup) setup; echo "ready: .venv ($("$venv/bin/python" --version))" ;;
     quickstart) setup; exec python -m pipeline quickstart "$@" ;;
     test) setup; run_tests "$@" ;;
-    train) setup; train "$@" ;;
-    *) sed -n '2,9p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+    train | check) setup; exec python -m pipeline.launch "$command" "$@" ;;
+    *) sed -n '2,10p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

@@ -23,17 +23,27 @@ import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 
+from pipeline import rendezvous
+
 
 def start(timeout_minutes: int) -> torch.device:
     """Join the other ranks (as the deepspeed launcher describes them) and return this rank's device."""
-    missing = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT") if name not in os.environ]
+    rendezvous.adopt(os.environ)
+    needed = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in needed if name not in os.environ]
     if missing:
         raise ValueError(
             f"{missing[0]} is not set: start with `deepspeed pipeline/train.py …` or `./launch.sh train …`"
         )
     if rank() == 0 and not dist.is_initialized():
         _check_port(int(os.environ["MASTER_PORT"]))
+    interface = rendezvous.choose_interface(os.environ)
     accelerator = get_accelerator()
+    if rank() == 0 and interface is not None:
+        backend = accelerator.communication_backend_name()
+        interface = os.environ.get(f"{backend.upper()}_SOCKET_IFNAME", interface)
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        print(f"{world_size()} ranks meet at {place} over {interface} with {backend}", flush=True)
     if accelerator.device_name() != "cpu":
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
     deepspeed.init_distributed(

@@ -1,0 +1,94 @@
+"""Which hosts a run is given: the hostfile, and what the launcher's options leave of it, as DeepSpeed itself reads them.
+
+A host is a name and the numbers of its slots (devices, or ranks on CPUs), in the hostfile's order, which is the ranks'.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+Hosts = dict[str, list[int]]
+
+
+def read_hostfile(path: Path) -> Hosts:
+    """Read lines of `name slots=N`; blank lines and those that begin with # are left out.
+
+    Raises:
+        ValueError: the file cannot be read, a line is another, a host is named twice, or there is none.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ValueError(f"{path}: cannot read the hostfile ({reason}); give a file of lines `host slots=N`") from None
+    hosts: Hosts = {}
+    for number, line in enumerate(lines, 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        match = re.fullmatch(r"(\S+)\s+slots=(\d+)(\s+#.*)?", line)
+        if not match or match[2] == "0":
+            raise ValueError(f"{path}:{number}: {line!r}; write `host slots=N` with N of 1 or more")
+        if match[1] in hosts:
+            raise ValueError(f"{path}:{number}: {match[1]} is there already; one line for each host")
+        hosts[match[1]] = list(range(int(match[2])))
+    if not hosts:
+        raise ValueError(f"{path}: names no host; write lines `host slots=N`")
+    return hosts
+
+
+def select(hosts: Hosts, include: str = "", exclude: str = "", num_nodes: int = -1, num_gpus: int = -1) -> Hosts:
+    """What DeepSpeed's options of these names leave, for example include="node1@node2:0,2".
+
+    Raises:
+        ValueError: options that exclude each other, an unknown host or slot, or nothing is left.
+    """
+    if include and exclude:
+        raise ValueError("--include and --exclude: give one of them")
+    if (include or exclude) and (num_nodes > 0 or num_gpus > 0):
+        raise ValueError(
+            "--num_nodes and --num_gpus do not go with --include or --exclude; name the hosts and slots there"
+        )
+    named = _parse(include or exclude, hosts, "--include" if include else "--exclude")
+    if include:
+        chosen = {host: named[host] for host in hosts if host in named}
+    else:
+        chosen = {host: [slot for slot in slots if slot not in named.get(host, [])] for host, slots in hosts.items()}
+        chosen = {host: slots for host, slots in chosen.items() if slots}
+    if num_nodes > 0:
+        chosen = dict(list(chosen.items())[:num_nodes])
+    if num_gpus > 0:
+        chosen = {host: list(range(num_gpus)) for host in chosen}
+    if not chosen:
+        raise ValueError(f"--exclude {exclude}: no slot is left; exclude fewer")
+    return chosen
+
+
+def write_hostfile(path: Path, hosts: Hosts) -> None:
+    """Write a hostfile in which each host has as many slots as its highest number needs."""
+    lines = [f"{host} slots={max(slots) + 1}\n" for host, slots in hosts.items()]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def include_of(hosts: Hosts) -> str:
+    """The value of --include that chooses these slots; empty where they are all that `write_hostfile` says."""
+    if all(slots == list(range(len(slots))) for slots in hosts.values()):
+        return ""
+    return "@".join(f"{host}:{','.join(map(str, slots))}" for host, slots in hosts.items())
+
+
+def _parse(text: str, hosts: Hosts, option: str) -> Hosts:
+    named: Hosts = {}
+    for part in filter(None, text.split("@")):
+        host, _, numbers = part.partition(":")
+        if host not in hosts:
+            raise ValueError(f"{option} {text}: {host} is not in the hostfile")
+        if not re.fullmatch(r"(\d+(,\d+)*)?", numbers):
+            raise ValueError(f"{option} {text}: write {host}:0,1 for slots")
+        slots = [int(number) for number in numbers.split(",")] if numbers else hosts[host]
+        for slot in slots:
+            if slot not in hosts[host]:
+                raise ValueError(f"{option} {text}: {host} has slots 0 to {len(hosts[host]) - 1}, not {slot}")
+        named[host] = sorted({*named.get(host, []), *slots})
+    return named

@@ -1,0 +1,68 @@
+"""The environment that a job's processes get on every host, written where DeepSpeed's launcher looks for it.
+
+ssh and mpirun pass next to nothing on. The user's own `.deepspeed_env` files are read, and never written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+FILE_VARIABLE, FILE_NAME = "DS_ENV_FILE", ".deepspeed_env"
+CARRIED = re.compile(
+    r"PATH|LD_LIBRARY_PATH|OMP_NUM_THREADS|HF_HOME|HF_HUB_OFFLINE|(DS_ACCELERATOR|TORCH|NCCL|GLOO|TRITON|CUDA)(_\w+)?"
+)
+OF_ONE_HOST = {"CUDA_VISIBLE_DEVICES"}
+MPI_LAUNCHERS = {"openmpi", "mpich", "impi", "mvapich"}
+
+
+def user_files(environment: Mapping[str, str]) -> list[Path]:
+    """The environment files that DeepSpeed's launcher would read from here, in its order."""
+    name = environment.get(FILE_VARIABLE, FILE_NAME)
+    places = dict.fromkeys((Path.home() / name, Path.cwd() / name))  # one, where the name is an absolute path
+    return [place for place in places if place.is_file()]
+
+
+def read_file(path: Path) -> tuple[dict[str, str], list[str]]:
+    """The variables of an environment file, and a line for each thing in it at which DeepSpeed's launcher stops."""
+    variables, problems = {}, []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        name, equals, value = line.partition("=")
+        if not line.strip():
+            problems.append(f"{path}:{number}: a blank line, at which deepspeed stops; delete it")
+        elif not equals or not re.fullmatch(r"\s*\w+\s*", name):
+            problems.append(f"{path}:{number}: {line.strip()!r} is not NAME=value; delete or mend it")
+        else:
+            variables[name.strip()] = value.strip()
+    return variables, problems
+
+
+def carried(environment: Mapping[str, str], launcher: str, own: Mapping[str, str]) -> dict[str, str]:
+    """All variables for the other hosts: from this process, over them those of the user's files, over them `own`.
+
+    Raises:
+        ValueError: a value that the launcher cannot pass on as it is.
+    """
+    variables = {
+        name: value for name, value in environment.items() if CARRIED.fullmatch(name) and name not in OF_ONE_HOST
+    }
+    for path in user_files(environment):
+        variables |= read_file(path)[0]
+    variables |= own
+    # pdsh's command line goes through a shell, within double quotes; mpirun's does not, and would keep the quotes.
+    forbidden = r"[^\w@%+=:,./-]" if launcher in MPI_LAUNCHERS else r'["$`\\\n]'
+    for name, value in variables.items():
+        if found := re.search(forbidden, value):
+            raise ValueError(
+                f"{name}={value!r}: {launcher} cannot carry {found[0]!r} to other hosts; unset it, or set it in their shells"
+            )
+    return variables
+
+
+def write_file(path: Path, variables: Mapping[str, str]) -> None:
+    """Write variables as DeepSpeed's launcher reads them; only the owner may read the file."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
+        file.writelines(f"{name}={value}\n" for name, value in variables.items())
