@@ -26,6 +26,7 @@ BEAT_LIMIT_SECONDS = 12  # a host that has not answered for so long is lost
 GRACE_SECONDS = 15  # between the end of a first rank and that of the launcher
 POLL_SECONDS = 0.2
 MISTAKE = re.compile(rb"(\S+: )?error: ")
+PDSH_EXIT = re.compile(rb"pdsh@\S+: (\S+): ssh exited with exit code (\d+)")
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Attempt:
         self, job: str, hosts: Hosts, crew: Crew, command: list[str], environment: Mapping[str, str], port: int
     ) -> None:
         self.job, self.hosts, self.crew, self.port = job, hosts, crew, port
-        self._mistake = False
+        self._mistake, self._first_exit = False, ""
         self._complete: set[str] = set()  # hosts on which all ranks were seen
         self._short_since: float | None = None
         crew.ask("guard", job=job)
@@ -73,10 +74,8 @@ class Attempt:
                     self._process.wait(POLL_SECONDS)
         finally:
             self._end_all()
-        code = self._process.returncode
-        if reason:
-            return Ended(code or 1, reason)
-        return Ended(code if code >= 0 else 128 - code, mistake=self._mistake)
+        code = exit_code(self._process.returncode)
+        return Ended(code or (1 if reason else 0), reason or self._first_exit, self._mistake and not reason)
 
     def _stop(self, again: bool) -> str:
         if again:
@@ -126,8 +125,22 @@ class Attempt:
     def _pass_on_output(self) -> None:
         for line in self._process.stdout:  # type: ignore[union-attr]
             self._mistake |= bool(MISTAKE.match(line))
+            if (ended := PDSH_EXIT.match(line)) and not self._first_exit:
+                self._first_exit = f"{ended[1].decode()} was first, with exit code {explain(int(ended[2]))}"
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
+
+
+def exit_code(returned: int) -> int:
+    """A shell's code: 128 and the signal's number where a signal ended the process."""
+    return returned if returned >= 0 else 128 - returned
+
+
+def explain(code: int) -> str:
+    """An exit code, and the signal that is behind it: DeepSpeed's launcher makes -9 of it, ssh 247, a shell 137."""
+    number = 256 - code if code > 192 else code - 128
+    names = {signal.value: signal.name for signal in signal.Signals}
+    return f"{code} ({names[number]})" if number in names else str(code)
 
 
 def _clean(crew: Crew, job: str, port: int) -> None:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_prep.files import sha256_of_file, sync_file, sync_folder
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 
 
@@ -25,6 +27,7 @@ class CheckpointInfo:
     step: int  # optimizer steps done; with the config, the whole position in the data
     world_size: int
     zero_stage: int
+    precision: str  # fp32, bf16 or fp16
     data_digest: str
     config: dict[str, Any]
     encoder: dict[str, Any]
@@ -40,35 +43,83 @@ def tag_of(step: int) -> str:
     return f"step_{step:08d}"
 
 
+def clear(run: Path, step: int) -> Path:
+    """The folder for a step's checkpoint, without what an earlier attempt left there; on one rank, before any writes."""
+    checkpoint = folder_of(run) / tag_of(step)
+    _remove(checkpoint)
+    checkpoint.mkdir(parents=True)
+    return checkpoint
+
+
 def seal(checkpoint: Path, info: CheckpointInfo) -> None:
-    """Hash every shard that the ranks wrote, then publish the manifest; on one rank, after all have written."""
+    """Verify and hash every shard that the ranks wrote, then publish the manifest; on one rank, after all have written.
+
+    OSError names what is missing, empty or cut off; nothing is published then.
+    """
     temporary = checkpoint / f"{MANIFEST}.tmp"
     temporary.unlink(missing_ok=True)  # left where an earlier attempt was killed while it sealed
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST)
-    for path in files:
+    names = [str(path.relative_to(checkpoint)) for path in files]
+    for pattern in shards_of(info):
+        if not any(re.fullmatch(pattern, name) for name in names):
+            wanted = pattern.replace("\\", "")
+            raise OSError(f"{checkpoint}: {wanted} is missing; a rank did not finish writing")
+    for path, name in zip(files, names, strict=True):
         if path.stat().st_size == 0:
             raise OSError(f"{path}: written empty; is the disk full?")
+        if path.suffix == ".pt" and not zipfile.is_zipfile(path):  # torch.save writes the archive's directory last
+            raise OSError(f"{path}: cut off; is the disk full?")
         sync_file(path)
-        info.files[str(path.relative_to(checkpoint))] = {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
-    shards = [name for name in info.files if "optim_states" in name]
-    expected = info.world_size if info.zero_stage else 0
-    if len(shards) < expected:
-        raise OSError(f"{checkpoint}: {len(shards)} optimizer shards of {expected}; a rank did not finish writing")
+        info.files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
+    for folder in {path.parent for path in files}:
+        sync_folder(folder)
     temporary.write_text(json.dumps(asdict(info), indent=1, sort_keys=True), encoding="utf-8")
     sync_file(temporary)
     os.replace(temporary, checkpoint / MANIFEST)
     sync_folder(checkpoint)
+    sync_folder(checkpoint.parent)
 
 
-def prune(run: Path, keep: int) -> None:
-    """Remove all but the latest `keep` checkpoints, and what older attempts left without a manifest."""
+def shards_of(info: CheckpointInfo) -> list[str]:
+    """Patterns of the files that DeepSpeed's ranks write, each of one file."""
+    every_rank = range(info.world_size)
+    optimizer = [rf"(bf16_)?zero_pp_rank_{rank}_mp_rank_00_optim_states\.pt" for rank in every_rank]
+    if info.zero_stage == 3:
+        return optimizer + [rf"zero_pp_rank_{rank}_mp_rank_00_model_states\.pt" for rank in every_rank]
+    return (optimizer if info.zero_stage else []) + [r"mp_rank_00_model_states\.pt"]
+
+
+def prune(run: Path, keep: int, keep_every: int = 0) -> None:
+    """Remove what is not to stay: of the sealed ones all but the latest `keep` and those of every `keep_every` steps,
+    and whatever earlier attempts left unfinished."""
     sealed = _sealed(run)
-    for checkpoint in set(folder_of(run).glob("step_*")) - set(sealed[-keep:]):
+    stay = set(sealed[-keep:])
+    if keep_every:
+        stay |= {checkpoint for checkpoint in sealed if int(checkpoint.name.removeprefix("step_")) % keep_every == 0}
+    for checkpoint in set(folder_of(run).glob("step_*")) - stay:
+        _remove(checkpoint)
+    remove_universal(run)
+
+
+def universal_folder(run: Path) -> Path:
+    """Where a checkpoint lies while it is cut anew for other ranks; never read after the start that made it."""
+    return folder_of(run) / "universal"
+
+
+def remove_universal(run: Path) -> None:
+    shutil.rmtree(universal_folder(run), ignore_errors=True)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Delete a checkpoint's folder, if there is one; killed on the way, it leaves one that does not count."""
+    (checkpoint / MANIFEST).unlink(missing_ok=True)
+    if checkpoint.exists():
         shutil.rmtree(checkpoint)
 
 
-def read_info(checkpoint: Path) -> CheckpointInfo:
-    """Read and verify a checkpoint; ValueError names the file that is missing, of another size, or damaged."""
+def read_info(checkpoint: Path, verify: bool = True) -> CheckpointInfo:
+    """Read a checkpoint's manifest and verify its files; ValueError names the file that is missing, of another size, or
+    damaged."""
     path = checkpoint / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -81,7 +132,7 @@ def read_info(checkpoint: Path) -> CheckpointInfo:
     if content.get("schema") != SCHEMA:
         raise ValueError(f"{path}: schema {content.get('schema')}, this version reads {SCHEMA}")
     info = CheckpointInfo(**content)
-    for name, expected in info.files.items():
+    for name, expected in info.files.items() if verify else ():
         file = checkpoint / name
         if not file.is_file():
             raise ValueError(f"{file}: missing; give another checkpoint")
@@ -139,11 +190,6 @@ def check_continues(info: CheckpointInfo, now: CheckpointInfo) -> None:
             f"data.path = {now.config['data']['path']}: its manifest differs from the one that the checkpoint was trained "
             "on; give the same DATA_DIR"
         )
-    for name, mend in (("world_size", "start as many ranks"), ("zero_stage", "use that stage's DeepSpeed config")):
-        if getattr(info, name) != getattr(now, name):
-            raise ValueError(
-                f"{name.replace('_', ' ')} {getattr(now, name)}: the checkpoint was written with {getattr(info, name)}; {mend}"
-            )
 
 
 def _sealed(run: Path) -> list[Path]:

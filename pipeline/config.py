@@ -159,6 +159,13 @@ class Run(Section):
     log_every: Positive = Field(10, description="steps between lines of metrics")
     save_every: Positive = Field(1000, description="steps between checkpoints; the last step is always saved")
     keep: Positive = Field(2, description="how many of the latest checkpoints stay")
+    keep_every: NotNegative = Field(0, description="steps between checkpoints that stay for good; 0: none do")
+    time_limit_minutes: float | None = Field(
+        None, gt=0, description="save and end before so long after the start of the process; null: no limit"
+    )
+    non_finite_steps: Positive = Field(
+        3, description="steps in a row with a non-finite loss or gradient, none of them applied, that end the run"
+    )
     timeout_minutes: Positive = Field(30, description="longest wait for another rank before the run stops")
     wandb: Wandb | None = Field(None, description="Weights & Biases as well, as {project: NAME}; null: without")
 

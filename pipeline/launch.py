@@ -10,12 +10,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
 from pipeline.agent import JOB, Agent
+from pipeline.attempt import exit_code
 from pipeline.launch_options import Options, job_name, parse
 
 TRAIN = Path(__file__).with_name("train.py")
@@ -26,12 +28,19 @@ class Interrupts:
     """Counts SIGTERM and Ctrl-C: the first asks the ranks to save, a second one ends them at once."""
 
     def __init__(self) -> None:
-        self.count, self.last = 0, signal.SIGTERM
+        self.count = 0
+        self._arrived = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
 
+    def wait(self, seconds: float) -> None:
+        """Sleep, but no longer than until the next one."""
+        self._arrived.clear()
+        self._arrived.wait(seconds)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.count, self.last = self.count + 1, signal.Signals(number)
+        self.count += 1
+        self._arrived.set()
 
 
 def deepspeed_command(launcher: list[str], training: list[str]) -> list[str]:
@@ -79,11 +88,6 @@ def _stop(agent: Agent, job: subprocess.Popen[bytes], options: Options, again: b
 
 def _children(process: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-def exit_code(returned: int) -> int:
-    """A shell's code: 128 and the signal's number where a signal ended the process."""
-    return returned if returned >= 0 else 128 - returned
 
 
 def main() -> None:

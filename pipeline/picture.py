@@ -1,4 +1,4 @@
-"""Pictures of word alignments: the links of a pair as a grid of words, gold links outlined."""
+"""Pictures: the links of a pair as a grid of words with gold links outlined, and scores over the layers of a model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
 from pipeline.word_alignment import WordLinks
+
+AVERAGE = {"color": "black", "lw": 2.5}
 
 
 def draw_alignments(
@@ -41,4 +43,18 @@ def draw_alignments(
         axis.set_axisbelow(True)
     figure.tight_layout()
     figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+
+
+def draw_layers(panels: Sequence[tuple[str, dict[str, list[float]]]], path: Path) -> None:
+    """Draw curves over layers into a PNG, a panel per score: its title, and by name a value for every layer."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(7 * len(panels), 4.5), squeeze=False)
+    for axis, (title, curves) in zip(axes[0], panels, strict=True):
+        for name, values in curves.items():
+            axis.plot(range(len(values)), values, marker=".", label=name, **AVERAGE if name == "avg" else {"lw": 1})
+        axis.set(xlabel="layer (0: embeddings)", title=title)
+        axis.grid(visible=True, color="#dddddd", lw=0.5)
+        axis.legend(fontsize="small", ncols=2)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
     plt.close(figure)

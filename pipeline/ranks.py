@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,6 +18,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import deepspeed
+import psutil
 import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
@@ -97,6 +99,13 @@ def on_rank_0(work: Callable[[], Any]) -> Any:
     return result
 
 
+def gather(values: list[Any]) -> list[Any]:
+    """The ranks' lists, one after the other, on every rank."""
+    boxes: list[list[Any]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(boxes, values)
+    return [value for box in boxes for value in box]
+
+
 class StopFlag:
     """Set by SIGTERM or SIGINT; the loop asks between steps, so that a step is never cut."""
 
@@ -107,6 +116,25 @@ class StopFlag:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.set = True
+
+
+class TimeLimit:
+    """Says when a run must stop to have saved before its time is over, which began with the process."""
+
+    def __init__(self, minutes: float | None, save_seconds: float) -> None:
+        """minutes: None for no limit; save_seconds: what a checkpoint is expected to take."""
+        self._end = None if minutes is None else psutil.Process().create_time() + 60 * minutes
+        self._save_seconds = save_seconds
+        self._asked: float | None = None
+        self._longest = 0.0
+
+    def near(self) -> bool:
+        """To be asked once a step: whether another two as long as the longest so far, and saving, might be too much."""
+        now = time.time()
+        if self._asked is not None:
+            self._longest = max(self._longest, now - self._asked)  # with what was validated and saved in between
+        self._asked = now
+        return self._end is not None and now + 2 * self._longest + self._save_seconds > self._end
 
 
 def run_main(main: Callable[[], None]) -> NoReturn:

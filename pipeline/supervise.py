@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from rich.console import Console
 
 from pipeline import launch_environment
 from pipeline.agent import JOB
-from pipeline.attempt import Attempt, Ended
+from pipeline.attempt import Attempt, Ended, explain
 from pipeline.checkpoint import MANIFEST, folder_of
 from pipeline.config import Config, load_config
 from pipeline.crew import Crew
@@ -60,10 +59,11 @@ def supervise(options: Options, console: Console, interrupts: Interrupts) -> int
             return 1
         ended, waited_for = _attempt(options, findings, full, crew, resume, interrupts)
     while True:
+        if ended.code:
+            print(f"the job has ended: {ended.reason or f'exit code {explain(ended.code)}'}", file=sys.stderr)
         if interrupts.count or (ended.code == 0 and not waited_for) or ended.mistake:
             return ended.code
         if ended.code:
-            print(f"the job has ended: {ended.reason or f'exit code {ended.code}'}", file=sys.stderr)
             if restarts == options.keep_going:
                 return ended.code
             restarts += 1
@@ -72,7 +72,7 @@ def supervise(options: Options, console: Console, interrupts: Interrupts) -> int
             hosts = usable(job, findings)
             if not hosts:
                 show(findings, console)
-                time.sleep(LOOK_AGAIN_SECONDS)
+                interrupts.wait(LOOK_AGAIN_SECONDS)
                 ended = Ended(1, "no host of the hostfile is fit")
                 continue
             left_out = [f"{host} ({findings.unfit.get(host, 'not needed')})" for host in full if host not in hosts]

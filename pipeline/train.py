@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from data_prep.manifest import Manifest
-from pipeline import checkpoint, ranks
+from pipeline import checkpoint, ranks, reshard
+from pipeline.announce import announce
 from pipeline.batch import MicroBatch
 from pipeline.build import (
     build_data,
@@ -35,11 +36,12 @@ from pipeline.build import (
     term_weights,
 )
 from pipeline.config import Config, load_config
-from pipeline.data import BatchPlan, PairStream, TrainingData
+from pipeline.data import BatchPlan, TrainingData
+from pipeline.divergence import NonFiniteSteps, check_weights, poison
 from pipeline.meter import Meter
 from pipeline.model import PretrainingModel
 from pipeline.monitor import Monitor
-from pipeline.precision import LossScale
+from pipeline.precision import LossScale, precision_of
 from pipeline.prefetch import prefetched
 from pipeline.validate import Validator
 from pipeline.wandb_sink import check_wandb
@@ -60,10 +62,28 @@ def train(config: Config, resume: str | None) -> None:
     validator = Validator(config, manifest, model.encoder.config)
     stage = settings.get("zero_optimization", {}).get("stage", 0)
     now = checkpoint.CheckpointInfo(
-        0, world_size, stage, manifest.digest(), config.model_dump(mode="json"), asdict(model.encoder.config)
+        0,
+        world_size,
+        stage,
+        precision_of(settings),
+        manifest.digest(),
+        config.model_dump(mode="json"),
+        asdict(model.encoder.config),
     )
 
-    # 2. DeepSpeed wraps the model; from here on every forward goes through the engine.
+    # 2. Where the run stands: at the start, or at a checkpoint, which is cut anew if other ranks wrote it.
+    found, warnings = ranks.on_rank_0(lambda: checkpoint.find(resume, config.run.out))
+    source, first_step = found, 0
+    if found is not None:
+        info = ranks.on_rank_0(lambda: checkpoint.read_info(found, verify=False))
+        checkpoint.check_continues(info, now)
+        first_step = info.step
+        if reshard.needed(info, now):
+            names = [name for name, _ in model.named_parameters()]
+            source = ranks.on_rank_0(lambda: reshard.convert(found, config.run.out, names))
+            settings["checkpoint"] = {**settings.get("checkpoint", {}), "load_universal": True}
+
+    # 3. DeepSpeed wraps the model; from here on every forward goes through the engine.
     factor = lr_factor(config.optimizer, config.run.steps)
     engine, _, _, schedule = deepspeed.initialize(
         model=model,
@@ -72,21 +92,20 @@ def train(config: Config, resume: str | None) -> None:
         lr_scheduler=lambda optimizer: LambdaLR(optimizer, factor),
     )
     ranks.set_timeouts(config.run.timeout_minutes)
-
-    # 3. Where the run stands: at the start, or at a checkpoint.
-    found, warnings = ranks.on_rank_0(lambda: checkpoint.find(resume, config.run.out))
-    first_step = 0
-    if found is not None:
-        info = ranks.on_rank_0(lambda: checkpoint.read_info(found))
-        checkpoint.check_continues(info, now)
-        loaded, _ = engine.load_checkpoint(str(found.parent), tag=found.name)
-        assert loaded is not None, f"{found} was verified, and DeepSpeed found nothing in it"
-        first_step = info.step
+    if source is not None:
+        reshard.load(engine, source, info, now)
+        dist.barrier()
+        ranks.on_rank_0(lambda: checkpoint.remove_universal(config.run.out))
 
     monitor = Monitor(config, first_step) if rank == 0 else None
     if monitor:
         (config.run.out / "config.yaml").write_text(config.dump(), encoding="utf-8")
         notes = warnings + ([f"continues from {found}"] if found else [])
+        if source != found:
+            notes.append(
+                f"it was written by {info.world_size} ranks at ZeRO stage {info.zero_stage} in {info.precision}, and was "
+                f"cut anew for {world_size} at stage {stage} in {now.precision}"
+            )
         if config.model.init and not head_is_pretrained:
             notes.append(
                 f"{config.model.init} has no masked-LM head: it starts from random weights (see objectives.*.weight)"
@@ -94,19 +113,23 @@ def train(config: Config, resume: str | None) -> None:
         announce(monitor, config, data, model, world_size, notes)
 
     def save(step: int) -> None:
-        folder, tag = checkpoint.folder_of(config.run.out), checkpoint.tag_of(step)
-        engine.save_checkpoint(str(folder), tag=tag, client_state={"step": step}, save_latest=False)
+        check_weights(engine)
+        folder = ranks.on_rank_0(lambda: checkpoint.clear(config.run.out, step))
+        engine.save_checkpoint(
+            str(folder.parent), tag=folder.name, client_state=reshard.CLIENT_STATE, save_latest=False
+        )
         dist.barrier()
         now.step, now.files = step, {}
-        ranks.on_rank_0(lambda: checkpoint.seal(folder / tag, now))
-        ranks.on_rank_0(lambda: checkpoint.prune(config.run.out, config.run.keep))
+        ranks.on_rank_0(lambda: checkpoint.seal(folder, now))
+        ranks.on_rank_0(lambda: checkpoint.prune(config.run.out, config.run.keep, config.run.keep_every))
         if monitor:
-            monitor.record("checkpoint", step, {"path": str(folder / tag)})
+            monitor.record("checkpoint", step, {"path": str(folder)})
 
     # 4. The loop. Until here a signal ends the process at once: there is nothing to save.
-    stop = ranks.StopFlag()
+    stop, limit = ranks.StopFlag(), ranks.TimeLimit(config.run.time_limit_minutes, save_seconds(model))
     stopping = False
     meter, loss_scale = Meter(device, objectives), LossScale(engine)
+    non_finite = NonFiniteSteps(engine, objectives, config.run.non_finite_steps)
     if first_step == 0:
         validator.run(engine, monitor, 0)
         meter.clock.restart()
@@ -126,21 +149,23 @@ def train(config: Config, resume: str | None) -> None:
         engine.train()
         meter.clock.lap("label")
 
-        # 4b. One all-reduce a step: predicted tokens per objective, and whether any rank was told to stop.
+        # 4b. One all-reduce a step: predicted tokens per objective, and whether any rank was told to stop or has to.
         counts = torch.stack([sum_counts(objective, batches) for objective in objectives])
         tokens = sum(batch.tokens for batch in batches)
-        shared = torch.cat([counts, torch.tensor([tokens, stop.set], device=device)]).double()
+        shared = torch.cat([counts, torch.tensor([tokens, stop.set or limit.near()], device=device)]).double()
         dist.all_reduce(shared)
         predicted = shared[: len(objectives)].sum()
 
         # 4c. Denoising. DeepSpeed averages over ranks and micro-steps, hence the factor.
         scale = world_size * plan.micro_steps / predicted.clamp(min=1)
+        losses = []
         for batch in batches:
             terms = engine("losses", batch)
             meter.add(terms)
+            losses.append({name: term["loss"].detach() for name, term in terms.items()})
             loss = torch.stack([weights[name] * term["loss"] for name, term in terms.items()]).sum()
             meter.clock.lap("forward")
-            engine.backward((loss * scale).float())
+            engine.backward((loss * scale * poison(loss)).float())
             meter.clock.lap("backward")
             engine.step()
             meter.clock.lap("step")
@@ -148,6 +173,7 @@ def train(config: Config, resume: str | None) -> None:
         step += 1
         # engine.step() has waited for the device, to know whether to skip; so reading this costs no further wait.
         stopping = bool(shared[-1])
+        non_finite.check(step, batches, losses)
         loss_scale.check()
 
         # 4d. What is due now and then.
@@ -162,10 +188,15 @@ def train(config: Config, resume: str | None) -> None:
                 values["gradient_norm"] = float(engine.get_global_grad_norm() or 0.0)
             if monitor:
                 monitor.train(step, values)
-        if config.validation.every and (step % config.validation.every == 0 or step == config.run.steps):
+        if (
+            config.validation.every
+            and not stopping
+            and (step % config.validation.every == 0 or step == config.run.steps)
+        ):
             validator.run(engine, monitor, step)
             meter.clock.restart()
-        if step % config.run.save_every == 0 or step == config.run.steps or stopping:
+        kept_for_good = config.run.keep_every > 0 and step % config.run.keep_every == 0
+        if step % config.run.save_every == 0 or kept_for_good or step == config.run.steps or stopping:
             save(step)
             meter.clock.restart()
 
@@ -184,34 +215,14 @@ def make_batches(data: TrainingData, plan: BatchPlan, rank: int, device: torch.d
     return [batch.pinned() for batch in batches] if device.type == "cuda" else batches
 
 
+def save_seconds(model: PretrainingModel) -> float:
+    """What a checkpoint (weights and two moments) may take before one was made: 100 MB/s."""
+    return 16 * sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()) / 100e6
+
+
 def sum_counts(objective: Any, batches: list[Any]) -> Tensor:
     """Tokens that an objective predicts in this rank's micro-batches of the step."""
     return torch.stack([objective.count(batch[objective.reads]) for batch in batches]).sum()
-
-
-def announce(
-    monitor: Monitor, config: Config, data: TrainingData, model: PretrainingModel, world_size: int, notes: list[str]
-) -> None:
-    """Say what is about to be trained, on what, and everything that a user may not expect."""
-    parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
-    monitor.say(
-        f"{parameters / 1e6:.1f} M parameters, {world_size} ranks, {config.deepspeed.stem}, run in {config.run.out}"
-    )
-    for name, stream in data.streams.items():
-        for stage, shares_L in zip(stream.stages, stream.stage_shares, strict=True):
-            shares = ", ".join(f"{lang} {share:.1%}" for lang, share in zip(stream.names, shares_L, strict=True))
-            begins = f" from sample {stage.first:,} on" if stage.first else ""
-            monitor.say(f"{name}: {sum(stream.counts):,} samples, sampled{begins} as {shares}")
-        if stream.cut_at_start:
-            notes = [
-                *notes,
-                f"the blocks of {stream.cut_at_start:,} {name} shards were found at the start: they were made for another "
-                f"size than data.block_tokens = {stream.limit}; `mono --block-tokens {stream.limit}` saves the time",
-            ]
-        if isinstance(stream, PairStream) and (cut := stream.longer_than_limit()):
-            notes = [*notes, f"{cut:,} pairs have a side over data.side_tokens = {stream.limit} and are cut"]
-    for note in notes:
-        monitor.say(f"note: {note}")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -179,9 +179,9 @@ class Box:
             drop = f"iifname eth0 tcp dport {ports} tcp flags syn drop"
             _run(*within, f"table inet box {{\n chain in {{\n type filter hook input priority 0;\n {drop}\n }}\n}}")
 
-    def command(self, node: str, *words: object) -> list[str]:
-        """The command line that runs `words` on a host, in this folder."""
-        enter = ["nsenter", "--target", str(self._must_be_up(node)), "--all", f"--wd={os.getcwd()}"]
+    def command(self, node: str, *words: object, folder: Path | None = None) -> list[str]:
+        """The command line that runs `words` on a host, in a folder; by default in this one."""
+        enter = ["nsenter", "--target", str(self._must_be_up(node)), "--all", f"--wd={folder or Path.cwd()}"]
         return [*enter, *map(str, words)]
 
     def processes(self, node: str) -> dict[int, str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+from torch import Tensor
 
 import pipeline.train
 from pipeline.build import deepspeed_settings
@@ -29,8 +30,20 @@ CASES: dict[str, tuple[int, set[int], float]] = {  # steps, steps whose gradient
 STAGES = (1, 2, 3)
 
 
+class InfiniteGradient(torch.autograd.Function):
+    """A loss as it is, with a gradient that is infinite."""
+
+    @staticmethod
+    def forward(context: Any, loss: Tensor) -> Tensor:
+        return loss.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return gradient * float("inf")
+
+
 class Infinities:
-    """A model's forward that makes the loss of chosen steps, counted from 0, infinite."""
+    """A model's forward that makes the gradient of chosen steps, counted from 0, infinite."""
 
     def __init__(self, forward: Any) -> None:
         self._forward = forward
@@ -44,7 +57,7 @@ class Infinities:
         if work == "losses":
             if self._step in self._steps:
                 for term in result.values():
-                    term["loss"] = term["loss"] * float("inf")
+                    term["loss"] = InfiniteGradient.apply(term["loss"])
             self._step += 1
         return result
 

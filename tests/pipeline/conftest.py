@@ -176,3 +176,14 @@ def use(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
         return Done(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def gold_dir(tmp_path: Path) -> Path:
+    """Three pairs with links, one of them past a sentence's end."""
+    out = tmp_path / "en-de"
+    out.mkdir()
+    (out / "test.en").write_text("the quick fox\nmy box\nblack quartz judge\n", encoding="utf-8")
+    (out / "test.de").write_text("der schnelle fuchs\nden hund\nfaulen springt\n", encoding="utf-8")
+    (out / "alignv2.txt").write_text("1 1 1\n1 2 2 P\n1 3 3\n2 1 1\n3 9 1\n", encoding="utf-8")
+    return out

@@ -1,0 +1,33 @@
+"""What a run says before its first step."""
+
+from __future__ import annotations
+
+from pipeline.config import Config
+from pipeline.data import PairStream, TrainingData
+from pipeline.model import PretrainingModel
+from pipeline.monitor import Monitor
+
+
+def announce(
+    monitor: Monitor, config: Config, data: TrainingData, model: PretrainingModel, world_size: int, notes: list[str]
+) -> None:
+    """Say what is about to be trained, on what, and everything that a user may not expect."""
+    parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+    monitor.say(
+        f"{parameters / 1e6:.1f} M parameters, {world_size} ranks, {config.deepspeed.stem}, run in {config.run.out}"
+    )
+    for name, stream in data.streams.items():
+        for stage, shares_L in zip(stream.stages, stream.stage_shares, strict=True):
+            shares = ", ".join(f"{lang} {share:.1%}" for lang, share in zip(stream.names, shares_L, strict=True))
+            begins = f" from sample {stage.first:,} on" if stage.first else ""
+            monitor.say(f"{name}: {sum(stream.counts):,} samples, sampled{begins} as {shares}")
+        if stream.cut_at_start:
+            notes = [
+                *notes,
+                f"the blocks of {stream.cut_at_start:,} {name} shards were found at the start: they were made for another "
+                f"size than data.block_tokens = {stream.limit}; `mono --block-tokens {stream.limit}` saves the time",
+            ]
+        if isinstance(stream, PairStream) and (cut := stream.longer_than_limit()):
+            notes = [*notes, f"{cut:,} pairs have a side over data.side_tokens = {stream.limit} and are cut"]
+    for note in notes:
+        monitor.say(f"note: {note}")
