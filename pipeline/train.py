@@ -202,6 +202,10 @@ def train(config: Config, resume: str | None) -> None:
 
     inputs.close()
     if monitor:
+        if limit.was_near:
+            monitor.say(
+                f"run.time_limit_minutes = {config.run.time_limit_minutes:g}: there is time to save, and no more"
+            )
         monitor.say(
             f"stopped at step {step}: saved; continue with --resume auto" if step < config.run.steps else "done"
         )
