@@ -1,4 +1,4 @@
-"""The batch file for Slurm, under a stand-in for srun and scontrol: a run that is not finished is queued again, once it is not."""
+"""The batch file for Slurm, under a stand-in for srun and scontrol: a run is queued again until it has finished."""
 
 from __future__ import annotations
 
