@@ -27,6 +27,7 @@ from pipeline.launch_options import Options, job_name
 from pipeline.preflight import preflight, show
 from pipeline.preflight_findings import Findings, Job
 
+POLL_SECONDS = 0.5
 SSH_OF_PDSH = "-o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
 OURS = ("include", "exclude", "num_nodes", "num_gpus", "master_addr", "master_port", "force_multi", "no_ssh_check")
 
@@ -160,14 +161,17 @@ class Returned:
         self._over.set()
 
     def _look(self) -> None:
-        while not self._over.wait(self._options.look_again):
-            if _size(self._metrics) == self._size:
-                continue
+        back: list[str] = []
+        while not back:
+            if self._over.wait(self._options.look_again):
+                return
             with Crew(self._hosts, self._options.ssh_options) as crew:
-                if crew.hosts and not self._over.is_set():
-                    print(f"{', '.join(crew.hosts)} answers again: saving, to go on with it", file=sys.stderr)
-                    self.count = 1
-                    return
+                back = crew.hosts
+        while _size(self._metrics) == self._size:
+            if self._over.wait(POLL_SECONDS):
+                return
+        print(f"{', '.join(back)} answers again: saving, to go on with it", file=sys.stderr)
+        self.count = 1
 
 
 def _size(file: Path) -> int:
