@@ -47,6 +47,7 @@ class Options:
     overrides: list[str]
     resume: str | None
     keep_going: int
+    look_again: int
     check: bool
     hostfile: Path | None
     given: argparse.Namespace
@@ -115,7 +116,7 @@ def parse(words: Sequence[str]) -> Options:
         raise ValueError(
             "--no_ssh: give --node_rank (0, 1, … in the hostfile's order) and --master_addr of the first host"
         )
-    return Options(config, positional, given.resume, given.keep_going, check, hostfile, given)
+    return Options(config, positional, given.resume, given.keep_going, given.look_again, check, hostfile, given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,6 +138,9 @@ def _parser() -> argparse.ArgumentParser:
         "--keep-going", type=_count, default=0, metavar="N",
         help="when a host or rank is lost, continue on the hosts that answer, up to N times",
     )  # fmt: skip
+    parser.add_argument(
+        "--look-again", type=int, default=15, metavar="S", help="seconds between looks at hosts that were lost"
+    )
     for name in (*READ, *PASSED):
         names = [SHORT[name]] if name in SHORT else []
         names += [f"--{name}", *(["--num_accelerators"] if name == "num_gpus" else [])]
