@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipeline import cli_use
+from pipeline import cli_show, cli_use
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -30,6 +30,8 @@ def export_command(checkpoint: Path, hf_dir: Path) -> None:
 
 app.command("align")(cli_use.align_command)
 app.command("evaluate")(cli_use.evaluate_command)
+app.command("show")(cli_show.show_command)
+app.command("demo")(cli_show.demo_command)
 
 
 @app.command("quickstart")
