@@ -102,10 +102,7 @@ def train(config: Config, resume: str | None) -> None:
         (config.run.out / "config.yaml").write_text(config.dump(), encoding="utf-8")
         notes = warnings + ([f"continues from {found}"] if found else [])
         if source != found:
-            notes.append(
-                f"it was written by {info.world_size} ranks at ZeRO stage {info.zero_stage} in {info.precision}, and was "
-                f"cut anew for {world_size} at stage {stage} in {now.precision}"
-            )
+            notes.append(reshard.describe(info, now))
         if config.model.init and not head_is_pretrained:
             notes.append(
                 f"{config.model.init} has no masked-LM head: it starts from random weights (see objectives.*.weight)"
