@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,19 @@ class Options:
     @property
     def over_ssh(self) -> bool:
         """Whether this process watches over the hosts itself; else it is one host's launcher, or Slurm does it."""
-        return self.hostfile is not None and not self.given.no_ssh and self.given.launcher != "slurm"
+        return (
+            self.hostfile is not None
+            and not self.given.no_ssh
+            and self.given.launcher != "slurm"
+            and not self.only_here
+        )
+
+    @property
+    def only_here(self) -> bool:
+        """Whether the hostfile names this host alone, so that nothing needs ssh."""
+        if self.hostfile is None or self.given.force_multi:
+            return False
+        return set(self.hosts) <= {"localhost", "127.0.0.1", socket.gethostname()} and len(self.hosts) == 1
 
     @property
     def ssh_options(self) -> list[str]:

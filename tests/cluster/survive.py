@@ -14,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--faults", default=",".join(FAULTS), help="which, in turn")
     parser.add_argument("--json", type=Path, help="write what happened to this file")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the box is taken down
     sys.path.insert(0, str(HERE))
     from cluster_kit import Cluster, box_module, make_corpus
 
