@@ -25,6 +25,7 @@ from typing import Any
 
 from pipeline.linear_cross_entropy import LOGITS_AT_ONCE
 from pipeline.model import EncoderConfig
+from pipeline.precision import precision_of
 
 # What DeepSpeed takes where its JSON says nothing.
 _REDUCE_BUCKET, _MAX_LIVE_PARAMETERS = 5e8, 1e9
@@ -41,11 +42,6 @@ class Work:
     predicted: float  # masked tokens of the larger stream in a micro-step
     ranks: int
     micro_steps: int
-
-
-def precision_of(settings: dict[str, Any]) -> str:
-    """fp16, bf16 or fp32, as a DeepSpeed config has it."""
-    return next((name for name in ("fp16", "bf16") if settings.get(name, {}).get("enabled")), "fp32")
 
 
 def activation_bytes(sizes: EncoderConfig, tokens: float, width_bytes: int) -> float:
