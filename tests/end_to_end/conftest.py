@@ -25,6 +25,7 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAIN = REPOSITORY / "pipeline" / "train.py"
 PATIENCE_SECONDS = 240  # a cold start compiles DeepSpeed's communication first
+WORKER_SECONDS = 540  # dozens of runs
 
 
 def free_port() -> int:
@@ -54,9 +55,9 @@ class Running:
     log: Path
     port: int
 
-    def wait(self) -> Finished:
+    def wait(self, patience: int = PATIENCE_SECONDS) -> Finished:
         try:
-            code = self.process.wait(PATIENCE_SECONDS)
+            code = self.process.wait(patience)
         finally:
             self.kill()
         return Finished(code, self.log.read_text(encoding="utf-8"))
@@ -114,7 +115,7 @@ class Launcher:
     def step_worker(self, script: Path, *arguments: object) -> Finished:
         """Run a script that forks its ranks itself, and is told a port for them."""
         port = free_port()
-        return self._start([sys.executable, script, *arguments, "--port", port], port, {}).wait()
+        return self._start([sys.executable, script, *arguments, "--port", port], port, {}).wait(WORKER_SECONDS)
 
     def _start(self, command: list[object], port: int, world: dict[str, object]) -> Running:
         tools = Path(sys.executable).parent  # not resolved: a virtual environment's python is a link
