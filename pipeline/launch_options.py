@@ -73,7 +73,7 @@ class Options:
     @property
     def only_here(self) -> bool:
         """Whether the hostfile names this host alone, so that nothing needs ssh."""
-        if self.hostfile is None or self.given.force_multi:
+        if self.hostfile is None or self.given.force_multi or self.keep_going:
             return False
         return set(self.hosts) <= {"localhost", "127.0.0.1", socket.gethostname()} and len(self.hosts) == 1
 
