@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from pipeline.hostfile import Hosts, read_hostfile, select
 
@@ -73,7 +74,7 @@ class Options:
     @property
     def only_here(self) -> bool:
         """Whether the hostfile names this host alone, so that nothing needs ssh."""
-        if self.hostfile is None or self.given.force_multi:
+        if self.hostfile is None or self.given.force_multi or self.keep_going:
             return False
         return set(self.hosts) <= {"localhost", "127.0.0.1", socket.gethostname()} and len(self.hosts) == 1
 
@@ -101,10 +102,10 @@ _DEFAULTS = {"launcher": "pdsh"}
 
 
 def parse(words: Sequence[str]) -> Options:
-    """Read `train CONFIG …` or `check …`; a mistake ends the process with one line and exit code 2, as argparse does.
+    """Read `train CONFIG …` or `check …`; words of the config's own (`key=value`) are left as they are.
 
     Raises:
-        ValueError: options that do not go together, or a config that is not there.
+        ValueError: an unknown option, options that do not go together, or a config that is not there.
     """
     given = _parser().parse_intermixed_args(list(words))
     given.launcher = given.launcher.lower()
@@ -132,8 +133,13 @@ def parse(words: Sequence[str]) -> Options:
     return Options(config, positional, given.resume, given.keep_going, given.look_again, check, hostfile, given)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; ./launch.sh train --help lists the options")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="./launch.sh",
         usage="./launch.sh train|check CONFIG [--hostfile H] [--keep-going N] [--resume auto|PATH] [deepspeed's options] "
         "[key=value …]",

@@ -21,6 +21,7 @@ KEPT_BY_A_LAYER = 34
 CHUNK_OF_LOGITS = (
     64 << 20
 )  # bytes of the vocabulary's logits that are there at a time, as linear_cross_entropy makes them
+LAYERS_A_BUCKET = 4  # how many layers' gradients or weights travel in one collective
 WIRE_OVERHEAD = 1.05  # headers of TCP/IP and acknowledgements
 
 
@@ -35,6 +36,7 @@ class Cluster:
         local_link: bytes/s between ranks of a host.
         latency: seconds that one hop of a collective takes besides its bytes.
         overlap: share of the communication that hides behind the backward.
+        scatters: whether a reduce-scatter costs its own half of an all-reduce; gloo makes a whole one of it.
     """
 
     nodes: int
@@ -44,6 +46,7 @@ class Cluster:
     local_link: float
     latency: float = 30e-6
     overlap: float = 0.0
+    scatters: bool = True
 
     @property
     def ranks(self) -> int:
@@ -107,7 +110,7 @@ def work_of(config: Config, vocabulary: int, mono_length: float | None = None, p
 
 def plan(work: Work, cluster: Cluster) -> Plan:
     """The cost of training on a cluster."""
-    sent = sent_by_a_rank(work, cluster.ranks)
+    sent = sent_by_a_rank(work, cluster.ranks, cluster.scatters)
     compute = step_flops(work) / (cluster.flops * cluster.ranks)
     communication = sum(_seconds(size, work, cluster) for size in sent.values())
     step = compute + communication * (1 - cluster.overlap)
@@ -137,7 +140,7 @@ def memory(work: Work, ranks: int) -> dict[str, float]:
     }
 
 
-def sent_by_a_rank(work: Work, ranks: int) -> dict[str, float]:
+def sent_by_a_rank(work: Work, ranks: int, scatters: bool = True) -> dict[str, float]:
     """Bytes that a rank sends in a step. An all-reduce is 2 (n-1)/n of the data, a gather or a reduce-scatter half of it."""
     once = (ranks - 1) / ranks * work.parameters * work.value_bytes
     micro = work.micro_steps
@@ -147,16 +150,17 @@ def sent_by_a_rank(work: Work, ranks: int) -> dict[str, float]:
         return {"gradients": 2 * once, "new weights": once}
     if work.stage == 2:
         return {"gradients": 2 * once * micro, "new weights": once}
-    return {"gradients": once * micro, "weights": 2 * once * micro, "weights to label": once * work.label_share * micro}
+    gradients = once * micro * (1 if scatters else 2)
+    return {"gradients": gradients, "weights": 2 * once * micro, "weights to label": once * work.label_share * micro}
 
 
 def _seconds(size: float, work: Work, cluster: Cluster) -> float:
-    """A ring's time: its slowest link carries the bytes of one rank, and every rank adds a hop."""
+    """A ring through all ranks: each host's link carries the bytes of one rank, and every host adds its hops."""
     if cluster.ranks == 1 or not size:
         return 0.0
     link = cluster.link / WIRE_OVERHEAD if cluster.nodes > 1 else cluster.local_link
-    collectives = max(1, math.ceil(work.layers / 4)) * work.micro_steps
-    return size / link + 2 * (cluster.ranks - 1) * cluster.latency * collectives
+    collectives = max(1, math.ceil(work.layers / LAYERS_A_BUCKET)) * work.micro_steps
+    return size / link + 2 * (cluster.nodes - 1) * cluster.latency * collectives
 
 
 def table(work: Work, cluster: Cluster, planned: Plan) -> Table:

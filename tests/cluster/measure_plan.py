@@ -99,11 +99,15 @@ def main() -> None:
             json_of_stage = f"deepspeed={REPOSITORY}/ds_configs/zero{stage}_fp32.json"
             words = [*SETTINGS, f"run.steps={STEPS}", f"run.save_every={STEPS}", json_of_stage]
             work = work_of(load_config(cluster.config, words), VOCABULARY, None, PAIR_LENGTH)
-            alone, _ = measure(cluster, 1, words, f"alone{stage}")
             for hosts, rate in product(map(int, arguments.hosts.split(",")), arguments.rates.split(",")):
+                alone, _ = measure(
+                    cluster, 1, words, f"alone-{stage}-{hosts}-{rate}"
+                )  # just before: other work comes and goes
                 for node in box.nodes:
                     box.link(node, rate=rate)
-                ranks = Ranks(hosts, 1, step_flops(work) / alone, float(rate.removesuffix("mbit")) * MBIT, math.inf)
+                speed = step_flops(work) / alone * min(1.0, len(os.sched_getaffinity(0)) / hosts)
+                link = float(rate.removesuffix("mbit")) * MBIT
+                ranks = Ranks(hosts, 1, speed, link, math.inf, scatters=False)
                 planned = plan(work, ranks)
                 seconds, sent = measure(cluster, hosts, words, f"{stage}-{hosts}-{rate}")
                 results.append(
