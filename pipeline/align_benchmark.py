@@ -1,9 +1,10 @@
-"""Our word aligner against SimAlign and awesome-align: pairs per second and AER on the same gold sentences, in one run.
+"""Our word aligner beside SimAlign, awesome-align and eflomal: pairs per second and AER on the same gold sentences.
 
     python -m pipeline.align_benchmark HF_DIR GOLD_DIR --peers PYTHON [--layer N] [--json FILE]
 
-PYTHON is that of an environment with `simalign` and `awesome-align`. SimAlign is given the same model; awesome-align, which
-takes BERT only, the same weights under BERT's names with a WordPiece vocabulary of the same pieces.
+PYTHON is that of an environment with `simalign`, `awesome-align` and `eflomal`. SimAlign is given the same model;
+awesome-align, which takes BERT only, the same weights under BERT's names with a WordPiece vocabulary of the same pieces;
+eflomal has no model and learns from the sentences alone, links of both directions.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ THEIRS: dict[str, list[str]] = {
     "SimAlign, its default": ["simalign", "--methods", "mai"],
     "awesome-align": ["awesome-align"],
     "awesome-align, 4 workers": ["awesome-align", "--workers", "4"],
+    "eflomal, both directions": ["eflomal"],
 }
 
 Run = Callable[[], tuple[float, list[WordLinks]]]
@@ -149,14 +151,14 @@ def figures(results: dict[str, Result], gold: Gold) -> list[dict[str, Any]]:
 
 def show(results: dict[str, Result], gold: Gold) -> None:
     table = Table(title=f"{len(gold):,} pairs {gold.source_language}-{gold.target_language}")
-    others = [name for name in THEIRS if name in results]
+    others = [name for name in THEIRS if name in results and "eflomal" not in name]
     for column in ("contender", "pairs/s", *(f"× {name}" for name in others), "AER"):
         table.add_column(column, justify="left" if column == "contender" else "right")
     speed = {name: len(gold) / median(result.seconds) for name, result in results.items()}
     for name, result in results.items():
         ratios = [f"{speed[name] / speed[other]:.1f}" for other in others]
         table.add_row(name, f"{speed[name]:.1f}", *ratios, f"{score_links(result.links, gold).aer:.3f}")
-    Console(width=140).print(table)
+    Console(width=150).print(table)
 
 
 def same_links(ours: list[WordLinks], theirs: list[WordLinks]) -> float:
@@ -171,7 +173,9 @@ def benchmark(
     gold_dir: Annotated[
         Path, typer.Argument(help="folder with test.<src>, test.<trg> and links: the text that is aligned")
     ],
-    peers: Annotated[Path | None, typer.Option(help="python of an environment with simalign and awesome-align")] = None,
+    peers: Annotated[
+        Path | None, typer.Option(help="python of an environment with simalign, awesome-align and eflomal")
+    ] = None,
     layer: Annotated[int, typer.Option(help="layer, for all contenders")] = 7,
     pairs: Annotated[int, typer.Option(min=1, help="the first so many pairs")] = 200,
     repeats: Annotated[int, typer.Option(min=1, help="runs of each contender, taken in turn; the median counts")] = 3,
@@ -189,7 +193,7 @@ def benchmark(
         out = Path(folder)
         if peers is not None:
             tokenizer = load_model(hf_dir)[1]
-            models = {"simalign": out / "simalign", "awesome-align": out / "awesome"}
+            models = {"simalign": out / "simalign", "awesome-align": out / "awesome", "eflomal": out}
             write_for_simalign(hf_dir, tokenizer, models["simalign"])
             write_bert(hf_dir, tokenizer, models["awesome-align"])
             text = [f"{' '.join(s)} ||| {' '.join(t)}\n" for s, t in zip(gold.source, gold.target, strict=True)]

@@ -1,6 +1,6 @@
 """Other word aligners as they come from the registry, timed on a file of pairs: a script for their own environment.
 
-    PYTHON pipeline/align_peers.py simalign|awesome-align MODEL_DIR PAIRS OUT --layer N [--methods a] [--workers N]
+    PYTHON pipeline/align_peers.py simalign|awesome-align|eflomal MODEL_DIR PAIRS OUT --layer N [--methods a] [--workers N]
 
 PAIRS has `source ||| target` lines; OUT gets a line of links a pair; the seconds, without loading, are printed. Imports
 nothing of this project.
@@ -57,9 +57,33 @@ def awesome_align(arguments: argparse.Namespace) -> float:
     return time.perf_counter() - started
 
 
+def eflomal(arguments: argparse.Namespace) -> float:
+    """Statistical, so that the pairs themselves are all it learns from; links of both directions."""
+    import io
+
+    from eflomal import Aligner
+
+    lines = Path(arguments.pairs).read_text(encoding="utf-8").splitlines()
+    sides = [
+        io.StringIO("".join(f"{side.strip()}\n" for side in of_all))
+        for of_all in zip(*(s.split("|||") for s in lines), strict=True)
+    ]
+    files = [f"{arguments.out}.{direction}" for direction in ("forward", "backward")]
+    started = time.perf_counter()
+    Aligner().align(*sides, links_filename_fwd=files[0], links_filename_rev=files[1])
+    seconds = time.perf_counter() - started
+    both = zip(*(Path(file).read_text(encoding="utf-8").splitlines() for file in files), strict=True)
+    text = "".join(" ".join(sorted(set(a.split()) & set(b.split()))) + "\n" for a, b in both)
+    Path(arguments.out).write_text(text, encoding="utf-8")
+    return seconds
+
+
+PEERS = {"simalign": simalign, "awesome-align": awesome_align, "eflomal": eflomal}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("peer", choices=["simalign", "awesome-align"])
+    parser.add_argument("peer", choices=list(PEERS))
     parser.add_argument("model")
     parser.add_argument("pairs")
     parser.add_argument("out")
@@ -71,8 +95,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    seconds = simalign(arguments) if arguments.peer == "simalign" else awesome_align(arguments)
-    print(json.dumps({"seconds": seconds}))
+    print(json.dumps({"seconds": PEERS[arguments.peer](arguments)}))
 
 
 if __name__ == "__main__":

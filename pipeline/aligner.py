@@ -138,6 +138,14 @@ class Aligner:
         """Links and scores (0 unless `scored`) pair by pair, as they come; memory does not grow with their number."""
         return self._links(pairs, scored)
 
+    def similarities(self, pair: TextPair) -> list[list[float]]:
+        """The largest cosine of two subwords' hidden states for every source (row) and target word, for a picture.
+
+        ValueError where a side has no words or is too long to be encoded whole.
+        """
+        rows: list[list[float]] = self._aligner.similarities((_words(pair[0]), _words(pair[1]))).tolist()
+        return rows
+
     def _links(self, pairs: Iterable[TextPair], scored: bool) -> Iterator[ScoredLinks]:
         words = ((_words(source), _words(target)) for source, target in pairs)
         return (links for (links,) in self._aligner.links_by_layer(words, scored))

@@ -45,7 +45,8 @@ class Attempt:
         self, job: str, hosts: Hosts, crew: Crew, command: list[str], environment: Mapping[str, str], port: int
     ) -> None:
         self.job, self.hosts, self.crew, self.port = job, hosts, crew, port
-        self._mistake, self._first_exit = False, ""
+        self._mistake = False
+        self._exits: dict[str, int] = {}  # by host, in the order in which pdsh tells of them
         self._complete: set[str] = set()  # hosts on which all ranks were seen
         self._short_since: float | None = None
         crew.ask("guard", job=job)
@@ -75,7 +76,7 @@ class Attempt:
         finally:
             self._end_all()
         code = exit_code(self._process.returncode)
-        return Ended(code or (1 if reason else 0), reason or self._first_exit, self._mistake and not reason)
+        return Ended(code or (1 if reason else 0), reason or self._first_to_fail(), self._mistake and not reason)
 
     def _stop(self, again: bool) -> str:
         if again:
@@ -122,11 +123,17 @@ class Attempt:
                     print(f"{host} cannot be reached ({reason}): its own agent ends what runs there", file=sys.stderr)
         self._pump.join(2)
 
+    def _first_to_fail(self) -> str:
+        """Where it began: on a host whose ranks a signal ended, else on the first that pdsh has told of."""
+        by_signal = [host for host, code in self._exits.items() if "SIG" in explain(code)]
+        host = next(iter([*by_signal, *self._exits]), None)
+        return f"{host} ended first, with exit code {explain(self._exits[host])}" if host else ""
+
     def _pass_on_output(self) -> None:
         for line in self._process.stdout:  # type: ignore[union-attr]
             self._mistake |= bool(MISTAKE.match(line))
-            if (ended := PDSH_EXIT.match(line)) and not self._first_exit:
-                self._first_exit = f"{ended[1].decode()} was first, with exit code {explain(int(ended[2]))}"
+            if ended := PDSH_EXIT.match(line):
+                self._exits.setdefault(ended[1].decode(), int(ended[2]))
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipeline import cli_use
+from pipeline import cli_show, cli_use
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -30,6 +30,8 @@ def export_command(checkpoint: Path, hf_dir: Path) -> None:
 
 app.command("align")(cli_use.align_command)
 app.command("evaluate")(cli_use.evaluate_command)
+app.command("show")(cli_show.show_command)
+app.command("demo")(cli_show.demo_command)
 
 
 @app.command("quickstart")
@@ -87,6 +89,42 @@ def report_command(
     print(f"{path}: {len(metrics.train):,} lines of metrics up to step {max(metrics.train):,}")
     if metrics.damaged_lines:
         print(f"note: {metrics.damaged_lines} damaged lines were left out, as killed runs leave them", file=sys.stderr)
+
+
+@app.command("plan")
+def plan_command(
+    config: Annotated[Path, typer.Argument(help="YAML config; see pipeline/configs/")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="key=value", help="settings that override it")
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="hosts")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="ranks on each host")] = 8,
+    tflops: Annotated[
+        float, typer.Option(min=1e-6, help="what a rank makes in training, not its data sheet's")
+    ] = 150.0,
+    link_gbit: Annotated[float, typer.Option(min=1e-6, help="what a host sends to others, Gbit/s")] = 200.0,
+    gpu_link_gbit: Annotated[float, typer.Option(min=1e-6, help="what a GPU sends within its host, Gbit/s")] = 2400.0,
+    overlap: Annotated[float, typer.Option(min=0, max=1, help="share of communication hidden by computation")] = 0.0,
+    vocabulary: Annotated[int, typer.Option(min=8, help="pieces; 250002 is XLM-R's")] = 250002,
+    pair_tokens: Annotated[float, typer.Option(min=3, help="average tokens of a pair, special ones included")] = 64.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+) -> None:
+    """Print what a run takes on so many hosts: memory, bytes between ranks, seconds a step, days.
+
+    Example: python -m pipeline plan pipeline/configs/xlm_align_base.yaml --nodes 4 --gpus 8 --tflops 150
+    """
+    from dataclasses import asdict
+
+    from pipeline.config import load_config
+    from pipeline.plan_scale import Cluster, plan, table, work_of
+
+    work = work_of(load_config(config, overrides or []), vocabulary, None, pair_tokens)
+    cluster = Cluster(nodes, gpus, tflops * 1e12, link_gbit * 1e9 / 8, gpu_link_gbit * 1e9 / 8, overlap=overlap)
+    planned = plan(work, cluster)
+    Console().print(table(work, cluster, planned))
+    if json_file is not None:
+        content = {"work": asdict(work), "cluster": asdict(cluster), "plan": asdict(planned)}
+        json_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:

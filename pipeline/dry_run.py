@@ -23,10 +23,11 @@ from pipeline.build import build_data, build_objectives, check_sizes, deepspeed_
 from pipeline.config import Config
 from pipeline.data import BatchPlan, Sequences, collate
 from pipeline.flops import PEAK_HALF_FLOPS
-from pipeline.memory_estimate import Work, memory_per_rank, precision_of
+from pipeline.memory_estimate import Work, memory_per_rank
 from pipeline.model import Encoder, EncoderConfig, PretrainingModel
 from pipeline.objectives.base import Objective
 from pipeline.objectives.masked_lm import MaskedLM
+from pipeline.precision import precision_of
 from pipeline.pretrained import read_sizes
 
 DEVICES = {name.lower().replace(" ", "-"): peak for name, peak in PEAK_HALF_FLOPS.items()}

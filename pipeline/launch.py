@@ -53,6 +53,8 @@ def train_here(options: Options) -> int:
     agent = Agent()
     agent.guard(job_name())
     hostfile = [f"--hostfile={options.hostfile}"] if options.hostfile else []
+    if options.only_here:
+        hostfile += ["--no_ssh_check", "--master_addr=127.0.0.1"]
     command = deepspeed_command(
         [*hostfile, *options.for_deepspeed()], options.for_training(options.resume, options.overrides)
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from pipeline.hostfile import Hosts, read_hostfile, select
 
@@ -47,6 +49,7 @@ class Options:
     overrides: list[str]
     resume: str | None
     keep_going: int
+    look_again: int
     check: bool
     hostfile: Path | None
     given: argparse.Namespace
@@ -61,7 +64,19 @@ class Options:
     @property
     def over_ssh(self) -> bool:
         """Whether this process watches over the hosts itself; else it is one host's launcher, or Slurm does it."""
-        return self.hostfile is not None and not self.given.no_ssh and self.given.launcher != "slurm"
+        return (
+            self.hostfile is not None
+            and not self.given.no_ssh
+            and self.given.launcher != "slurm"
+            and not self.only_here
+        )
+
+    @property
+    def only_here(self) -> bool:
+        """Whether the hostfile names this host alone, so that nothing needs ssh."""
+        if self.hostfile is None or self.given.force_multi or self.keep_going:
+            return False
+        return set(self.hosts) <= {"localhost", "127.0.0.1", socket.gethostname()} and len(self.hosts) == 1
 
     @property
     def ssh_options(self) -> list[str]:
@@ -87,10 +102,10 @@ _DEFAULTS = {"launcher": "pdsh"}
 
 
 def parse(words: Sequence[str]) -> Options:
-    """Read `train CONFIG …` or `check …`; a mistake ends the process with one line and exit code 2, as argparse does.
+    """Read `train CONFIG …` or `check …`; words of the config's own (`key=value`) are left as they are.
 
     Raises:
-        ValueError: options that do not go together, or a config that is not there.
+        ValueError: an unknown option, options that do not go together, or a config that is not there.
     """
     given = _parser().parse_intermixed_args(list(words))
     given.launcher = given.launcher.lower()
@@ -115,11 +130,16 @@ def parse(words: Sequence[str]) -> Options:
         raise ValueError(
             "--no_ssh: give --node_rank (0, 1, … in the hostfile's order) and --master_addr of the first host"
         )
-    return Options(config, positional, given.resume, given.keep_going, check, hostfile, given)
+    return Options(config, positional, given.resume, given.keep_going, given.look_again, check, hostfile, given)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; ./launch.sh train --help lists the options")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="./launch.sh",
         usage="./launch.sh train|check CONFIG [--hostfile H] [--keep-going N] [--resume auto|PATH] [deepspeed's options] "
         "[key=value …]",
@@ -137,6 +157,9 @@ def _parser() -> argparse.ArgumentParser:
         "--keep-going", type=_count, default=0, metavar="N",
         help="when a host or rank is lost, continue on the hosts that answer, up to N times",
     )  # fmt: skip
+    parser.add_argument(
+        "--look-again", type=int, default=15, metavar="S", help="seconds between looks at hosts that were lost"
+    )
     for name in (*READ, *PASSED):
         names = [SHORT[name]] if name in SHORT else []
         names += [f"--{name}", *(["--num_accelerators"] if name == "num_gpus" else [])]

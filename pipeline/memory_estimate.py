@@ -7,14 +7,15 @@ With P parameters, N ranks and b bytes a weight (2 in fp16 and bf16, 4 in fp32),
 - gradients: b·P; in stages 2 and 3 b·P/N, and in stage 1 as well where there is one micro-step.
 - buckets, in stages 1 to 3: one of reduce_bucket_size elements of b bytes, through which gradients are reduced.
 - activations: b·T·L·(10·D + 2·F) for T tokens of a micro-step, L layers, width D and inner width F: what autograd keeps of
-  `model.Layer`.
+  `model.Layer`, as counted on the CPU, without dropout.
 - vocabulary: per objective that predicts words the gradient of the V × D matrix in fp32 (4·V·D), which is made in the forward,
   and one chunk of logits in b bytes and twice in fp32 (see `linear_cross_entropy`).
 - update: gradients in fp32 for the optimizer, 4·P in stage 0 and 4·P/N in the others; fp32 copies them in stage 3 only.
 
-The update comes when activations and buckets are gone, and in stages 1 and 2 the gradients: the total is the larger of the two
-moments. Optimizer states and gradients that are offloaded, and in stage 3 weights, count for the host instead. Not counted: the
-framework and its kernels (about 1 GB on a GPU), fragmentation, batches made ahead.
+The update comes when activations are gone, in stages 1 and 2 gradients and buckets too: the total is the larger of the two
+moments. An offloaded optimizer and its update count for the host instead, with the gradients, which stages 1 and 2 hold on both
+sides; so do stage 3's weights if they are offloaded. Not counted: the framework and its kernels (about 1 GB on a GPU),
+fragmentation, batches made ahead.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 from pipeline.linear_cross_entropy import LOGITS_AT_ONCE
 from pipeline.model import EncoderConfig
+from pipeline.precision import precision_of
 
 # What DeepSpeed takes where its JSON says nothing.
 _REDUCE_BUCKET, _MAX_LIVE_PARAMETERS = 5e8, 1e9
@@ -40,11 +42,6 @@ class Work:
     predicted: float  # masked tokens of the larger stream in a micro-step
     ranks: int
     micro_steps: int
-
-
-def precision_of(settings: dict[str, Any]) -> str:
-    """fp16, bf16 or fp32, as a DeepSpeed config has it."""
-    return next((name for name in ("fp16", "bf16") if settings.get(name, {}).get("enabled")), "fp32")
 
 
 def activation_bytes(sizes: EncoderConfig, tokens: float, width_bytes: int) -> float:
@@ -73,16 +70,16 @@ def memory_per_rank(work: Work, settings: dict[str, Any], stage: int) -> dict[st
     memory = {
         "weights": gathered + (0 if offloads_weights else weights),
         "optimizer": 0.0 if offloads_optimizer else optimizer,
-        "gradients": 0.0 if offloads_optimizer else gradients,
+        "gradients": 0.0 if offloads_optimizer and stage == 3 else gradients,
         "buckets": width * zero.get("reduce_bucket_size", _REDUCE_BUCKET) if stage else 0.0,
         "activations": activation_bytes(work.sizes, work.tokens, width),
         "vocabulary": _vocabulary_bytes(work, width),
         "update": 0.0 if offloads_optimizer else update,
     }
     backward = memory["gradients"] + memory["buckets"] + memory["activations"] + memory["vocabulary"]
-    updating = memory["update"] + (memory["gradients"] if stage in (0, 3) else 0.0)
+    updating = memory["update"] + (memory["gradients"] + memory["buckets"] if stage in (0, 3) else 0.0)
     total = memory["weights"] + memory["optimizer"] + max(backward, updating)
-    host = (optimizer + gradients + update if offloads_optimizer else 0) + (weights if offloads_weights else 0)
+    host = (optimizer + width * part + update if offloads_optimizer else 0) + (weights if offloads_weights else 0)
     return {**memory, "total": total, "host": host}
 
 

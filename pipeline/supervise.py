@@ -27,7 +27,7 @@ from pipeline.launch_options import Options, job_name
 from pipeline.preflight import preflight, show
 from pipeline.preflight_findings import Findings, Job
 
-LOOK_AGAIN_SECONDS = 30  # between looks at hosts that were lost
+POLL_SECONDS = 0.5
 SSH_OF_PDSH = "-o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
 OURS = ("include", "exclude", "num_nodes", "num_gpus", "master_addr", "master_port", "force_multi", "no_ssh_check")
 
@@ -72,7 +72,7 @@ def supervise(options: Options, console: Console, interrupts: Interrupts) -> int
             hosts = usable(job, findings)
             if not hosts:
                 show(findings, console)
-                interrupts.wait(LOOK_AGAIN_SECONDS)
+                interrupts.wait(options.look_again)
                 ended = Ended(1, "no host of the hostfile is fit")
                 continue
             left_out = [f"{host} ({findings.unfit.get(host, 'not needed')})" for host in full if host not in hosts]
@@ -133,7 +133,9 @@ def _attempt(
         launcher.append(f"--include={include}")
     command = deepspeed_command([*launcher, *options.for_deepspeed(OURS)], options.for_training(resume, overrides))
     crew.keep_only(hosts)
-    returned = Returned([host for host in job.hosts if host not in hosts], options.ssh_options)
+    returned = Returned(
+        [host for host in job.hosts if host not in hosts], options, job.config.run.out / "metrics.jsonl"
+    )
     attempt = Attempt(name, hosts, crew, command, _environment(job.launcher, place / "environment"), job.master_port)
     try:
         ended = attempt.watch(lambda: interrupts.count + returned.count)
@@ -143,11 +145,15 @@ def _attempt(
 
 
 class Returned:
-    """Looks now and then whether a host that was left out answers again; `count` is 1 as soon as one does."""
+    """Looks now and then whether a host that was left out answers again; then `count` is 1, once the run has made a step.
 
-    def __init__(self, hosts: list[str], ssh_options: list[str]) -> None:
+    Before its first step a run cannot save, and there would be nothing to win by stopping it.
+    """
+
+    def __init__(self, hosts: list[str], options: Options, metrics: Path) -> None:
         self.count = 0
-        self._hosts, self._ssh_options, self._over = hosts, ssh_options, threading.Event()
+        self._hosts, self._options, self._over = hosts, options, threading.Event()
+        self._metrics, self._size = metrics, _size(metrics)
         if hosts:
             threading.Thread(target=self._look, daemon=True).start()
 
@@ -155,12 +161,21 @@ class Returned:
         self._over.set()
 
     def _look(self) -> None:
-        while not self._over.wait(LOOK_AGAIN_SECONDS):
-            with Crew(self._hosts, self._ssh_options) as crew:
-                if crew.hosts and not self._over.is_set():
-                    print(f"{', '.join(crew.hosts)} answers again: saving, to go on with it", file=sys.stderr)
-                    self.count = 1
-                    return
+        back: list[str] = []
+        while not back:
+            if self._over.wait(self._options.look_again):
+                return
+            with Crew(self._hosts, self._options.ssh_options) as crew:
+                back = crew.hosts
+        while _size(self._metrics) == self._size:
+            if self._over.wait(POLL_SECONDS):
+                return
+        print(f"{', '.join(back)} answers again: saving, to go on with it", file=sys.stderr)
+        self.count = 1
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def _resume(config: Config | None, first: str | None) -> str | None:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Literal, Protocol, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from data_prep.tokenizer import BOS, EOS
@@ -138,6 +139,33 @@ class WordAligner:
             if not ahead:
                 return
 
+    @torch.no_grad()
+    def similarities(self, pair: WordPair) -> Tensor:
+        """For the first layer, the largest cosine of two subwords' hidden states for every two words; fp32 [M, N].
+
+        Raises:
+            ValueError: a side has no words, or more tokens than the longest side.
+        """
+        sides = self._encode(pair[0]), self._encode(pair[1])
+        for name, side in zip(("source", "target"), sides, strict=True):
+            if not side.ids:
+                raise ValueError(f"the {name} has no words; give some")
+            if len(side) > self._longest_side:
+                raise ValueError(
+                    f"the {name} has {len(side)} tokens, at most {self._longest_side} can be shown; shorten it"
+                )
+        packed, spans = self._pack([_Part(0, *sides, self._tokens(*sides))])
+        hidden_TD = self._hidden_states(packed)[0].float().cpu()
+        source_MD, target_ND = (
+            F.normalize(hidden_TD[int(start) : int(start) + int(length)], dim=1)
+            for start, length in ((spans[0], spans[1]), (spans[2], spans[3]))
+        )
+        words = [torch.tensor(side.word_of_id) for side in sides]
+        shape = (len(pair[0]), len(pair[1]))
+        place_L = (words[0][:, None] * shape[1] + words[1]).flatten()
+        largest = torch.full((shape[0] * shape[1],), -1.0)
+        return largest.scatter_reduce(0, place_L, (source_MD @ target_ND.T).flatten(), "amax").view(shape)
+
     def _read_ahead(self, stream: Iterator[WordPair]) -> tuple[list[tuple[_Side, _Side]], ValueError | OSError | None]:
         """Some pairs; and what went wrong with the one after them, which is raised when these have been aligned."""
         ahead: list[tuple[_Side, _Side]] = []
@@ -243,9 +271,7 @@ class WordAligner:
         if batch:
             yield batch
 
-    @torch.no_grad()
-    def _align_batch(self, batch: list[_Part], scored: bool) -> Iterator[TokenLinks]:
-        """The token links of every part, for each layer."""
+    def _pack(self, batch: list[_Part]) -> tuple[Packed, Spans]:
         source_length_B = torch.tensor([len(part.source) for part in batch])
         target_length_B = torch.tensor([len(part.target) for part in batch])
         if self._joint:
@@ -256,7 +282,12 @@ class WordAligner:
             packed = pack([[BOS, *side.ids, EOS] for part in batch for side in (part.source, part.target)])
             start_B2 = torch.as_tensor(packed.offsets_S1[:-1]).view(-1, 2) + 1
             source_start_B, target_start_B = start_B2.unbind(dim=1)
-        spans = Spans(source_start_B, source_length_B, target_start_B, target_length_B)
+        return packed, Spans(source_start_B, source_length_B, target_start_B, target_length_B)
+
+    @torch.no_grad()
+    def _align_batch(self, batch: list[_Part], scored: bool) -> Iterator[TokenLinks]:
+        """The token links of every part, for each layer."""
+        packed, spans = self._pack(batch)
         for hidden_TD in self._hidden_states(packed):
             yield find_links(hidden_TD, spans, self._method, self._settings, scored)
 

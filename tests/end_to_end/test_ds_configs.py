@@ -1,4 +1,4 @@
-"""Every DeepSpeed file trains on the CPU where DeepSpeed can, and its ranks hold what the dry run says they will."""
+"""Every DeepSpeed file trains on the CPU, and its ranks hold what the dry run says they will."""
 
 from __future__ import annotations
 

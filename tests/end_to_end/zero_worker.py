@@ -1,7 +1,8 @@
-"""Starts DeepSpeed with every file of ds_configs/ that the CPU can run, and measures what its ZeRO stages hold in memory.
+"""Trains with every file of ds_configs/ on the CPU, fp16 and offload included, and measures what a rank holds in memory.
 
 Usage: zero_worker.py --config CONFIG --out DIR --port PORT. Ranks are forked. Rank 0 leaves DIR/FILE.json: bytes of all tensors
-that a run of two micro-steps holds, at most, and what `memory_estimate` says of a model without activations and vocabulary.
+that it held, at most, in an optimizer step of two micro-steps, and what `memory_estimate` says of a model without activations
+and vocabulary.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pipeline.memory_estimate import Work, memory_per_rank
 from pipeline.model import EncoderConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FILES = sorted(path for path in (REPOSITORY / "ds_configs").glob("*.json") if "offload" not in path.stem)
+FILES = sorted((REPOSITORY / "ds_configs").glob("*.json"))
 RANKS, MICRO_STEPS, WIDTH, LAYERS = 2, 2, 256, 8
 # DeepSpeed's defaults are larger than the whole model here.
 SMALL = {
@@ -67,12 +68,14 @@ def measure(path: Path, settings: dict[str, Any]) -> dict[str, float]:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     settings["zero_optimization"] |= SMALL if settings["zero_optimization"]["stage"] else {}
     engine, *_ = deepspeed.initialize(model=model, model_parameters=list(model.parameters()), config=settings)
-    # Inside the update, where gradients in fp32 are there as well.
-    engine.basic_optimizer.register_step_pre_hook(largest.look)
     dtype = next(engine.module.parameters()).dtype
-    for _ in range(2 * MICRO_STEPS):
+    for micro_step in range(2 * MICRO_STEPS):
         engine.backward(engine(torch.ones(1, WIDTH, dtype=dtype)).float().square().mean())
-        largest.look()
+        if micro_step == MICRO_STEPS:
+            # The optimizer has its states by now. Inside the update gradients in fp32 are there as well.
+            engine.basic_optimizer.register_step_pre_hook(largest.look)
+        if micro_step >= MICRO_STEPS:
+            largest.look()
         engine.step()
     sizes = EncoderConfig(layers=0)
     work = Work(sizes, parameters, word_objectives=0, tokens=0, predicted=0, ranks=RANKS, micro_steps=MICRO_STEPS)
@@ -80,7 +83,7 @@ def measure(path: Path, settings: dict[str, Any]) -> dict[str, float]:
     engine.destroy()
     return {
         "bytes_per_parameter": largest.bytes / parameters,
-        "estimated": estimated["total"] / parameters,
+        "estimated": (estimated["total"] + estimated["host"]) / parameters,
         "finite": all(bool(torch.isfinite(p).all()) for p in engine.module.parameters()),
     }
 
@@ -97,6 +100,7 @@ def run(rank: int, arguments: argparse.Namespace) -> None:
         # "cuda", so that fp16 is not refused; the optimizer is PyTorch's, which needs no compiler.
         settings = deepspeed_settings(config, plan, "cuda")
         settings["optimizer"]["params"]["torch_adam"] = True
+        settings["zero_force_ds_cpu_optimizer"] = False
         measured = measure(path, settings)
         if rank == 0:
             (arguments.out / f"{path.stem}.json").write_text(json.dumps(measured), encoding="utf-8")
