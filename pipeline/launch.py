@@ -53,13 +53,19 @@ def train_here(options: Options) -> int:
     agent = Agent()
     agent.guard(job_name())
     hostfile = [f"--hostfile={options.hostfile}"] if options.hostfile else []
+    environment = {**os.environ, JOB: agent.job}
     if options.only_here:
         hostfile += ["--no_ssh_check", "--master_addr=127.0.0.1"]
+    elif options.given.launcher == "slurm":
+        # srun hands the whole environment on, so that this is how the ranks learn where to meet.
+        address = options.given.master_addr or next(iter(options.hosts))
+        hostfile += ["--no_ssh_check", f"--master_addr={address}"]
+        environment |= {"MASTER_ADDR": address, "MASTER_PORT": str(options.given.master_port)}
     command = deepspeed_command(
         [*hostfile, *options.for_deepspeed()], options.for_training(options.resume, options.overrides)
     )
     interrupts = Interrupts()
-    job = subprocess.Popen(command, env={**os.environ, JOB: agent.job}, start_new_session=True)
+    job = subprocess.Popen(command, env=environment, start_new_session=True)
     obeyed = 0
     while job.poll() is None:
         if interrupts.count > obeyed:

@@ -114,12 +114,8 @@ def _attempt(
     name = job_name()
     address = job.master_addr if next(iter(hosts)) == next(iter(job.hosts)) else ""
     address = address or str(findings.routes[next(iter(hosts))]["address"])
-    own = {
-        JOB: name,
-        "MASTER_ADDR": address,
-        "MASTER_PORT": str(job.master_port),
-        "TTY_COMPATIBLE": "0",
-    }  # Open MPI has ptys
+    own = {JOB: name, "MASTER_ADDR": address, "MASTER_PORT": str(job.master_port)}
+    own["TTY_COMPATIBLE"] = "0"  # Open MPI gives ranks a terminal, and there is none
     variables = launch_environment.carried(os.environ, job.launcher, own)
     launch_environment.write_file(place / "environment", variables)
     overrides = list(options.overrides)
@@ -132,10 +128,9 @@ def _attempt(
     if include := include_of(hosts):
         launcher.append(f"--include={include}")
     command = deepspeed_command([*launcher, *options.for_deepspeed(OURS)], options.for_training(resume, overrides))
+    # Not those that answer and are unfit, or that the batch cannot be cut for: they would be back at once, for nothing.
+    returned = Returned(list(crew.gone), options, job.config.run.out / "metrics.jsonl")
     crew.keep_only(hosts)
-    returned = Returned(
-        [host for host in job.hosts if host not in hosts], options, job.config.run.out / "metrics.jsonl"
-    )
     attempt = Attempt(name, hosts, crew, command, _environment(job.launcher, place / "environment"), job.master_port)
     try:
         ended = attempt.watch(lambda: interrupts.count + returned.count)

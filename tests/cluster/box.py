@@ -9,7 +9,7 @@ library is enough, so that it runs before anything is installed.
     sudo python3 tests/cluster/box.py up 3            node0, node1, node2; one slot each
     sudo python3 tests/cluster/box.py exec node0 bash be on node0; `ssh node1` works from there
     sudo python3 tests/cluster/box.py hostfile        the path of a hostfile for deepspeed
-    … crash NODE · boot NODE                          power off (all its processes die at once) · power on again
+    … crash NODE · boot NODE                          reset (all its processes die at once, connections end) · start
     … unplug NODE · plug NODE                         take its cable out (silence, no reset) · put it back
     … partition A,B C,D · heal                        the two sides hear nothing of each other · they do again
     … link NODE rate=100mbit [delay=5ms] [loss=1%]    a slower link (delay, loss: kernels with netem); link NODE: as made
@@ -117,6 +117,8 @@ class Box:
         _run("ip", "netns", "add", namespace)
         _run("ip", "-n", namespace, "link", "set", "lo", "up")
         _run("ip", "-n", self.switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", namespace)
+        # The same hardware address after each boot, as a real one has: the other hosts remember it for minutes.
+        _run("ip", "-n", namespace, "link", "set", "eth0", "address", f"02:00:00:00:07:{10 + int(node[4:]):02x}")
         _run("ip", "-n", self.switch, "link", "set", port, "master", "br0", "up")
         _run("ip", "-n", namespace, "address", "add", f"{self.address(node)}/24", "dev", "eth0")
         _run("ip", "-n", namespace, "link", "set", "eth0", "up")
@@ -135,7 +137,7 @@ class Box:
         (home / "pid").write_text(pids[0])
 
     def crash(self, node: str) -> None:
-        """Power a host off: with its first process, the kernel ends all others in it."""
+        """Reset a host: with its first process, the kernel ends all others in it, and their connections."""
         os.kill(self._must_be_up(node), signal.SIGKILL)
         deadline = time.monotonic() + BOOT_SECONDS
         while self._pid(node) and time.monotonic() < deadline:
