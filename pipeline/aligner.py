@@ -19,7 +19,7 @@ from pipeline.loading import DTYPES, load_model, longest_side
 from pipeline.model import Encoder
 from pipeline.packing import Packed
 from pipeline.sentence_pairs import split_words
-from pipeline.word_alignment import AlignmentReport, Encoding, Method, ScoredLinks, WordAligner, WordLinks
+from pipeline.word_alignment import WINDOW, AlignmentReport, Encoding, Method, ScoredLinks, WordAligner, WordLinks
 from sinkhorn_align import AlignmentSettings
 
 TextPair = tuple[str | Sequence[str], str | Sequence[str]]
@@ -65,6 +65,7 @@ class Aligner:
         encoding: Encoding = "joint",
         settings: AlignmentSettings | None = None,
         keep_space_pieces: bool = False,
+        window: int = WINDOW,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         """Arguments are those of `WordAligner`, and:
@@ -85,6 +86,7 @@ class Aligner:
             method=method,
             encoding=encoding,
             longest_side=longest_side(encoder, encoding),
+            window=window,
             batch_tokens=batch_tokens,
         )
 
@@ -101,6 +103,7 @@ class Aligner:
         encoding: Encoding = "joint",
         settings: AlignmentSettings | None = None,
         keep_space_pieces: bool = False,
+        window: int = WINDOW,
         batch_tokens: int = BATCH_TOKENS,
     ) -> Aligner:
         """Load a Hugging Face folder, a run folder or a checkpoint; ValueError says what is wrong with it."""
@@ -119,6 +122,7 @@ class Aligner:
             encoding=encoding,
             settings=settings,
             keep_space_pieces=keep_space_pieces,
+            window=window,
             batch_tokens=batch_tokens,
         )
 

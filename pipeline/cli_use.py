@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, 
 
 from pipeline.alignment_output import Remembered, format_links
 from pipeline.sentence_pairs import PairReader
+from pipeline.word_alignment import WINDOW
 from sinkhorn_align import AlignmentSettings
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
@@ -66,6 +67,7 @@ def align_command(
     keep_space_pieces: Annotated[
         bool, typer.Option("--keep-space-pieces", help="a word's lone space piece counts, as in the released aligner")
     ] = False,
+    window: Annotated[int, typer.Option(help="tokens of the windows of sentences too long for the model")] = WINDOW,
     dtype: Annotated[str, typer.Option(help="fp32 or bf16; bf16 is faster where the hardware has it")] = "fp32",
     device: Annotated[str, typer.Option(help="cpu, or cuda")] = "cpu",
     tokenizer: TokenizerDir = None,
@@ -87,6 +89,7 @@ def align_command(
         encoding=encoding,  # type: ignore[arg-type]
         settings=None if cost is None else AlignmentSettings(cost=cost),  # type: ignore[arg-type]
         keep_space_pieces=keep_space_pieces,
+        window=window,
     )
     try:
         with ExitStack() as files:

@@ -117,6 +117,7 @@ MISTAKES = {
     "unknown encoding": (["{hf}", "-", "--encoding", "x"], b"", "encoding 'x': choose joint or separate"),
     "unknown cost": (["{hf}", "-", "--cost", "x"], b"", "cost is 'x'"),
     "unknown dtype": (["{hf}", "-", "--dtype", "int8"], b"", "--dtype int8: choose fp32 or bf16"),
+    "no window": (["{hf}", "-", "--window", "0"], b"", "window 0: it must have at least 1 token"),
     "unknown device": (["{hf}", "-", "--device", "tpu9"], b"", "--device tpu9"),
     "cost of another method": (["{hf}", "-", "--method", "ot", "--cost", "exp"], b"", "only ot-filter takes others"),
     "no model": (["nowhere", "-"], b"", "nowhere: no such folder; give a Hugging Face model folder"),

@@ -99,6 +99,16 @@ def test_long_pairs_are_aligned_by_windows_and_counted():
     assert lengths == {10 + 10 + 3, 10 + 8 + 3}
 
 
+def test_windows_may_be_smaller_than_the_longest_side():
+    letters = list(CHARACTERS)
+    encoder = OneHot()
+    aligner = WordAligner(Letters(), encoder, SETTINGS, longest_side=20, window=6)
+    long, short = (layers[0] for layers in aligner.align([(letters, letters), (letters[:20], letters[:20])]))
+    assert long == [(i, i) for i in range(26)] and short == long[:20]
+    assert aligner.report.long_pairs == 1
+    assert {6 + 6 + 3, 20 + 20 + 3} == {n for packed in encoder.batches for n in np.diff(packed.offsets_S1).tolist()}
+
+
 def test_a_word_longer_than_a_window_keeps_its_links():
     aligner = WordAligner(Letters(), OneHot(), SETTINGS, longest_side=4)
     assert next(aligner.align([(["abcdefghi", "z"], ["hi", "a", "z"])]))[0] == [(0, 0), (0, 1), (1, 2)]
@@ -130,6 +140,7 @@ def test_sides_encoded_apart_are_sequences_of_their_own():
     ("choice", "message"),
     [
         ({"method": "itermax"}, "method 'itermax': choose ot-filter, ot, argmax"),
+        ({"window": 0}, "window 0: it must have at least 1 token"),
         ({"encoding": "both"}, "encoding 'both': choose joint or separate"),
         ({"method": "ot", "settings": SETTINGS}, "only ot-filter takes others"),
     ],
