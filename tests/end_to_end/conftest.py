@@ -113,9 +113,10 @@ class Launcher:
         return self._start([sys.executable, TRAIN, *arguments], port, world).wait()
 
     def step_worker(self, script: Path, *arguments: object) -> Finished:
-        """Run a script that forks its ranks itself, and is told a port for them."""
+        """Run a script that forks its ranks itself (see `forked`), and is told a port for them."""
         port = free_port()
-        return self._start([sys.executable, script, *arguments, "--port", port], port, {}).wait(WORKER_SECONDS)
+        command = [sys.executable, script, *arguments, "--port", port]
+        return self._start(command, port, {"PYTHONPATH": REPOSITORY}).wait(WORKER_SECONDS)
 
     def _start(self, command: list[object], port: int, world: dict[str, object]) -> Running:
         tools = Path(sys.executable).parent  # not resolved: a virtual environment's python is a link

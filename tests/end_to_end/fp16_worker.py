@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
-from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
-from torch import Tensor
 
 import pipeline.train
-from pipeline.build import deepspeed_settings
 from pipeline.config import load_config
 from pipeline.model import PretrainingModel
+from tests.end_to_end.forked import InfiniteGradient, allow_fp16_on_the_cpu, join, parse_arguments
 
 WINDOW, INITIAL_POWER = 4, 7
 CASES: dict[str, tuple[int, set[int], float]] = {  # steps, steps whose gradient is infinite, smallest scale
@@ -28,18 +24,6 @@ CASES: dict[str, tuple[int, set[int], float]] = {  # steps, steps whose gradient
     "floor": (12, set(range(2, 12)), 64),
 }
 STAGES = (1, 2, 3)
-
-
-class InfiniteGradient(torch.autograd.Function):
-    """A loss as it is, with a gradient that is infinite."""
-
-    @staticmethod
-    def forward(context: Any, loss: Tensor) -> Tensor:
-        return loss.clone()
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        return gradient * float("inf")
 
 
 class Infinities:
@@ -60,11 +44,6 @@ class Infinities:
                     term["loss"] = InfiniteGradient.apply(term["loss"])
             self._step += 1
         return result
-
-
-def allow_fp16_on_the_cpu() -> None:
-    CPU_Accelerator.is_fp16_supported = lambda self: True
-    pipeline.train.deepspeed_settings = lambda config, plan, device: deepspeed_settings(config, plan, "cuda")
 
 
 def run(arguments: argparse.Namespace, name: str, stage: int, steps: int, floor: float, resume: str | None) -> None:
@@ -94,13 +73,8 @@ def run(arguments: argparse.Namespace, name: str, stage: int, steps: int, floor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    arguments = parser.parse_args()
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", LOCAL_SIZE="1", MASTER_ADDR="127.0.0.1")
-    os.environ["MASTER_PORT"] = str(arguments.port)
+    arguments = parse_arguments()
+    join(0, 1, arguments.port)
     allow_fp16_on_the_cpu()
     infinities = Infinities(PretrainingModel.forward)
     PretrainingModel.forward = lambda *arguments: infinities(*arguments)

@@ -6,14 +6,12 @@ is CONFIG's. Every recipe leaves the run DIR/RECIPE.
 
 from __future__ import annotations
 
-import argparse
 import os
-from pathlib import Path
 
 import pipeline.train
 from pipeline.config import load_config
+from tests.end_to_end.forked import REPOSITORY, allow_fp16_on_the_cpu, join, parse_arguments
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 RECIPES = ("mlm", "mlm_tlm", "xlm_align_base", "xlm_align_large")
 STEPS = 2
 SMALL = (
@@ -31,15 +29,8 @@ SMALL = (
 
 
 def main() -> None:
-    from fp16_worker import allow_fp16_on_the_cpu  # beside this file, which is run as a script
-
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    arguments = parser.parse_args()
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", LOCAL_SIZE="1", MASTER_ADDR="127.0.0.1")
-    os.environ["MASTER_PORT"] = str(arguments.port)
+    arguments = parse_arguments()
+    join(0, 1, arguments.port)
     allow_fp16_on_the_cpu()
     data = load_config(arguments.config).data.path
     os.chdir(REPOSITORY)  # the recipes name ds_configs/ from there

@@ -6,20 +6,14 @@ Usage: reshard_worker.py --config CONFIG --out DIR --port PORT. Runs of `STRAIGH
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-import torch.multiprocessing
-from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
-
 import pipeline.train
 from pipeline import checkpoint
-from pipeline.build import deepspeed_settings
 from pipeline.config import load_config
+from tests.end_to_end.forked import allow_fp16_on_the_cpu, fork, parse_arguments
 
 STEPS, SAVED = 6, 3
 PARTS = 2  # ranks × micro-steps
@@ -80,11 +74,8 @@ def run(config: Path, out: Path, name: str, cut: Cut, resume: Path | None) -> No
     pipeline.train.train(load_config(config, overrides), None if resume is None else str(resume))
 
 
-def train_cases(rank: int, ranks: int, work: str, config: Path, out: Path, port: int) -> None:
+def train_cases(rank: int, ranks: int, work: str, config: Path, out: Path) -> None:
     """One rank's life: the straight or the continued runs with so many ranks, one after another."""
-    world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_SIZE": ranks}
-    os.environ.update({name: str(value) for name, value in world.items()})
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     if work == "straight":
         for cut in STRAIGHT:
             if cut.ranks == ranks:
@@ -93,23 +84,15 @@ def train_cases(rank: int, ranks: int, work: str, config: Path, out: Path, port:
         for name, (was, now) in CONTINUED.items():
             if now.ranks == ranks:
                 run(config, out, name, now, checkpoint.folder_of(out / str(was)) / checkpoint.tag_of(SAVED))
-    torch.distributed.destroy_process_group()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    arguments = parser.parse_args()
-    # DeepSpeed refuses fp16 on the CPU unless told otherwise.
-    CPU_Accelerator.is_fp16_supported = lambda self: True
-    pipeline.train.deepspeed_settings = lambda config, plan, device: deepspeed_settings(config, plan, "cuda")
+    arguments = parse_arguments()
+    allow_fp16_on_the_cpu()
     write_deepspeed_jsons(arguments.out)
     for work in ("straight", "continued"):
         for ranks in (1, 2):
-            given = (ranks, work, arguments.config, arguments.out, arguments.port)
-            torch.multiprocessing.start_processes(train_cases, given, nprocs=ranks, start_method="fork")
+            fork(train_cases, ranks, arguments.port, ranks, work, arguments.config, arguments.out)
 
 
 if __name__ == "__main__":

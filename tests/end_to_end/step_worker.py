@@ -2,14 +2,11 @@
 
 Usage: step_worker.py --config CONFIG --out DIR --port PORT. Rank 0 leaves the trained parameters in
 DIR/RANKS_ranks_zeroSTAGE.pt, in …_absent.pt those of steps in which some ranks have no link, in …_uneven.pt those in which
-they have very different numbers, and in …_mlm.pt those of a single objective, which has one forward. Forking spares the
-seconds that the launcher and the imports take in each rank; train.py's own loop is what runs.
+they have very different numbers, and in …_mlm.pt those of a single objective, which has one forward.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +22,8 @@ from pipeline.batch import StreamBatch
 from pipeline.config import load_config
 from pipeline.objectives.dwa import WordAlignment
 from pipeline.train import train
+from tests.end_to_end.forked import REPOSITORY, fork, parse_arguments
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 STAGES = (0, 1, 2, 3)
 STEPS = 2
 RANKS = (1, 2, 4)
@@ -67,11 +64,8 @@ def with_unlinking(label: Callable[..., Any], pairs: int, linked_pairs: tuple[in
     return label_and_unlink
 
 
-def train_cases(rank: int, world_size: int, config_path: Path, out: Path, port: int) -> None:
+def train_cases(rank: int, world_size: int, config_path: Path, out: Path) -> None:
     """One rank's life: all cases of one cut, one after another, each a whole run of `train`."""
-    world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_SIZE": world_size}
-    os.environ.update({name: str(value) for name, value in world.items()})
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     label = WordAlignment.label
     for suffix in VARIANTS:
         for stage in STAGES:
@@ -92,18 +86,12 @@ def train_cases(rank: int, world_size: int, config_path: Path, out: Path, port: 
             if rank == 0:
                 saved = checkpoint.folder_of(config.run.out) / checkpoint.tag_of(STEPS)
                 torch.save(final_parameters(saved, stage), out / f"{case}.pt")
-    torch.distributed.destroy_process_group()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    arguments = parser.parse_args()
+    arguments = parse_arguments()
     for world_size in RANKS:
-        given = (world_size, arguments.config, arguments.out, arguments.port)
-        torch.multiprocessing.start_processes(train_cases, given, nprocs=world_size, start_method="fork")
+        fork(train_cases, world_size, arguments.port, world_size, arguments.config, arguments.out)
 
 
 if __name__ == "__main__":

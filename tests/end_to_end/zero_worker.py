@@ -10,14 +10,12 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
 import torch.multiprocessing
-from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 from torch import Tensor, nn
 
 from pipeline import ranks
@@ -26,8 +24,8 @@ from pipeline.config import load_config
 from pipeline.data import BatchPlan
 from pipeline.memory_estimate import Work, memory_per_rank
 from pipeline.model import EncoderConfig
+from tests.end_to_end.forked import REPOSITORY, allow_fp16_on_the_cpu, fork, parse_arguments
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = sorted((REPOSITORY / "ds_configs").glob("*.json"))
 RANKS, MICRO_STEPS, WIDTH, LAYERS = 2, 2, 256, 8
 # DeepSpeed's defaults are larger than the whole model here.
@@ -90,9 +88,7 @@ def measure(path: Path, settings: dict[str, Any]) -> dict[str, float]:
 
 def run(rank: int, arguments: argparse.Namespace) -> None:
     """One rank's life: every file, one after another."""
-    world = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": RANKS, "LOCAL_SIZE": RANKS, "MASTER_PORT": arguments.port}
-    os.environ.update({name: str(value) for name, value in world.items()}, MASTER_ADDR="127.0.0.1")
-    CPU_Accelerator.is_fp16_supported = lambda self: True
+    allow_fp16_on_the_cpu()
     ranks.start(timeout_minutes=5)
     for path in FILES:
         config = load_config(arguments.config, [f"deepspeed={path}", f"batch.micro_steps={MICRO_STEPS}"])
@@ -104,15 +100,11 @@ def run(rank: int, arguments: argparse.Namespace) -> None:
         measured = measure(path, settings)
         if rank == 0:
             (arguments.out / f"{path.stem}.json").write_text(json.dumps(measured), encoding="utf-8")
-    torch.distributed.destroy_process_group()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    torch.multiprocessing.start_processes(run, (parser.parse_args(),), nprocs=RANKS, start_method="fork")
+    arguments = parse_arguments()
+    fork(run, RANKS, arguments.port, arguments)
 
 
 if __name__ == "__main__":
