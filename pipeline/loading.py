@@ -5,6 +5,8 @@ Knows folders; nothing of what the model is used for.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 
 import torch
@@ -70,7 +72,9 @@ def _read_checkpoint(folder: Path) -> tuple[EncoderConfig, dict[str, Tensor], Pa
     assert found is not None, "find raises where there is nothing"
     info = checkpoint.read_info(found)
     tokenizer_path = Path(info.config["data"]["path"]) / "tokenizer" / MODEL_NAME
-    return EncoderConfig(**info.encoder), hugging_face_parts(full_state(found, info))[0], tokenizer_path
+    with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed tells its progress there, where links or figures go
+        state = full_state(found, info)
+    return EncoderConfig(**info.encoder), hugging_face_parts(state)[0], tokenizer_path
 
 
 def _load_tokenizer(path: Path, tokenizer_dir: Path | None) -> Tokenizer:
