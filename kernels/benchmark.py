@@ -33,7 +33,7 @@ from benchmark_peers import (
 
 from sinkhorn_align import AlignmentSettings, align
 from sinkhorn_align import Links as Answer
-from sinkhorn_align.batched import align_batched, similarities
+from sinkhorn_align.native import align_native
 from sinkhorn_align.spans import Spans
 
 LARGEST_DISAGREEMENT = 0.002
@@ -120,31 +120,24 @@ def contenders(case: Case, figures: Figures, compiled: bool) -> dict[str, Conten
         figures.leave_out("POT (pip install POT)")
     elif case.is_square:
         found["POT, batched, plan only"] = Contender(lambda: solve(case))
+    batched = Contender(lambda: align(case.hidden_TD, *case.vectors, settings, backend="torch"), links_of_answer)
     if cuda:
-        found |= gpu_contenders(case, settings)
+        found |= gpu_contenders(case, settings) | {"align, batched PyTorch": batched}
     else:
         figures.leave_out("the fused Triton kernel, and product + Sinkhorn/filter kernel: no CUDA device")
+        found["align, batched PyTorch"] = batched
         spans = Spans.checked(*case.vectors, tokens=len(case.hidden_TD))
-        labels = labels_alone(case, spans, settings)
-        found[OURS_LABELS] = Contender(labels, links_of_answer)
+        found[OURS_LABELS] = Contender(labels_alone(case, spans, settings), links_of_answer)
     return found
 
 
 def labels_alone(case: Case, spans: Spans, settings: AlignmentSettings) -> Run:
-    """The part of `align` on a CPU that follows the products: they are kept from a first run, and copied."""
-    kept: list[torch.Tensor] = []
-
-    def keep(*arguments: Any) -> None:
-        similarities(*arguments)
-        kept.append(arguments[-1].clone())
-
-    align_batched(case.hidden_TD, spans, settings, keep)
-
-    def labels() -> Answer:
-        given = iter(kept)
-        return align_batched(case.hidden_TD, spans, settings, lambda *arguments: arguments[-1].copy_(next(given)))
-
-    return labels
+    """The part of `align` on a CPU that follows the products, on given similarities."""
+    sides = zip(*(vector.tolist() for vector in case.vectors), strict=True)
+    of_pairs = [case.hidden_TD[s : s + m] @ case.hidden_TD[t : t + n].T for s, m, t, n in sides]
+    cells_B = torch.tensor([similarity_MN.numel() for similarity_MN in of_pairs])
+    similarities = torch.cat([similarity_MN.flatten() for similarity_MN in of_pairs]), cells_B.cumsum(0) - cells_B
+    return lambda: align_native(case.hidden_TD, spans, settings, similarities)
 
 
 def gpu_contenders(case: Case, settings: AlignmentSettings) -> dict[str, Contender]:
@@ -157,9 +150,6 @@ def gpu_contenders(case: Case, settings: AlignmentSettings) -> dict[str, Contend
         "fused, planned": Contender(lambda: align_planned(case.hidden_TD, plan, settings), links_of_answer),
         "product + Sinkhorn/filter kernel, planned": Contender(
             lambda: align_planned(case.hidden_TD, plan, settings, unfused=True), links_of_answer
-        ),
-        "align, batched PyTorch": Contender(
-            lambda: align(case.hidden_TD, *case.vectors, settings, backend="torch"), links_of_answer
         ),
     }
 

@@ -29,6 +29,41 @@ class Spans:
 
 
 @dataclass
+class Pointers:
+    """Where masked tokens and the sentences that they may point into lie, found beside the collator: a GPU would have to be
+    waited for. The C = 2B sentences are source and target of the first pair, of the second, and so on; int64 all.
+    """
+
+    sentence_P: Tensor  # the sentence that each masked token belongs to
+    slot_P: Tensor  # its place among that sentence's masked tokens
+    other_start_C: Tensor  # first token of the sentence opposite each one
+    other_length_C: Tensor  # and its tokens
+    most_masked: int  # masked tokens of the sentence that has most
+    longest: int  # tokens of the longest sentence
+
+    @staticmethod
+    def of(spans: Spans, predicted_P: Tensor) -> Pointers:
+        """predicted_P: rising indices into T of the masked tokens, all of them inside the spans; on the CPU."""
+        start_B2 = torch.stack([spans.source_start_B, spans.target_start_B], dim=1).long()
+        length_B2 = torch.stack([spans.source_length_B, spans.target_length_B], dim=1).long()
+        sentence_P = torch.searchsorted(start_B2.flatten(), predicted_P, right=True) - 1
+        masked_C = torch.bincount(sentence_P, minlength=start_B2.numel())
+        first_C = masked_C.cumsum(0) - masked_C
+        slot_P = torch.arange(len(predicted_P)) - first_C[sentence_P]
+        others = start_B2.flip(1).flatten(), length_B2.flip(1).flatten()
+        return Pointers(sentence_P, slot_P, *others, int(masked_C.max()), int(length_B2.max()))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Pointers:
+        return replace(
+            self,
+            sentence_P=change(self.sentence_P),
+            slot_P=change(self.slot_P),
+            other_start_C=change(self.other_start_C),
+            other_length_C=change(self.other_length_C),
+        )
+
+
+@dataclass
 class StreamBatch:
     """Blocks or pairs of one stream, masked. All index tensors are int64."""
 
@@ -39,6 +74,7 @@ class StreamBatch:
     languages_S: np.ndarray  # int32 language (or language pair) of each sequence, in the stream's order
     sample_S: np.ndarray  # int64 global sample index of each sequence
     spans: Spans | None = None  # pairs only
+    pointers: Pointers | None = None  # pairs only
     links: Links | None = None  # written by self-labelling
 
     @property
@@ -51,7 +87,8 @@ class StreamBatch:
         tensors: dict[str, Any] = {
             name: change(getattr(self, name)) for name in ("clean_ids_T", "predicted_P", "target_ids_P")
         }
-        return replace(self, masked=self.masked.map(change), **tensors)
+        pointers = None if self.pointers is None else self.pointers.map(change)
+        return replace(self, masked=self.masked.map(change), pointers=pointers, **tensors)
 
 
 @dataclass

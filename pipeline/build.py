@@ -14,12 +14,13 @@ from data_prep.manifest import Manifest
 from pipeline.blend import Stage
 from pipeline.config import Config, Optimizer, Term, load_deepspeed_json
 from pipeline.data import BatchPlan, TrainingData
-from pipeline.hugging_face import load_encoder, load_head, read_config, read_state
+from pipeline.hugging_face import load_encoder, load_head
 from pipeline.model import Encoder, EncoderConfig, PretrainingModel
 from pipeline.objectives.base import Objective
 from pipeline.objectives.dwa import WordAlignment
 from pipeline.objectives.masked_lm import HEAD as MASKED_LM_HEAD
 from pipeline.objectives.masked_lm import MaskedLM
+from pipeline.pretrained import read_pretrained
 
 OWNED_KEYS = {  # set from the config, so that one value cannot say two things
     "train_batch_size": "batch",
@@ -76,38 +77,48 @@ def open_streams(
 def build_model(config: Config, objectives: list[Objective], vocab_size: int) -> tuple[PretrainingModel, bool]:
     """The model on the CPU in fp32, and whether its masked-LM head came with pretrained weights."""
     torch.manual_seed(config.run.seed)
-    settings, init = config.model, config.model.init
-    longest = max(config.data.block_tokens, 2 * config.data.side_tokens + 3)
+    init = config.model.init
     if init is None:
-        sizes = {
-            name: getattr(settings, name)
-            for name in ("layers", "hidden", "heads", "feed_forward", "dropout", "init_std")
-        }
-        encoder_config = EncoderConfig(vocab_size=vocab_size, positions=longest + 2, **sizes)
-    else:
-        encoder_config = read_config(init, settings.dropout)
-        if encoder_config.vocab_size != vocab_size:
-            raise ValueError(
-                f"model.init = {init}: vocabulary of {encoder_config.vocab_size}, the token files in data.path = "
-                f"{config.data.path} have {vocab_size}; binarize with this model's own tokenizer"
-            )
-        if longest + 2 > encoder_config.positions:
-            raise ValueError(
-                f"model.init = {init}: {encoder_config.positions - 2} positions, data.block_tokens and data.side_tokens "
-                f"need {longest}; lower them"
-            )
-    dwa = config.objectives.dwa
-    if dwa is not None and dwa.alignment_layer > encoder_config.layers:
-        raise ValueError(
-            f"objectives.dwa.alignment_layer = {dwa.alignment_layer}: the model has {encoder_config.layers} layers; "
-            f"choose 0 to {encoder_config.layers}"
-        )
-    model = PretrainingModel(Encoder(encoder_config), objectives)
-    if init is None:
-        return model, False
-    state = read_state(init)
+        sizes = scratch_sizes(config, vocab_size)
+        check_sizes(config, sizes, vocab_size)
+        return PretrainingModel(Encoder(sizes), objectives), False
+    sizes, state = read_pretrained(init, config.model.dropout)
+    check_sizes(config, sizes, vocab_size)
+    model = PretrainingModel(Encoder(sizes), objectives)
     load_encoder(model.encoder, state, init)
-    return model, MASKED_LM_HEAD in model.heads and load_head(model.heads[MASKED_LM_HEAD], state)
+    return model, MASKED_LM_HEAD in model.heads and load_head(model.heads[MASKED_LM_HEAD], state, init)
+
+
+def longest_sequence(config: Config) -> int:
+    """Tokens of the longest block or pair, special tokens included."""
+    return max(config.data.block_tokens, 2 * config.data.side_tokens + 3)
+
+
+def scratch_sizes(config: Config, vocab_size: int) -> EncoderConfig:
+    """Sizes of a model that starts from random weights."""
+    names = ("layers", "hidden", "heads", "feed_forward", "dropout", "init_std")
+    sizes = {name: getattr(config.model, name) for name in names}
+    return EncoderConfig(vocab_size=vocab_size, positions=longest_sequence(config) + 2, **sizes)
+
+
+def check_sizes(config: Config, sizes: EncoderConfig, vocab_size: int) -> None:
+    """ValueError where the data has other words, or the config asks for more positions or layers, than the model has."""
+    init, longest, dwa = config.model.init, longest_sequence(config), config.objectives.dwa
+    if sizes.vocab_size != vocab_size:
+        raise ValueError(
+            f"model.init = {init}: vocabulary of {sizes.vocab_size}, the token files in data.path = "
+            f"{config.data.path} have {vocab_size}; binarize with this model's own tokenizer"
+        )
+    if longest + 2 > sizes.positions:
+        raise ValueError(
+            f"model.init = {init}: {sizes.positions - 2} positions, data.block_tokens and data.side_tokens "
+            f"need {longest}; lower them"
+        )
+    if dwa is not None and dwa.alignment_layer > sizes.layers:
+        raise ValueError(
+            f"objectives.dwa.alignment_layer = {dwa.alignment_layer}: the model has {sizes.layers} layers; "
+            f"choose 0 to {sizes.layers}"
+        )
 
 
 def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str, Any]:
@@ -124,6 +135,7 @@ def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str
         if stage == 0:
             # At stage 0 DeepSpeed unscales gradients of a loss that it never scaled.
             raise ValueError(f"{path}: fp16 needs ZeRO stage 1 or higher; use ds_configs/zero1_fp16.json")
+    _check_offload(config, settings, device)
     per_rank = sum(plan.global_sizes.values()) // (plan.world_size * plan.micro_steps)
     return {
         **settings,
@@ -133,6 +145,20 @@ def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str
         "gradient_clipping": config.optimizer.clip,
         "optimizer": _adamw(config.optimizer, device),
     }
+
+
+def _check_offload(config: Config, settings: dict[str, Any], device: str) -> None:
+    """ValueError where states are offloaded from a CPU, or to an optimizer that does not work there."""
+    zero = settings.get("zero_optimization", {})
+    if all(zero.get(what, {}).get("device", "none") == "none" for what in ("offload_optimizer", "offload_param")):
+        return
+    if device == "cpu":
+        raise ValueError(f"{config.deepspeed}: offload needs a GPU, this machine trains on the CPU; use one without it")
+    if config.optimizer.torch_adam:
+        raise ValueError(
+            f"optimizer.torch_adam = true: {config.deepspeed} offloads the optimizer, for which DeepSpeed has an Adam of its "
+            "own; set it to false"
+        )
 
 
 def _adamw(optimizer: Optimizer, device: str) -> dict[str, Any]:

@@ -61,7 +61,10 @@ class Data(Section):
 
 
 class Model(Section):
-    init: PathField | None = Field(None, description="Hugging Face folder to start from; null: from scratch")
+    init: PathField | None = Field(
+        None,
+        description="Hugging Face folder, or fairseq's model.pt (or its folder), to start from; null: from scratch",
+    )
     layers: Positive = Field(12, description="transformer layers (from scratch; a loaded model has its own sizes)")
     hidden: Positive = Field(768, description="hidden width")
     heads: Positive = Field(12, description="attention heads")
@@ -139,6 +142,16 @@ class Validation(Section):
     gold_pairs: Positive = Field(200, description="pairs of each gold folder that are aligned during training")
 
 
+class Wandb(Section):
+    """Weights & Biases, which gets the same figures as metrics.jsonl; needs the package wandb."""
+
+    project: str = Field(description="project that the run is shown in")
+    name: str | None = Field(None, description="name of the run; null: W&B chooses one")
+    entity: str | None = Field(None, description="user or team; null: the one that is logged in")
+    tags: list[str] = Field([], description="labels of the run")
+    mode: Literal["online", "offline"] = Field("online", description="offline: into the run's folder, for `wandb sync`")
+
+
 class Run(Section):
     out: PathField = Field(description="folder of the run: config, metrics, checkpoints")
     steps: Positive = Field(200_000, description="optimizer steps")
@@ -154,6 +167,7 @@ class Run(Section):
         3, description="steps in a row with a non-finite loss or gradient, none of them applied, that end the run"
     )
     timeout_minutes: Positive = Field(30, description="longest wait for another rank before the run stops")
+    wandb: Wandb | None = Field(None, description="Weights & Biases as well, as {project: NAME}; null: without")
 
 
 class Config(Section):

@@ -14,7 +14,7 @@ import torch
 
 from data_prep.manifest import Manifest, Shard
 from pipeline.assembly import Pieces, with_specials
-from pipeline.batch import MicroBatch, Spans, StreamBatch
+from pipeline.batch import MicroBatch, Pointers, Spans, StreamBatch
 from pipeline.blend import Schedule, Stage
 from pipeline.counter_random import hash_key, permute
 from pipeline.masking import mask_tokens
@@ -180,6 +180,7 @@ def collate(sequences: Sequences, mask_seed: int, vocab_size: int) -> StreamBatc
         source_start, source_length = clean.offsets_S1[:-1] + 1, sequences.side_lengths_S2[:, 0]
         vectors = (source_start, source_length, source_start + source_length + 1, sequences.side_lengths_S2[:, 1])
         batch.spans = Spans(*(torch.from_numpy(vector.astype(np.int32)) for vector in vectors))
+        batch.pointers = Pointers.of(batch.spans, batch.predicted_P)
     return batch
 
 

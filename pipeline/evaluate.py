@@ -1,90 +1,137 @@
-"""AER of every layer of a model against gold alignments: the table by which an alignment layer is chosen.
+"""AER of every layer of a model against gold alignments, and the tables by which a layer is chosen.
 
-Knows a Hugging Face folder with its tokenizer, and gold folders; nothing of training.
+Knows an encoder with its tokenizer, and gold; `retrieval` and `perplexity` beside it measure the other uses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 from rich.table import Table
 
-from data_prep.tokenizer import MODEL_NAME, Tokenizer
+from data_prep.tokenizer import Tokenizer
 from pipeline.gold import AlignmentScore, Gold, score_links
-from pipeline.hugging_face import load_pretrained_encoder
+from pipeline.loading import longest_side
 from pipeline.model import Encoder
 from pipeline.packing import Packed
-from pipeline.word_alignment import AlignmentReport, WordAligner
+from pipeline.perplexity import Perplexity
+from pipeline.retrieval import Retrieval
+from pipeline.word_alignment import AlignmentReport, Encoding, Method, WordAligner
 from sinkhorn_align import AlignmentSettings
 
 
 @dataclass
 class Evaluation:
-    """Scores per layer (0: embeddings) of one gold folder, and what was cut or skipped on the way."""
+    """Scores per layer (0: embeddings) of one gold folder, and what was long or skipped on the way."""
 
     languages: str
     pairs: int
     layers: list[AlignmentScore]
     links_past_the_end: int
     report: AlignmentReport
+    method: Method = "ot-filter"
+    encoding: Encoding = "joint"
 
     @property
     def best_layer(self) -> int:
         return min(range(len(self.layers)), key=lambda layer: self.layers[layer].aer)
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "best_layer": self.best_layer}
+        return {"kind": "alignment", **asdict(self), "best_layer": self.best_layer}
 
 
-def load_model(folder: Path, tokenizer_dir: Path | None = None) -> tuple[Encoder, Tokenizer]:
-    """The encoder of a Hugging Face folder and its SentencePiece tokenizer (from `tokenizer_dir` where it has none)."""
-    encoder = load_pretrained_encoder(folder)
-    path = folder / MODEL_NAME
-    if tokenizer_dir is not None:
-        tokenizer = Tokenizer.load(tokenizer_dir)
-    elif path.is_file():
-        tokenizer = Tokenizer(path.read_bytes(), str(path))
-    else:
-        raise ValueError(f"{path}: no such file; put the model's SentencePiece file there, or give --tokenizer DIR")
-    if tokenizer.vocab_size != encoder.config.vocab_size:
-        raise ValueError(
-            f"{folder}: the model has {encoder.config.vocab_size} words, its tokenizer {tokenizer.vocab_size}; "
-            "give the tokenizer that the model was trained with"
-        )
-    return encoder, tokenizer
+def score_layers(aligner: WordAligner, gold: Gold) -> list[AlignmentScore]:
+    """Align the gold pairs and score each layer that the aligner gives."""
+    links_by_pair = list(aligner.align(zip(gold.source, gold.target, strict=True)))
+    return [score_links(links, gold) for links in zip(*links_by_pair, strict=True)]
 
 
-def longest_side(encoder: Encoder) -> int:
-    """Tokens of a side so that `<s> src </s> trg </s>` fits the model's positions."""
-    return (encoder.config.positions - 2 - 3) // 2
-
-
-def evaluate(encoder: Encoder, tokenizer: Tokenizer, gold: Gold, settings: AlignmentSettings) -> Evaluation:
-    """Align the gold folder's pairs with every layer, the two sides encoded together, and score each layer."""
+def evaluate(
+    encoder: Encoder,
+    tokenizer: Tokenizer,
+    gold: Gold,
+    settings: AlignmentSettings | None = None,
+    method: Method = "ot-filter",
+    encoding: Encoding = "joint",
+) -> Evaluation:
+    """Align the gold folder's pairs with every layer, and score each."""
+    device = next(encoder.parameters()).device
 
     def hidden_states(packed: Packed) -> Sequence[torch.Tensor]:
-        return encoder.hidden_states(packed)
+        return encoder.hidden_states(packed.to(device))
 
-    aligner = WordAligner(tokenizer, hidden_states, settings, longest_side=longest_side(encoder))
-    links_by_pair = list(aligner.align(zip(gold.source, gold.target, strict=True)))
-    layers = [
-        score_links([layers[layer] for layers in links_by_pair], gold) for layer in range(encoder.config.layers + 1)
-    ]
+    aligner = WordAligner(
+        tokenizer,
+        hidden_states,
+        settings,
+        method=method,
+        encoding=encoding,
+        longest_side=longest_side(encoder, encoding),
+    )
+    layers = score_layers(aligner, gold)
     languages = f"{gold.source_language}-{gold.target_language}"
-    return Evaluation(languages, len(gold), layers, gold.links_past_the_end, aligner.report)
+    return Evaluation(languages, len(gold), layers, gold.links_past_the_end, aligner.report, method, encoding)
+
+
+def gold_folders(places: Iterable[Path]) -> list[Path]:
+    """Gold folders as given; of a folder without test files, all the folders in it that have some."""
+    folders = []
+    for place in places:
+        inside = [] if any(place.glob("test.*")) else sorted({path.parent for path in place.glob("*/test.*")})
+        folders += inside or [place]
+    return folders
+
+
+def released_lines(evaluation: Evaluation) -> str:
+    """Percentages of every layer as the released aligner prints them."""
+    scores = {"p": "precision", "r": "recall", "f1": "f1", "aer": "aer"}
+    lines = [f"Language pair: {evaluation.languages}"]
+    for short, name in scores.items():
+        lines.append(f"{short}: " + ", ".join(f"{100 * getattr(layer, name):.2f}" for layer in evaluation.layers))
+    return "\n".join(lines)
 
 
 def table(evaluations: Sequence[Evaluation]) -> Table:
-    """AER per layer, a column per gold folder, the best of each marked."""
-    drawn = Table(title="AER by layer (lower is better)")
-    drawn.add_column("layer", justify="right")
-    for evaluation in evaluations:
-        drawn.add_column(evaluation.languages, justify="right")
-    for layer in range(len(evaluations[0].layers)):
-        marks = [f"{e.layers[layer].aer:.3f}{' *' if layer == e.best_layer else '  '}" for e in evaluations]
+    """AER per layer in percent, a column per gold folder and their mean, the best of each marked."""
+    columns = columns_of([e.languages for e in evaluations], [[100 * s.aer for s in e.layers] for e in evaluations])
+    return _by_layer("AER by layer, % (lower is better)", columns, lower=True)
+
+
+def retrieval_table(results: Sequence[Retrieval]) -> Table:
+    """Accuracy per layer in percent over both directions, a column per pair and their mean, the best of each marked."""
+    columns = columns_of([r.languages for r in results], [[100 * share for share in r.mean] for r in results])
+    return _by_layer("retrieval accuracy by layer, %, mean of both directions (higher is better)", columns, lower=False)
+
+
+def perplexity_table(results: Sequence[Perplexity]) -> Table:
+    drawn = Table(title="masked-LM perplexity (lower is better)")
+    for column in ("language", "perplexity", "accuracy %", "predicted tokens"):
+        drawn.add_column(column, justify="left" if column == "language" else "right")
+    for r in results:
+        drawn.add_row(r.language, f"{r.perplexity:,.2f}", f"{100 * r.accuracy:.2f}", f"{r.predicted_tokens:,}")
+    return drawn
+
+
+def columns_of(names: Sequence[str], values: Sequence[list[float]]) -> dict[str, list[float]]:
+    """Values by layer of every name, and their mean as `avg`; a name that comes again gets a number."""
+    columns: dict[str, list[float]] = {}
+    for at, (name, of_name) in enumerate(zip(names, values, strict=True)):
+        again = names[:at].count(name)
+        columns[f"{name} ({again + 1})" if again else name] = of_name
+    return columns | {"avg": [mean(row) for row in zip(*values, strict=True)]}
+
+
+def _by_layer(title: str, columns: dict[str, list[float]], lower: bool) -> Table:
+    best = {name: (min if lower else max)(values) for name, values in columns.items()}
+    drawn = Table(title=title)
+    for name in ("layer", *columns):
+        drawn.add_column(name, justify="right")
+    for layer in range(len(columns["avg"])):
+        marks = [f"{v[layer]:.2f}{' *' if v[layer] == best[name] else '  '}" for name, v in columns.items()]
         drawn.add_row(str(layer), *marks)
     return drawn

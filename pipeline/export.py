@@ -37,13 +37,9 @@ def export(source: Path, out: Path) -> dict[str, Any]:
     info = checkpoint.read_info(found)
     tokenizer = Tokenizer.load(Path(info.config["data"]["path"]) / "tokenizer")
 
-    state = full_state(found, info)
-    encoder = {name.removeprefix(ENCODER_PREFIX): t for name, t in state.items() if name.startswith(ENCODER_PREFIX)}
-    head = {name.removeprefix(HEAD_PREFIX): t for name, t in state.items() if name.startswith(HEAD_PREFIX)}
+    state, head = hugging_face_parts(full_state(found, info))
     model = XLMRobertaForMaskedLM(XLMRobertaConfig(**write_config(EncoderConfig(**info.encoder))))
-    if head:
-        head["weight"] = encoder["word.weight"]
-    missing, unexpected = model.load_state_dict(hugging_face_state(encoder, head or None), strict=False)
+    missing, unexpected = model.load_state_dict(state, strict=False)
     absent = [name for name in missing if not name.startswith("lm_head.") or head]
     assert not absent and not unexpected, f"export does not fit: lacks {absent}, has {unexpected} over"
     model.tie_weights()
@@ -53,7 +49,16 @@ def export(source: Path, out: Path) -> dict[str, Any]:
     model.save_pretrained(out)
     save_tokenizer(tokenizer, out)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"step": info.step, "parameters": parameters, "layers": info.encoder["layers"], "head": bool(head)}
+    return {"step": info.step, "parameters": parameters, "layers": info.encoder["layers"], "head": head}
+
+
+def hugging_face_parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+    """(state dict of `XLMRobertaForMaskedLM`, without its head where there is none; whether there is one)."""
+    encoder = {name.removeprefix(ENCODER_PREFIX): t for name, t in state.items() if name.startswith(ENCODER_PREFIX)}
+    head = {name.removeprefix(HEAD_PREFIX): t for name, t in state.items() if name.startswith(HEAD_PREFIX)}
+    if head:
+        head["weight"] = encoder["word.weight"]
+    return hugging_face_state(encoder, head or None), bool(head)
 
 
 def full_state(found: Path, info: checkpoint.CheckpointInfo) -> dict[str, Tensor]:

@@ -185,20 +185,28 @@ def _read_pharaoh(path: Path, pairs: int) -> tuple[list[set[WordLink]], list[set
     possible: list[set[WordLink]] = []
 
     def read(line: str) -> None:
-        sure.append(set())
-        possible.append(set())
-        for text in line.split():
-            match = _PHARAOH_LINK.fullmatch(text)
-            if match is None:
-                raise ValueError(f"{text!r} is not a link; write `i-j` for a sure and `ipj` for a possible one, from 0")
-            link = (int(match[1]), int(match[3]))
-            possible[-1].add(link)
-            if match[2] == "-":
-                sure[-1].add(link)
+        sure_of_pair, possible_of_pair = parse_pharaoh(line)
+        sure.append(sure_of_pair)
+        possible.append(possible_of_pair)
 
     _each_line(path, read)
     if len(sure) != pairs:
         raise ValueError(f"{path}: {len(sure)} lines, but {pairs} pairs; write a line a pair, empty without links")
+    return sure, possible
+
+
+def parse_pharaoh(line: str) -> tuple[set[WordLink], set[WordLink]]:
+    """(sure, possible ⊇ sure) links of a pair from `i-j ipj …`; ValueError names what is no link."""
+    sure: set[WordLink] = set()
+    possible: set[WordLink] = set()
+    for text in line.split():
+        match = _PHARAOH_LINK.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is not a link; write `i-j` for a sure and `ipj` for a possible one, from 0")
+        link = (int(match[1]), int(match[3]))
+        possible.add(link)
+        if match[2] == "-":
+            sure.add(link)
     return sure, possible
 
 

@@ -6,6 +6,7 @@ Knows names and shapes; reads safetensors (or `.bin` with weights-only loading) 
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -102,31 +103,40 @@ def read_state(folder: Path) -> dict[str, Tensor]:
             state = torch.load(pickled, map_location="cpu", weights_only=True)
         else:
             raise ValueError(f"{folder}: holds neither model.safetensors nor pytorch_model.bin; give a model folder")
-    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{pickled}: holds more than tensors, and loading it could run code; give model.safetensors instead"
+        ) from None
+    except (SafetensorError, OSError, RuntimeError, KeyError, EOFError) as error:
         raise ValueError(f"{folder}: weights cannot be read ({str(error).splitlines()[0]}); copy them again") from None
     return {name: tensor.float() for name, tensor in state.items()}
 
 
 def load_encoder(encoder: Encoder, state: dict[str, Tensor], source: Path) -> None:
-    """Copy the encoder's weights from a Hugging Face state dict (`roberta.` prefix optional)."""
+    """Copy the encoder's weights from a state dict of Hugging Face's names (`roberta.` prefix optional)."""
     ours = encoder.state_dict()
     for name, tensor in ours.items():
         theirs = hugging_face_name(name)
         found = state.get(f"roberta.{theirs}", state.get(theirs))
         if found is None:
-            raise ValueError(f"{source}: lacks {theirs}; give an xlm-roberta model folder")
+            raise ValueError(f"{source}: lacks {theirs} (Hugging Face's name); give a whole xlm-roberta model")
         if found.shape != tensor.shape:
-            raise ValueError(f"{source}: {theirs} is {list(found.shape)}, its config.json says {list(tensor.shape)}")
+            raise ValueError(f"{source}: {theirs} is {list(found.shape)}, its other sizes ask for {list(tensor.shape)}")
         tensor.copy_(found)
 
 
-def load_head(head: nn.Module, state: dict[str, Tensor]) -> bool:
+def load_head(head: nn.Module, state: dict[str, Tensor], source: Path) -> bool:
     """Copy the masked-LM head's own weights (the decoder is tied); False, and nothing done, where there are none."""
     own = {name: tensor for name, tensor in head.state_dict().items() if name != "weight"}
     if any(_HEAD_NAMES[name] not in state for name in own):
         return False
     for name, tensor in own.items():
-        tensor.copy_(state[_HEAD_NAMES[name]])
+        theirs = _HEAD_NAMES[name]
+        if state[theirs].shape != tensor.shape:
+            raise ValueError(
+                f"{source}: {theirs} is {list(state[theirs].shape)}, the encoder asks for {list(tensor.shape)}"
+            )
+        tensor.copy_(state[theirs])
     return True
 
 

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.attention import attend
 from pipeline.batch import MicroBatch
 from pipeline.flops import encoder_forward_flops
 from pipeline.objectives.base import Objective
-from pipeline.packing import AttentionGroup, Packed, join
+from pipeline.packing import Packed, join
 
 
 @dataclass(frozen=True)
@@ -53,31 +54,12 @@ class Layer(nn.Module):
         self.down = nn.Linear(config.feed_forward, width)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
 
-    def forward(self, hidden_TD: Tensor, groups: Sequence[AttentionGroup]) -> Tensor:
-        mixed_TD = self.attention_out(self._attention(hidden_TD, groups))
+    def forward(self, hidden_TD: Tensor, packed: Packed) -> Tensor:
+        projected = self.query(hidden_TD), self.key(hidden_TD), self.value(hidden_TD)
+        mixed_TD = self.attention_out(attend(*projected, packed, self.heads, self.dropout if self.training else 0.0))
         hidden_TD = self.attention_norm(hidden_TD + F.dropout(mixed_TD, self.dropout, self.training))
         fed_TD = self.down(F.gelu(self.up(hidden_TD)))
         return self.norm(hidden_TD + F.dropout(fed_TD, self.dropout, self.training))
-
-    def _attention(self, hidden_TD: Tensor, groups: Sequence[AttentionGroup]) -> Tensor:
-        width = hidden_TD.shape[1]
-        projected = (self.query(hidden_TD), self.key(hidden_TD), self.value(hidden_TD))
-        out_TD = torch.empty_like(projected[2]) if len(groups) > 1 else None
-        for group in groups:
-            size, length = group.index_GL.shape
-            # [G, L, D] -> [G, H, L, D / H]
-            query, key, value = (
-                p[group.index_GL].view(size, length, self.heads, -1).transpose(1, 2) for p in projected
-            )
-            mixed = F.scaled_dot_product_attention(
-                query, key, value, group.mask_G11L, self.dropout if self.training else 0.0
-            )
-            mixed_TD = mixed.transpose(1, 2).reshape(size * length, width)[group.place_T]
-            if out_TD is None:
-                out_TD = torch.empty_like(mixed_TD)
-            out_TD = out_TD.index_copy(0, group.token_T, mixed_TD)
-        assert out_TD is not None, "a packed batch has at least one attention group"
-        return out_TD
 
 
 class Encoder(nn.Module):
@@ -104,7 +86,7 @@ class Encoder(nn.Module):
         hidden_TD = F.dropout(self.embedding_norm(summed_TD), self.config.dropout, self.training)
         states = [hidden_TD]
         for layer in self.layers[:layers]:
-            states.append(layer(states[-1], packed.groups))
+            states.append(layer(states[-1], packed))
         return states
 
 

@@ -1,4 +1,4 @@
-"""What a run shows and records: a progress bar or plain lines, metrics as JSON lines and for TensorBoard.
+"""What a run shows and records: a progress bar or plain lines, metrics as JSON lines, for TensorBoard and, if asked, W&B.
 
 Only rank 0 has one; it is given plain numbers and knows nothing of tensors.
 """
@@ -6,26 +6,48 @@ Only rank 0 has one; it is given plain numbers and knows nothing of tensors.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
+
+from pipeline.config import Config
+from pipeline.wandb_sink import WandbSink
+
+_PHASES = ("input", "label", "forward", "backward", "step")
+_DETAILS = {  # by the end of the key, as docs/metrics.md lists them
+    "tflops_per_device": "{:,.2f} TFLOP/s",
+    "utilisation": "utilisation {:.1%}",
+    "peak_memory_gb": "{:.2f} GB",
+    "_links_per_pair": "links {:.2f}",
+    "_agreement": "agreement {:.3f}",
+    "lr": "lr {:.2e}",
+    "gradient_norm": "norm {:.2f}",
+    "loss_scale": "scale {:g}",
+    "skipped_steps": "skipped {:.0f}",
+}
 
 
 class Monitor:
-    """Metrics of one run. Lines of metrics.jsonl have a `kind`: start, train, validation, checkpoint or end."""
+    """Metrics of one run. Lines of metrics.jsonl have a `kind`: train, validation, checkpoint or end (docs/metrics.md)."""
 
-    def __init__(self, out: Path, first_step: int, steps: int) -> None:
+    def __init__(self, config: Config, first_step: int) -> None:
+        out, steps = config.run.out, config.run.steps
         out.mkdir(parents=True, exist_ok=True)
-        self._lines = (out / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
+        self._lines = _open_after_whole_lines(out / "metrics.jsonl")
+        self._wandb = WandbSink(config) if config.run.wandb else None
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step)
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._steps, self._first_step, self._started = steps, first_step, time.monotonic()
         self._progress: Progress | None = None
+        self._details = Text(style="dim")
         if self._console.is_terminal:
             columns = (
                 TextColumn("training"),
@@ -37,37 +59,62 @@ class Monitor:
             )
             self._progress = Progress(*columns, console=self._console)
             self._task = self._progress.add_task("training", total=steps, completed=first_step, note="")
-            self._progress.start()
+            self._live = Live(Group(self._progress, self._details), console=self._console)
+            self._live.start()
 
     def say(self, text: str) -> None:
         """One line for whoever watches."""
         self._console.print(text, markup=False)
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl; numbers also go to TensorBoard."""
+        """Append a line to metrics.jsonl; numbers also go to TensorBoard and W&B."""
         self._lines.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        for name, value in values.items():
-            if isinstance(value, (int, float)):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        numbers = {name: value for name, value in values.items() if isinstance(value, (int, float))}
+        for name, value in numbers.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+        if self._wandb is not None:
+            self._wandb.log(kind, step, numbers)
 
     def train(self, step: int, values: dict[str, float]) -> None:
         """Metrics of the steps up to `step` (counted from 1)."""
         self.record("train", step, values)
         losses = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name.endswith("_loss"))
         note = f"{losses}  {values['tokens_per_second']:,.0f} tokens/s"
+        details = describe(values)
         if self._progress is not None:
             self._progress.update(self._task, completed=step, note=note)
+            self._details.plain = details
             return
         per_step = (time.monotonic() - self._started) / max(step - self._first_step, 1)
-        self.say(
-            f"step {step}/{self._steps}  {note}  lr {values['lr']:.2e}  ETA {_clock((self._steps - step) * per_step)}"
-        )
+        self.say(f"step {step}/{self._steps}  {note}  ETA {_clock((self._steps - step) * per_step)}")
+        self.say(f"  {details}")
 
     def close(self) -> None:
         if self._progress is not None:
-            self._progress.stop()
+            self._live.stop()
         self._lines.close()
         self._board.close()
+        if self._wandb is not None:
+            self._wandb.close()
+
+
+def describe(values: dict[str, float]) -> str:
+    """What a line has beside losses and throughput: use of the device, labels, the update's health, share of each phase."""
+    parts = [text.format(value) for end, text in _DETAILS.items() for key, value in values.items() if key.endswith(end)]
+    total = values["seconds_per_step"]
+    parts += [f"{phase} {values[f'seconds_{phase}'] / total:.0%}" for phase in _PHASES if f"seconds_{phase}" in values]
+    return "  ".join(parts)
+
+
+def _open_after_whole_lines(path: Path) -> TextIO:
+    """Append; what a killed run left of its last line must not become the head of the next one."""
+    lines = path.open("a+b")
+    if lines.tell():
+        lines.seek(-1, os.SEEK_END)
+        if lines.read(1) != b"\n":
+            lines.write(b"\n")
+    lines.close()
+    return path.open("a", encoding="utf-8", buffering=1)
 
 
 def _clock(seconds: float) -> str:

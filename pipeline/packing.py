@@ -40,20 +40,30 @@ class Packed:
     ids_T: Tensor  # int64
     positions_T: Tensor  # int64, from FIRST_POSITION on in every sequence
     offsets_S1: np.ndarray  # int64 on the host: sequence s is tokens offsets[s]:offsets[s + 1]
+    bounds_S1: Tensor  # int32: the same, beside the tokens
     groups: list[AttentionGroup]
 
     @property
     def tokens(self) -> int:
         return int(self.offsets_S1[-1])
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return int(np.diff(self.offsets_S1).max())
+
     def with_ids(self, ids_T: Tensor) -> Packed:
         """The same layout over other token ids (a masked and an unmasked batch share everything else)."""
-        return Packed(ids_T, self.positions_T, self.offsets_S1, self.groups)
+        return replace(self, ids_T=ids_T)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Packed:
         """The same batch with every tensor changed."""
-        return Packed(
-            change(self.ids_T), change(self.positions_T), self.offsets_S1, [group.map(change) for group in self.groups]
+        return replace(
+            self,
+            ids_T=change(self.ids_T),
+            positions_T=change(self.positions_T),
+            bounds_S1=change(self.bounds_S1),
+            groups=[group.map(change) for group in self.groups],
         )
 
     def to(self, device: torch.device) -> Packed:
@@ -73,19 +83,22 @@ def pack_flat(ids_T: np.ndarray, lengths_S: np.ndarray) -> Packed:
     offsets_S1 = np.concatenate([[0], np.cumsum(lengths_S)])
     positions_T = np.arange(offsets_S1[-1]) - np.repeat(offsets_S1[:-1], lengths_S) + FIRST_POSITION
     groups = [_attention_group(members, offsets_S1, lengths_S) for members in _similar_lengths(lengths_S)]
-    return Packed(torch.from_numpy(ids_T), torch.from_numpy(positions_T), offsets_S1, groups)
+    bounds_S1 = torch.from_numpy(offsets_S1.astype(np.int32))
+    return Packed(torch.from_numpy(ids_T), torch.from_numpy(positions_T), offsets_S1, bounds_S1, groups)
 
 
 def join(parts: Sequence[Packed]) -> Packed:
     """Packed batches one after the other as one, on their device; attention groups stay as they are."""
     if len(parts) == 1:
         return parts[0]
-    starts = np.cumsum([0, *(part.tokens for part in parts)]).tolist()
+    starts = np.cumsum([0, *(part.tokens for part in parts)])[:-1].tolist()
+    placed = list(zip(parts, starts, strict=True))
     return Packed(
         torch.cat([part.ids_T for part in parts]),
         torch.cat([part.positions_T for part in parts]),
-        np.concatenate([[0], *(part.offsets_S1[1:] + start for part, start in zip(parts, starts, strict=False))]),
-        [group.shifted(start) for part, start in zip(parts, starts, strict=False) for group in part.groups],
+        np.concatenate([[0], *(part.offsets_S1[1:] + start for part, start in placed)]),
+        torch.cat([parts[0].bounds_S1[:1], *(part.bounds_S1[1:] + start for part, start in placed)]),
+        [group.shifted(start) for part, start in placed for group in part.groups],
     )
 
 

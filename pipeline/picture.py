@@ -1,4 +1,4 @@
-"""Pictures of word alignments: the links of a pair as a grid of words, gold links outlined."""
+"""Pictures: the links of a pair as a grid of words with gold links outlined, and scores over the layers of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
+from pipeline.pair_view import PairView
 from pipeline.word_alignment import WordLinks
+
+AVERAGE = {"color": "black", "lw": 2.5}
 
 
 def draw_alignments(
@@ -41,4 +44,40 @@ def draw_alignments(
         axis.set_axisbelow(True)
     figure.tight_layout()
     figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+
+
+def draw_heat_map(view: PairView, path: Path) -> None:
+    """Draw a pair's similarities as shades, its links as dots and the gold links outlined into a PNG.
+
+    Scripts that matplotlib's own font lacks (Chinese, Hangul, Indic, …) show as boxes; the HTML page has the browser's.
+    """
+    size = 1.5 + 0.4 * max(len(view.source), len(view.target))
+    figure, axis = plt.subplots(figsize=(size + 1, size))
+    shades = axis.imshow(view.similarities, cmap="Blues", aspect="equal")
+    if view.links:
+        axis.scatter([j for _, j in view.links], [i for i, _ in view.links], color="#d95f02", s=45, zorder=3)
+    for i, j in view.possible_inside():
+        style = "-" if (i, j) in view.sure else ":"
+        axis.add_patch(Rectangle((j - 0.45, i - 0.45), 0.9, 0.9, fill=False, ec="black", lw=1.8, ls=style))
+    axis.set_xticks(range(len(view.target)), view.target, rotation=60, ha="right")
+    axis.set_yticks(range(len(view.source)), view.source)
+    axis.set_title(view.title, fontsize="medium", loc="left")
+    figure.colorbar(shades, ax=axis, shrink=0.6, label="cosine")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(figure)
+
+
+def draw_layers(panels: Sequence[tuple[str, dict[str, list[float]]]], path: Path) -> None:
+    """Draw curves over layers into a PNG, a panel per score: its title, and by name a value for every layer."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(7 * len(panels), 4.5), squeeze=False)
+    for axis, (title, curves) in zip(axes[0], panels, strict=True):
+        for name, values in curves.items():
+            axis.plot(range(len(values)), values, marker=".", label=name, **AVERAGE if name == "avg" else {"lw": 1})
+        axis.set(xlabel="layer (0: embeddings)", title=title)
+        axis.grid(visible=True, color="#dddddd", lw=0.5)
+        axis.legend(fontsize="small", ncols=2)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -22,8 +22,9 @@ from rich.table import Table
 from data_prep.tokenizer import Tokenizer
 from pipeline.build import build_model, build_objectives
 from pipeline.config import load_config
-from pipeline.evaluate import evaluate, load_model
+from pipeline.evaluate import evaluate
 from pipeline.gold import Gold, read_gold
+from pipeline.loading import load_model
 from pipeline.model import Encoder
 from pipeline.picture import draw_alignments
 from pipeline.word_alignment import WordAligner, WordLinks

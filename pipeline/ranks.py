@@ -127,6 +127,7 @@ class TimeLimit:
         self._save_seconds = save_seconds
         self._asked: float | None = None
         self._longest = 0.0
+        self.was_near = False
 
     def near(self) -> bool:
         """To be asked once a step: whether another two as long as the longest so far, and saving, might be too much."""
@@ -134,7 +135,8 @@ class TimeLimit:
         if self._asked is not None:
             self._longest = max(self._longest, now - self._asked)  # with what was validated and saved in between
         self._asked = now
-        return self._end is not None and now + 2 * self._longest + self._save_seconds > self._end
+        self.was_near = self._end is not None and now + 2 * self._longest + self._save_seconds > self._end
+        return self.was_near
 
 
 def run_main(main: Callable[[], None]) -> NoReturn:

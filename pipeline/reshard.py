@@ -75,6 +75,14 @@ def convert(found: Path, run: Path, parameters: Iterable[str]) -> Path:
     return out
 
 
+def describe(info: CheckpointInfo, now: CheckpointInfo) -> str:
+    """What was converted into what, for whoever watches."""
+    return (
+        f"it was written by {info.world_size} ranks at ZeRO stage {info.zero_stage} in {info.precision}, and was cut anew "
+        f"for {now.world_size} at stage {now.zero_stage} in {now.precision}"
+    )
+
+
 def load(engine: Any, source: Path, info: CheckpointInfo, now: CheckpointInfo) -> None:
     """Load a checkpoint, or what `convert` made of it, into the engine; on every rank."""
     optimizer = engine.optimizer

@@ -124,7 +124,7 @@ class StraightforwardModel(nn.Module):
             spans.target_start_B,
             spans.target_length_B,
             self.settings,
-            backend="torch" if self.shortcuts.batched_labels else "reference",
+            backend="auto" if self.shortcuts.batched_labels else "reference",
         )
 
     def _masked_lm(self, hidden_SLD: Tensor, targets_SL: Tensor) -> Tensor:

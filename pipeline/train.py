@@ -44,6 +44,7 @@ from pipeline.monitor import Monitor
 from pipeline.precision import LossScale, precision_of
 from pipeline.prefetch import prefetched
 from pipeline.validate import Validator
+from pipeline.wandb_sink import check_wandb
 
 
 def train(config: Config, resume: str | None) -> None:
@@ -51,6 +52,7 @@ def train(config: Config, resume: str | None) -> None:
     # 1. What the run is made of. Every rank checks the same things and would stop at the same one.
     device = ranks.start(config.run.timeout_minutes)
     rank, world_size = ranks.rank(), ranks.world_size()
+    check_wandb(config)
     manifest = Manifest.load(config.data.path)
     objectives = build_objectives(config)
     data = build_data(config, objectives, manifest)
@@ -95,15 +97,12 @@ def train(config: Config, resume: str | None) -> None:
         dist.barrier()
         ranks.on_rank_0(lambda: checkpoint.remove_universal(config.run.out))
 
-    monitor = Monitor(config.run.out, first_step, config.run.steps) if rank == 0 else None
+    monitor = Monitor(config, first_step) if rank == 0 else None
     if monitor:
         (config.run.out / "config.yaml").write_text(config.dump(), encoding="utf-8")
         notes = warnings + ([f"continues from {found}"] if found else [])
         if source != found:
-            notes.append(
-                f"it was written by {info.world_size} ranks at ZeRO stage {info.zero_stage} in {info.precision}, and was "
-                f"cut anew for {world_size} at stage {stage} in {now.precision}"
-            )
+            notes.append(reshard.describe(info, now))
         if config.model.init and not head_is_pretrained:
             notes.append(
                 f"{config.model.init} has no masked-LM head: it starts from random weights (see objectives.*.weight)"
@@ -200,6 +199,10 @@ def train(config: Config, resume: str | None) -> None:
 
     inputs.close()
     if monitor:
+        if limit.was_near:
+            monitor.say(
+                f"run.time_limit_minutes = {config.run.time_limit_minutes:g}: there is time to save, and no more"
+            )
         monitor.say(
             f"stopped at step {step}: saved; continue with --resume auto" if step < config.run.steps else "done"
         )

@@ -20,7 +20,8 @@ from pipeline.batch import MicroBatch
 from pipeline.build import build_objectives, open_streams
 from pipeline.config import Config
 from pipeline.data import collate
-from pipeline.gold import Gold, read_gold, score_links
+from pipeline.evaluate import score_layers
+from pipeline.gold import Gold, read_gold
 from pipeline.model import EncoderConfig
 from pipeline.monitor import Monitor
 from pipeline.packing import Packed
@@ -105,8 +106,7 @@ class Validator:
         settings = self._dwa.alignment_settings() if self._dwa else None
         for name, gold in self._gold.items():
             aligner = WordAligner(self._tokenizer, hidden_states, settings, longest_side=self._longest_side)
-            links = [layers[0] for layers in aligner.align(zip(gold.source, gold.target, strict=True))]
-            values[f"aer/{name}"] = score_links(links, gold).aer
+            values[f"aer/{name}"] = score_layers(aligner, gold)[0].aer
         return values
 
 

@@ -12,7 +12,7 @@ from sinkhorn_align.links import Links
 from sinkhorn_align.operator import align_operator
 from sinkhorn_align.settings import AlignmentSettings
 
-Backend = Literal["auto", "torch", "reference", "triton"]
+Backend = Literal["auto", "native", "torch", "reference", "triton"]
 
 
 @torch.no_grad()
@@ -36,9 +36,9 @@ def align(
             lengths there, and vectors on a GPU are fetched, which waits for it. Sides must not share tokens; B may be 0
             and a side may be empty.
         settings: costs, iterations and filter; the released recipe by default.
-        backend: `auto` is `triton` where `hidden_TD` is on a CUDA device, else `torch`. `torch` is batched and runs
-            anywhere; `triton` takes sides of up to 512 tokens; `reference` is the float64 definition, pair by pair, on the
-            CPU.
+        backend: `auto` is `triton` on a CUDA device and `native` on a CPU, or `torch`, with a warning, where no C compiler
+            is at hand. `triton` takes sides of up to 512 tokens; `native` is C, compiled at its first call; `torch` is
+            batched PyTorch and runs anywhere; `reference` is the float64 definition, pair by pair, on the CPU.
 
     Returns:
         `Links` on the device of `hidden_TD`. A pair with an empty side or a non-finite similarity has no links and says

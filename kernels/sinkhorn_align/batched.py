@@ -5,7 +5,6 @@ its kernel is -inf (no mass) and its potentials are 0.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,9 +54,6 @@ class _Side:
         return hidden_TD.index_select(0, token_BL.flatten()).float().view(*token_BL.shape, hidden_TD.shape[1])
 
 
-Product = Callable[[Tensor, _Side, _Side, AlignmentSettings, Tensor], None]
-
-
 def similarities(
     hidden_TD: Tensor, source: _Side, target: _Side, settings: AlignmentSettings, similarity_BMN: Tensor
 ) -> None:
@@ -71,13 +67,8 @@ def similarities(
         )
 
 
-def align_batched(
-    hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings, write_similarities: Product = similarities
-) -> Links:
-    """`align` by blocks of pairs of like lengths.
-
-    `write_similarities` is for measurements: `benchmark` gives one that copies, to time what follows the products.
-    """
+def align_batched(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) -> Links:
+    """`align` by blocks of pairs of like lengths."""
     tokens = len(hidden_TD)
     device = hidden_TD.device
     # One slot past the batch takes what is written for padding.
@@ -94,7 +85,7 @@ def align_batched(
         source = _Side.of(spans.source_start_B[pair_B], spans.source_length_B[pair_B], padded, device)
         target = _Side.of(spans.target_start_B[pair_B], spans.target_length_B[pair_B], padded, device)
         similarity_BMN, work_2BMN = block_3BMN[0], block_3BMN[1:]
-        write_similarities(hidden_TD, source, target, settings, similarity_BMN)
+        similarities(hidden_TD, source, target, settings, similarity_BMN)
         finite_B = is_finite(similarity_BMN, settings)
         log_plan_BMN = transport_plan(similarity_BMN, source.real_BL, target.real_BL, finite_B, settings, work_2BMN)
         # A non-finite pair is all padding from here on.

@@ -3,13 +3,16 @@
 Compilers see tensors, numbers and shapes only: settings travel as plain values, and the fake kernel knows the shapes.
 """
 
+import functools
 import os
+import warnings
 
 import torch
 from torch import Tensor
 
 from sinkhorn_align.batched import align_batched
 from sinkhorn_align.links import Links
+from sinkhorn_align.native import align_native, library
 from sinkhorn_align.reference import align_reference
 from sinkhorn_align.settings import AlignmentSettings
 from sinkhorn_align.spans import Spans
@@ -65,11 +68,17 @@ def _(
 
 def _run(backend: str, hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) -> Links:
     if backend == "auto":
-        backend = "triton" if hidden_TD.is_cuda else "torch"
+        backend = _best_on(hidden_TD.device.type)
     if backend == "reference":
         return align_reference(hidden_TD, spans, settings)
     if backend == "torch":
         return align_batched(hidden_TD, spans, settings)
+    if backend == "native":
+        if hidden_TD.device.type != "cpu":
+            raise ValueError(
+                f"align: backend 'native' runs on the CPU and hidden_TD is on {hidden_TD.device}; use 'auto' or 'torch'"
+            )
+        return align_native(hidden_TD, spans, settings)
     if not hidden_TD.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(
             f"align: backend 'triton' needs a CUDA device and hidden_TD is on {hidden_TD.device}; use 'auto' or 'torch'"
@@ -84,3 +93,18 @@ def _run(backend: str, hidden_TD: Tensor, spans: Spans, settings: AlignmentSetti
             "align: backend 'triton' needs the package triton; install it, or use backend='torch'"
         ) from None
     return align_triton(hidden_TD, spans, settings)
+
+
+@functools.cache
+def _best_on(device_type: str) -> str:
+    """The fastest backend of a device; said once where it is not the one that it could be."""
+    if device_type == "cuda":
+        return "triton"
+    if device_type != "cpu":
+        return "torch"
+    try:
+        library()
+    except ValueError as error:
+        warnings.warn(f"{error}. Until then pairs are aligned by backend 'torch', which is slower.", stacklevel=2)
+        return "torch"
+    return "native"

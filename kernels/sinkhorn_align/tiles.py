@@ -19,22 +19,40 @@ PRODUCT_TILE = 64
 LARGEST_SCRATCH = 1 << 26
 """Numbers (fp32) of similarity scratch in one launch, 256 MB: what keeps 256 of the longest pairs in flight, more than an
 H100 has multiprocessors. A scratch no larger than its second-level cache would leave most of them idle."""
+REGISTERS = {
+    (8, 2, 16, 32): 80,
+    (8, 2, 64, 32): 136,
+    (8, 2, 64, 64): 208,
+    (8, 2, 128, 32): 208,
+    (9, 4, 32, 128): 200,
+    (10, 4, 64, 64): 80,
+}
+"""The most registers a thread may have, by major capability, bytes of an element, rows and columns, where ptxas left to
+itself spills some to let one more program run on a multiprocessor. The least that spills nothing with either cost."""
+STREAMED_REGISTERS = {32: 64, 64: 72, 128: 96}
+"""The same for the second pass of the streamed path, by columns."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A launch: padded source and target lengths, hidden numbers per step of the product, warps and pipeline stages."""
+    """A launch: padded source and target lengths, hidden numbers per step of the product, warps, pipeline stages and, where
+    the compiler is not to choose, the most registers a thread."""
 
     rows: int
     columns: int
     depth: int
     warps: int
     stages: int
+    registers: int | None = None
 
     def options(self) -> dict[str, int]:
         """As the kernels and Triton name them."""
         sizes = {"BLOCK_M": self.rows, "BLOCK_N": self.columns, "BLOCK_K": self.depth}
-        return sizes | {"num_warps": self.warps, "num_stages": self.stages}
+        return sizes | {"num_warps": self.warps, "num_stages": self.stages} | _limit(self.registers)
+
+
+def _limit(registers: int | None) -> dict[str, int]:
+    return {} if registers is None else {"maxnreg": registers}
 
 
 def capability_of(device: torch.device) -> int:
@@ -55,12 +73,14 @@ def fused_tile(rows: int, columns: int, element_bytes: int, capability: int) -> 
     if 100 <= capability < 120 and rows >= 64 and warps in (4, 8):
         # Triton 3.7 fails to compile a reduction over a tcgen05 product, which it takes for these warps and rows.
         warps = 2 if rows * columns <= 64 * 32 and rows < 128 else 16
-    return Tile(rows, columns, depth=128 // element_bytes, warps=warps, stages=3)
+    registers = REGISTERS.get((capability // 10, element_bytes, rows, columns))
+    return Tile(rows, columns, depth=128 // element_bytes, warps=warps, stages=3, registers=registers)
 
 
 def streamed_options(columns: int) -> dict[str, int]:
     """The launch sizes of the second pass of the streamed path: rows at a time beside all columns, and warps."""
-    return {"BLOCK_M": 8 if columns > 256 else 16, "BLOCK_N": columns, "num_warps": 8}
+    sizes = {"BLOCK_M": 8 if columns > 256 else 16, "BLOCK_N": columns, "num_warps": 8}
+    return sizes | _limit(STREAMED_REGISTERS.get(columns))
 
 
 @dataclass(frozen=True)

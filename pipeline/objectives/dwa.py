@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.batch import Spans, StreamBatch
+from pipeline.batch import Pointers, StreamBatch
 from pipeline.flops import encoder_forward_flops
 from pipeline.objectives.base import Encode, EncoderParts, EncoderSizes, Objective
 from sinkhorn_align import AlignmentSettings, align
 
 HEAD = "word_alignment"
+IGNORED = -100  # label of a masked token without a partner
 
 
 class PointerHead(nn.Module):
@@ -59,7 +60,7 @@ class WordAlignment(Objective):
         )
         return {
             "links": (batch.links.links_RT >= 0).sum(),
-            "pairs": torch.tensor(len(spans.source_start_B), device=hidden_TD.device),
+            "pairs": torch.full((), len(spans.source_start_B), device=hidden_TD.device),
             "unalignable_pairs": (batch.links.status_B != 0).sum(),
         }
 
@@ -68,20 +69,19 @@ class WordAlignment(Objective):
 
     def flops(self, sizes: EncoderSizes, batch: StreamBatch) -> float:
         labelling = encoder_forward_flops(sizes, batch.masked, self.alignment_layer)
-        # Keys are made of every token, queries of at most every masked one.
+        # Keys are made of every token, queries of every masked one.
         return labelling + 6.0 * (batch.masked.tokens + len(batch.predicted_P)) * sizes.hidden**2
 
     def loss(self, encode: Encode, heads: nn.ModuleDict, batch: StreamBatch) -> dict[str, Tensor]:
-        assert batch.spans is not None
-        partner_P = _partners(batch)
-        linked = partner_P >= 0
-        position_Q, partner_Q = batch.predicted_P[linked], partner_P[linked]
-        hidden_TD = encode(batch.masked)
-        query_QD, key_TD = heads[HEAD](hidden_TD[position_Q], hidden_TD)
-        scores_QL, start_Q = _pointer_scores(query_QD, key_TD, position_Q, batch.spans)
-        label_Q = partner_Q - start_Q
-        loss = F.cross_entropy(scores_QL, label_Q, reduction="sum")
-        return {"loss": loss, "agreement": (scores_QL.detach().argmax(-1) == label_Q).sum()}
+        assert batch.pointers is not None
+        partner_P, hidden_TD = _partners(batch), encode(batch.masked)
+        # Masked tokens without a partner are scored too and then left out of the sum: to choose the others first, the host
+        # would have to know how many there are, and wait for the device.
+        query_PD, key_TD = heads[HEAD](hidden_TD[batch.predicted_P], hidden_TD)
+        scores_PL, start_P = _pointer_scores(query_PD, key_TD, batch.pointers)
+        label_P = torch.where(partner_P >= 0, partner_P - start_P, IGNORED)
+        loss = F.cross_entropy(scores_PL, label_P, ignore_index=IGNORED, reduction="sum")
+        return {"loss": loss, "agreement": (scores_PL.detach().argmax(-1) == label_P).sum()}
 
     def report(self, sums: dict[str, float], count: float) -> dict[str, float]:
         return {
@@ -98,37 +98,20 @@ def _partners(batch: StreamBatch) -> Tensor:
     return batch.links.partner_T[batch.predicted_P].long()
 
 
-def _pointer_scores(query_QD: Tensor, key_TD: Tensor, position_Q: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
+def _pointer_scores(query_PD: Tensor, key_TD: Tensor, pointers: Pointers) -> tuple[Tensor, Tensor]:
     """Scaled scores of each query against the tokens of the sentence opposite its own.
 
-    Returns (scores fp32 [Q, L], −inf beyond the sentence's end; index into T of that sentence's first token, int64 [Q]).
+    Returns (scores fp32 [P, L], −inf beyond the sentence's end; index into T of that sentence's first token, int64 [P]).
     Queries are padded per sentence, so that scoring is one batched product over 2B sentences.
     """
     width = key_TD.shape[1]
-    on_host_3C = torch.stack(
-        [
-            torch.cat([spans.source_start_B, spans.target_start_B]),
-            torch.cat([spans.target_start_B, spans.source_start_B]),
-            torch.cat([spans.target_length_B, spans.source_length_B]),
-        ]
-    )
-    longest = int(on_host_3C[2].max())
-    own_start_C, other_start_C, other_length_C = on_host_3C.to(key_TD.device, torch.int64, non_blocking=True)
-    # Sentences by where they start; each query belongs to the last one that starts at or before it.
-    by_start_C = own_start_C.argsort()
-    sentence_Q = by_start_C[torch.searchsorted(own_start_C[by_start_C], position_Q, right=True) - 1]
-
-    order_Q = sentence_Q.argsort(stable=True)
-    queries_C = torch.bincount(sentence_Q, minlength=len(own_start_C))
-    first_C = queries_C.cumsum(0) - queries_C
-    slot_Q = torch.empty_like(order_Q)
-    slot_Q[order_Q] = torch.arange(len(order_Q), device=order_Q.device) - first_C[sentence_Q[order_Q]]
-    most_queries = int(queries_C.max())
-
-    padded_CQD = query_QD.new_zeros(len(own_start_C), most_queries, width).index_put((sentence_Q, slot_Q), query_QD)
-    column_L = torch.arange(longest, device=key_TD.device)
-    inside_CL = column_L < other_length_C[:, None]
-    key_CLD = key_TD[other_start_C[:, None] + torch.where(inside_CL, column_L, 0)]
+    place = (pointers.sentence_P, pointers.slot_P)
+    sentences = len(pointers.other_start_C)
+    padded_CQD = query_PD.new_zeros(sentences, pointers.most_masked, width).index_put(place, query_PD)
+    column_L = torch.arange(pointers.longest, device=key_TD.device)
+    # An empty sentence keeps one column, or its softmax, which nobody asks for, would have no gradient but NaN.
+    inside_CL = column_L < pointers.other_length_C.clamp(min=1)[:, None]
+    key_CLD = key_TD[pointers.other_start_C[:, None] + torch.where(inside_CL, column_L, 0)]
     scores_CQL = (padded_CQD @ key_CLD.transpose(1, 2)).float() * width**-0.5
-    scores_QL = scores_CQL[sentence_Q, slot_Q].masked_fill(~inside_CL[sentence_Q], float("-inf"))
-    return scores_QL, other_start_C[sentence_Q]
+    scores_PL = scores_CQL[place].masked_fill(~inside_CL[pointers.sentence_P], float("-inf"))
+    return scores_PL, pointers.other_start_C[pointers.sentence_P]

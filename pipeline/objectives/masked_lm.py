@@ -51,7 +51,8 @@ class MaskedLM(Objective):
         return {HEAD: partial(MaskedLMHead, encoder.word, encoder.config.norm_eps, encoder.config.init_std)}
 
     def count(self, batch: StreamBatch) -> Tensor:
-        return torch.tensor(len(batch.predicted_P), device=batch.predicted_P.device)
+        # Filled there, not copied there: a copy from ordinary memory waits for the device.
+        return torch.full((), len(batch.predicted_P), device=batch.predicted_P.device)
 
     def flops(self, sizes: EncoderSizes, batch: StreamBatch) -> float:
         return 6.0 * len(batch.predicted_P) * sizes.hidden * (sizes.hidden + sizes.vocab_size)

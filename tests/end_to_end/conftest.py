@@ -25,6 +25,7 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAIN = REPOSITORY / "pipeline" / "train.py"
 PATIENCE_SECONDS = 240  # a cold start compiles DeepSpeed's communication first
+WORKER_SECONDS = 540  # dozens of runs
 
 
 def free_port() -> int:
@@ -54,9 +55,9 @@ class Running:
     log: Path
     port: int
 
-    def wait(self) -> Finished:
+    def wait(self, patience: int = PATIENCE_SECONDS) -> Finished:
         try:
-            code = self.process.wait(PATIENCE_SECONDS)
+            code = self.process.wait(patience)
         finally:
             self.kill()
         return Finished(code, self.log.read_text(encoding="utf-8"))
@@ -114,7 +115,7 @@ class Launcher:
     def step_worker(self, script: Path, *arguments: object) -> Finished:
         """Run a script that forks its ranks itself, and is told a port for them."""
         port = free_port()
-        return self._start([sys.executable, script, *arguments, "--port", port], port, {}).wait()
+        return self._start([sys.executable, script, *arguments, "--port", port], port, {}).wait(WORKER_SECONDS)
 
     def _start(self, command: list[object], port: int, world: dict[str, object]) -> Running:
         tools = Path(sys.executable).parent  # not resolved: a virtual environment's python is a link
@@ -149,10 +150,8 @@ class Corpus:
     config: Path
 
 
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+def make_corpus(root: Path) -> Corpus:
     """Sample, tokenizer, token files and a config, made by the commands in their documented order."""
-    root = tmp_path_factory.mktemp("corpus")
 
     def data_prep(*arguments: object) -> None:
         command = [sys.executable, "-m", "data_prep", *(str(argument) for argument in arguments)]
@@ -185,6 +184,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 @pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The corpus that all end-to-end tests train on."""
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
     """Starts training; what still runs when the tests end is killed."""
     launcher = Launcher(tmp_path_factory.mktemp("logs"))
@@ -194,12 +199,13 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
             running.kill()
 
 
+def read_lines(run: Path, kind: str) -> list[dict[str, Any]]:
+    """The lines of one kind in a run's metrics.jsonl, in the order in which they were written."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [line for line in map(json.loads, lines) if line["kind"] == kind]
+
+
 @pytest.fixture(scope="session")
 def read_metrics() -> Callable[[Path, str], dict[int, dict[str, Any]]]:
     """The lines of one kind in a run's metrics.jsonl by step; a step that was done again counts as it was last."""
-
-    def read(run: Path, kind: str) -> dict[int, dict[str, Any]]:
-        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return {line["step"]: line for line in map(json.loads, lines) if line["kind"] == kind}
-
-    return read
+    return lambda run, kind: {line["step"]: line for line in read_lines(run, kind)}

@@ -1,8 +1,8 @@
 """Trains two steps with every ZeRO stage and several cuts of the global batch, ranks forked from one process.
 
 Usage: step_worker.py --config CONFIG --out DIR --port PORT. Rank 0 leaves the trained parameters in
-DIR/RANKS_ranks_zeroSTAGE.pt, in …_unlinked.pt those of steps in which rank 1 has no link, and in …_mlm.pt those of a
-single objective, which has one forward. Forking spares the
+DIR/RANKS_ranks_zeroSTAGE.pt, in …_absent.pt those of steps in which some ranks have no link, in …_uneven.pt those in which
+they have very different numbers, and in …_mlm.pt those of a single objective, which has one forward. Forking spares the
 seconds that the launcher and the imports take in each rank; train.py's own loop is what runs.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.multiprocessing
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
@@ -29,17 +30,18 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 STAGES = (0, 1, 2, 3)
 STEPS = 2
 RANKS = (1, 2, 4)
-VARIED_RANKS = 2
 ONE_OBJECTIVE = ("objectives.tlm=null", "objectives.dwa=null")
-VARIANTS: dict[str, tuple[str, ...]] = {"": (), "_unlinked": (), "_mlm": ONE_OBJECTIVE}
+VARIANTS: dict[str, tuple[str, ...]] = {"": (), "_absent": (), "_uneven": (), "_mlm": ONE_OBJECTIVE}
 PARTS = 4  # ranks × micro-steps, in every cut
+# How many pairs of each quarter of the step keep their links. With 2 or 4 ranks the odd quarters are all that rank 1 has.
+LINKED_PAIRS = {"_absent": (4, 0, 4, 0), "_uneven": (1, 4, 1, 2)}
 
 
-def unlink_odd_parts(batch: StreamBatch, pairs: int) -> None:
-    """Take away the links of the second and fourth quarter of the step's pairs: with 2 or 4 ranks, all that rank 1 has."""
-    part_B = (batch.sample_S % pairs) // (pairs // PARTS)
+def unlink(batch: StreamBatch, pairs: int, linked_pairs: tuple[int, ...]) -> None:
+    """Take away the links of all but the first so many pairs of each quarter of the step's pairs."""
+    part_B, place_B = np.divmod(batch.sample_S % pairs, pairs // PARTS)
     spans, links = batch.spans, batch.links
-    for pair in (part_B % 2 == 1).nonzero()[0]:
+    for pair in np.flatnonzero(place_B >= np.array(linked_pairs)[part_B]):
         for start_B, length_B in (
             (spans.source_start_B, spans.source_length_B),
             (spans.target_start_B, spans.target_length_B),
@@ -54,12 +56,12 @@ def final_parameters(saved: Path, stage: int) -> dict[str, Tensor]:
     return get_fp32_state_dict_from_zero_checkpoint(str(saved.parent), tag=saved.name)
 
 
-def with_unlinking(label: Callable[..., Any], pairs: int) -> Callable[..., Any]:
-    """The objective's own labelling, then `unlink_odd_parts`."""
+def with_unlinking(label: Callable[..., Any], pairs: int, linked_pairs: tuple[int, ...]) -> Callable[..., Any]:
+    """The objective's own labelling, then `unlink`."""
 
     def label_and_unlink(objective: WordAlignment, encode: Any, batch: StreamBatch) -> Any:
         metrics = label(objective, encode, batch)
-        unlink_odd_parts(batch, pairs)
+        unlink(batch, pairs, linked_pairs)
         return metrics
 
     return label_and_unlink
@@ -71,7 +73,7 @@ def train_cases(rank: int, world_size: int, config_path: Path, out: Path, port: 
     os.environ.update({name: str(value) for name, value in world.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     label = WordAlignment.label
-    for suffix in VARIANTS if world_size == VARIED_RANKS else ("",):
+    for suffix in VARIANTS:
         for stage in STAGES:
             case = f"{world_size}_ranks_zero{stage}{suffix}"
             overrides = (
@@ -82,7 +84,10 @@ def train_cases(rank: int, world_size: int, config_path: Path, out: Path, port: 
                 *VARIANTS[suffix],
             )
             config = load_config(config_path, overrides)
-            WordAlignment.label = with_unlinking(label, config.batch.pairs) if suffix == "_unlinked" else label
+            unlinking = suffix in LINKED_PAIRS
+            WordAlignment.label = (
+                with_unlinking(label, config.batch.pairs, LINKED_PAIRS[suffix]) if unlinking else label
+            )
             train(config, resume=None)
             if rank == 0:
                 saved = checkpoint.folder_of(config.run.out) / checkpoint.tag_of(STEPS)

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.report import CHARTS, write_report
+
 WORKER = Path(__file__).with_name("fp16_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
 INITIAL = 2.0**worker.INITIAL_POWER
@@ -79,3 +81,18 @@ def test_a_run_at_the_floor_of_the_scale_stops_with_advice(runs: Path, stage: in
     error = (runs / f"floor_zero{stage}.error").read_text(encoding="utf-8")
     assert "smallest loss scale, 64 (2 steps were skipped" in error and "optimizer.lr" in error and "bf16" in error
     assert "\n" not in error
+
+
+def test_every_figure_is_documented_and_on_the_report_page(runs: Path, tmp_path: Path) -> None:
+    documented = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    run = runs / f"once_zero{worker.STAGES[0]}"
+    metrics = write_report(run, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for key in metrics.keys("train"):
+        anyone = f"{{objective}}_{key.partition('_')[2]}"
+        assert f"`{key}`" in documented or f"`{anyone}`" in documented, key
+        assert f"<td>last: {key}</td>" in page
+    elsewhere = {"Validation loss per language", "Alignment error rate", "Utilisation"}
+    for chart in CHARTS:
+        assert (f"<figcaption>{chart.title}<" in page) == (chart.title not in elsewhere)
+    assert "run:\n  out:" in page and metrics.damaged_lines == 0

@@ -121,6 +121,7 @@ def workspace(corpus: object, tmp_path_factory: pytest.TempPathFactory) -> Itera
         (gold / f"test.{name}").write_bytes((sample / "gold" / "qaa-qab" / f"test.{language}").read_bytes())
     (folder / "de.txt.xz").write_bytes(lzma.compress((folder / "text.de").read_bytes()))
     (folder / "gold" / "en-de" / "alignv2.txt").write_bytes((sample / "gold" / "qaa-qab" / "alignv2.txt").read_bytes())
+    (folder / "ds_configs").symlink_to(REPOSITORY / "ds_configs")
     (folder / "hosts").write_text("localhost slots=2\n", encoding="utf-8")
 
     train = [sys.executable, "-m", "data_prep", "tokenizer", "train", "text.en", "text.de", "--vocab-size", "300"]
@@ -158,7 +159,7 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in (*TRAINING, NOT_RUN)][:-3])
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in (*TRAINING, NOT_RUN)][:-4])
 def test_readme_command_before_training(workspace: Workspace, command: str) -> None:
     finish(workspace.start(workspace.words(command)))
 
@@ -210,7 +211,7 @@ def test_training_with_a_hostfile_runs_to_its_end(workspace: Workspace) -> None:
     assert "done" in output
 
 
-@pytest.mark.parametrize("command", COMMANDS[-3:])
+@pytest.mark.parametrize("command", COMMANDS[-4:])
 def test_readme_command_after_training(workspace: Workspace, command: str) -> None:
     finish(workspace.start(workspace.words(command)))
     if " export " in command:
@@ -227,7 +228,7 @@ def test_readme_command_after_training(workspace: Workspace, command: str) -> No
 
 def test_no_readme_command_is_left_out() -> None:
     assert len(TRAINING) == 3, "each of them has a test of its own"
-    assert [command.split()[3] for command in COMMANDS[-3:]] == ["export", "align", "evaluate"]
+    assert [command.split()[3] for command in COMMANDS[-4:]] == ["report", "export", "align", "evaluate"]
     assert NOT_RUN in COMMANDS
 
 

@@ -63,15 +63,17 @@ def test_what_was_converted_is_removed_and_the_next_checkpoint_is_of_the_new_cut
     assert (info.world_size, info.zero_stage, info.precision) == (now.ranks, now.stage, now.precision)
 
 
-def test_auto_resumes_with_other_ranks_and_says_so(
+def test_auto_passes_over_a_damaged_checkpoint_and_resumes_the_one_before_with_other_ranks(
     corpus: Any, launcher: Any, runs: Path, read_metrics: ReadMetrics
 ) -> None:
     run = runs / str(worker.Cut(2, 2))
     straight = read_metrics(run, "train")
-    (checkpoint.folder_of(run) / checkpoint.tag_of(worker.STEPS) / checkpoint.MANIFEST).unlink()
+    (shard,) = (checkpoint.folder_of(run) / checkpoint.tag_of(worker.STEPS)).glob("*_rank_1_*optim_states.pt")
+    shard.write_bytes(shard.read_bytes()[::-1])
     arguments = (f"run.out={run}", f"run.steps={worker.STEPS}", "optimizer.torch_adam=true", "batch.micro_steps=2")
     done = launcher.one_rank("--config", corpus.config, "--resume", "auto", *arguments)
     assert done.code == 0, done.output
+    assert f"skipped a checkpoint: {shard}: damaged" in done.output
     assert "written by 2 ranks at ZeRO stage 2 in fp32, and was cut anew for 1 at stage 2 in fp32" in done.output
     found = read_metrics(run, "train")
     for step in range(worker.SAVED + 1, worker.STEPS + 1):

@@ -1,17 +1,22 @@
-"""A run that was killed, or told to stop, leaves a whole checkpoint and goes on as if nothing had happened."""
+"""A run that was killed, told to stop or out of time leaves a whole checkpoint and goes on as if nothing had happened."""
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pipeline import checkpoint
+from tests.end_to_end.conftest import REPOSITORY, TRAIN, Running, free_port
 
-TRAIN = Path(__file__).resolve().parents[2] / "pipeline" / "train.py"
 STEPS, SAVED = 20, 10
 RANKS = 2
 # Steps long enough that a run can be killed a few of them after a checkpoint.
@@ -73,3 +78,55 @@ def test_sigterm_to_one_rank_saves_the_step_that_was_reached_and_ends_all_with_0
     assert f"stopped at step {last}: saved; continue with --resume auto" in done.output
     assert read_metrics(run, "end")[last]["finished"] is False
     checkpoint.read_info(checkpoint.folder_of(run) / checkpoint.tag_of(last))
+
+
+def test_sigterm_to_launch_sh_saves_and_leaves_nothing_within_30_seconds(corpus: Any, tmp_path: Path) -> None:
+    if not (REPOSITORY / ".venv" / ".installed-runtime").exists():
+        pytest.skip("launch.sh would install into .venv first: run `./launch.sh setup`")
+    run, log, port = tmp_path / "run", tmp_path / "log", free_port()
+    command = [REPOSITORY / "launch.sh", "train", corpus.config, "--num_accelerators", RANKS, "--master_port", port]
+    settings = ("run.steps=100000", "run.save_every=100000", f"run.out={run}")
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(word) for word in (*command, *settings)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=tmp_path,
+            start_new_session=True,
+        )
+    running = Running(process, log, port)
+    try:
+        running.wait_for(lambda: (run / "metrics.jsonl").exists() and '"train"' in (run / "metrics.jsonl").read_text())
+        family = psutil.Process(process.pid).children(recursive=True)
+        buffers = f"deepspeed_allreduce_buffer_*_{port}_*"
+        assert len(family) > RANKS and list(Path("/dev/shm").glob(buffers))
+        began = time.monotonic()
+        process.terminate()
+        process.wait(30)
+        _, alive = psutil.wait_procs(family, max(began + 30 - time.monotonic(), 0))
+        assert process.returncode == 0, log.read_text()
+        assert not alive and not list(Path("/dev/shm").glob(buffers))
+    finally:
+        running.kill()
+    (step,) = (int(path.name.removeprefix("step_")) for path in checkpoint.folder_of(run).glob("step_*"))
+    assert sealed(run, step)
+    assert f"stopped at step {step}: saved" in log.read_text()
+
+
+def test_a_run_out_of_time_saves_and_ends_with_0(corpus: Any, launcher: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ("--config", corpus.config, f"run.out={run}", "run.steps=100000", "run.time_limit_minutes=0.01")
+    done = launcher.one_rank(*arguments)
+    assert done.code == 0, done.output
+    assert "run.time_limit_minutes = 0.01" in done.output
+    assert "stopped at step 1: saved; continue with --resume auto" in done.output
+    assert sealed(run, 1)
+
+
+def test_runs_killed_at_random_moments_go_on_bit_for_bit() -> None:
+    script = Path(__file__).parent.parent / "kill_training.py"
+    done = subprocess.run([sys.executable, str(script), "--rounds", "3"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the straight run's losses bit for bit" in done.stdout

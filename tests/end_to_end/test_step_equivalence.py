@@ -36,8 +36,8 @@ def trained(corpus: Any, launcher: Any, tmp_path_factory: pytest.TempPathFactory
 class PlainRun:
     """Two steps over the uncut global batch: model, loss, AdamW, and nothing else."""
 
-    def __init__(self, config_path: Path, overrides: tuple[str, ...] = (), unlinked: bool = False) -> None:
-        config = load_config(config_path, overrides)
+    def __init__(self, config_path: Path, variant: str = "") -> None:
+        config = load_config(config_path, worker.VARIANTS[variant])
         manifest = Manifest.load(config.data.path)
         self.objectives = build_objectives(config)
         data = build_data(config, self.objectives, manifest)
@@ -53,8 +53,8 @@ class PlainRun:
             batch = data.micro_batch(plan, step, 0, 0)
             with torch.no_grad():
                 model("label", batch)
-            if unlinked:
-                worker.unlink_odd_parts(batch["pairs"], config.batch.pairs)
+            if variant in worker.LINKED_PAIRS:
+                worker.unlink(batch["pairs"], config.batch.pairs, worker.LINKED_PAIRS[variant])
             if "pairs" in batch:
                 self.label_counts.append(self._links_per_part(batch["pairs"]))
             losses = [term["loss"] for term in model("losses", batch).values()]
@@ -77,13 +77,9 @@ class PlainRun:
 
 
 @pytest.fixture(scope="module")
-def plain(corpus: Any) -> PlainRun:
-    return PlainRun(corpus.config)
-
-
-@pytest.fixture(scope="module")
-def plain_unlinked(corpus: Any) -> PlainRun:
-    return PlainRun(corpus.config, unlinked=True)
+def plain(corpus: Any) -> dict[str, PlainRun]:
+    """A plain run of every variant."""
+    return {variant: PlainRun(corpus.config, variant) for variant in worker.VARIANTS}
 
 
 def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
@@ -97,31 +93,30 @@ def check_update(saved: Path, run: PlainRun) -> None:
     assert largest_difference(run.parameters, found) <= TOLERANCE
 
 
-def test_quarters_of_the_step_have_uneven_label_counts(plain: PlainRun) -> None:
-    assert all(len(set(counts)) > 1 and counts[1] + counts[3] > 0 for counts in plain.label_counts)
+def test_quarters_of_the_step_have_uneven_label_counts(plain: dict[str, PlainRun]) -> None:
+    for counts in plain[""].label_counts:
+        assert len(set(counts)) > 1 and min(counts) > 0
+    for counts in plain["_uneven"].label_counts:
+        assert counts[1] + counts[3] > 1.5 * (counts[0] + counts[2]), "of two ranks, one has far more"
 
 
-def test_gradients_are_clipped_in_these_steps(plain: PlainRun) -> None:
-    assert min(plain.gradient_norms) > 0.5
+def test_some_ranks_have_no_links_where_an_objective_is_absent(plain: dict[str, PlainRun]) -> None:
+    for counts in plain["_absent"].label_counts:
+        assert counts[1] == counts[3] == 0 < min(counts[0], counts[2])
 
 
+def test_a_single_objective_has_one_forward(plain: dict[str, PlainRun]) -> None:
+    assert [objective.name for objective in plain["_mlm"].objectives] == ["mlm"]
+
+
+def test_gradients_are_clipped_in_these_steps(plain: dict[str, PlainRun]) -> None:
+    assert min(plain[""].gradient_norms) > 0.5
+
+
+@pytest.mark.parametrize("variant", worker.VARIANTS)
 @pytest.mark.parametrize("stage", worker.STAGES)
 @pytest.mark.parametrize("ranks", worker.RANKS)
-def test_update_equals_a_plain_step(trained: Path, plain: PlainRun, ranks: int, stage: int) -> None:
-    check_update(trained / f"{ranks}_ranks_zero{stage}.pt", plain)
-
-
-@pytest.mark.parametrize("stage", worker.STAGES)
-def test_update_equals_a_plain_step_where_a_rank_has_no_link(
-    trained: Path, plain_unlinked: PlainRun, stage: int
+def test_update_equals_a_plain_step(
+    trained: Path, plain: dict[str, PlainRun], ranks: int, stage: int, variant: str
 ) -> None:
-    for counts in plain_unlinked.label_counts:
-        assert counts[1] == counts[3] == 0 < sum(counts)
-    check_update(trained / f"{worker.VARIED_RANKS}_ranks_zero{stage}_unlinked.pt", plain_unlinked)
-
-
-@pytest.mark.parametrize("stage", worker.STAGES)
-def test_update_of_a_single_objective_equals_a_plain_step(trained: Path, corpus: Any, stage: int) -> None:
-    run = PlainRun(corpus.config, worker.ONE_OBJECTIVE)
-    assert [objective.name for objective in run.objectives] == ["mlm"]
-    check_update(trained / f"{worker.VARIED_RANKS}_ranks_zero{stage}_mlm.pt", run)
+    check_update(trained / f"{ranks}_ranks_zero{stage}{variant}.pt", plain[variant])

@@ -53,7 +53,7 @@ def test_triton_is_refused_where_it_is_not_installed(monkeypatch):
 
 
 def test_unknown_backend_names_those_that_exist():
-    with pytest.raises(ValueError, match="backend is 'cuda', it must be one of auto, torch, reference, triton"):
+    with pytest.raises(ValueError, match="backend is 'cuda', it must be one of auto, native, torch, reference, triton"):
         align(torch.zeros(4, 2), *vectors([0], [2], [2], [2]), backend="cuda")
 
 

@@ -32,14 +32,16 @@ from compile_gate import Compiled, Job, differences, faults, rows_of
 job = Job("align_pairs_fused", 90, "bf16", "clip", 64, 64)
 good = Compiled(warps=4, registers=200, stack=0, shared=1024, tensor_core=2)
 print(faults({job: good}), faults({dataclasses.replace(job, dtype="fp32"): dataclasses.replace(good, tensor_core=0)}))
-print(*faults({job: dataclasses.replace(good, stack=32)}), *faults({job: dataclasses.replace(good, tensor_core=0)}), sep="\\n")
+spilled = dataclasses.replace(good, stack=160)
+print(*faults({dataclasses.replace(job, rows=128, columns=128): spilled}), *faults({job: dataclasses.replace(good, stack=8)}))
+print(*faults({job: dataclasses.replace(good, tensor_core=0)}))
 recorded = rows_of({job: good})
 print(differences(recorded, recorded))
 print(*differences(recorded, rows_of({job: dataclasses.replace(good, registers=201)})), *differences(recorded, []), sep="\\n")
 """
     lines = run("-c", script).stdout.splitlines()
     assert lines[0] == "[] []"
-    assert "32 bytes of stack a thread, at most 24" in lines[1]
+    assert "8 bytes of stack a thread, at most 0" in lines[1]
     assert "no tensor-core instruction" in lines[2]
     assert lines[3] == "[]"
     assert "'registers': 200" in lines[4] and "'registers': 201" in lines[4]

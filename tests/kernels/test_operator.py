@@ -16,7 +16,8 @@ def plain(settings: AlignmentSettings) -> tuple:
 @pytest.mark.parametrize("settings", [AlignmentSettings(), AlignmentSettings(cost="exp", filter_rounds=3)], ids=str)
 def test_operator_keeps_what_pytorch_asks_of_one(settings, correlated_pairs, lay_out):
     batch = lay_out(correlated_pairs(seed=1, pairs=5))
-    torch.library.opcheck(align_operator, (*batch, "torch", *plain(settings)))
+    for backend in ("native", "torch"):
+        torch.library.opcheck(align_operator, (*batch, backend, *plain(settings)))
 
 
 def test_settings_reach_the_operator_field_by_field():
@@ -43,7 +44,7 @@ def test_answers_of_every_backend_have_the_same_form(correlated_pairs, lay_out):
             (getattr(links, f.name).dtype, getattr(links, f.name).shape, getattr(links, f.name).is_contiguous())
             for f in dataclasses.fields(Links)
         ]
-        for backend in ("torch", "reference")
+        for backend in ("native", "torch", "reference")
         for links in [align(*batch, backend=backend)]
     }
-    assert forms["torch"] == forms["reference"]
+    assert forms["native"] == forms["torch"] == forms["reference"]

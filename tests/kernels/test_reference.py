@@ -141,7 +141,7 @@ def test_nothing_is_added_once_all_columns_have_a_link(with_similarity):
     assert not any(further)
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "native"])
 def test_partner_is_the_heaviest_of_several_links(backend, lay_out, with_similarity):
     # Round 0 links (0, 0), (1, 1), round 1 adds (2, 0): column 0 has two links, the first weighs more.
     similarity_MN = torch.tensor([[10.0, 1.0, 0.1], [1.0, 8.0, 0.1], [6.0, 1.0, 0.5]])
@@ -153,7 +153,7 @@ def test_partner_is_the_heaviest_of_several_links(backend, lay_out, with_similar
     assert links.score_T[[0, 4, 7, 8]].tolist() == [-math.inf] * 4
 
 
-@pytest.mark.parametrize("backend", ["reference", "torch"])
+@pytest.mark.parametrize("backend", ["reference", "torch", "native"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 3e38])
 @pytest.mark.parametrize("cost", ["clip", "exp"])
 def test_non_finite_similarity_gives_no_links_and_a_status(backend, value, cost, lay_out, correlated_pairs):

@@ -1,16 +1,25 @@
 """What the tests of pipeline share: token files written from plain lists of ids, and models of a few thousand parameters."""
 
+import io
+import json
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from data_prep.manifest import Manifest, Shard
 from data_prep.token_file import TokenFileWriter, shard_file
+from data_prep.tokenizer import train
+from pipeline.cli import main
 from pipeline.data import Sequences
-from pipeline.model import EncoderConfig
+from pipeline.hugging_face import hugging_face_state, write_config
+from pipeline.model import Encoder, EncoderConfig
+from pipeline.objectives.masked_lm import MaskedLMHead
 
 VOCAB_SIZE = 64
 Ids = list[int]
@@ -105,3 +114,76 @@ def make_sequences() -> Callable[..., Sequences]:
         )
 
     return make
+
+
+TEXT = [
+    "the quick brown fox jumps over the lazy dog",
+    "pack my box with five dozen liquor jugs",
+    "sphinx of black quartz , judge my vow",
+    "der schnelle braune fuchs springt über den faulen hund",
+]
+
+
+@pytest.fixture(scope="session")
+def hf_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder of a tiny untrained model with a head, and its tokenizer."""
+    out = tmp_path_factory.mktemp("hf")
+    tokenizer = train(TEXT, 50, 1.0, 4096)
+    tokenizer.save(out)
+    torch.manual_seed(7)
+    sizes = EncoderConfig(
+        tokenizer.vocab_size, layers=3, hidden=16, heads=2, feed_forward=32, positions=66, init_std=0.3
+    )
+    encoder = Encoder(sizes)
+    head = MaskedLMHead(encoder.word, sizes.norm_eps, sizes.init_std)
+    state = hugging_face_state(encoder.state_dict(), head.state_dict())
+    del state["lm_head.decoder.weight"], state["lm_head.decoder.bias"]  # tied, and so left out, as Hugging Face does
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, out / "model.safetensors")
+    config = {"model_type": "xlm-roberta", "hidden_act": "gelu", **write_config(sizes)}
+    (out / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return out
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line for the user whose mistake ended it."""
+        (line,) = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert "Traceback" not in self.err
+        return line
+
+
+@pytest.fixture
+def use(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """Run `python -m pipeline …` in this process; text given as `stdin` is what it reads there."""
+
+    def run(*arguments: object, stdin: bytes = b"") -> Done:
+        monkeypatch.setattr(sys, "argv", ["pipeline", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capfd.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Done(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def gold_dir(tmp_path: Path) -> Path:
+    """Three pairs with links, one of them past a sentence's end."""
+    out = tmp_path / "en-de"
+    out.mkdir()
+    (out / "test.en").write_text("the quick fox\nmy box\nblack quartz judge\n", encoding="utf-8")
+    (out / "test.de").write_text("der schnelle fuchs\nden hund\nfaulen springt\n", encoding="utf-8")
+    (out / "alignv2.txt").write_text("1 1 1\n1 2 2 P\n1 3 3\n2 1 1\n3 9 1\n", encoding="utf-8")
+    return out

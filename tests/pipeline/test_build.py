@@ -212,7 +212,7 @@ def test_a_deepspeed_key_that_the_config_sets_is_refused(
     "path", sorted(Path(__file__).parents[2].glob("ds_configs/*.json")), ids=lambda path: path.stem
 )
 def test_every_deepspeed_file_of_the_repository_is_what_its_name_says(path: Path) -> None:
-    stage, _, precision = path.stem.partition("_")
+    stage, *offload, precision = path.stem.split("_")
     config = make_config(deepspeed=path)
     if path.stem == "zero0_fp16":
         pytest.fail("fp16 does not train at stage 0")
@@ -220,6 +220,21 @@ def test_every_deepspeed_file_of_the_repository_is_what_its_name_says(path: Path
     assert settings["zero_optimization"]["stage"] == int(stage.removeprefix("zero"))
     enabled = [name for name in ("fp16", "bf16") if settings.get(name, {}).get("enabled")]
     assert enabled == ([] if precision == "fp32" else [precision])
+    offloaded = {name for name in settings["zero_optimization"] if name.startswith("offload")}
+    assert offloaded == ({"offload_optimizer", *(["offload_param"] if stage == "zero3" else [])} if offload else set())
+    if precision == "bf16":
+        assert settings["bf16"]["check_grad_overflow"], "its default moved once"
+
+
+@pytest.mark.parametrize(("device", "mistake"), [("cpu", "offload needs a GPU"), ("cuda", "torch_adam = true")])
+def test_offload_that_cannot_work_is_refused(
+    make_settings: Callable[..., dict[str, Any]], device: str, mistake: str
+) -> None:
+    zero = {"stage": 2, "offload_optimizer": {"device": "cpu"}}
+    with pytest.raises(ValueError, match=mistake):
+        make_settings({"zero_optimization": zero}, device, torch_adam=device == "cuda")
+    make_settings({"zero_optimization": zero}, "cuda")
+    make_settings({"zero_optimization": {"offload_optimizer": {"device": "none"}}}, "cpu")
 
 
 def test_the_learning_rate_warms_up_linearly_and_decays_to_zero() -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from pipeline.batch import MicroBatch, StreamBatch
+from pipeline.batch import MicroBatch, Pointers, StreamBatch
 from pipeline.data import Sequences, collate
 from pipeline.model import Encoder, EncoderConfig, PretrainingModel
 from pipeline.objectives.base import Objective
@@ -48,6 +49,8 @@ def mask_only(batch: StreamBatch, predicted_P: Tensor) -> StreamBatch:
     masked_ids_T[predicted_P] = VOCAB_SIZE - 1
     batch.masked = batch.masked.with_ids(masked_ids_T)
     batch.predicted_P, batch.target_ids_P = predicted_P, batch.clean_ids_T[predicted_P]
+    if batch.spans is not None:
+        batch.pointers = Pointers.of(batch.spans, predicted_P)
     return batch
 
 
@@ -259,3 +262,21 @@ def test_reports_are_means_and_survive_a_count_of_zero() -> None:
     assert objective.report(sums, 4) == expected
     assert objective.report(dict.fromkeys(sums, 0.0), 0) == dict.fromkeys(expected, 0.0)
     assert MaskedLM("mlm", "mono").report({"loss": 6.0, "correct": 1.0}, 4) == {"loss": 1.5, "accuracy": 0.25}
+
+
+def test_a_step_never_asks_the_device_for_a_value(sizes: EncoderConfig, make_sequences: MakeSequences) -> None:
+    """Fake tensors have shapes and no values: whatever would make the host wait for a GPU raises on them."""
+    mono = collate(make_sequences([30, 40, 9]), 1, sizes.vocab_size)
+    pairs = collate(make_sequences(SOURCE, TARGET), 1, sizes.vocab_size)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        objectives = [MaskedLM("mlm", "mono"), MaskedLM("tlm", "pairs"), WordAlignment("dwa", 1, AlignmentSettings())]
+        model = PretrainingModel(Encoder(sizes), objectives)
+        batch = MicroBatch({"mono": mono, "pairs": pairs}).map(mode.from_tensor)
+        with torch.no_grad():
+            model("label", batch)
+        terms = model("losses", batch)
+        for objective in objectives:
+            objective.count(batch[objective.reads])
+        torch.stack([term["loss"] for term in terms.values()]).sum().backward()
+        with pytest.raises(DataDependentOutputException):
+            terms["dwa"]["loss"].item()

@@ -102,7 +102,7 @@ def test_masked_lm_logits_equal_hugging_face(theirs: XLMRobertaForMaskedLM, enco
     sequences = random_sequences(RAGGED)
     _, expected_TV = padded_outputs(theirs, sequences)
     head = MaskedLM("mlm", "mono").heads(encoder)["masked_lm"]()
-    assert load_head(head, read_state(folder))
+    assert load_head(head, read_state(folder), folder)
     ours_TV = F.linear(head.transform(encoder(pack(sequences))), head.weight, head.bias)
     torch.testing.assert_close(ours_TV, expected_TV, rtol=0, atol=5e-5)
 
@@ -111,7 +111,7 @@ def test_a_state_without_head_leaves_the_head_alone(encoder: Encoder, folder: Pa
     state = {name: tensor for name, tensor in read_state(folder).items() if "dense.bias" not in name}
     head = MaskedLM("mlm", "mono").heads(encoder)["masked_lm"]()
     before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
-    assert not load_head(head, state)
+    assert not load_head(head, state, folder)
     assert all(torch.equal(tensor, before[name]) for name, tensor in head.state_dict().items())
 
 
@@ -131,7 +131,7 @@ def test_round_trip_through_hugging_face_names_is_exact(sizes: EncoderConfig) ->
 
 def test_saved_and_loaded_again_every_weight_is_the_same(encoder: Encoder, folder: Path) -> None:
     head = MaskedLM("mlm", "mono").heads(encoder)["masked_lm"]()
-    load_head(head, read_state(folder))
+    load_head(head, read_state(folder), folder)
     state = hugging_face_state(encoder.state_dict(), head.state_dict())
     saved = read_state(folder)
     assert saved.keys() <= state.keys()
@@ -222,7 +222,9 @@ def test_joined_batches_are_the_batch_of_all_their_sequences(encoder: Encoder) -
     joined = join(parts)
     assert torch.equal(joined.ids_T, whole.ids_T) and torch.equal(joined.positions_T, whole.positions_T)
     assert joined.offsets_S1.tolist() == whole.offsets_S1.tolist()
-    torch.testing.assert_close(encoder(joined), encoder(whole), rtol=0, atol=1e-6)
+    assert torch.equal(joined.bounds_S1, whole.bounds_S1) and joined.longest == whole.longest
+    # Other groups of like lengths, so that products round otherwise.
+    torch.testing.assert_close(encoder(joined), encoder(whole), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()

@@ -65,7 +65,7 @@ def test_every_pair_keeps_its_place_whatever_the_batches(monkeypatch):
     whole = OneHot()
     assert [layers[0] for layers in WordAligner(Letters(), whole, SETTINGS).align(iter(pairs))] == expected
     assert len(whole.batches) == 1
-    monkeypatch.setattr(word_alignment, "WINDOW", 7)
+    monkeypatch.setattr(word_alignment, "READ_AHEAD", 7)
     cut = OneHot()
     aligner = WordAligner(Letters(), cut, SETTINGS, batch_tokens=50)
     assert [layers[0] for layers in aligner.align(pairs)] == expected
@@ -86,20 +86,93 @@ def test_no_pairs_give_nothing():
     assert list(WordAligner(Letters(), OneHot(), SETTINGS).align([])) == []
 
 
-def test_long_sides_are_cut_after_a_whole_word_and_counted():
+def test_long_pairs_are_aligned_by_windows_and_counted():
+    letters = list(CHARACTERS)
     encoder = OneHot()
-    aligner = WordAligner(Letters(), encoder, SETTINGS, longest_side=5)
-    pairs = [
-        (["ab", "cd", "ef", "g"], ["g", "ab"]),
-        (["abcde"], ["a"]),
-        (["abcdef"], ["a"]),
-        (["abc", "de", "f"], ["f"]),
-    ]
+    aligner = WordAligner(Letters(), encoder, SETTINGS, longest_side=10)
+    pairs = [(letters, letters), (letters, letters[:8]), (letters[:8], letters), (letters[:10], letters[:10])]
     links = [layers[0] for layers in aligner.align(pairs)]
-    assert links == [[(0, 1)], [(0, 0)], [], [(0, 0)]]
-    assert sorted(packed.tokens for packed in encoder.batches) == [sum((4 + 3, 5 + 1, 0 + 1, 5 + 1)) + 3 * 4]
-    assert (aligner.report.cut_sides, aligner.report.cut_words) == (3, 2 + 1 + 1)
-    assert aligner.report.empty_pairs == 1
+    same = [(i, i) for i in range(26)]
+    assert links == [same, same[:8], same[:8], same[:10]], "no link is lost or made twice"
+    assert (aligner.report.long_pairs, aligner.report.windows) == (3, 3 * 5)
+    lengths = {len for packed in encoder.batches for len in np.diff(packed.offsets_S1).tolist()}
+    assert lengths == {10 + 10 + 3, 10 + 8 + 3}
+
+
+def test_windows_may_be_smaller_than_the_longest_side():
+    letters = list(CHARACTERS)
+    encoder = OneHot()
+    aligner = WordAligner(Letters(), encoder, SETTINGS, longest_side=20, window=6)
+    long, short = (layers[0] for layers in aligner.align([(letters, letters), (letters[:20], letters[:20])]))
+    assert long == [(i, i) for i in range(26)] and short == long[:20]
+    assert aligner.report.long_pairs == 1
+    assert {6 + 6 + 3, 20 + 20 + 3} == {n for packed in encoder.batches for n in np.diff(packed.offsets_S1).tolist()}
+
+
+def test_a_word_longer_than_a_window_keeps_its_links():
+    aligner = WordAligner(Letters(), OneHot(), SETTINGS, longest_side=4)
+    assert next(aligner.align([(["abcdefghi", "z"], ["hi", "a", "z"])]))[0] == [(0, 0), (0, 1), (1, 2)]
+
+
+@pytest.mark.parametrize(("source", "target"), [(7, 7), (60, 13), (13, 60), (200, 1), (1, 200), (57, 200)])
+def test_every_token_of_the_longer_side_is_owned_by_one_window(source, target):
+    aligner = WordAligner(Letters(), OneHot(), SETTINGS, longest_side=6)
+    sides = [word_alignment._Side(list(range(length)), list(range(length))) for length in (source, target)]
+    owned, seen = [], set()
+    for part in aligner._parts(0, *sides):
+        side, range_ = (part.source, part.owned_source) if part.owned_source else (part.target, part.owned_target)
+        owned += [side.ids[at] for at in range(*range_)]
+        seen |= set(part.source.ids if side is part.target else part.target.ids)
+        assert max(len(part.source), len(part.target)) <= 6
+    assert owned == list(range(max(source, target)))
+    assert seen == set(range(min(source, target))), "the shorter side is seen whole"
+
+
+def test_sides_encoded_apart_are_sequences_of_their_own():
+    encoder = OneHot()
+    aligner = WordAligner(Letters(), encoder, SETTINGS, encoding="separate")
+    (links,) = ([layers[0] for layers in aligner.align([(["ab", "c"], ["c"])])],)
+    assert encoder.batches[0].ids_T.tolist() == [0, 4, 5, 6, 2, 0, 6, 2]
+    assert links == [[(1, 0)]]
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"method": "itermax"}, "method 'itermax': choose ot-filter, ot, argmax"),
+        ({"window": 0}, "window 0: it must have at least 1 token"),
+        ({"encoding": "both"}, "encoding 'both': choose joint or separate"),
+        ({"method": "ot", "settings": SETTINGS}, "only ot-filter takes others"),
+    ],
+)
+def test_unknown_choices_are_refused(choice, message):
+    with pytest.raises(ValueError, match=message):
+        WordAligner(Letters(), OneHot(), **choice)
+
+
+def test_what_is_wrong_with_a_pair_is_raised_after_all_pairs_before_it(monkeypatch):
+    monkeypatch.setattr(word_alignment, "READ_AHEAD", 3)
+
+    def pairs():
+        for _ in range(4):
+            yield ["a"], ["a"]
+        raise ValueError("line 5")
+
+    links = []
+    with pytest.raises(ValueError, match="line 5"):
+        links.extend(WordAligner(Letters(), OneHot(), SETTINGS).align(pairs()))
+    assert len(links) == 4
+
+
+def test_a_word_link_has_the_largest_score_of_its_subwords():
+    def encoder(packed: Packed) -> list[torch.Tensor]:
+        turned_TD = torch.eye(40)[packed.ids_T]
+        turned_TD[-2, 0] = 1.0  # the last letter of the target is at 45 degrees to that of the source
+        return [turned_TD]
+
+    aligner = WordAligner(Letters(), encoder, SETTINGS)
+    ((links,),) = aligner.links_by_layer([(["ab", "c"], ["ab", "c"])], scored=True)
+    assert links == pytest.approx({(0, 0): 1.0, (1, 1): 0.5**0.5})
 
 
 def test_non_finite_hidden_states_are_counted_once_a_pair():

@@ -1,4 +1,6 @@
-"""The batched backend: equal to the reference, whatever else is in the batch, wherever a pair lies, in every dtype."""
+"""The backends for CPUs: equal to the reference, whatever else is in the batch, wherever a pair lies, in every dtype."""
+
+from functools import partial
 
 import pytest
 import torch
@@ -6,9 +8,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sinkhorn_align import AlignmentSettings, Links, PairStatus, align, batched
+import sinkhorn_align
+from sinkhorn_align import AlignmentSettings, Links, PairStatus, batched
 from sinkhorn_align.agreement import compare
 from sinkhorn_align.buckets import LARGEST_BLOCK, blocks, padded_lengths
+from sinkhorn_align.reference import log_kernel, similarity
 
 SETTINGS = [
     AlignmentSettings(),
@@ -16,6 +20,13 @@ SETTINGS = [
     AlignmentSettings(cost="exp", temperature=4.0),
     AlignmentSettings(cost="exp", similarity="cosine", temperature=0.1, filter_rounds=3),
 ]
+BACKENDS = ("native", "torch")
+
+
+@pytest.fixture(params=BACKENDS)
+def align(request):
+    """The public call by one backend after the other."""
+    return partial(sinkhorn_align.align, backend=request.param)
 
 
 def same(first: Links, second: Links) -> bool:
@@ -33,7 +44,7 @@ def pair_slice(links: Links, batch: tuple, pair: int) -> tuple:
     return links_R, partner, links.score_T[begin:end].tolist(), int(links.status_B[pair])
 
 
-def pairs_too_close_to_call(batch: tuple, settings: AlignmentSettings) -> int:
+def pairs_too_close_to_call(align: partial, batch: tuple, settings: AlignmentSettings) -> int:
     """How many pairs differ from the reference; each must have had a decision too close to call."""
     agreement = compare(align(*batch, settings), *batch, settings)
     assert not agreement.wrong
@@ -41,40 +52,40 @@ def pairs_too_close_to_call(batch: tuple, settings: AlignmentSettings) -> int:
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_batched_equals_reference_on_600_ragged_pairs(settings, correlated_pairs, lay_out):
+def test_links_equal_the_reference_on_600_ragged_pairs(align, settings, correlated_pairs, lay_out):
     pairs = correlated_pairs(seed=11, pairs=600)
-    assert pairs_too_close_to_call(lay_out(pairs), settings) <= 3
+    assert pairs_too_close_to_call(align, lay_out(pairs), settings) <= 3
 
 
-def test_batched_equals_reference_where_half_of_the_similarities_are_below_the_floor(correlated_pairs, lay_out):
+def test_links_equal_the_reference_where_half_of_the_similarities_are_below_the_floor(align, correlated_pairs, lay_out):
     # Rows with one cell above the floor give all their mass to it: several such rows differ by less than fp32 resolves.
     pairs = correlated_pairs(seed=11, pairs=300, common=0.0)
-    assert pairs_too_close_to_call(lay_out(pairs), AlignmentSettings()) <= 30
+    assert pairs_too_close_to_call(align, lay_out(pairs), AlignmentSettings()) <= 30
 
 
-def test_kernels_of_any_range_beside_each_other_equal_the_reference(correlated_pairs, lay_out, monkeypatch):
+def test_kernels_of_any_range_beside_each_other_equal_the_reference(align, correlated_pairs, lay_out):
     pairs = correlated_pairs(seed=16, pairs=40, shortest=3)
     stretched = [(source_MD * 10.0 ** (pair % 3 - 1), target_ND) for pair, (source_MD, target_ND) in enumerate(pairs)]
-    settings, wide = AlignmentSettings(cost="exp", temperature=4.0), []
-    exact = batched._potentials_by_logarithms
-    monkeypatch.setattr(
-        batched, "_potentials_by_logarithms", lambda *arguments: wide.append(len(arguments[0])) or exact(*arguments)
-    )
+    settings = AlignmentSettings(cost="exp", temperature=4.0)
+    kernels = [log_kernel(similarity(*pair, settings), settings) for pair in stretched]
+    wide = [float(kernel_MN.max() - kernel_MN.min()) > batched.WIDEST_PRODUCT_RANGE for kernel_MN in kernels]
+    assert set(wide) == {True, False}, "both ways to the potentials are taken"
     # Rows that give all their mass to one cell are many here, and differ by less than fp32 resolves.
-    assert pairs_too_close_to_call(lay_out(stretched), settings) <= 15
-    assert 0 < sum(wide) < len(pairs), "both ways to the potentials are taken"
+    assert pairs_too_close_to_call(align, lay_out(stretched), settings) <= 15
 
 
 @pytest.mark.parametrize("settings", SETTINGS[:3], ids=str)
-def test_batched_equals_reference_on_adversarial_matrices(settings, adversarial_similarity, with_similarity, lay_out):
+def test_links_equal_the_reference_on_adversarial_matrices(
+    align, settings, adversarial_similarity, with_similarity, lay_out
+):
     batch = lay_out([with_similarity(adversarial_similarity)])
-    batched, reference = align(*batch, settings), align(*batch, settings, backend="reference")
-    assert torch.equal(batched.links_RT, reference.links_RT)
-    assert torch.equal(batched.partner_T, reference.partner_T)
-    torch.testing.assert_close(batched.score_T, reference.score_T, rtol=1e-5, atol=1e-4)
+    links, reference = align(*batch, settings), align(*batch, settings, backend="reference")
+    assert torch.equal(links.links_RT, reference.links_RT)
+    assert torch.equal(links.partner_T, reference.partner_T)
+    torch.testing.assert_close(links.score_T, reference.score_T, rtol=1e-5, atol=1e-4)
 
 
-def test_links_do_not_depend_on_neighbours_or_place(correlated_pairs, lay_out):
+def test_links_do_not_depend_on_neighbours_or_place(align, correlated_pairs, lay_out):
     pairs = correlated_pairs(seed=5, pairs=150, width=48, longest=70)
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(9)).tolist()
     batch, shuffled = lay_out(pairs), lay_out([pairs[i] for i in order])
@@ -87,12 +98,12 @@ def test_links_do_not_depend_on_neighbours_or_place(correlated_pairs, lay_out):
             assert pair_slice(align(*alone), alone, 0) == expected
 
 
-def test_same_batch_gives_the_same_bits(correlated_pairs, lay_out):
+def test_same_batch_gives_the_same_bits(align, correlated_pairs, lay_out):
     batch = lay_out(correlated_pairs(seed=6, pairs=100))
     assert same(align(*batch), align(*batch))
 
 
-def test_padded_and_packed_batches_give_the_same_links(correlated_pairs, lay_out):
+def test_padded_and_packed_batches_give_the_same_links(align, correlated_pairs, lay_out):
     pairs = correlated_pairs(seed=7, pairs=12)
     packed = lay_out(pairs)
     length = max(len(source_MD) + len(target_ND) + 3 for source_MD, target_ND in pairs)
@@ -108,7 +119,7 @@ def test_padded_and_packed_batches_give_the_same_links(correlated_pairs, lay_out
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_lower_precision_is_read_exactly_and_accumulated_in_fp32(dtype, correlated_pairs, lay_out):
+def test_lower_precision_is_read_exactly_and_accumulated_in_fp32(align, dtype, correlated_pairs, lay_out):
     hidden_TD, *vectors = lay_out(correlated_pairs(seed=8, pairs=40))
     rounded_TD = hidden_TD.to(dtype)
     links = align(rounded_TD, *vectors)
@@ -116,27 +127,29 @@ def test_lower_precision_is_read_exactly_and_accumulated_in_fp32(dtype, correlat
     assert links.score_T.dtype == torch.float32
 
 
-def test_autocast_does_not_reach_the_similarities(correlated_pairs, lay_out):
+def test_autocast_does_not_reach_the_similarities(align, correlated_pairs, lay_out):
     batch = lay_out(correlated_pairs(seed=9, pairs=40))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = align(*batch)
     assert same(inside, align(*batch))
 
 
-def test_empty_batches_and_empty_sides_give_no_links(lay_out):
+@pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
+def test_empty_batches_and_empty_sides_give_no_links(backend, lay_out):
+    align = partial(sinkhorn_align.align, backend=backend)
     nothing = torch.zeros(0, dtype=torch.int32)
-    for backend in ("torch", "reference"):
-        none = align(torch.zeros(7, 4), nothing, nothing, nothing, nothing, backend=backend)
-        assert none.links_RT.shape == (2, 7)
-        assert none.status_B.shape == (0,)
-        assert (none.partner_T == -1).all()
-        assert len(align(torch.zeros(0, 4), nothing, nothing, nothing, nothing, backend=backend).partner_T) == 0
-        empty, full = torch.zeros(0, 4), torch.ones(3, 4)
-        links = align(*lay_out([(empty, full), (full, empty), (empty, empty), (full, full)]), backend=backend)
-        assert links.status_B.tolist() == [PairStatus.EMPTY_SIDE] * 3 + [PairStatus.OK]
-        assert int((links.links_RT >= 0).sum()) == 2
+    none = align(torch.zeros(7, 4), nothing, nothing, nothing, nothing)
+    assert none.links_RT.shape == (2, 7)
+    assert none.status_B.shape == (0,)
+    assert (none.partner_T == -1).all()
+    assert len(align(torch.zeros(0, 4), nothing, nothing, nothing, nothing).partner_T) == 0
+    empty, full = torch.zeros(0, 4), torch.ones(3, 4)
+    links = align(*lay_out([(empty, full), (full, empty), (empty, empty), (full, full)]))
+    assert links.status_B.tolist() == [PairStatus.EMPTY_SIDE] * 3 + [PairStatus.OK]
+    assert int((links.links_RT >= 0).sum()) == 2
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @hypothesis_settings(deadline=None)
 @given(
     rows=st.integers(1, 9),
@@ -147,13 +160,15 @@ def test_empty_batches_and_empty_sides_give_no_links(lay_out):
     iterations=st.integers(0, 3),
     rounds=st.integers(1, 5),
 )
-def test_every_filtered_plan_is_a_partial_matching_per_round(rows, columns, values, levels, cost, iterations, rounds):
+def test_every_filtered_plan_is_a_partial_matching_per_round(
+    backend, rows, columns, values, levels, cost, iterations, rounds
+):
     # Few levels make many ties.
     similarity_MN = torch.tensor([[float(values.randint(-2, levels)) for _ in range(columns)] for _ in range(rows)])
     hidden_TD = torch.cat([similarity_MN, torch.eye(columns)])
     vectors = [torch.tensor([v], dtype=torch.int32) for v in (0, rows, rows, columns)]
     settings = AlignmentSettings(cost=cost, sinkhorn_iterations=iterations, filter_rounds=rounds)
-    links = align(hidden_TD, *vectors, settings)
+    links = sinkhorn_align.align(hidden_TD, *vectors, settings, backend=backend)
 
     found = [[(i, j) for i, j in enumerate(row[:rows]) if j >= 0] for row in links.links_RT.tolist()]
     assert found[0], "the heaviest cell is always a link"
@@ -169,7 +184,7 @@ def test_every_filtered_plan_is_a_partial_matching_per_round(rows, columns, valu
         assert not any(found[1:])
 
 
-def test_without_sinkhorn_transposed_pairs_have_transposed_links(correlated_pairs, lay_out):
+def test_without_sinkhorn_transposed_pairs_have_transposed_links(align, correlated_pairs, lay_out):
     pairs = correlated_pairs(seed=12, pairs=60)
     forward, backward = lay_out(pairs), lay_out([(target_ND, source_MD) for source_MD, target_ND in pairs])
     settings = AlignmentSettings(cost="exp", sinkhorn_iterations=0, filter_rounds=3)
@@ -178,7 +193,7 @@ def test_without_sinkhorn_transposed_pairs_have_transposed_links(correlated_pair
     assert sorted(links.tolist()) == sorted([pair, j, i] for pair, i, j in transposed.tolist())
 
 
-def test_permuted_tokens_have_permuted_links(correlated_pairs, lay_out):
+def test_permuted_tokens_have_permuted_links(align, correlated_pairs, lay_out):
     (source_MD, target_ND), *_ = correlated_pairs(seed=13, pairs=1, shortest=20)
     order = torch.randperm(len(source_MD), generator=torch.Generator().manual_seed(1))
     batch, permuted = lay_out([(source_MD, target_ND)]), lay_out([(source_MD[order], target_ND)])
@@ -206,7 +221,7 @@ def test_every_filled_pair_is_in_one_block_that_holds_it(lengths):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_gives_the_links_of_the_cpu(correlated_pairs, lay_out):
     batch = lay_out(correlated_pairs(seed=14, pairs=300))
-    on_cpu, on_cuda = align(*batch), align(*(tensor.cuda() for tensor in batch))
+    on_cpu, on_cuda = sinkhorn_align.align(*batch), sinkhorn_align.align(*(tensor.cuda() for tensor in batch))
     assert on_cuda.links_RT.device.type == "cuda"
     differing = (on_cuda.links_RT.cpu() != on_cpu.links_RT).any(dim=0).sum()
     assert differing <= 0.001 * len(batch[0])

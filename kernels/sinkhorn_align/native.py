@@ -1,0 +1,164 @@
+"""The native backend: `native.c` compiled for the CPU it runs on, over shares of the batch, a thread each.
+
+It compiles once a machine and source, into a cache folder, and hands pointers over; what is computed stands in `native.c`.
+"""
+
+import ctypes
+import functools
+import hashlib
+import itertools
+import math
+import os
+import platform
+import shlex
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sinkhorn_align.links import Links, PairStatus
+from sinkhorn_align.settings import (
+    CLIP_FLOOR,
+    LARGEST_SIMILARITY,
+    SMALLEST_SIDE_FOR_MORE_ROUNDS,
+    AlignmentSettings,
+)
+from sinkhorn_align.spans import Spans
+
+SOURCE = Path(__file__).with_name("native.c")
+FLAGS = ("-O3", "-march=native", "-fopenmp-simd", "-std=gnu11", "-shared", "-fPIC")
+LEAST_WORK_A_THREAD = 1 << 20
+"""Multiplications for which a thread is worth waking."""
+
+
+class _Settings(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("cost_is_clip", "cosine", "iterations", "rounds")),
+        *((name, ctypes.c_int32) for name in ("smallest_for_more_rounds", "non_finite")),
+        *((name, ctypes.c_float) for name in ("temperature", "log_discount", "clip_floor", "largest_similarity")),
+    ]
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = [
+        ("hidden", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("tokens", "width")),
+        *((f"{side}_{what}", ctypes.c_void_p) for side in ("source", "target") for what in ("start", "length")),
+        *((name, ctypes.c_void_p) for name in ("similarity", "similarity_at")),
+        *((name, ctypes.c_void_p) for name in ("links", "partner", "score", "status")),
+    ]
+
+
+def align_native(
+    hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings, similarities: tuple[Tensor, Tensor] | None = None
+) -> Links:
+    """`align` on the CPU.
+
+    `similarities` is for measurements: every pair's S, fp32, row by row after each other, and where each begins (int64
+    [B]); the hidden states are then not read. Raises ValueError where it cannot be compiled (see `library`).
+    """
+    native = library()
+    tokens, width = hidden_TD.shape
+    hidden_TD = hidden_TD.float().contiguous()
+    answer = Links(
+        links_RT=torch.full((settings.filter_rounds, tokens), -1, dtype=torch.int32),
+        partner_T=torch.full((tokens,), -1, dtype=torch.int32),
+        score_T=torch.full((tokens,), -math.inf),
+        status_B=torch.full((len(spans),), int(PairStatus.EMPTY_SIDE), dtype=torch.int32),
+    )
+    vectors = (spans.source_start_B, spans.source_length_B, spans.target_start_B, spans.target_length_B)
+    given = similarities or (None, None)
+    fields = (answer.links_RT, answer.partner_T, answer.score_T, answer.status_B)
+    pointers = map(_address, (*vectors, *given, *fields))
+    batch = _Batch(hidden_TD.data_ptr(), tokens, width, *pointers)
+    chosen = _Settings(
+        settings.cost == "clip",
+        settings.similarity == "cosine",
+        settings.sinkhorn_iterations,
+        settings.filter_rounds,
+        SMALLEST_SIDE_FOR_MORE_ROUNDS,
+        int(PairStatus.NON_FINITE),
+        settings.temperature,
+        math.log(settings.discount),
+        CLIP_FLOOR,
+        LARGEST_SIMILARITY,
+    )
+    shares = _shares(spans, width, torch.get_num_threads())
+    run = functools.partial(native.align_pairs, ctypes.byref(batch), ctypes.byref(chosen))
+    # The last share is this thread's own; the call leaves the interpreter to the other threads.
+    others = [_threads().submit(run, first, last) for first, last in shares[:-1]]
+    found_memory = [run(*shares[-1]), *(other.result() for other in others)]
+    if not all(found_memory):
+        raise MemoryError("align: no memory for the plan of the longest pair; cut long sides")
+    return answer
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    assert tensor is None or tensor.is_contiguous()
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _shares(spans: Spans, width: int, threads: int) -> list[tuple[int, int]]:
+    """The pairs cut into at most `threads` runs of about equal work: (first, last + 1) each."""
+    work_B = (spans.source_length_B * spans.target_length_B * width).cumsum(0)
+    total = int(work_B[-1]) if len(spans) else 0
+    shares = max(1, min(threads, total // LEAST_WORK_A_THREAD))
+    cuts = torch.searchsorted(work_B, torch.arange(1, shares) * (total // shares)).tolist()
+    ends = [0, *cuts, len(spans)]
+    return list(itertools.pairwise(ends))
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="align")
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The compiled `native.c`.
+
+    Compiled by $CC (default: cc) into $SINKHORN_ALIGN_CACHE (default: sinkhorn_align in the user's cache folder) where
+    it is not there yet. Raises ValueError where that fails.
+    """
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sinkhorn_align"
+    folder = Path(os.environ.get("SINKHORN_ALIGN_CACHE", cache))
+    path = folder / f"native-{_fingerprint(compiler)}.so"
+    if not path.exists():
+        _compile(compiler, path)
+    native = ctypes.CDLL(str(path))
+    native.align_pairs.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+    native.align_pairs.restype = ctypes.c_int
+    return native
+
+
+def _fingerprint(compiler: list[str]) -> str:
+    """Of all that the compiled code depends on; a cache folder may be shared by machines with other processors."""
+    cpu = platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
+        cpu += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256("\0".join([cpu, *compiler, *FLAGS]).encode() + SOURCE.read_bytes()).hexdigest()[:16]
+
+
+def _compile(compiler: list[str], path: Path) -> None:
+    """Into a file of its own first, then renamed, so that ranks that start together do not read each other's half."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            built = Path(folder) / path.name
+            command = [*compiler, *FLAGS, str(SOURCE), "-o", str(built), "-lm"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                first = next(iter(done.stderr.splitlines()), f"exit code {done.returncode}")
+                raise ValueError(f"align: `{shlex.join(command)}` failed: {first}; use backend='torch'")
+            os.replace(built, path)
+    except OSError as error:
+        raise ValueError(
+            f"align: backend 'native' cannot be compiled by {compiler[0]} into {path.parent} ({error.strerror}); install a C "
+            "compiler or set CC, set SINKHORN_ALIGN_CACHE to a writable folder, or use backend='torch'"
+        ) from None

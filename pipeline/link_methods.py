@@ -1,0 +1,117 @@
+"""From hidden states of a packed batch to links between tokens: the methods that a word aligner can choose.
+
+Knows flat tokens and the spans of pairs; nothing of words, tokenizers or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sinkhorn_align import AlignmentSettings, PairStatus, align
+from sinkhorn_align.batched import first_largest, is_finite, similarity, transport_plan
+from sinkhorn_align.buckets import blocks
+
+Method = Literal["ot-filter", "ot", "argmax"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+_ARGMAX = AlignmentSettings(cost="exp", similarity="cosine", sinkhorn_iterations=0, filter_rounds=1)
+_ONE_ITERATION = AlignmentSettings(sinkhorn_iterations=1, filter_rounds=1)
+
+
+class Spans(NamedTuple):
+    """The sides of B pairs in a packed batch; int64 [B] on the CPU."""
+
+    source_start_B: Tensor
+    source_length_B: Tensor
+    target_start_B: Tensor
+    target_length_B: Tensor
+
+
+class TokenLinks(NamedTuple):
+    """Links as (pair, source token, target token), tokens counted from the start of their side. All on the CPU."""
+
+    triple_L3: Tensor  # int64
+    score_L: Tensor | None  # fp32: the cosine of the two hidden states
+    non_finite_B: Tensor  # bool: a similarity was no number, so the pair has no links
+
+
+def check_method(method: str, settings: AlignmentSettings | None) -> None:
+    """ValueError for an unknown method, or settings that the method would not read."""
+    if method not in METHODS:
+        raise ValueError(f"method {method!r}: choose {', '.join(METHODS)}")
+    if method != "ot-filter" and settings not in (None, AlignmentSettings()):
+        raise ValueError(f"method {method!r}: has settings of its own; only ot-filter takes others")
+
+
+@torch.no_grad()
+def find_links(
+    hidden_TD: Tensor, spans: Spans, method: Method, settings: AlignmentSettings, scored: bool
+) -> TokenLinks:
+    """Link the tokens of every pair; no side may be empty.
+
+    `ot-filter`: the labels of pretraining, optimal transport and iterative filtering by `settings`.
+    `ot`: the word aligner released with XLM-Align, see `_released`.
+    `argmax`: the cosine is the largest of both its row and its column, SimAlign's (Jalili Sabet et al., 2020).
+    """
+    if method == "ot":
+        triple_L3, non_finite_B = _released(hidden_TD, spans)
+    else:
+        found = align(hidden_TD, *spans, settings if method == "ot-filter" else _ARGMAX)
+        triple_L3 = found.local(*spans[:3]).cpu()
+        non_finite_B = found.status_B.cpu() == int(PairStatus.NON_FINITE)
+    score_L = None
+    if scored:
+        pair_L, source_L, target_L = triple_L3.T
+        ends = (spans.source_start_B[pair_L] + source_L, spans.target_start_B[pair_L] + target_L)
+        source_LD, target_LD = (hidden_TD[token_L.to(hidden_TD.device)].float() for token_L in ends)
+        score_L = F.cosine_similarity(source_LD, target_LD).cpu()
+    return TokenLinks(triple_L3, score_L, non_finite_B)
+
+
+def _released(hidden_TD: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
+    """(triples int64 [L, 3], non-finite bool [B]) by the word aligner released with XLM-Align.
+
+    Kernel max(S, 1e-6), two Sinkhorn iterations, columns first; a link is the largest of its row in the last plan and
+    the largest of its column in the plan before the last row step. As that step scales whole rows, both are asked of
+    the plan after three half-steps. There is no filtering. (The released code's floor fills a copy, so that it has no
+    effect there; where every similarity is positive, as nearly all are, the links are the same.)
+    """
+    triples, non_finite_B = [torch.empty(0, 3, dtype=torch.int64)], torch.zeros(len(spans[0]), dtype=torch.bool)
+    for pair_B, log_plan_BMN, source_real_BM, target_real_BN, finite_B in _plans(hidden_TD, spans):
+        work_BMN = torch.empty_like(log_plan_BMN)
+        row_BN = first_largest(log_plan_BMN, 1, work_BMN)
+        column_mass_BN = torch.where(target_real_BN, torch.logsumexp(log_plan_BMN, dim=1), 0.0)
+        column_BM = first_largest(log_plan_BMN - column_mass_BN[:, None, :], 2, work_BMN)
+        position_M = torch.arange(column_BM.shape[1], device=column_BM.device)
+        mutual_BM = (row_BN.gather(1, column_BM) == position_M) & source_real_BM & finite_B[:, None]
+        which_L, source_L = torch.nonzero(mutual_BM, as_tuple=True)
+        triple_L3 = torch.stack([pair_B.to(which_L.device)[which_L], source_L, column_BM[which_L, source_L]], dim=1)
+        triples.append(triple_L3.cpu())
+        non_finite_B[pair_B] = ~finite_B.cpu()
+    return torch.cat(triples), non_finite_B
+
+
+def _plans(hidden_TD: Tensor, spans: Spans) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+    """By blocks of pairs of like lengths, after one iteration of the `clip` cost: (pairs [B], log P fp32 [B, M, N], -inf
+    on padding, which rows [B, M] and columns [B, N] are real, which pairs are finite [B])."""
+    for pair_B, padded in blocks(spans.source_length_B, spans.target_length_B):
+        sides = []
+        position_L = torch.arange(padded)
+        for start_B, length_B in (spans[:2], spans[2:]):
+            real_BL = position_L < length_B[pair_B, None]
+            # Padding reads the side's first token again, so that its similarities are some of the pair's own.
+            token_BL = start_B[pair_B, None] + torch.where(real_BL, position_L, 0)
+            sides.append((hidden_TD[token_BL.to(hidden_TD.device)].float(), real_BL.to(hidden_TD.device)))
+        (source_BMD, source_real_BM), (target_BND, target_real_BN) = sides
+        similarity_BMN = similarity(source_BMD, target_BND, _ONE_ITERATION)
+        finite_B = is_finite(similarity_BMN, _ONE_ITERATION)
+        work_2BMN = similarity_BMN.new_empty(2, *similarity_BMN.shape)
+        log_plan_BMN = transport_plan(
+            similarity_BMN, source_real_BM, target_real_BN, finite_B, _ONE_ITERATION, work_2BMN
+        )
+        yield pair_B, log_plan_BMN, source_real_BM, target_real_BN, finite_B

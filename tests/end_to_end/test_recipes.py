@@ -1,0 +1,42 @@
+"""The recipes of the repository train as they stand, but for their size, each on its own objectives."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.config import load_config
+
+WORKER = Path(__file__).with_name("recipe_worker.py")
+worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
+LOSSES = {"mlm": {"mlm_loss"}, "mlm_tlm": {"mlm_loss", "tlm_loss"}}
+EVERYTHING = {"mlm_loss", "tlm_loss", "dwa_loss"}
+
+pytestmark = pytest.mark.launch
+
+
+@pytest.fixture(scope="module")
+def runs(corpus: Any, launcher: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all runs."""
+    out = tmp_path_factory.mktemp("recipes")
+    done = launcher.step_worker(WORKER, "--config", corpus.config, "--out", out)
+    assert done.code == 0, done.output
+    return out
+
+
+@pytest.mark.parametrize("recipe", worker.RECIPES)
+def test_a_recipe_trains_on_its_objectives(
+    runs: Path, recipe: str, read_metrics: Callable[[Path, str], dict[int, dict[str, Any]]]
+) -> None:
+    lines = read_metrics(runs / recipe, "train")
+    assert list(lines) == list(range(1, worker.STEPS + 1))
+    last = lines[worker.STEPS]
+    assert {key for key in last if key.endswith("_loss")} == LOSSES.get(recipe, EVERYTHING)
+    assert last["loss_scale"] == 128 and last["skipped_steps"] == 0
+    released = load_config(worker.REPOSITORY / "pipeline" / "configs" / f"{recipe}.yaml").optimizer
+    assert last["lr"] == pytest.approx(2 * released.lr / released.warmup_steps)

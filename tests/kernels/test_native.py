@@ -1,0 +1,114 @@
+"""The native backend's own: it compiles where it can, says so where it cannot, and threads change nothing."""
+
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from sinkhorn_align import AlignmentSettings, align, native, operator
+from sinkhorn_align.agreement import compare
+
+PAIR = [torch.tensor([number], dtype=torch.int32) for number in (0, 3, 3, 3)]
+
+
+@pytest.fixture
+def uncompiled(monkeypatch, tmp_path):
+    """As on a machine where nothing has been compiled yet, with an empty cache folder."""
+    monkeypatch.setenv("SINKHORN_ALIGN_CACHE", str(tmp_path / "cache"))
+    for cached in (native.library, operator._best_on):
+        cached.cache_clear()
+    yield tmp_path / "cache"
+    for cached in (native.library, operator._best_on):
+        cached.cache_clear()
+
+
+def test_native_is_what_a_cpu_gets(correlated_pairs, lay_out):
+    batch = lay_out(correlated_pairs(seed=1, pairs=20))
+    chosen, native_links = align(*batch), align(*batch, backend="native")
+    assert torch.equal(chosen.score_T, native_links.score_T)
+    assert operator._best_on("cpu") == "native"
+
+
+@pytest.mark.parametrize("width", [1, 3, 8, 15, 16, 17, 33])
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_every_width_and_length_around_a_vector_register_equals_the_reference(
+    width, similarity, correlated_pairs, lay_out
+):
+    temperature = 0.1 if similarity == "cosine" else float(width)
+    settings = AlignmentSettings(cost="exp", similarity=similarity, temperature=temperature)
+    batch = lay_out(correlated_pairs(seed=width, pairs=30, width=width, shortest=1, longest=35))
+    agreement = compare(align(*batch, settings, backend="native"), *batch, settings)
+    assert not agreement.wrong
+    # One number a token makes many rows alike.
+    assert len(agreement.too_close) <= (30 if width < 4 else 3)
+
+
+def test_sides_of_a_thousand_tokens_equal_the_reference(correlated_pairs, lay_out):
+    batch = lay_out(correlated_pairs(seed=3, pairs=2, shortest=1000, longest=1100))
+    assert not compare(align(*batch, backend="native"), *batch).wrong
+
+
+def test_links_do_not_depend_on_the_number_of_threads(correlated_pairs, lay_out):
+    batch = lay_out(correlated_pairs(seed=4, pairs=300, width=256))
+    before = torch.get_num_threads()
+    try:
+        answers = []
+        for threads in (1, 2, 7):
+            torch.set_num_threads(threads)
+            answers.append(align(*batch, backend="native"))
+    finally:
+        torch.set_num_threads(before)
+    for answer in answers[1:]:
+        assert torch.equal(answer.links_RT, answers[0].links_RT)
+        assert torch.equal(answer.score_T, answers[0].score_T)
+    assert len(native._shares(_spans(batch), 256, 7)) == 7, "all threads had work"
+
+
+def _spans(batch):
+    return native.Spans.checked(*batch[1:], tokens=len(batch[0]))
+
+
+def test_shares_hold_every_pair_once_and_none_is_much_larger_than_its_part(correlated_pairs, lay_out):
+    spans = _spans(lay_out(correlated_pairs(seed=4, pairs=300)))
+    shares = native._shares(spans, 4096, 4)
+    assert [first for first, _ in shares] == [0, *(last for _, last in shares[:-1])] and shares[-1][1] == 300
+    work = [int((spans.source_length_B * spans.target_length_B)[first:last].sum()) for first, last in shares]
+    assert max(work) < 1.2 * sum(work) / 4
+
+
+def test_ranks_that_start_together_compile_without_disturbing_each_other(tmp_path):
+    path = tmp_path / "native.so"
+    with ThreadPoolExecutor(3) as ranks:
+        list(ranks.map(lambda _: native._compile(["cc"], path), range(3)))
+    assert list(tmp_path.iterdir()) == [path], "nothing half-made is left"
+    assert ctypes.CDLL(str(path)).align_pairs
+
+
+def test_without_a_compiler_auto_warns_once_and_takes_pytorch(monkeypatch, uncompiled):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.warns(
+        UserWarning, match="no-such-compiler .*install a C compiler or set CC.*backend 'torch', which is slow"
+    ):
+        links = align(torch.eye(3).repeat(2, 1), *PAIR)
+    assert links.partner_T.tolist() == [3, 4, 5, 0, 1, 2]
+    align(torch.eye(3).repeat(2, 1), *PAIR)
+
+
+def test_without_a_compiler_native_is_refused_with_the_mend(monkeypatch, uncompiled):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(ValueError, match=r"cannot be compiled by no-such-compiler .*set CC.* or use backend='torch'"):
+        align(torch.eye(3).repeat(2, 1), *PAIR, backend="native")
+
+
+def test_a_compiler_that_fails_is_quoted(monkeypatch, uncompiled):
+    monkeypatch.setenv("CC", "cc --no-such-option")
+    with pytest.raises(ValueError, match=r"`cc --no-such-option .* failed: .*no-such-option.*use backend='torch'"):
+        align(torch.eye(3).repeat(2, 1), *PAIR, backend="native")
+    assert not list(uncompiled.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_named(monkeypatch, uncompiled):
+    uncompiled.write_text("in the way")
+    with pytest.raises(ValueError, match=f"into {uncompiled} .*SINKHORN_ALIGN_CACHE"):
+        align(torch.eye(3).repeat(2, 1), *PAIR, backend="native")

@@ -1,0 +1,161 @@
+"""`python -m pipeline align` as it is typed: a line of output for every line of input, whatever is in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline import word_alignment
+from pipeline.aligner import Aligner
+from pipeline.loading import load_model
+from tests.pipeline.conftest import Done
+
+Use = Callable[..., Done]
+SOURCE = ["the quick brown fox", "", "pack my box", "five dozen jugs , judge my vow"]
+TARGET = ["der schnelle braune fuchs", "hund", "", "den faulen hund"]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    paths = tmp_path / "a.en", tmp_path / "a.de"
+    for path, lines in zip(paths, (SOURCE, TARGET), strict=True):
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return paths
+
+
+def test_every_line_has_its_links_and_the_api_gives_the_same(use: Use, hf_dir: Path, files: tuple[Path, Path]) -> None:
+    done = use("align", hf_dir, *files, "--layer", 2)
+    lines = done.out.split("\n")
+    assert done.code == 0 and len(lines) == 5 and lines[1] == lines[2] == lines[4] == ""
+    assert re.fullmatch(r"\d+-\d+( \d+-\d+)*", lines[0])
+    assert "4 pairs at layer 2; 2 with an empty side, 0 long ones by 0 windows, 0 with non-finite" in done.err
+    links = Aligner.load(hf_dir, 2).align(zip(SOURCE, TARGET, strict=True))
+    assert [" ".join(f"{i}-{j}" for i, j in of_pair) for of_pair in links] == lines[:4]
+
+
+@pytest.mark.parametrize("from_stdin", [True, False])
+def test_pairs_of_one_file_or_stdin_align_as_those_of_two(
+    use: Use, hf_dir: Path, files: tuple[Path, Path], tmp_path: Path, from_stdin: bool
+) -> None:
+    text = "".join(f"{s} ||| {t}\n" if s or t else "\n" for s, t in zip(SOURCE, TARGET, strict=True)).encode()
+    (tmp_path / "pairs.txt").write_bytes(text)
+    one = use("align", hf_dir, "-" if from_stdin else tmp_path / "pairs.txt", stdin=text)
+    assert (one.code, one.out) == (0, use("align", hf_dir, *files).out)
+    half = use("align", hf_dir, files[0], "-", stdin=files[1].read_bytes())
+    assert half.out == one.out
+
+
+@pytest.mark.parametrize("encoding", ["joint", "separate"])
+@pytest.mark.parametrize("method", ["ot-filter", "ot", "argmax"])
+def test_methods_and_encodings_give_links_with_scores_and_words(
+    use: Use, hf_dir: Path, files: tuple[Path, Path], method: str, encoding: str
+) -> None:
+    options = ["--method", method, "--encoding", encoding]
+    links = use("align", hf_dir, *files, *options).out.splitlines()
+    scored = use("align", hf_dir, *files, *options, "--scores").out.splitlines()
+    assert [re.sub(r":-?[01]\.\d{4}", "", line) for line in scored] == links
+    words = use("align", hf_dir, *files, *options, "--words").out.splitlines()
+    pairs = zip(SOURCE, TARGET, links, strict=True)
+    assert words == [
+        "\t".join(f"{s.split()[int(i)]} {t.split()[int(j)]}" for i, j in (link.split("-") for link in line.split()))
+        for s, t, line in pairs
+    ]
+    both = use("align", hf_dir, *files, *options, "--words", "--scores").out.splitlines()
+    assert [re.sub(r" -?[01]\.\d{4}(?=\t|$)", "", line) for line in both] == words
+
+
+def test_raw_text_is_split_and_the_split_can_be_kept(use: Use, hf_dir: Path, tmp_path: Path) -> None:
+    split = tmp_path / "split.txt"
+    text = "Pack my box, judge!  ||| 我的狗。\n\n".encode()
+    raw = use("align", hf_dir, "-", "--raw", "--split", split, stdin=text)
+    assert split.read_text(encoding="utf-8") == "Pack my box , judge ! ||| 我 的 狗 。\n\n"
+    assert raw.out == use("align", hf_dir, split).out
+    assert len(raw.out.split("\n")) == 3
+
+
+def test_a_line_of_ten_thousand_words_is_aligned_to_its_end_and_reported(
+    use: Use, hf_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "long").write_text("dog " * 10_000 + "fox\nfox\n", encoding="utf-8")
+    done = use("align", hf_dir, tmp_path / "long", tmp_path / "long")
+    first, second = done.out.splitlines()
+    assert second == "0-0"
+    links = [tuple(map(int, link.split("-"))) for link in first.split()]
+    assert links[-1][0] > 9_900 and links[-1][1] > 9_900
+    assert re.search(r"1 long ones by [\d,]+ windows", done.err)
+
+
+def test_unequal_files_fail_after_every_common_pair(
+    use: Use, hf_dir: Path, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_alignment, "READ_AHEAD", 3)
+    whole = use("align", hf_dir, *files).out
+    with files[1].open("a", encoding="utf-8") as file:
+        file.write("hund\nhund\n")
+    done = use("align", hf_dir, *files)
+    assert (done.code, done.out) == (1, whole)
+    assert done.error == (
+        f"error: {files[0]} has 4 lines, {files[1]} has 6; the first 4 pairs were read; give translations line by line"
+    )
+
+
+MISTAKES = {
+    "missing file": (["{hf}", "nowhere.en", "nowhere.de"], b"", "nowhere.en: cannot be read"),
+    "folder for a file": (["{hf}", "{hf}", "{hf}"], b"", "cannot be read (Is a directory)"),
+    "no separator": (["{hf}", "-"], b"a ||| b\nc d\n", "stdin:2: 0 '|||' between spaces"),
+    "two separators": (["{hf}", "-"], b"a ||| b ||| c\n", "stdin:1: 2 '|||' between spaces"),
+    "not UTF-8": (["{hf}", "-"], b"a ||| b\n\xff ||| c\n", "stdin:2: byte 0xff at 0 is not UTF-8"),
+    "unknown layer": (["{hf}", "-", "--layer", "4"], b"", "--layer 4: the model has 3 layers; choose 0"),
+    "negative layer": (["{hf}", "-", "--layer", "-1"], b"", "--layer -1: the model has 3 layers"),
+    "unknown method": (["{hf}", "-", "--method", "best"], b"", "method 'best': choose ot-filter, ot, argmax"),
+    "unknown encoding": (["{hf}", "-", "--encoding", "x"], b"", "encoding 'x': choose joint or separate"),
+    "unknown cost": (["{hf}", "-", "--cost", "x"], b"", "cost is 'x'"),
+    "unknown dtype": (["{hf}", "-", "--dtype", "int8"], b"", "--dtype int8: choose fp32 or bf16"),
+    "no window": (["{hf}", "-", "--window", "0"], b"", "window 0: it must have at least 1 token"),
+    "unknown device": (["{hf}", "-", "--device", "tpu9"], b"", "--device tpu9"),
+    "cost of another method": (["{hf}", "-", "--method", "ot", "--cost", "exp"], b"", "only ot-filter takes others"),
+    "no model": (["nowhere", "-"], b"", "nowhere: no such folder; give a Hugging Face model folder"),
+    "empty folder": (["{empty}", "-"], b"", "config.json: cannot be read"),
+    "stdin twice": (["{hf}", "-", "-"], b"", "stdin cannot be both sides"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(use: Use, hf_dir: Path, tmp_path: Path, mistake: str) -> None:
+    words, stdin, message = MISTAKES[mistake]
+    done = use("align", *(word.format(hf=hf_dir, empty=tmp_path) for word in words), stdin=stdin)
+    assert done.code == 1 and message in done.error
+    if "\n" in stdin.decode(errors="replace").strip():
+        assert len(done.out.splitlines()) == 1, "the pair before the mistake has its line"
+
+
+def test_a_reader_that_leaves_early_is_no_error(hf_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "long").write_text("dog fox\n" * 20_000, encoding="utf-8")
+    command = f"{sys.executable} -m pipeline align {hf_dir} long long | head -1"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ}
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert "rror" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_bf16_links_nearly_as_fp32(hf_dir: Path) -> None:
+    pairs = [("the quick brown fox jumps over the lazy dog", "der schnelle braune fuchs springt")] * 3
+    exact, rounded = (Aligner.load(hf_dir, 2, dtype=dtype).align_scored(pairs) for dtype in ("fp32", "bf16"))
+    common = [set(a) & set(b) for a, b in zip(exact, rounded, strict=True)]
+    assert all(common)
+    for a, b, links in zip(exact, rounded, common, strict=True):
+        assert [a[link] for link in links] == pytest.approx([b[link] for link in links], abs=0.05)
+
+
+def test_space_pieces_of_the_released_aligner_can_be_kept(hf_dir: Path) -> None:
+    encoder, tokenizer = load_model(hf_dir)
+    assert tokenizer.piece(tokenizer.encode(",")[0]) == "▁", "a comma after a space is two pieces here"
+    aligner = Aligner(encoder, tokenizer, 2, keep_space_pieces=True)
+    assert aligner.align([(", fox", "fox ,")]) and aligner.report.pairs == 1

@@ -1,0 +1,199 @@
+"""A dry run says what training would do: its counts are those of real models, batches and saved tensors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.manifest import Manifest
+from pipeline.batch import MicroBatch
+from pipeline.build import build_data, build_model, build_objectives
+from pipeline.config import Config, load_config
+from pipeline.data import BatchPlan, Sequences, collate
+from pipeline.dry_run import DEVICES, DryRun, dry_run, table
+from pipeline.memory_estimate import Work, activation_bytes, memory_per_rank
+from pipeline.model import Encoder, EncoderConfig, PretrainingModel
+from pipeline.objectives.masked_lm import MaskedLM
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "pipeline" / "configs").glob("*.yaml"))
+GB = 1e9
+
+
+def estimate(config: Config, **changes: Any) -> DryRun:
+    given = {"device": "h100", "gpus": 2, "utilisation": 0.5, "pair_tokens": 63}
+    return dry_run(config, **{**given, **changes})
+
+
+def recipe(name: str, *overrides: str) -> Config:
+    nowhere = ["data.path=nowhere", "model.init=null"]
+    config = load_config(ROOT / "pipeline" / "configs" / f"{name}.yaml", [*nowhere, *overrides])
+    return config.model_copy(update={"deepspeed": ROOT / config.deepspeed})
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_of_the_repository_has_a_dry_run(path: Path) -> None:
+    result = estimate(recipe(path.stem))
+    assert result.parameters["total"] > 0 and result.flops_per_step > 0 and result.memory[result.stage]["total"] > 0
+    assert (result.days is None) == (result.precision == "fp32")
+
+
+@pytest.mark.parametrize("path", [*CONFIGS, *sorted(ROOT.glob("ds_configs/*.json"))], ids=lambda path: path.stem)
+def test_a_file_name_that_a_config_names_exists(path: Path) -> None:
+    config = recipe(path.stem) if path.suffix == ".yaml" else recipe("xlm_align_base", f"deepspeed={path}")
+    assert config.deepspeed.is_file()
+    if config.model.hidden == 768:
+        estimate(config)
+
+
+def test_parameters_are_those_of_xlmr() -> None:
+    base, large = (estimate(recipe(f"xlm_align_{size}")).parameters for size in ("base", "large"))
+    head = 768 * 768 + 3 * 768 + 250_002
+    pointer = 2 * (768 * 768 + 768)
+    # XLM-R base as transformers counts it, without the pooler.
+    assert base["total"] - pointer - head == 277_453_056
+    assert base["layers"] == 12 * 7_087_872
+    assert large["layers"] == 24 * 12_596_224
+    assert sum(count for name, count in base.items() if name != "total") == base["total"]
+
+
+def test_objectives_that_are_off_need_nothing() -> None:
+    mlm, both, align = (estimate(recipe(name)) for name in ("mlm", "mlm_tlm", "xlm_align_base"))
+    assert set(mlm.tokens_per_step) == {"mono"} and set(both.tokens_per_step) == {"mono", "pairs"}
+    assert mlm.flops_per_step < both.flops_per_step < align.flops_per_step
+    assert mlm.parameters["heads"] == both.parameters["heads"] < align.parameters["heads"]
+
+
+def test_days_are_operations_over_peak_and_utilisation() -> None:
+    result = estimate(recipe("mlm"), gpus=8, device="a100", utilisation=0.25)
+    assert result.tokens_per_step["mono"] == 2048 * 512
+    assert result.days == pytest.approx(result.flops_per_step * 200_000 / (8 * 312e12 * 0.25) / 86_400)
+    assert result.as_json()["tokens"] == 2048 * 512 * 200_000
+
+
+@pytest.fixture
+def tiny(make_manifest: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Config:
+    """A config over token files."""
+    rng = np.random.default_rng(0)
+
+    def words(longest: int) -> list[int]:
+        return rng.integers(4, 60, rng.integers(3, longest)).tolist()
+
+    mono = {"en": [[words(20) for _ in range(120)]]}
+    manifest = make_manifest(mono=mono, pairs={"de-en": [[(words(14), words(14)) for _ in range(40)]]})
+    monkeypatch.setattr(Manifest, "load", lambda path: manifest)
+    (tmp_path / "zero2.json").write_text('{"zero_optimization": {"stage": 2}}', encoding="utf-8")
+    return Config.model_validate(
+        {
+            "data": {"path": tmp_path, "block_tokens": 64, "side_tokens": 30},
+            "model": {"layers": 2, "hidden": 16, "heads": 2, "feed_forward": 32},
+            "objectives": {"dwa": {"alignment_layer": 1}},
+            "batch": {"mono": 8, "pairs": 16, "micro_steps": 2},
+            "run": {"out": "run", "steps": 10},
+            "deepspeed": tmp_path / "zero2.json",
+        }
+    )
+
+
+def test_tokens_and_operations_are_those_of_the_first_step(tiny: Config) -> None:
+    objectives = build_objectives(tiny)
+    manifest = Manifest.load(tiny.data.path)
+    model, _ = build_model(tiny, objectives, manifest.vocab_size)
+    batch = build_data(tiny, objectives, manifest).micro_batch(BatchPlan({"mono": 8, "pairs": 16}, 1, 1), 0, 0, 0)
+    result = estimate(tiny)
+    assert sum(result.tokens_per_step.values()) == batch.tokens
+    assert result.flops_per_step == pytest.approx(model.flops(batch))
+    assert result.parameters["total"] == sum(p.numel() for p in model.parameters())
+    assert not [text for text in result.notes if "vocabulary" in text]
+
+
+@pytest.mark.parametrize("lengths", [[128] * 8, list(range(40, 128, 8))], ids=["equal", "ragged"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_activations_are_what_autograd_keeps_of_the_layers(lengths: list[int], dtype: torch.dtype) -> None:
+    ids = [[0, *np.random.default_rng(0).integers(4, 99, n - 2), 2] for n in lengths]
+    count = np.arange(len(ids))
+    sequences = Sequences(
+        np.concatenate(ids), np.array(lengths), count.astype(np.int32), count.astype(np.uint64), count
+    )
+    batch = MicroBatch({"mono": collate(sequences, 1, 100)})
+    kept = {}
+    for layers in (1, 5):
+        sizes = EncoderConfig(100, layers=layers, hidden=192, heads=3, feed_forward=768)
+        model = PretrainingModel(Encoder(sizes), [MaskedLM("mlm", "mono")]).to(dtype)
+        weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        storages: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, into: dict[int, int] = storages) -> torch.Tensor:
+            into[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            result = model("losses", batch)
+        assert result["mlm"]["loss"].requires_grad
+        kept[layers] = sum(size for address, size in storages.items() if address not in weights)
+    four = EncoderConfig(100, layers=4, hidden=192, heads=3, feed_forward=768)
+    assert kept[5] - kept[1] == pytest.approx(activation_bytes(four, batch.tokens, dtype.itemsize), rel=0.1)
+
+
+def memory(stage: int, ranks: int = 8, micro_steps: int = 4, **zero: Any) -> dict[str, float]:
+    work = Work(EncoderConfig(), int(1e9), 2, tokens=16_384, predicted=2400, ranks=ranks, micro_steps=micro_steps)
+    settings = {"fp16": {"enabled": True}, "zero_optimization": {"reduce_bucket_size": 0, **zero}}
+    return {name: size / GB for name, size in memory_per_rank(work, settings, stage).items()}
+
+
+def test_each_stage_cuts_one_thing_more_into_the_ranks() -> None:
+    one, two, three = memory(1), memory(2), memory(3, stage3_max_live_parameters=0)
+    assert (one["optimizer"], two["optimizer"], three["optimizer"]) == (1.5, 1.5, 1.5)
+    assert (one["gradients"], two["gradients"], three["gradients"]) == (2, 0.25, 0.25)
+    assert (one["weights"], two["weights"], three["weights"]) == (2, 2, 0.25)
+    assert one["host"] == two["host"] == three["host"] == 0
+    assert memory(1, micro_steps=1)["gradients"] == 0.25
+
+
+def test_offloading_moves_bytes_to_the_host() -> None:
+    there = {"device": "cpu"}
+    two = memory(2, offload_optimizer=there)
+    assert two["optimizer"] == two["update"] == 0 and two["gradients"] == 0.25 and two["host"] == 1.5 + 0.25 + 0.5
+    three = memory(3, offload_optimizer=there, offload_param=there, stage3_max_live_parameters=0)
+    assert three["weights"] == three["gradients"] == 0 and three["host"] == two["host"] + 0.25
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"device": "h1000"}, "--device h1000: not listed; choose one of"),
+        ({"gpus": 0}, "--gpus 0"),
+        ({"gpus": 7}, "batch.mono = 2048 cannot be cut into 7 ranks"),
+        ({"utilisation": 0.0}, "--utilisation 0.0"),
+        ({"pair_tokens": 2}, "--pair-tokens 2"),
+        ({"device": "cpu"}, "fp16 needs a GPU"),
+    ],
+)
+def test_what_training_would_refuse_is_refused(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - looked at below
+        estimate(recipe("mlm"), **changes)
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_table_shows_every_device_and_stage() -> None:
+    assert {"h100", "h200", "b200", "a100", "v100"} <= set(DEVICES)
+    assert len(table(estimate(recipe("mlm"))).renderables) == 4, "two tables and two notes"
+
+
+def test_the_command_prints_tables_or_json() -> None:
+    command = [sys.executable, "-m", "pipeline", "dry-run", str(ROOT / "pipeline" / "configs" / "mlm.yaml")]
+    options = ["--gpus", "4", "--device", "a100", "data.path=nowhere", "batch.micro_steps=16"]
+    shown = subprocess.run([*command, *options], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert "days on 4 × a100 at 40% of the peak" in shown and "ZeRO-1 ←" in shown and "XLM-R's vocabulary" in shown
+    as_json = subprocess.run([*command, *options, "--json"], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert json.loads(as_json.stdout)["gpus"] == 4
+    wrong = subprocess.run([*command, "--device", "tpu"], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert wrong.returncode == 1 and wrong.stderr.startswith("error: --device tpu: not listed")
