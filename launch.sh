@@ -65,6 +65,6 @@ case $command in
     setup) setup; echo "ready: .venv ($("$venv/bin/python" --version))" ;;
     quickstart) setup; exec python -m pipeline quickstart "$@" ;;
     test) setup; run_tests "$@" ;;
-    train | check) setup; exec python -m pipeline.launch "$command" "$@" ;;
+    train | check) setup; exec python -m pipeline.cluster.launch "$command" "$@" ;;
     *) sed -n '2,10p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 esac

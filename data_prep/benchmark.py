@@ -77,7 +77,7 @@ class Bench:
 
     def reading(self, data_dir: Path) -> dict[str, dict[str, float]]:
         """The training side's own measurement, of which this package knows the command only."""
-        found: dict[str, dict[str, float]] = json.loads(self._run(["pipeline.reading_benchmark", data_dir], 1)[2])
+        found: dict[str, dict[str, float]] = json.loads(self._run(["pipeline.benchmark.reading", data_dir], 1)[2])
         return found
 
     def _run(self, arguments: list[object], cores: int) -> tuple[float, int, str]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipeline import cli_show, cli_use
+from pipeline.use import cli_show, cli_use
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -21,7 +21,7 @@ def export_command(checkpoint: Path, hf_dir: Path) -> None:
 
     Example: python -m pipeline export runs/base hf/base
     """
-    from pipeline.export import export
+    from pipeline.use.export import export
 
     written = export(checkpoint, hf_dir)
     note = "" if written["head"] else "; without a trained masked-LM head"

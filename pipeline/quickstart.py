@@ -22,12 +22,12 @@ from rich.table import Table
 from data_prep.tokenizer import Tokenizer
 from pipeline.build import build_model, build_objectives
 from pipeline.config import load_config
-from pipeline.evaluate import evaluate
-from pipeline.gold import Gold, read_gold
-from pipeline.loading import load_model
 from pipeline.model import Encoder
-from pipeline.picture import draw_alignments
-from pipeline.word_alignment import WordAligner, WordLinks
+from pipeline.use.evaluate import evaluate
+from pipeline.use.gold import Gold, read_gold
+from pipeline.use.loading import load_model
+from pipeline.use.picture import draw_alignments
+from pipeline.use.word_alignment import WordAligner, WordLinks
 from sinkhorn_align import AlignmentSettings
 
 CONFIG = Path(__file__).resolve().parent / "configs" / "quickstart.yaml"

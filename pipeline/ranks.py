@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 
-from pipeline import rendezvous
+from pipeline.cluster import rendezvous
 
 
 def start(timeout_minutes: int) -> torch.device:

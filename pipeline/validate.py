@@ -20,12 +20,12 @@ from pipeline.batch import MicroBatch
 from pipeline.build import build_objectives, open_streams
 from pipeline.config import Config
 from pipeline.data import collate
-from pipeline.evaluate import score_layers
-from pipeline.gold import Gold, read_gold
 from pipeline.model import EncoderConfig
 from pipeline.monitor import Monitor
 from pipeline.packing import Packed
-from pipeline.word_alignment import WordAligner
+from pipeline.use.evaluate import score_layers
+from pipeline.use.gold import Gold, read_gold
+from pipeline.use.word_alignment import WordAligner
 
 
 class Validator:

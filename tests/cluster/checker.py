@@ -13,8 +13,8 @@ import time
 
 from rich.console import Console
 
-from pipeline.launch_options import parse
-from pipeline.supervise import check
+from pipeline.cluster.options import parse
+from pipeline.cluster.supervise import check
 
 
 def run(words: list[str]) -> int:

@@ -94,7 +94,7 @@ class Cluster:
 
     def train(self, node: str, *words: object) -> Started:
         """`./launch.sh train CONFIG words…` on a host."""
-        return self.start(node, sys.executable, "-m", "pipeline.launch", "train", self.config, *words)
+        return self.start(node, sys.executable, "-m", "pipeline.cluster.launch", "train", self.config, *words)
 
     def left_running(self, limit: float = 0) -> list[str]:
         """What still runs of jobs on any host, after at most `limit` seconds' wait for it to end."""

@@ -102,7 +102,7 @@ def test_data_prep_on_three_hosts_writes_the_bytes_of_one_process(cluster: Any) 
 
 
 def test_slurm_s_and_open_mpi_s_variables_become_the_ranks() -> None:
-    from pipeline import rendezvous
+    from pipeline.cluster import rendezvous
 
     for variables in (
         {

@@ -72,5 +72,15 @@ def test_slurm_job_is_requeued_until_it_has_finished(turn: Turn) -> None:
 def test_srun_starts_the_ranks_of_a_hostfile_without_ssh(turn: Turn) -> None:
     hosts = turn.folder / "hosts"
     hosts.write_text("localhost slots=1\nnode1 slots=1\n")
-    launch = (sys.executable, "-m", "pipeline.launch", "train", turn.config, "--hostfile", hosts, "--launcher", "slurm")
+    launch = (
+        sys.executable,
+        "-m",
+        "pipeline.cluster.launch",
+        "train",
+        turn.config,
+        "--hostfile",
+        hosts,
+        "--launcher",
+        "slurm",
+    )
     assert "done" in turn.run(*launch, f"run.out={turn.folder}/in_allocation", "run.steps=2")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.cluster.supervise import micro_steps
 from pipeline.config import load_config
-from pipeline.supervise import micro_steps
 
 survive = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("survive.py"))))
 DETECTED_SECONDS = 60

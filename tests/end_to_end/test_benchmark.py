@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.benchmark import BASELINE, OURS
+from pipeline.benchmark.step import BASELINE, OURS
 
 pytestmark = pytest.mark.launch
 

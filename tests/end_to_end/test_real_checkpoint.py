@@ -16,14 +16,14 @@ from transformers import AutoModel, AutoTokenizer
 
 from data_prep.manifest import Manifest
 from data_prep.tokenizer import Tokenizer
-from pipeline.aligner import Aligner
 from pipeline.data import BatchPlan, TrainingData
-from pipeline.evaluate import evaluate
-from pipeline.export import save_tokenizer
-from pipeline.gold import read_gold
-from pipeline.loading import load_model
 from pipeline.objectives import dwa
-from pipeline.retrieval import SentencePooler, evaluate_retrieval, find_pairs
+from pipeline.use.aligner import Aligner
+from pipeline.use.evaluate import evaluate
+from pipeline.use.export import save_tokenizer
+from pipeline.use.gold import read_gold
+from pipeline.use.loading import load_model
+from pipeline.use.retrieval import SentencePooler, evaluate_retrieval, find_pairs
 from sinkhorn_align import AlignmentSettings, align
 from sinkhorn_align.agreement import compare
 

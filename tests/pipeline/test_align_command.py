@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import word_alignment
-from pipeline.aligner import Aligner
-from pipeline.loading import load_model
+from pipeline.use import word_alignment
+from pipeline.use.aligner import Aligner
+from pipeline.use.loading import load_model
 from tests.pipeline.conftest import Done
 
 Use = Callable[..., Done]

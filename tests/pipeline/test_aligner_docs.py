@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.aligner import Aligner
+from pipeline.use.aligner import Aligner
 from tests.conftest import ROOT
 from tests.pipeline.conftest import Done
 

@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from pipeline.aligner import Aligner
-from pipeline.demo import HOST, LARGEST_FORM, Demo, make_server
-from pipeline.loading import load_model
+from pipeline.use.aligner import Aligner
+from pipeline.use.demo import HOST, LARGEST_FORM, Demo, make_server
+from pipeline.use.loading import load_model
 from tests.pipeline.conftest import Done
 
 Use = Callable[..., Done]

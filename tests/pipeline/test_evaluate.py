@@ -13,10 +13,10 @@ import torch
 
 from data_prep.manifest import Manifest
 from pipeline.data import TrainingData, collate
-from pipeline.evaluate import columns_of, evaluate, gold_folders, released_lines
-from pipeline.gold import AlignmentScore, read_gold
-from pipeline.loading import load_masked_lm, load_model
-from pipeline.perplexity import SEED, evaluate_perplexity
+from pipeline.use.evaluate import columns_of, evaluate, gold_folders, released_lines
+from pipeline.use.gold import AlignmentScore, read_gold
+from pipeline.use.loading import load_masked_lm, load_model
+from pipeline.use.perplexity import SEED, evaluate_perplexity
 from tests.pipeline.conftest import Done
 
 Use = Callable[..., Done]

@@ -1,4 +1,4 @@
-"""`pipeline/gpu_checks.py`, as far as a machine without a GPU can tell: what it compares, and what it leaves out."""
+"""`pipeline/benchmark/gpu_checks.py`, as far as a machine without a GPU can tell: what it compares, and what it leaves out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import gpu_checks
+from pipeline.benchmark import gpu_checks
 
 SCRIPT = Path(gpu_checks.__file__)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import launch_environment
-from pipeline.attempt import exit_code, explain
+from pipeline.cluster import environment as launch_environment
+from pipeline.cluster.attempt import exit_code, explain
+from pipeline.cluster.finished import finished
+from pipeline.cluster.hostfile import include_of, read_hostfile, select, write_hostfile
+from pipeline.cluster.options import parse
 from pipeline.config import load_config
-from pipeline.finished import finished
-from pipeline.hostfile import include_of, read_hostfile, select, write_hostfile
-from pipeline.launch_options import parse
 
 HOSTS = {"a": [0, 1], "b": [0, 1], "c": [0]}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.link_methods import Spans, find_links
+from pipeline.use.link_methods import Spans, find_links
 from sinkhorn_align import AlignmentSettings
 
 LENGTHS = [(1, 1), (1, 5), (7, 2), (3, 3), (17, 20), (40, 33), (16, 16), (63, 70)]

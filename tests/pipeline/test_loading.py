@@ -10,8 +10,8 @@ import torch
 
 from data_prep.tokenizer import Tokenizer, train
 from pipeline.checkpoint import CheckpointInfo, seal
-from pipeline.export import ENCODER_PREFIX, HEAD_PREFIX
-from pipeline.loading import load_masked_lm, load_model, longest_side
+from pipeline.use.export import ENCODER_PREFIX, HEAD_PREFIX
+from pipeline.use.loading import load_masked_lm, load_model, longest_side
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.loading import load_model
 from pipeline.packing import Packed, pack
-from pipeline.retrieval import SentencePooler, Sentences, accuracy, evaluate_retrieval, find_pairs
+from pipeline.use.loading import load_model
+from pipeline.use.retrieval import SentencePooler, Sentences, accuracy, evaluate_retrieval, find_pairs
 
 
 class Letters:
@@ -97,7 +97,7 @@ def test_long_sentences_are_cut_to_the_positions_and_counted(hf_dir: Path) -> No
 def test_accuracy_does_not_depend_on_how_many_rows_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     query_QD, noise_QD = torch.randn(2, 50, 4)
     whole = accuracy(query_QD, query_QD + noise_QD)
-    monkeypatch.setattr("pipeline.retrieval.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("pipeline.use.retrieval.ROWS_AT_ONCE", 7)
     assert 0 < accuracy(query_QD, query_QD + noise_QD) == whole < 1
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sentence_pairs import PairReader, split_raw, split_words
+from pipeline.use.sentence_pairs import PairReader, split_raw, split_words
 
 RAW = {
     "Don’t panic, it's 3.14%!": ["Don’t", "panic", ",", "it's", "3.14", "%", "!"],

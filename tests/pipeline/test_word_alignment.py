@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import word_alignment
 from pipeline.packing import Packed
-from pipeline.word_alignment import WordAligner
+from pipeline.use import word_alignment
+from pipeline.use.word_alignment import WordAligner
 from sinkhorn_align import AlignmentSettings
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz"

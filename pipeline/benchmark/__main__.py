@@ -1,0 +1,4 @@
+from pipeline.benchmark.step import main
+
+if __name__ == "__main__":
+    main()

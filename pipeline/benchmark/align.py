@@ -1,0 +1,228 @@
+"""Our word aligner beside SimAlign, awesome-align and eflomal: pairs per second and AER on the same gold sentences.
+
+    python -m pipeline.benchmark.align HF_DIR GOLD_DIR --peers PYTHON [--layer N] [--json FILE]
+
+PYTHON is that of an environment with `simalign`, `awesome-align` and `eflomal`. SimAlign is given the same model;
+awesome-align, which takes BERT only, the same weights under BERT's names with a WordPiece vocabulary of the same pieces;
+eflomal has no model and learns from the sentences alone, links of both directions.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from data_prep.tokenizer import MODEL_NAME, SPACE_PIECE, UNK, Tokenizer
+from pipeline.hugging_face import read_config, read_state
+from pipeline.use.aligner import Aligner
+from pipeline.use.export import save_tokenizer
+from pipeline.use.gold import Gold, read_gold, score_links
+from pipeline.use.loading import load_model
+from pipeline.use.word_alignment import WordLinks
+
+PEERS = Path(__file__).resolve().parent / "align_peers.py"
+SAME_AS_SIMALIGN: dict[str, Any] = {"method": "argmax", "encoding": "separate", "keep_space_pieces": True}
+OURS: dict[str, dict[str, Any]] = {
+    "ours, argmax, separate, fp32": SAME_AS_SIMALIGN,
+    "ours, ot-filter, joint, fp32": {},
+    "ours, argmax, separate, bf16": {**SAME_AS_SIMALIGN, "dtype": "bf16"},
+    "ours, ot-filter, joint, bf16": {"dtype": "bf16"},
+}
+THEIRS: dict[str, list[str]] = {
+    "SimAlign, inter": ["simalign", "--methods", "a"],
+    "SimAlign, itermax": ["simalign", "--methods", "i"],
+    "SimAlign, its default": ["simalign", "--methods", "mai"],
+    "awesome-align": ["awesome-align"],
+    "awesome-align, 4 workers": ["awesome-align", "--workers", "4"],
+    "eflomal, both directions": ["eflomal"],
+}
+
+Run = Callable[[], tuple[float, list[WordLinks]]]
+
+
+@dataclass
+class Result:
+    """What one contender did: seconds of every repeat, and the links, which are the same in each."""
+
+    seconds: list[float]
+    links: list[WordLinks]
+
+
+def write_bert(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
+    """The weights of an XLM-R-shaped folder as a BERT that awesome-align reads; it has no head and no pooler.
+
+    A piece `▁x` becomes the word piece `x`, a piece `x` becomes `##x`, with the piece's embedding.
+    """
+    config, state = read_config(folder), read_state(folder)
+    pieces = {i: tokenizer.piece(i) for i in range(UNK + 1, tokenizer.mask_id)}
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    rows = [1, UNK, 0, 2, tokenizer.mask_id]
+    for token_id, piece in pieces.items():
+        word = piece.removeprefix(SPACE_PIECE) if piece.startswith(SPACE_PIECE) else f"##{piece}"
+        if word:
+            words.append(word)
+            rows.append(token_id)
+    bert = {f"bert.{name.removeprefix('roberta.')}": tensor for name, tensor in state.items() if "lm_head" not in name}
+    embeddings = "bert.embeddings."
+    bert[f"{embeddings}word_embeddings.weight"] = bert[f"{embeddings}word_embeddings.weight"][rows]
+    bert[f"{embeddings}position_embeddings.weight"] = bert[f"{embeddings}position_embeddings.weight"][2:].clone()
+    bert[f"{embeddings}token_type_embeddings.weight"] = bert[f"{embeddings}token_type_embeddings.weight"].repeat(2, 1)
+    sizes = {
+        "vocab_size": len(words),
+        "hidden_size": config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.feed_forward,
+        "max_position_embeddings": config.positions - 2,
+        "type_vocab_size": 2,
+        "hidden_act": "gelu",
+        "layer_norm_eps": config.norm_eps,
+    }
+    out.mkdir()
+    torch.save(bert, out / "pytorch_model.bin")
+    (out / "config.json").write_text(json.dumps({"model_type": "bert", **sizes}), encoding="utf-8")
+    (out / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+
+
+def write_for_simalign(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
+    """The same model with Hugging Face's tokenizer beside it."""
+    out.mkdir()
+    for path in folder.resolve().iterdir():
+        if path.is_file() and path.name != MODEL_NAME and "tokenizer" not in path.name:
+            (out / path.name).symlink_to(path)
+    save_tokenizer(tokenizer, out)
+
+
+def our_run(folder: Path, layer: int, gold: Gold, options: dict[str, Any]) -> Run:
+    def run() -> tuple[float, list[WordLinks]]:
+        aligner = Aligner.load(folder, layer, **options)
+        pairs = list(zip(gold.source, gold.target, strict=True))
+        aligner.align(pairs[:1])
+        started = time.perf_counter()
+        links = aligner.align(pairs)
+        return time.perf_counter() - started, links
+
+    return run
+
+
+def their_run(python: Path, model: Path, pairs: Path, layer: int, threads: int, words: list[str]) -> Run:
+    def run() -> tuple[float, list[WordLinks]]:
+        out = pairs.with_suffix(".links")
+        options = [*words[1:], "--layer", str(layer), "--threads", str(threads)]
+        command = [str(python), str(PEERS), words[0], str(model), str(pairs), str(out), *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ValueError(
+                f"{words[0]}: ended with exit code {done.returncode}: {done.stderr.strip().splitlines()[-1]}"
+            )
+        lines = out.read_text(encoding="utf-8").splitlines()
+        links = [[tuple(map(int, link.split("-"))) for link in line.split()] for line in lines]
+        return json.loads(done.stdout.splitlines()[-1])["seconds"], links  # type: ignore[return-value]
+
+    return run
+
+
+def figures(results: dict[str, Result], gold: Gold) -> list[dict[str, Any]]:
+    """Entries of the JSON file: pairs per second with ratios to the others, and AER."""
+    speed = {name: len(gold) / median(result.seconds) for name, result in results.items()}
+    entries: list[dict[str, Any]] = []
+    for name, result in results.items():
+        ratios = {other: round(speed[name] / theirs, 3) for other, theirs in speed.items() if other != name}
+        entries.append(
+            {"name": "alignment", "contender": name, "value": speed[name], "unit": "pairs/s", "ratio_to": ratios}
+        )
+        aer = score_links(result.links, gold).aer
+        entries.append({"name": "AER", "contender": name, "value": aer, "unit": "", "ratio_to": {}})
+    return entries
+
+
+def show(results: dict[str, Result], gold: Gold) -> None:
+    table = Table(title=f"{len(gold):,} pairs {gold.source_language}-{gold.target_language}")
+    others = [name for name in THEIRS if name in results and "eflomal" not in name]
+    for column in ("contender", "pairs/s", *(f"× {name}" for name in others), "AER"):
+        table.add_column(column, justify="left" if column == "contender" else "right")
+    speed = {name: len(gold) / median(result.seconds) for name, result in results.items()}
+    for name, result in results.items():
+        ratios = [f"{speed[name] / speed[other]:.1f}" for other in others]
+        table.add_row(name, f"{speed[name]:.1f}", *ratios, f"{score_links(result.links, gold).aer:.3f}")
+    Console(width=150).print(table)
+
+
+def same_links(ours: list[WordLinks], theirs: list[WordLinks]) -> float:
+    """Share of links that both have, of all that either has."""
+    both = sum(len(set(a) & set(b)) for a, b in zip(ours, theirs, strict=True))
+    either = sum(len(set(a) | set(b)) for a, b in zip(ours, theirs, strict=True))
+    return both / max(either, 1)
+
+
+def benchmark(
+    hf_dir: Annotated[Path, typer.Argument(help="XLM-R-shaped Hugging Face folder with its SentencePiece model")],
+    gold_dir: Annotated[
+        Path, typer.Argument(help="folder with test.<src>, test.<trg> and links: the text that is aligned")
+    ],
+    peers: Annotated[
+        Path | None, typer.Option(help="python of an environment with simalign, awesome-align and eflomal")
+    ] = None,
+    layer: Annotated[int, typer.Option(help="layer, for all contenders")] = 7,
+    pairs: Annotated[int, typer.Option(min=1, help="the first so many pairs")] = 200,
+    repeats: Annotated[int, typer.Option(min=1, help="runs of each contender, taken in turn; the median counts")] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="threads of every contender")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures there")] = None,
+) -> None:
+    """Time the word aligner beside others on the same sentences; loading is not counted, tokenizing is.
+
+    Example: python -m pipeline.benchmark.align small gold/en-cs --peers peers/bin/python --threads 2 --json figures.json
+    """
+    gold = read_gold(gold_dir).first(pairs)
+    torch.set_num_threads(threads)
+    runs: dict[str, Run] = {name: our_run(hf_dir, layer, gold, options) for name, options in OURS.items()}
+    with tempfile.TemporaryDirectory(prefix="align_benchmark_") as folder:
+        out = Path(folder)
+        if peers is not None:
+            tokenizer = load_model(hf_dir)[1]
+            models = {"simalign": out / "simalign", "awesome-align": out / "awesome", "eflomal": out}
+            write_for_simalign(hf_dir, tokenizer, models["simalign"])
+            write_bert(hf_dir, tokenizer, models["awesome-align"])
+            text = [f"{' '.join(s)} ||| {' '.join(t)}\n" for s, t in zip(gold.source, gold.target, strict=True)]
+            (out / "pairs.txt").write_text("".join(text), encoding="utf-8")
+            for name, words in THEIRS.items():
+                runs[name] = their_run(peers, models[words[0]], out / "pairs.txt", layer, threads, words)
+        results = {name: Result([], []) for name in runs}
+        for _ in range(repeats):
+            for name, run in runs.items():
+                seconds, results[name].links = run()
+                results[name].seconds.append(seconds)
+    show(results, gold)
+    entries = figures(results, gold)
+    if peers is not None:
+        mine, other = next(iter(OURS)), next(iter(THEIRS))
+        same = same_links(results[mine].links, results[other].links)
+        print(f"{mine} and {other}: {same:.2%} of links are the same")
+        entries.append({"name": "same links", "contender": mine, "value": same, "unit": "", "ratio_to": {}})
+    if json_file:
+        json_file.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    try:
+        typer.run(benchmark)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

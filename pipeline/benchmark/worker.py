@@ -1,0 +1,77 @@
+"""One contender of `benchmark`, under the deepspeed launcher: the training loop itself, a part of it switched off, or neither.
+
+Usage: deepspeed … pipeline/benchmark/worker.py --contender NAME --config CONFIG [key=value …]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Started as a file: put the repository on the path instead of this folder, whose names are not top-level modules.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline import model, ranks, train
+from pipeline.benchmark.straightforward import Shortcuts, train_straightforwardly
+from pipeline.config import load_config
+from pipeline.objectives import masked_lm
+
+
+def whole_logits(input_PD: Tensor, weight_VD: Tensor, bias_V: Tensor, target_P: Tensor) -> tuple[Tensor, Tensor]:
+    """`linear_cross_entropy` without chunks."""
+    logits_PV = F.linear(input_PD, weight_VD, bias_V).float()
+    return F.cross_entropy(logits_PV, target_P, reduction="sum"), (logits_PV.argmax(-1) == target_P).sum()
+
+
+def use_whole_logits() -> None:
+    masked_lm.linear_cross_entropy = whole_logits  # type: ignore[assignment]
+
+
+def encode_streams_apart() -> None:
+    together = model.MicroStepEncoder
+    model.MicroStepEncoder = lambda encoder, _=(): together(encoder)  # type: ignore[assignment, misc]
+
+
+def run_ours(without: tuple[Callable[[], None], ...], config: Path, overrides: list[str]) -> None:
+    for switch_off in without:
+        switch_off()
+    train.train(load_config(config, overrides), resume=None)
+
+
+def run_padded(shortcuts: Shortcuts, config: Path, overrides: list[str]) -> None:
+    train_straightforwardly(load_config(config, overrides), shortcuts)
+
+
+# In the order in which the measures add up: every contender has those of the one before it.
+CONTENDERS: dict[str, Callable[[Path, list[str]], None]] = {
+    "straightforward": partial(run_padded, Shortcuts()),
+    "+ labels in one batch": partial(run_padded, Shortcuts(batched_labels=True)),
+    "+ labelling stops at its layer": partial(run_padded, Shortcuts(batched_labels=True, stop_at_label_layer=True)),
+    "+ head at masked tokens only": partial(
+        run_padded, Shortcuts(batched_labels=True, stop_at_label_layer=True, head_at_masked_tokens=True)
+    ),
+    "+ packed without padding": partial(run_ours, (use_whole_logits, encode_streams_apart)),
+    "+ streams in one pass": partial(run_ours, (use_whole_logits,)),
+    "ours (+ vocabulary in chunks)": partial(run_ours, ()),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--contender", required=True, choices=list(CONTENDERS))
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--local_rank", type=int)
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_intermixed_args()
+    CONTENDERS[arguments.contender](arguments.config, arguments.overrides)
+
+
+if __name__ == "__main__":
+    ranks.run_main(main)

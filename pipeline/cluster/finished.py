@@ -1,0 +1,35 @@
+"""`python -m pipeline.cluster.finished CONFIG [key=value …]`: exit code 0 where a run has made all its steps, 3 where not.
+
+For batch scripts that ask for another turn. Reads the config and the last lines of the run's metrics.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from pipeline.config import Config, load_config
+
+
+def finished(config: Config) -> bool:
+    """Whether the run's latest `end` says so; a run that never ended by itself has not finished."""
+    metrics = config.run.out / "metrics.jsonl"
+    if not metrics.exists():
+        return False
+    lines = [line for line in metrics.read_text(encoding="utf-8").splitlines() if '"end"' in line]
+    ends = [end for end in map(json.loads, lines) if end["kind"] == "end"]
+    return bool(ends) and bool(ends[-1]["finished"]) and ends[-1]["step"] >= config.run.steps
+
+
+def main() -> None:
+    try:
+        sys.exit(0 if finished(load_config(Path(sys.argv[1]), sys.argv[2:])) else 3)
+    except IndexError:
+        sys.exit("error: usage: python -m pipeline.cluster.finished CONFIG [key=value …]")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""What `./launch.sh train` and `check` are given: options of ours, those of the deepspeed launcher, config and overrides."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from pipeline.cluster.hostfile import Hosts, read_hostfile, select
+
+# Options of `deepspeed` that are read here as well, and then those that are only passed on.
+READ = (
+    "include",
+    "exclude",
+    "num_nodes",
+    "num_gpus",
+    "master_addr",
+    "master_port",
+    "launcher",
+    "node_rank",
+    "ssh_port",
+)
+PASSED = ("launcher_args", "bind_core_list", "venv_script", "log_level", "enable_each_rank_log", "autotuning")
+FLAGS = (
+    "no_ssh",
+    "no_ssh_check",
+    "force_multi",
+    "save_pid",
+    "bind_cores_to_rank",
+    "quiet",
+    "module",
+    "no_python",
+    "no_local_rank",
+)
+SHORT = {"include": "-i", "exclude": "-e", "quiet": "-q"}
+NUMBERS = {"num_nodes": -1, "num_gpus": -1, "master_port": 29500, "node_rank": -1, "ssh_port": None}
+LAUNCHERS = ("pdsh", "openmpi", "mpich", "slurm", "impi", "mvapich")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The words of a command line, sorted by who they are for."""
+
+    config: Path | None
+    overrides: list[str]
+    resume: str | None
+    keep_going: int
+    look_again: int
+    check: bool
+    hostfile: Path | None
+    given: argparse.Namespace
+
+    @property
+    def hosts(self) -> Hosts:
+        """The hosts and slots that the hostfile and the launcher's options leave."""
+        assert self.hostfile is not None
+        chosen = {name: getattr(self.given, name) for name in ("include", "exclude", "num_nodes", "num_gpus")}
+        return select(read_hostfile(self.hostfile), **chosen)
+
+    @property
+    def over_ssh(self) -> bool:
+        """Whether this process watches over the hosts itself; else it is one host's launcher, or Slurm does it."""
+        return (
+            self.hostfile is not None
+            and not self.given.no_ssh
+            and self.given.launcher != "slurm"
+            and not self.only_here
+        )
+
+    @property
+    def only_here(self) -> bool:
+        """Whether the hostfile names this host alone, so that nothing needs ssh."""
+        if self.hostfile is None or self.given.force_multi or self.keep_going:
+            return False
+        return set(self.hosts) <= {"localhost", "127.0.0.1", socket.gethostname()} and len(self.hosts) == 1
+
+    @property
+    def ssh_options(self) -> list[str]:
+        return ["-p", str(self.given.ssh_port)] if self.given.ssh_port else []
+
+    def for_deepspeed(self, leave_out: Sequence[str] = ()) -> list[str]:
+        """The launcher's options as they were given, but for some."""
+        words = []
+        for name in (*READ, *PASSED):
+            value = getattr(self.given, name)
+            if name not in leave_out and value not in ("", None, NUMBERS.get(name)) and value != _DEFAULTS.get(name):
+                words.append(f"--{name}={value}")
+        return words + [f"--{name}" for name in FLAGS if getattr(self.given, name) and name not in leave_out]
+
+    def for_training(self, resume: str | None, overrides: Sequence[str]) -> list[str]:
+        words = ["--config", str(self.config)]
+        if resume is not None:
+            words += ["--resume", resume]
+        return [*words, *overrides]
+
+
+_DEFAULTS = {"launcher": "pdsh"}
+
+
+def parse(words: Sequence[str]) -> Options:
+    """Read `train CONFIG …` or `check …`; words of the config's own (`key=value`) are left as they are.
+
+    Raises:
+        ValueError: an unknown option, options that do not go together, or a config that is not there.
+    """
+    given = _parser().parse_intermixed_args(list(words))
+    given.launcher = given.launcher.lower()
+    if given.launcher not in LAUNCHERS:
+        raise ValueError(f"--launcher {given.launcher}: choose one of {', '.join(LAUNCHERS)}")
+    check = given.command == "check"
+    positional = list(given.words)
+    config = (
+        Path(positional.pop(0)) if positional and ("=" not in positional[0] or Path(positional[0]).exists()) else None
+    )
+    if config is None and not check:
+        raise ValueError("train: name a config; see pipeline/configs/")
+    if config is not None and not config.is_file():
+        raise ValueError(f"{config}: no such config; see pipeline/configs/")
+    hostfile = given.hostfile
+    if hostfile is None and (check or given.keep_going or given.launcher != "pdsh" or given.no_ssh):
+        what = "check" if check else "--keep-going" if given.keep_going else f"--launcher {given.launcher} and --no_ssh"
+        raise ValueError(f"{what}: needs --hostfile FILE, with lines `host slots=N`")
+    if given.no_ssh and (check or given.keep_going):
+        raise ValueError("--no_ssh: each host is started by hand; it does not go with check or --keep-going")
+    if given.no_ssh and (given.node_rank < 0 or not given.master_addr):
+        raise ValueError(
+            "--no_ssh: give --node_rank (0, 1, … in the hostfile's order) and --master_addr of the first host"
+        )
+    return Options(config, positional, given.resume, given.keep_going, given.look_again, check, hostfile, given)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; ./launch.sh train --help lists the options")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="./launch.sh",
+        usage="./launch.sh train|check CONFIG [--hostfile H] [--keep-going N] [--resume auto|PATH] [deepspeed's options] "
+        "[key=value …]",
+        description="Start training, on this host or on those of a hostfile, or only check whether they are fit for it.",
+        epilog="All options of the deepspeed launcher may be given; `deepspeed --help` describes them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("command", choices=["train", "check"])
+    parser.add_argument(
+        "words", nargs="*", metavar="CONFIG key=value", help="YAML config, and settings that override it"
+    )
+    parser.add_argument("--resume", metavar="auto|PATH", help="continue from the run's latest checkpoint, or from PATH")
+    parser.add_argument("-H", "--hostfile", type=Path, help="lines `host slots=N`")
+    parser.add_argument(
+        "--keep-going", type=_count, default=0, metavar="N",
+        help="when a host or rank is lost, continue on the hosts that answer, up to N times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--look-again", type=int, default=15, metavar="S", help="seconds between looks at hosts that were lost"
+    )
+    for name in (*READ, *PASSED):
+        names = [SHORT[name]] if name in SHORT else []
+        names += [f"--{name}", *(["--num_accelerators"] if name == "num_gpus" else [])]
+        kind = int if name in NUMBERS else str
+        parser.add_argument(
+            *names, type=kind, default=NUMBERS.get(name, _DEFAULTS.get(name, "")), help=argparse.SUPPRESS
+        )
+    for name in FLAGS:
+        names = [SHORT[name]] if name in SHORT else []
+        parser.add_argument(*names, f"--{name}", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of restarts")
+    return int(text)
+
+
+def job_name() -> str:
+    """A name that no other job has: its processes are found by it."""
+    return f"{os.getpid()}-{os.urandom(6).hex()}"

@@ -1,0 +1,159 @@
+"""The word aligner as a library: a model folder in, the word links of sentence pairs out.
+
+    from pipeline.use.aligner import Aligner
+    aligner = Aligner.load("hf/base", layer=8)
+    aligner.align([("the house", "das Haus")])  # [[(0, 0), (1, 1)]]
+
+Puts a model, a tokenizer and `WordAligner` together; the command `align` is this class and a file reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from data_prep.tokenizer import UNK, Tokenizer
+from pipeline.model import Encoder
+from pipeline.packing import Packed
+from pipeline.use.loading import DTYPES, load_model, longest_side
+from pipeline.use.sentence_pairs import split_words
+from pipeline.use.word_alignment import WINDOW, AlignmentReport, Encoding, Method, ScoredLinks, WordAligner, WordLinks
+from sinkhorn_align import AlignmentSettings
+
+TextPair = tuple[str | Sequence[str], str | Sequence[str]]
+"""Two sides; a string is split at white space."""
+
+BATCH_TOKENS = 2048
+"""Of a batch on the CPU: larger ones leave the cache, smaller ones spend more time on calls."""
+
+
+class ReleasedPieces:
+    """Pieces of words as the released aligner takes them: SentencePiece's as they come, a lone space piece included.
+
+    `Tokenizer.encode_words` drops that piece, which links better.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
+        ids = [self._tokenizer.encode(word) or [UNK] for word in words]
+        return [i for of_word in ids for i in of_word], [word for word, of_word in enumerate(ids) for _ in of_word]
+
+
+def layer_of(encoder: Encoder, layer: int | None, name: str = "--layer") -> int:
+    """The layer to align with; None: two below the top, the released recipe's. ValueError where there is no such layer."""
+    layers = encoder.config.layers
+    chosen = max(layers - 2, 0) if layer is None else layer
+    if not 0 <= chosen <= layers:
+        raise ValueError(f"{name} {chosen}: the model has {layers} layers; choose 0 (embeddings) to {layers}")
+    return chosen
+
+
+class Aligner:
+    """A model that aligns words at one layer; `report` counts what happened so far."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        tokenizer: Tokenizer,
+        layer: int | None = None,
+        *,
+        method: Method = "ot-filter",
+        encoding: Encoding = "joint",
+        settings: AlignmentSettings | None = None,
+        keep_space_pieces: bool = False,
+        window: int = WINDOW,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> None:
+        """Arguments are those of `WordAligner`, and:
+
+        layer: whose hidden states are aligned, 0 the embeddings; None: two below the top.
+        keep_space_pieces: see `ReleasedPieces`.
+        """
+        self.layer = layer_of(encoder, layer)
+        device = next(encoder.parameters()).device
+
+        def hidden_states(packed: Packed) -> list[torch.Tensor]:
+            return [encoder(packed.to(device), self.layer)]
+
+        self._aligner = WordAligner(
+            ReleasedPieces(tokenizer) if keep_space_pieces else tokenizer,
+            hidden_states,
+            settings,
+            method=method,
+            encoding=encoding,
+            longest_side=longest_side(encoder, encoding),
+            window=window,
+            batch_tokens=batch_tokens,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        layer: int | None = None,
+        *,
+        tokenizer_dir: str | Path | None = None,
+        dtype: str = "fp32",
+        device: str | torch.device = "cpu",
+        method: Method = "ot-filter",
+        encoding: Encoding = "joint",
+        settings: AlignmentSettings | None = None,
+        keep_space_pieces: bool = False,
+        window: int = WINDOW,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> Aligner:
+        """Load a Hugging Face folder, a run folder or a checkpoint; ValueError says what is wrong with it."""
+        if dtype not in DTYPES:
+            raise ValueError(f"--dtype {dtype}: choose {' or '.join(DTYPES)}")
+        try:
+            place = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"--device {device}: {str(error).splitlines()[0]}; choose cpu") from None
+        encoder, tokenizer = load_model(Path(folder), None if tokenizer_dir is None else Path(tokenizer_dir))
+        return cls(
+            encoder.to(place, DTYPES[dtype]),
+            tokenizer,
+            layer,
+            method=method,
+            encoding=encoding,
+            settings=settings,
+            keep_space_pieces=keep_space_pieces,
+            window=window,
+            batch_tokens=batch_tokens,
+        )
+
+    @property
+    def report(self) -> AlignmentReport:
+        return self._aligner.report
+
+    def align(self, pairs: Iterable[TextPair]) -> list[WordLinks]:
+        """The links (source word, target word) of every pair, from 0, sorted."""
+        return [list(links) for links in self._links(pairs, scored=False)]
+
+    def align_scored(self, pairs: Iterable[TextPair]) -> list[ScoredLinks]:
+        """`align` with every link's score: the largest cosine of two of its subwords' hidden states."""
+        return list(self._links(pairs, scored=True))
+
+    def stream(self, pairs: Iterable[TextPair], scored: bool = False) -> Iterator[ScoredLinks]:
+        """Links and scores (0 unless `scored`) pair by pair, as they come; memory does not grow with their number."""
+        return self._links(pairs, scored)
+
+    def similarities(self, pair: TextPair) -> list[list[float]]:
+        """The largest cosine of two subwords' hidden states for every source (row) and target word, for a picture.
+
+        ValueError where a side has no words or is too long to be encoded whole.
+        """
+        rows: list[list[float]] = self._aligner.similarities((_words(pair[0]), _words(pair[1]))).tolist()
+        return rows
+
+    def _links(self, pairs: Iterable[TextPair], scored: bool) -> Iterator[ScoredLinks]:
+        words = ((_words(source), _words(target)) for source, target in pairs)
+        return (links for (links,) in self._aligner.links_by_layer(words, scored))
+
+
+def _words(side: str | Sequence[str]) -> Sequence[str]:
+    return split_words(side) if isinstance(side, str) else side

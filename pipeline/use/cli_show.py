@@ -1,0 +1,69 @@
+"""The commands that show a model at work on one pair: `show` writes pictures, `demo` serves a local page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.use.cli_use import EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
+
+PORT = 8000
+
+
+def show_command(
+    hf_dir: ModelDir,
+    source: Annotated[str, typer.Argument(help="words separated by spaces")],
+    target: Annotated[str, typer.Argument(help="its translation")],
+    gold: Annotated[str, typer.Option(help="gold links, i-j sure and ipj possible, from 0")] = "",
+    out: Annotated[list[Path] | None, typer.Option(help="PNG or HTML file, by its suffix; may be repeated")] = None,
+    layer: LayerOption = None,
+    method: MethodOption = "ot-filter",
+    encoding: EncodingOption = "joint",
+    raw: Annotated[bool, typer.Option("--raw", help="untokenised text: split into words first")] = False,
+    tokenizer: TokenizerDir = None,
+) -> None:
+    """Draw a pair's alignment: similarities as a heat map, predicted links and gold links on it.
+
+    Example: python -m pipeline show hf/base "the house" "das Haus" --gold "0-0 1-1" --out pair.png --out pair.html
+    """
+    from pipeline.use.demo import view_pair
+    from pipeline.use.loading import load_model
+    from pipeline.use.pair_view import page_html, view_html
+    from pipeline.use.picture import draw_heat_map
+
+    files = out or [Path("alignment.png")]
+    for path in files:
+        if path.suffix not in (".png", ".html"):
+            raise ValueError(f"--out {path}: pictures are .png or .html; give one of these suffixes")
+    encoder, words = load_model(hf_dir, tokenizer)
+    view = view_pair(encoder, words, source, target, layer=layer, method=method, encoding=encoding, raw=raw, gold=gold)
+    for path in files:
+        if path.suffix == ".png":
+            draw_heat_map(view, path)
+        else:
+            path.write_text(page_html(view_html(view)), encoding="utf-8")
+    print(f"{view.title}; {', '.join(map(str, files))}")
+
+
+def demo_command(
+    hf_dir: ModelDir,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = PORT,
+    tokenizer: TokenizerDir = None,
+) -> None:
+    """Serve a page on this machine where one pastes a pair, picks layer and method, and sees the links.
+
+    Example: python -m pipeline demo hf/base --port 8000
+    """
+    from pipeline.use.demo import HOST, Demo, make_server
+    from pipeline.use.loading import load_model
+
+    encoder, words = load_model(hf_dir, tokenizer)
+    try:
+        server = make_server(Demo(encoder, words, hf_dir.name), port)
+    except OSError as error:
+        raise ValueError(f"--port {port}: {error.strerror}; give another, or 0 for any free one") from None
+    print(f"http://{HOST}:{server.server_address[1]}/ shows {hf_dir}; Ctrl-C ends it", flush=True)
+    with server:
+        server.serve_forever()

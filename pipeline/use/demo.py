@@ -1,0 +1,179 @@
+"""A local page where one pastes a pair, picks layer and method and sees the links: `python -m pipeline demo HF_DIR`.
+
+Plain HTML made here, without scripts or anything from elsewhere; only this machine is answered. Knows a model and
+`pair_view`; a mistake in the form is told in the page.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass
+from html import escape
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
+
+from data_prep.tokenizer import Tokenizer
+from pipeline.model import Encoder
+from pipeline.use.aligner import Aligner, layer_of
+from pipeline.use.gold import parse_pharaoh
+from pipeline.use.link_methods import METHODS
+from pipeline.use.pair_view import PairView, page_html, view_html
+from pipeline.use.sentence_pairs import split_raw, split_words
+from pipeline.use.word_alignment import ENCODINGS
+
+HOST = "127.0.0.1"
+LARGEST_FORM = 1 << 18
+"""Bytes of a form; a pair that can be shown has far fewer."""
+PATIENCE_SECONDS = 30
+"""How long a connection may say nothing."""
+EXAMPLE = {
+    "source": "Yesterday she had not seen the old house .",
+    "target": "Gestern hatte sie das alte Haus nicht gesehen .",
+    "gold": "",
+}
+FORM_STYLE = (
+    "<style>form{display:grid;gap:.6rem} textarea{width:100%;font:inherit;box-sizing:border-box} label{display:block} "
+    ".row{display:flex;gap:1.2rem;flex-wrap:wrap;align-items:end} button{font:inherit;padding:.2rem 1.2rem}</style>"
+)
+
+
+def view_pair(
+    encoder: Encoder,
+    tokenizer: Tokenizer,
+    source: str,
+    target: str,
+    *,
+    layer: int | None = None,
+    method: str = "ot-filter",
+    encoding: str = "joint",
+    raw: bool = False,
+    gold: str = "",
+) -> PairView:
+    """Align one pair and put together what is shown of it; ValueError where it cannot be."""
+    aligner = Aligner(encoder, tokenizer, layer, method=method, encoding=encoding)  # type: ignore[arg-type]
+    split = split_raw if raw else split_words
+    pair = split(source), split(target)
+    similarities = aligner.similarities(pair)
+    (links,) = aligner.align_scored([pair])
+    sure, possible = parse_pharaoh(gold)
+    past = [f"{i}-{j}" for i, j in sorted(possible) if i >= len(pair[0]) or j >= len(pair[1])]
+    if past:
+        raise ValueError(f"gold link {past[0]}: the pair has {len(pair[0])} and {len(pair[1])} words, counted from 0")
+    return PairView(*pair, similarities, links, sure, possible, f"{method}, layer {aligner.layer}, {encoding}")
+
+
+@dataclass
+class Demo:
+    """A model and how its page looks."""
+
+    encoder: Encoder
+    tokenizer: Tokenizer
+    name: str
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()  # one pair at a time: PyTorch already uses every thread for it
+
+    def page(self, form: dict[str, str]) -> tuple[HTTPStatus, str]:
+        """The page for what was filled in (nothing: an example that is not aligned yet)."""
+        if not form:
+            return HTTPStatus.OK, self._page(EXAMPLE, "")
+        try:
+            with self._lock:
+                view = view_pair(
+                    self.encoder,
+                    self.tokenizer,
+                    form.get("source", ""),
+                    form.get("target", ""),
+                    layer=self._layer(form),
+                    method=form.get("method", METHODS[0]),
+                    encoding=form.get("encoding", ENCODINGS[0]),
+                    raw="raw" in form,
+                    gold=form.get("gold", ""),
+                )
+        except ValueError as error:
+            return HTTPStatus.BAD_REQUEST, self._page(form, message_html(str(error)))
+        return HTTPStatus.OK, self._page(form, view_html(view))
+
+    def _layer(self, form: dict[str, str]) -> int | None:
+        text = form.get("layer", "")
+        if text and not text.isdecimal():
+            raise ValueError(f"layer {text!r}: choose a number")
+        return layer_of(self.encoder, int(text), "layer") if text else None
+
+    def _page(self, form: dict[str, str], below: str) -> str:
+        chosen = form.get("layer") or str(layer_of(self.encoder, None))
+        layers = [str(layer) for layer in range(self.encoder.config.layers + 1)]
+        checked = " checked" if "raw" in form else ""
+        return page_html(
+            f"""{FORM_STYLE}<form method="post" action="/">
+<label>Source<textarea name="source" rows="2" dir="auto">{escape(form.get("source", ""))}</textarea></label>
+<label>Target<textarea name="target" rows="2" dir="auto">{escape(form.get("target", ""))}</textarea></label>
+<label>Gold links, if there are any: i-j sure, ipj possible, from 0<textarea name="gold" rows="1">{
+                escape(form.get("gold", ""))
+            }</textarea></label>
+<div class="row"><label>Layer {_select("layer", layers, chosen)}</label>
+<label>Method {_select("method", METHODS, form.get("method", ""))}</label>
+<label>Encoding {_select("encoding", ENCODINGS, form.get("encoding", ""))}</label>
+<label><input type="checkbox" name="raw" value="1"{checked}> split raw text into words</label>
+<button>Align</button></div></form>
+{below}""",
+            f"Word alignment with {self.name}",
+        )
+
+
+def _select(name: str, choices: list[str] | tuple[str, ...], chosen: str) -> str:
+    options = "".join(f"<option{' selected' if choice == chosen else ''}>{choice}</option>" for choice in choices)
+    return f'<select name="{name}">{options}</select>'
+
+
+def message_html(text: str) -> str:
+    return f'<p class="message" role="alert">{escape(text)}</p>'
+
+
+def make_server(demo: Demo, port: int) -> ThreadingHTTPServer:
+    """A server on the loopback address; port 0 takes a free one. OSError where the port is taken."""
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = PATIENCE_SECONDS
+
+        def do_GET(self) -> None:
+            if self.path.partition("?")[0] != "/":
+                self._send(HTTPStatus.NOT_FOUND, page_html(message_html(f"{self.path}: there is only one page, /")))
+                return
+            self._send(*demo.page({}))
+
+        def do_POST(self) -> None:
+            length = self.headers.get("Content-Length", "")
+            if not length.isdecimal() or int(length) > LARGEST_FORM:
+                text = f"the form has {length or 'an unknown number of'} bytes, at most {LARGEST_FORM:,} are read; shorten it"
+                self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, page_html(message_html(text)))
+                return
+            body = self.rfile.read(int(length)).decode("ascii", errors="replace")
+            fields = parse_qs(body, keep_blank_values=True, errors="replace")
+            self._send(*demo.page({"source": "", **{name: values[-1] for name, values in fields.items()}}))
+
+        def _send(self, status: HTTPStatus, page: str) -> None:
+            content = page.encode(errors="replace")
+            self.send_response(status)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(content)
+            self.close_connection = True
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing: a line a request would bury the address."""
+
+    return _Server((HOST, port), Handler)
+
+
+class _Server(ThreadingHTTPServer):
+    """Goes on, without a word, when a browser leaves before its answer."""
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]

@@ -1,0 +1,137 @@
+"""AER of every layer of a model against gold alignments, and the tables by which a layer is chosen.
+
+Knows an encoder with its tokenizer, and gold; `retrieval` and `perplexity` beside it measure the other uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from data_prep.tokenizer import Tokenizer
+from pipeline.model import Encoder
+from pipeline.packing import Packed
+from pipeline.use.gold import AlignmentScore, Gold, score_links
+from pipeline.use.loading import longest_side
+from pipeline.use.perplexity import Perplexity
+from pipeline.use.retrieval import Retrieval
+from pipeline.use.word_alignment import AlignmentReport, Encoding, Method, WordAligner
+from sinkhorn_align import AlignmentSettings
+
+
+@dataclass
+class Evaluation:
+    """Scores per layer (0: embeddings) of one gold folder, and what was long or skipped on the way."""
+
+    languages: str
+    pairs: int
+    layers: list[AlignmentScore]
+    links_past_the_end: int
+    report: AlignmentReport
+    method: Method = "ot-filter"
+    encoding: Encoding = "joint"
+
+    @property
+    def best_layer(self) -> int:
+        return min(range(len(self.layers)), key=lambda layer: self.layers[layer].aer)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"kind": "alignment", **asdict(self), "best_layer": self.best_layer}
+
+
+def score_layers(aligner: WordAligner, gold: Gold) -> list[AlignmentScore]:
+    """Align the gold pairs and score each layer that the aligner gives."""
+    links_by_pair = list(aligner.align(zip(gold.source, gold.target, strict=True)))
+    return [score_links(links, gold) for links in zip(*links_by_pair, strict=True)]
+
+
+def evaluate(
+    encoder: Encoder,
+    tokenizer: Tokenizer,
+    gold: Gold,
+    settings: AlignmentSettings | None = None,
+    method: Method = "ot-filter",
+    encoding: Encoding = "joint",
+) -> Evaluation:
+    """Align the gold folder's pairs with every layer, and score each."""
+    device = next(encoder.parameters()).device
+
+    def hidden_states(packed: Packed) -> Sequence[torch.Tensor]:
+        return encoder.hidden_states(packed.to(device))
+
+    aligner = WordAligner(
+        tokenizer,
+        hidden_states,
+        settings,
+        method=method,
+        encoding=encoding,
+        longest_side=longest_side(encoder, encoding),
+    )
+    layers = score_layers(aligner, gold)
+    languages = f"{gold.source_language}-{gold.target_language}"
+    return Evaluation(languages, len(gold), layers, gold.links_past_the_end, aligner.report, method, encoding)
+
+
+def gold_folders(places: Iterable[Path]) -> list[Path]:
+    """Gold folders as given; of a folder without test files, all the folders in it that have some."""
+    folders = []
+    for place in places:
+        inside = [] if any(place.glob("test.*")) else sorted({path.parent for path in place.glob("*/test.*")})
+        folders += inside or [place]
+    return folders
+
+
+def released_lines(evaluation: Evaluation) -> str:
+    """Percentages of every layer as the released aligner prints them."""
+    scores = {"p": "precision", "r": "recall", "f1": "f1", "aer": "aer"}
+    lines = [f"Language pair: {evaluation.languages}"]
+    for short, name in scores.items():
+        lines.append(f"{short}: " + ", ".join(f"{100 * getattr(layer, name):.2f}" for layer in evaluation.layers))
+    return "\n".join(lines)
+
+
+def table(evaluations: Sequence[Evaluation]) -> Table:
+    """AER per layer in percent, a column per gold folder and their mean, the best of each marked."""
+    columns = columns_of([e.languages for e in evaluations], [[100 * s.aer for s in e.layers] for e in evaluations])
+    return _by_layer("AER by layer, % (lower is better)", columns, lower=True)
+
+
+def retrieval_table(results: Sequence[Retrieval]) -> Table:
+    """Accuracy per layer in percent over both directions, a column per pair and their mean, the best of each marked."""
+    columns = columns_of([r.languages for r in results], [[100 * share for share in r.mean] for r in results])
+    return _by_layer("retrieval accuracy by layer, %, mean of both directions (higher is better)", columns, lower=False)
+
+
+def perplexity_table(results: Sequence[Perplexity]) -> Table:
+    drawn = Table(title="masked-LM perplexity (lower is better)")
+    for column in ("language", "perplexity", "accuracy %", "predicted tokens"):
+        drawn.add_column(column, justify="left" if column == "language" else "right")
+    for r in results:
+        drawn.add_row(r.language, f"{r.perplexity:,.2f}", f"{100 * r.accuracy:.2f}", f"{r.predicted_tokens:,}")
+    return drawn
+
+
+def columns_of(names: Sequence[str], values: Sequence[list[float]]) -> dict[str, list[float]]:
+    """Values by layer of every name, and their mean as `avg`; a name that comes again gets a number."""
+    columns: dict[str, list[float]] = {}
+    for at, (name, of_name) in enumerate(zip(names, values, strict=True)):
+        again = names[:at].count(name)
+        columns[f"{name} ({again + 1})" if again else name] = of_name
+    return columns | {"avg": [mean(row) for row in zip(*values, strict=True)]}
+
+
+def _by_layer(title: str, columns: dict[str, list[float]], lower: bool) -> Table:
+    best = {name: (min if lower else max)(values) for name, values in columns.items()}
+    drawn = Table(title=title)
+    for name in ("layer", *columns):
+        drawn.add_column(name, justify="right")
+    for layer in range(len(columns["avg"])):
+        marks = [f"{v[layer]:.2f}{' *' if v[layer] == best[name] else '  '}" for name, v in columns.items()]
+        drawn.add_row(str(layer), *marks)
+    return drawn
