@@ -25,6 +25,7 @@ BEAT_SECONDS = 3
 BEAT_LIMIT_SECONDS = 12  # a host that has not answered for so long is lost
 GRACE_SECONDS = 15  # between the end of a first rank and that of the launcher
 POLL_SECONDS = 0.2
+SSH_FAILED = 255  # ssh's own exit code, where the connection and not the command ended
 MISTAKE = re.compile(rb"(\S+: )?error: ")
 PDSH_EXIT = re.compile(rb"pdsh@\S+: (\S+): ssh exited with exit code (\d+)")
 
@@ -124,7 +125,9 @@ class Attempt:
         self._pump.join(2)
 
     def _first_to_fail(self) -> str:
-        """Where it began: on a host whose ranks a signal ended, else on the first that pdsh has told of."""
+        """Where it began: on a host that was lost, else where a signal ended a rank, else the first that pdsh told of."""
+        if lost := [host for host, code in self._exits.items() if code == SSH_FAILED]:
+            return f"{lost[0]} is lost (its ssh connection ended)"
         by_signal = [host for host, code in self._exits.items() if "SIG" in explain(code)]
         host = next(iter([*by_signal, *self._exits]), None)
         return f"{host} ended first, with exit code {explain(self._exits[host])}" if host else ""
@@ -145,7 +148,7 @@ def exit_code(returned: int) -> int:
 
 def explain(code: int) -> str:
     """An exit code, and the signal that is behind it: DeepSpeed's launcher makes -9 of it, ssh 247, a shell 137."""
-    number = 256 - code if code > 192 else code - 128
+    number = 256 - code if 192 < code < SSH_FAILED else code - 128
     names = {signal.value: signal.name for signal in signal.Signals}
     return f"{code} ({names[number]})" if number in names else str(code)
 

@@ -137,7 +137,13 @@ def test_values_that_a_launcher_would_change_are_refused(
 
 def test_exit_codes_name_their_signals() -> None:
     assert [exit_code(code) for code in (0, 3, -9)] == [0, 3, 137]
-    assert [explain(code) for code in (247, 137, 143, 1)] == ["247 (SIGKILL)", "137 (SIGKILL)", "143 (SIGTERM)", "1"]
+    assert [explain(code) for code in (247, 137, 143, 255, 1)] == [
+        "247 (SIGKILL)",
+        "137 (SIGKILL)",
+        "143 (SIGTERM)",
+        "255",
+        "1",
+    ]
 
 
 def test_a_run_has_finished_when_its_last_end_says_so(config: Path, tmp_path: Path) -> None:
