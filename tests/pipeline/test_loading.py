@@ -25,7 +25,7 @@ def run(hf_dir: Path, tmp_path: Path) -> Path:
     module |= {f"{HEAD_PREFIX}{name}": tensor for name, tensor in head.state_dict().items()}
     torch.save({"module": module}, checkpoint / "mp_rank_00_model_states.pt")
     config = {"data": {"path": str(tmp_path / "data")}}
-    seal(checkpoint, CheckpointInfo(7, 1, 0, "0" * 64, config, asdict(encoder.config)))
+    seal(checkpoint, CheckpointInfo(7, 1, 0, "fp32", "0" * 64, config, asdict(encoder.config)))
     return tmp_path / "run"
 
 
