@@ -105,8 +105,7 @@ def plan_command(
     link_gbit: Annotated[float, typer.Option(min=1e-6, help="what a host sends to others, Gbit/s")] = 200.0,
     gpu_link_gbit: Annotated[float, typer.Option(min=1e-6, help="what a GPU sends within its host, Gbit/s")] = 2400.0,
     overlap: Annotated[float, typer.Option(min=0, max=1, help="share of communication hidden by computation")] = 0.0,
-    vocabulary: Annotated[int, typer.Option(min=8, help="pieces; 250002 is XLM-R's")] = 250002,
-    pair_tokens: Annotated[float, typer.Option(min=3, help="average tokens of a pair, special ones included")] = 64.0,
+    pair_tokens: Annotated[int, typer.Option(help="tokens of a mean pair, where data.path does not exist yet")] = 64,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
 ) -> None:
     """Print what a run takes on so many hosts: memory, bytes between ranks, seconds a step, days.
@@ -118,7 +117,7 @@ def plan_command(
     from pipeline.config import load_config
     from pipeline.plan_scale import Cluster, plan, table, work_of
 
-    work = work_of(load_config(config, overrides or []), vocabulary, None, pair_tokens)
+    work = work_of(load_config(config, overrides or []), nodes * gpus, pair_tokens)
     cluster = Cluster(nodes, gpus, tflops * 1e12, link_gbit * 1e9 / 8, gpu_link_gbit * 1e9 / 8, overlap=overlap)
     planned = plan(work, cluster)
     Console().print(table(work, cluster, planned))

@@ -45,6 +45,7 @@ class DryRun:
     precision: str
     stage: int
     parameters: dict[str, int]
+    layers: int
     tokens_per_step: dict[str, float]
     flops_per_step: float
     steps: int
@@ -97,6 +98,7 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         precision=precision,
         stage=settings.get("zero_optimization", {}).get("stage", 0),
         parameters=_count(model),
+        layers=sizes.layers,
         tokens_per_step=tokens,
         flops_per_step=flops,
         steps=config.run.steps,

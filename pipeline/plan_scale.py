@@ -1,7 +1,7 @@
-"""What a run takes on a number of hosts: memory, bytes between ranks, seconds a step, days; from sizes and link speeds alone.
+"""What a run takes on a number of hosts: what `dry_run` says of one rank, and what the ranks send each other, in seconds.
 
 A small cost model, kept honest by `tests/cluster/measure_plan.py`, which holds it against runs on throttled links. It knows
-the config and DeepSpeed's ways of cutting a model; it opens no data and starts nothing.
+DeepSpeed's ways of cutting a model; it starts nothing.
 """
 
 from __future__ import annotations
@@ -11,18 +11,12 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from pipeline.config import Config, load_deepspeed_json
+from pipeline.config import Config
+from pipeline.dry_run import dry_run
 
-ADAM_BYTES = 8  # two moments in fp32
-MASTER_BYTES = 4  # fp32 weights beside those in half precision
-MASKED = 0.15
-# fp16/bf16 values that a layer keeps for the backward, in units of hidden; attention keeps no L × L matrix.
-KEPT_BY_A_LAYER = 34
-CHUNK_OF_LOGITS = (
-    64 << 20
-)  # bytes of the vocabulary's logits that are there at a time, as linear_cross_entropy makes them
-LAYERS_A_BUCKET = 4  # how many layers' gradients or weights travel in one collective
 WIRE_OVERHEAD = 1.05  # headers of TCP/IP and acknowledgements
+LAYERS_A_BUCKET = 4  # how many layers' gradients or weights travel in one collective
+ANY_DEVICE = "h100"  # of a dry run, which asks for one only to tell days
 
 
 @dataclass(frozen=True)
@@ -55,25 +49,23 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Work:
-    """What does not depend on the cluster: the model, and the tokens of a step."""
+    """A run on so many ranks as `dry_run` sees it."""
 
+    ranks: int
     parameters: int
-    encoder: int
-    label_share: float  # of the encoder's layers that labelling runs
-    vocabulary: int
-    hidden: int
     layers: int
-    mono_tokens: float
-    pair_tokens: float
+    label_share: float  # of the layers that labelling runs
+    tokens: float  # of a step, all ranks'
+    flops: float  # likewise
     micro_steps: int
     steps: int
     stage: int
     value_bytes: int  # of a weight or gradient as it is stored and sent
+    memory: dict[str, float]  # bytes a rank holds, by what for; the most at a time; on the host
 
 
 @dataclass(frozen=True)
 class Plan:
-    memory: dict[str, float]  # bytes a rank, by what holds them
     sent: dict[str, float]  # bytes that each rank sends in a step, by what they are
     compute_seconds: float
     communication_seconds: float
@@ -82,67 +74,41 @@ class Plan:
     tokens_per_second: float
 
 
-def work_of(config: Config, vocabulary: int, mono_length: float | None = None, pair_length: float = 64.0) -> Work:
-    """The work of a config; `pair_length` is the average of a packed pair, `mono_length` of a block (default: full)."""
-    model, settings = config.model, load_deepspeed_json(config.deepspeed)
-    layer = 4 * model.hidden**2 + 2 * model.hidden * model.feed_forward + 9 * model.hidden + model.feed_forward
-    positions = max(config.data.block_tokens, 2 * config.data.side_tokens + 3) + 2
-    embeddings = (vocabulary + positions + 3) * model.hidden
-    heads = 2 * model.hidden**2 * (config.objectives.dwa is not None) + model.hidden**2 + vocabulary
-    half = any(settings.get(kind, {}).get("enabled") for kind in ("bf16", "fp16"))
-    objectives = config.objectives
-    pairs = config.batch.pairs if objectives.tlm or objectives.dwa else 0
+def work_of(config: Config, ranks: int, pair_tokens: int) -> Work:
+    """The work of a config on so many ranks; `pair_tokens` of a mean pair, where data.path is not there to tell.
+
+    ValueError where training would refuse the config.
+    """
+    run = dry_run(config, ANY_DEVICE, ranks, 1.0, pair_tokens)
+    dwa = config.objectives.dwa
     return Work(
-        parameters=embeddings + model.layers * layer + heads,
-        encoder=model.layers * layer,
-        label_share=objectives.dwa.alignment_layer / model.layers if objectives.dwa else 0.0,
-        vocabulary=vocabulary,
-        hidden=model.hidden,
-        layers=model.layers,
-        mono_tokens=config.batch.mono * (mono_length or config.data.block_tokens) if objectives.mlm else 0.0,
-        pair_tokens=pairs * pair_length,
+        ranks=ranks,
+        parameters=run.parameters["total"],
+        layers=run.layers,
+        label_share=dwa.alignment_layer / run.layers if dwa else 0.0,
+        tokens=sum(run.tokens_per_step.values()),
+        flops=run.flops_per_step,
         micro_steps=config.batch.micro_steps,
-        steps=config.run.steps,
-        stage=settings.get("zero_optimization", {}).get("stage", 0),
-        value_bytes=2 if half else 4,
+        steps=run.steps,
+        stage=run.stage,
+        value_bytes=4 if run.precision == "fp32" else 2,
+        memory=run.memory[run.stage],
     )
 
 
 def plan(work: Work, cluster: Cluster) -> Plan:
     """The cost of training on a cluster."""
-    sent = sent_by_a_rank(work, cluster.ranks, cluster.scatters)
-    compute = step_flops(work) / (cluster.flops * cluster.ranks)
+    assert work.ranks == cluster.ranks
+    sent = sent_by_a_rank(work, cluster.scatters)
+    compute = work.flops / (cluster.flops * cluster.ranks)
     communication = sum(_seconds(size, work, cluster) for size in sent.values())
     step = compute + communication * (1 - cluster.overlap)
-    tokens = work.mono_tokens + work.pair_tokens
-    return Plan(
-        memory(work, cluster.ranks), sent, compute, communication, step, step * work.steps / 86400, tokens / step
-    )
+    return Plan(sent, compute, communication, step, step * work.steps / 86400, work.tokens / step)
 
 
-def step_flops(work: Work) -> float:
-    """Floating-point operations of a step: 2 a weight and token forward, 4 backward; the vocabulary at masked tokens only."""
-    tokens = work.mono_tokens + work.pair_tokens
-    heads = 6 * MASKED * tokens * work.vocabulary * work.hidden
-    return 6 * work.encoder * tokens + heads + 2 * work.encoder * work.label_share * work.pair_tokens
-
-
-def memory(work: Work, ranks: int) -> dict[str, float]:
-    """Bytes on each rank. ZeRO 1 shares out the optimizer's state, 2 the gradients too, 3 also the weights."""
-    master = MASTER_BYTES if work.value_bytes < 4 else 0
-    share = [1 / ranks if work.stage >= stage else 1.0 for stage in (3, 2, 1)]
-    tokens = (work.mono_tokens + work.pair_tokens) / ranks / work.micro_steps
-    return {
-        "weights": work.parameters * work.value_bytes * share[0],
-        "gradients": work.parameters * work.value_bytes * share[1],
-        "optimizer": work.parameters * (ADAM_BYTES + master) * share[2],
-        "activations": tokens * work.layers * KEPT_BY_A_LAYER * work.hidden * work.value_bytes / 2 + CHUNK_OF_LOGITS,
-    }
-
-
-def sent_by_a_rank(work: Work, ranks: int, scatters: bool = True) -> dict[str, float]:
+def sent_by_a_rank(work: Work, scatters: bool = True) -> dict[str, float]:
     """Bytes that a rank sends in a step. An all-reduce is 2 (n-1)/n of the data, a gather or a reduce-scatter half of it."""
-    once = (ranks - 1) / ranks * work.parameters * work.value_bytes
+    once = (work.ranks - 1) / work.ranks * work.parameters * work.value_bytes
     micro = work.micro_steps
     if work.stage == 0:
         return {"gradients": 2 * once}
@@ -169,10 +135,11 @@ def table(work: Work, cluster: Cluster, planned: Plan) -> Table:
     shown = Table(title=title, title_justify="left")
     for column in ("of each rank", "", ""):
         shown.add_column(column)
-    for what, amounts in (("memory, GB", planned.memory), ("sent in a step, GB", planned.sent)):
-        for name, amount in amounts.items():
-            shown.add_row(what, name, f"{amount / 1e9:.3f}")
-        shown.add_row(what, "in all", f"{sum(amounts.values()) / 1e9:.3f}", end_section=True)
+    for name, amount in work.memory.items():
+        shown.add_row("memory, GB", name, f"{amount / 1e9:.3f}", end_section=name == "host")
+    for name, amount in planned.sent.items():
+        shown.add_row("sent in a step, GB", name, f"{amount / 1e9:.3f}")
+    shown.add_row("sent in a step, GB", "in all", f"{sum(planned.sent.values()) / 1e9:.3f}", end_section=True)
     shown.add_row("a step, s", "computation", f"{planned.compute_seconds:.3f}")
     shown.add_row("a step, s", "communication", f"{planned.communication_seconds:.3f}")
     shown.add_row("a step, s", "in all", f"{planned.step_seconds:.3f}", end_section=True)

@@ -23,7 +23,7 @@ from typing import Any
 
 from pipeline.config import load_config
 from pipeline.plan_scale import Cluster as Ranks
-from pipeline.plan_scale import plan, step_flops, work_of
+from pipeline.plan_scale import plan, work_of
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -36,7 +36,6 @@ SETTINGS = (
     "batch.pairs=24",
 )
 STEPS, SKIPPED = 8, 3
-VOCABULARY, PAIR_LENGTH = 300, 15.0
 MBIT = 1e6 / 8
 
 
@@ -98,14 +97,15 @@ def main() -> None:
         for stage in map(int, arguments.stages.split(",")):
             json_of_stage = f"deepspeed={REPOSITORY}/ds_configs/zero{stage}_fp32.json"
             words = [*SETTINGS, f"run.steps={STEPS}", f"run.save_every={STEPS}", json_of_stage]
-            work = work_of(load_config(cluster.config, words), VOCABULARY, None, PAIR_LENGTH)
+            config = load_config(cluster.config, words)
             for hosts, rate in product(map(int, arguments.hosts.split(",")), arguments.rates.split(",")):
                 alone, _ = measure(
                     cluster, 1, words, f"alone-{stage}-{hosts}-{rate}"
                 )  # just before: other work comes and goes
                 for node in box.nodes:
                     box.link(node, rate=rate)
-                speed = step_flops(work) / alone * min(1.0, len(os.sched_getaffinity(0)) / hosts)
+                work = work_of(config, hosts, pair_tokens=64)
+                speed = work.flops / alone * min(1.0, len(os.sched_getaffinity(0)) / hosts)
                 link = float(rate.removesuffix("mbit")) * MBIT
                 ranks = Ranks(hosts, 1, speed, link, math.inf, scatters=False)
                 planned = plan(work, ranks)

@@ -11,50 +11,47 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.config import load_config
-from pipeline.plan_scale import Cluster, Work, memory, plan, sent_by_a_rank, work_of
+from pipeline.dry_run import dry_run
+from pipeline.plan_scale import Cluster, Work, plan, sent_by_a_rank, work_of
 
 BASE = Path(__file__).resolve().parents[2] / "pipeline" / "configs" / "xlm_align_base.yaml"
+
+
+RANKS = 64
 
 
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> Work:
     monkeypatch.chdir(BASE.parents[2])
-    return work_of(load_config(BASE), 250002)
+    return work_of(load_config(BASE, ["batch.micro_steps=8"]), RANKS, pair_tokens=64)
 
 
-def test_base_has_the_parameters_of_the_model_that_is_built() -> None:
-    from pipeline.build import build_model, build_objectives
-
-    sizes = [
-        "model.layers=2",
-        "model.hidden=32",
-        "model.heads=2",
-        "model.feed_forward=64",
-        "objectives.dwa.alignment_layer=1",
-    ]
-    config = load_config(BASE, [*sizes, f"deepspeed={BASE.parents[2]}/ds_configs/zero1_fp32.json"])
-    model, _ = build_model(config, build_objectives(config), 300)
-    built = sum(parameter.numel() for parameter in model.parameters())
-    assert work_of(config, 300).parameters == pytest.approx(built, rel=0.01)
-
-
-def test_a_single_rank_sends_nothing_and_holds_everything(base: Work) -> None:
-    assert sum(sent_by_a_rank(base, 1).values()) == 0
-    assert memory(base, 1)["optimizer"] == base.parameters * 12
+def test_a_single_rank_sends_nothing(base: Work) -> None:
+    assert sum(sent_by_a_rank(replace(base, ranks=1)).values()) == 0
 
 
 @pytest.mark.parametrize(("stage", "times"), [(0, 2), (1, 3), (2, 2 * 8 + 1), (3, (1 + 2 + 10 / 12) * 8)])
 def test_bytes_of_a_step_are_multiples_of_the_model(base: Work, stage: int, times: float) -> None:
     work = replace(base, stage=stage)
-    assert sum(sent_by_a_rank(work, 64).values()) == pytest.approx(times * 63 / 64 * base.parameters * 2)
+    assert sum(sent_by_a_rank(work).values()) == pytest.approx(times * 63 / 64 * base.parameters * 2)
 
 
-def test_more_ranks_need_less_memory_each_and_slower_links_more_time(base: Work) -> None:
-    work = replace(base, stage=3)
-    assert memory(work, 64)["weights"] * 8 == pytest.approx(memory(work, 8)["weights"])
+def test_slower_links_need_more_time_and_computation_stays(base: Work) -> None:
     fast, slow = (plan(base, Cluster(8, 8, 150e12, link, 300e9, latency=0)) for link in (25e9, 2.5e9))
     assert slow.communication_seconds == pytest.approx(10 * fast.communication_seconds)
-    assert slow.compute_seconds == fast.compute_seconds
+    assert slow.compute_seconds == fast.compute_seconds == pytest.approx(base.flops / (64 * 150e12))
+
+
+def test_memory_tokens_and_operations_are_the_dry_run_s(base: Work) -> None:
+    dry = dry_run(load_config(BASE, ["batch.micro_steps=8"]), "a100", RANKS, 0.4, 64)
+    assert base.memory == dry.memory[1]
+    assert base.tokens == sum(dry.tokens_per_step.values())
+    assert base.flops == dry.flops_per_step
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_refused(base: Work) -> None:
+    with pytest.raises(ValueError, match=r"batch\.mono = 2048 cannot be cut into 3 ranks"):
+        work_of(load_config(BASE), 3, pair_tokens=64)
 
 
 def test_plan_command_prints_and_writes_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
