@@ -39,12 +39,13 @@ typedef struct {
     int32_t *best_column, *best_row, *row_linked, *column_linked;
 } Scratch;
 
-enum { PADDED = 16, WIDEST_PRODUCT_RANGE = 40, ROWS_AT_ONCE = 4, COLUMNS_AT_ONCE = 4 };
+enum { PADDED = 16, WIDEST_PRODUCT_RANGE = 40 };
 
+/* As many sums at a time as leave vector registers for the operands: of 32, or of the 16 that AVX2 has. */
 #if defined(__AVX512F__)
-enum { LANES = 16 };
+enum { LANES = 16, ROWS_AT_ONCE = 4, COLUMNS_AT_ONCE = 4 };
 #else
-enum { LANES = 8 };
+enum { LANES = 8, ROWS_AT_ONCE = 2, COLUMNS_AT_ONCE = 4 };
 #endif
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
@@ -92,7 +93,7 @@ static inline float logarithm(float x) { /* x a positive, normal number */
 
 /* ---- Similarity. */
 
-/* out[i * stride + j] = rows[i] . columns[j]; every operand is read into registers once for all products it takes part in. */
+/* out[i][j] = rows[i] . columns[j]; every operand is read into registers once for all products it takes part in. */
 static void products(const float *const rows[ROWS_AT_ONCE], const float *const columns[COLUMNS_AT_ONCE], int64_t width,
                      float out[ROWS_AT_ONCE][COLUMNS_AT_ONCE]) {
     Vector sum[ROWS_AT_ONCE][COLUMNS_AT_ONCE] = {0};

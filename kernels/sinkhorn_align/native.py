@@ -116,6 +116,9 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="align")
 
 
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a forked process has none of its parent's threads
+
+
 @functools.cache
 def library() -> ctypes.CDLL:
     """The compiled `native.c`.

@@ -1,6 +1,9 @@
 """The native backend's own: it compiles where it can, says so where it cannot, and threads change nothing."""
 
 import ctypes
+import os
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -63,6 +66,29 @@ def test_links_do_not_depend_on_the_number_of_threads(correlated_pairs, lay_out)
         assert torch.equal(answer.links_RT, answers[0].links_RT)
         assert torch.equal(answer.score_T, answers[0].score_T)
     assert len(native._shares(_spans(batch), 256, 7)) == 7, "all threads had work"
+
+
+def test_a_forked_process_has_threads_of_its_own(correlated_pairs, lay_out):
+    hidden_TD, *vectors = lay_out(correlated_pairs(seed=4, pairs=300, width=256))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = align(hidden_TD, *vectors, backend="native")
+        child = os.fork()
+        if child == 0:  # nothing of pytest may run here
+            # Spans.checked would use PyTorch's own threads, which a fork breaks.
+            spans = native.Spans(*(vector.long() for vector in vectors))
+            answer = native.align_native(hidden_TD, spans, AlignmentSettings())
+            os._exit(0 if torch.equal(answer.partner_T, expected.partner_T) else 1)
+        end = time.monotonic() + 60
+        while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
+            time.sleep(0.01)
+        if ended == (0, 0):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert ended == (child, 0)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _spans(batch):
