@@ -18,6 +18,8 @@ Context = TypeVar("Context")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+SECONDS_TO_NOTICE = 5  # that a worker has died
+
 _context: Any = None
 
 
@@ -45,7 +47,7 @@ def run_tasks(
     try:
         for task in tasks:
             with _without_interrupts():
-                running.add(pool.submit(_run, function, task))
+                running.add(_submit(pool, running, function, task))
             if len(running) > workers:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
@@ -58,6 +60,18 @@ def run_tasks(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, running: set[Future[Result]], *work: Any) -> Future[Result]:
+    """`pool.submit`, which starts the workers. One that dies at once takes the pool's pipes from the next, which is then
+    told of bad file descriptors instead of a broken pool."""
+    try:
+        return pool.submit(_run, *work)
+    except (OSError, ValueError):
+        done, _ = wait(running, timeout=SECONDS_TO_NOTICE)
+        if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
+            raise BrokenProcessPool from None
+        raise
 
 
 @contextmanager

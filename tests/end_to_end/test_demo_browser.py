@@ -40,6 +40,11 @@ class Browser:
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--window-size=1100,1000",
+            # It is to ask nobody but the demo.
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-first-run",
         ]
         options = {"goog:chromeOptions": {"binary": chromium, "args": arguments}}
         for _ in range(100):
@@ -144,6 +149,7 @@ def test_a_mistake_is_a_message_and_what_was_typed_stays(browser: Browser, addre
     browser.type("textarea[name=source]", "")
     browser.type("textarea[name=target]", "das Haus")
     browser.ask("POST", f"{browser.find('button')}/click")
+    browser.wait_for("[role=alert]")
     assert (
         browser.run("return document.querySelector('[role=alert]').textContent") == "the source has no words; give some"
     )
