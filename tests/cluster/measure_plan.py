@@ -97,7 +97,7 @@ def main() -> None:
         for stage in map(int, arguments.stages.split(",")):
             json_of_stage = f"deepspeed={REPOSITORY}/ds_configs/zero{stage}_fp32.json"
             words = [*SETTINGS, f"run.steps={STEPS}", f"run.save_every={STEPS}", json_of_stage]
-            config = load_config(cluster.config, words)
+            config = load_config(cluster.config, [*words, f"data.path={folder / 'data'}"])
             for hosts, rate in product(map(int, arguments.hosts.split(",")), arguments.rates.split(",")):
                 alone, _ = measure(
                     cluster, 1, words, f"alone-{stage}-{hosts}-{rate}"
