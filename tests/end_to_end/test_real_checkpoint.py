@@ -28,6 +28,7 @@ from sinkhorn_align import AlignmentSettings, align
 from sinkhorn_align.agreement import compare
 
 PAIRS = 20  # of each gold folder
+MORE_PAIRS = {"en-cs": 60}  # and of one more, to a closer tolerance
 GOLD = ["en-bg", "en-cs", "en-da", "en-es", "en-et", "en-hu", "en-it", "en-nl", "en-pt", "en-ru", "en-sl"]
 
 
@@ -74,11 +75,12 @@ def straightforward_aer(folder: Path, spm_file: Path, gold_folder: Path) -> list
     spm = sentencepiece.SentencePieceProcessor(model_file=str(spm_file))
     model = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
     languages = gold_folder.name.split("-")
-    sides = [(gold_folder / f"test.{lang}").read_text(encoding="utf-8").split("\n")[:PAIRS] for lang in languages]
-    gold: list[set[tuple[int, int]]] = [set() for _ in range(PAIRS)]
+    pairs = MORE_PAIRS.get(gold_folder.name, PAIRS)
+    sides = [(gold_folder / f"test.{lang}").read_text(encoding="utf-8").split("\n")[:pairs] for lang in languages]
+    gold: list[set[tuple[int, int]]] = [set() for _ in range(pairs)]
     for line in (gold_folder / "alignv2.txt").read_text(encoding="utf-8").splitlines():
         sentence, source, target = map(int, line.split()[:3])
-        if sentence <= PAIRS:
+        if sentence <= pairs:
             gold[sentence - 1].add((source - 1, target - 1))
     hits, found, wanted = np.zeros(13), np.zeros(13), sum(map(len, gold))
     for number, lines in enumerate(zip(*sides, strict=True)):
@@ -105,10 +107,10 @@ def test_evaluate_equals_a_straightforward_computation(
 ) -> None:
     gold_folder = shared_dir / "data" / "gold_alignments_dev" / pair
     encoder, tokenizer = load_model(small_xlmr)
-    ours = evaluate(encoder, tokenizer, read_gold(gold_folder).first(PAIRS))
+    ours = evaluate(encoder, tokenizer, read_gold(gold_folder).first(MORE_PAIRS.get(pair, PAIRS)))
     theirs = straightforward_aer(small_xlmr, xlmr_model, gold_folder)
     # fp32 against extended precision: a near tie may fall the other way and move the AER in its third digit.
-    assert [score.aer for score in ours.layers] == pytest.approx(theirs, abs=4e-3)
+    assert [score.aer for score in ours.layers] == pytest.approx(theirs, abs=2e-3 if pair in MORE_PAIRS else 4e-3)
     assert min(theirs) < theirs[0] - 0.05, "a pretrained encoder aligns better than its embeddings"
 
 
