@@ -137,9 +137,18 @@ class Validation(Section):
     samples: Positive = Field(256, description="blocks and pairs per language, from the head of its first shard")
     batch: Positive = Field(16, description="blocks or pairs per forward and rank")
     gold: list[PathField] = Field(
-        [], description="gold alignment folders (test.<src>, test.<trg>, alignv2.txt), for AER"
+        [],
+        description="gold alignment folders (test.<src>, test.<trg>, alignv2.txt), or folders of them, for AER by layer",
     )
     gold_pairs: Positive = Field(200, description="pairs of each gold folder that are aligned during training")
+    retrieval: list[PathField] = Field(
+        [],
+        description="line-aligned files in PUD's or Tatoeba's layout, as `evaluate --retrieval` takes, for retrieval",
+    )
+    retrieval_sentences: Positive = Field(200, description="sentences of each pair of files that are encoded")
+    shown_pairs: NotNegative = Field(
+        4, description="gold pairs whose links are kept at every validation, for `report`; 0: none"
+    )
 
 
 class Wandb(Section):
