@@ -88,7 +88,10 @@ class WordAlignmentTerm(Term):
     similarity: Literal["dot", "cosine"] = Field("dot", description="cosine is for exp only")
     temperature: float = Field(1.0, gt=0, description="μ of exp")
     sinkhorn_iterations: NotNegative = Field(2, description="Sinkhorn iterations")
-    filter_rounds: Positive = Field(2, description="rounds of mutual argmax, the first one counted")
+    filter_rounds: NotNegative = Field(
+        2,
+        description="rounds of mutual argmax, the first one counted; 0: no filtering, each token has its heaviest partner",
+    )
     discount: float = Field(0.9, gt=0, le=1, description="α of the further rounds")
 
     def alignment_settings(self) -> AlignmentSettings:

@@ -7,6 +7,7 @@ what `python -m pipeline evaluate` measures of a checkpoint.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from pipeline.use.gold import Gold, read_gold
 from pipeline.use.loading import longest_side
 from pipeline.use.retrieval import SentencePooler, Sentences, evaluate_retrieval, find_pairs
 from pipeline.use.word_alignment import HiddenStates, WordAligner
+from sinkhorn_align import AlignmentSettings
 
 Figures = dict[str, float | list[float]]
 """Values by key, as docs/metrics.md has them; a list holds a value for every layer."""
@@ -67,7 +69,9 @@ class Validator:
         self._shown = choose_pairs(self._golds, self._settings.shown_pairs, self._tokenizer, longest_side(encoder))
         # Without word alignment there is no label layer; the released recipe's, two below the top, stands in.
         self._layer = dwa.alignment_layer if dwa else max(encoder.layers - 2, 0)
-        self._alignment = dwa.alignment_settings() if dwa else None
+        self._alignment = dwa.alignment_settings() if dwa else AlignmentSettings()
+        if self._alignment.filter_rounds == 0:  # links are what is scored, and without filtering there are none
+            self._alignment = replace(self._alignment, filter_rounds=AlignmentSettings.filter_rounds)
 
     def run(self, engine: Any, monitor: Monitor | None, step: int) -> Figures:
         """Measure, show and record; the engine is left in the mode that it was in."""

@@ -72,3 +72,23 @@ def test_alignments_are_kept_at_every_validation(run: Path) -> None:
     for line in lines:
         assert len(line["pairs"]) == SHOWN
         assert {pair["folder"] for pair in line["pairs"]} == {"qaa-qab", "qaa-qac", "qab-qac"}
+
+
+def test_a_run_without_filtering_is_measured_by_filtered_links(
+    corpus: Any, launcher: Any, tmp_path: Path, read_metrics: Callable[[Path, str], dict[int, dict[str, Any]]]
+) -> None:
+    gold = corpus.data.parent / "sample" / "gold" / PAIR
+    settings = {
+        "run.out": tmp_path / "run",
+        "run.steps": 1,
+        "objectives.dwa.filter_rounds": 0,
+        "validation.every": 1,
+        "validation.gold": [str(gold)],
+        "validation.gold_pairs": GOLD_PAIRS,
+    }
+    done = launcher.one_rank("--config", corpus.config, *(f"{key}={value}" for key, value in settings.items()))
+    assert done.code == 0, done.output
+    expected = evaluate(*load_model(tmp_path / "run"), read_gold(gold).first(GOLD_PAIRS))
+    line = read_metrics(tmp_path / "run", "validation")[1]
+    assert line[f"aer_by_layer/{PAIR}"] == [score.aer for score in expected.layers]
+    assert read_metrics(tmp_path / "run", "train")[1]["dwa_links_per_pair"] > 0
