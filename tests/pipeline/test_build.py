@@ -19,6 +19,7 @@ from pipeline.build import (
     build_objectives,
     deepspeed_settings,
     lr_factor,
+    parameter_groups,
     term_weights,
 )
 from pipeline.config import Config, Optimizer, Term
@@ -261,3 +262,15 @@ def test_weights_of_terms_rise_over_their_own_warmup() -> None:
     assert term_weights(terms, 1)["dwa"] == 0.5
     assert term_weights(terms, 3)["dwa"] == 1.5
     assert term_weights(terms, 4)["dwa"] == term_weights(terms, 1000)["dwa"] == 2.0
+
+
+def test_the_encoder_warms_up_after_the_heads() -> None:
+    config = make_config()
+    model, _ = build_model(config, build_objectives(config), VOCAB_SIZE)
+    groups = parameter_groups(model, Optimizer(warmup_steps=2, heads_first_steps=3), steps=12)
+    (heads, heads_factor), (encoder, encoder_factor) = groups
+    assert [encoder_factor(step) for step in range(5)] == pytest.approx([0, 0, 0, 0.5 * 0.9, 0.8])
+    assert [heads_factor(step) for step in (0, 1, 3)] == pytest.approx([0.5, 1.0, 0.9])
+    assert sorted(map(id, [*heads, *encoder])) == sorted(map(id, model.parameters()))
+    assert id(model.encoder.word.weight) in set(map(id, encoder))
+    assert len(heads) == 4 + 5  # two projections of the pointer; the masked-LM head without the weight that is tied
