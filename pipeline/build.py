@@ -193,23 +193,24 @@ def lr_factor(optimizer: Optimizer, steps: int) -> Factor:
 
 
 def parameter_groups(model: PretrainingModel, optimizer: Optimizer, steps: int) -> list[tuple[list[Parameter], Factor]]:
-    """What the optimizer trains, and the factor of the peak learning rate of each group: all of the model in one.
+    """What the optimizer trains, and for each group the factor of `optimizer.lr`: all of the model in one group.
 
-    With `heads_first_steps`, the encoder (with it the word embedding that the masked-LM head is tied to) and the heads'
-    own parameters apart: the encoder's rate is 0 until then, and warms up from there.
+    With `heads_lr` or `heads_first_steps`, the heads' own parameters and the encoder's (with them the word embedding, which
+    the masked-LM head is tied to) apart: the encoder's rate is 0 until then, and warms up from there.
     """
     factor, first = lr_factor(optimizer, steps), optimizer.heads_first_steps
-    if not first:
+    if not first and optimizer.heads_lr is None:
         return [(list(model.parameters()), factor)]
     encoder = list(model.encoder.parameters())
     known = {id(parameter) for parameter in encoder}
     heads = [parameter for parameter in model.heads.parameters() if id(parameter) not in known]
+    ratio = 1.0 if optimizer.heads_lr is None else optimizer.heads_lr / optimizer.lr
 
     def encoder_factor(step: int) -> float:
         warm = min((step - first + 1) / max(optimizer.warmup_steps, 1), 1.0)
-        return factor(step) * warm if step >= first else 0.0
+        return factor(step) * (warm if first else 1.0) if step >= first else 0.0
 
-    return [(heads, factor), (encoder, encoder_factor)]
+    return [(encoder, encoder_factor), (heads, lambda step: ratio * factor(step))]
 
 
 def term_weights(terms: dict[str, Term], step: int) -> dict[str, float]:

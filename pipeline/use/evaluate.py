@@ -78,6 +78,25 @@ def evaluate(
     return Evaluation(languages, len(gold), layers, gold.links_past_the_end, aligner.report, method, encoding)
 
 
+def evaluate_halves(
+    encoder: Encoder, tokenizer: Tokenizer, gold: Gold, settings: AlignmentSettings | None = None
+) -> tuple[list[AlignmentScore], list[AlignmentScore]]:
+    """Scores of every layer on the first, third, … pair, to choose a layer by, and on the others, to report it on."""
+    device = next(encoder.parameters()).device
+    aligner = WordAligner(
+        tokenizer,
+        lambda packed: encoder.hidden_states(packed.to(device)),
+        settings,
+        longest_side=longest_side(encoder, "joint"),
+    )
+    by_layer = list(zip(*aligner.align(zip(gold.source, gold.target, strict=True)), strict=True))
+    chosen_on, reported_on = (
+        [score_links(links[half], gold.part(half)) for links in by_layer]
+        for half in (slice(0, None, 2), slice(1, None, 2))
+    )
+    return chosen_on, reported_on
+
+
 def gold_folders(places: Iterable[Path]) -> list[Path]:
     """Gold folders as given; of a folder without test files, all the folders in it that have some."""
     folders = []
