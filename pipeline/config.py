@@ -88,7 +88,10 @@ class WordAlignmentTerm(Term):
     similarity: Literal["dot", "cosine"] = Field("dot", description="cosine is for exp only")
     temperature: float = Field(1.0, gt=0, description="μ of exp")
     sinkhorn_iterations: NotNegative = Field(2, description="Sinkhorn iterations")
-    filter_rounds: Positive = Field(2, description="rounds of mutual argmax, the first one counted")
+    filter_rounds: NotNegative = Field(
+        2,
+        description="rounds of mutual argmax, the first one counted; 0: no filtering, each token has its heaviest partner",
+    )
     discount: float = Field(0.9, gt=0, le=1, description="α of the further rounds")
 
     def alignment_settings(self) -> AlignmentSettings:
@@ -142,9 +145,18 @@ class Validation(Section):
     samples: Positive = Field(256, description="blocks and pairs per language, from the head of its first shard")
     batch: Positive = Field(16, description="blocks or pairs per forward and rank")
     gold: list[PathField] = Field(
-        [], description="gold alignment folders (test.<src>, test.<trg>, alignv2.txt), for AER"
+        [],
+        description="gold alignment folders (test.<src>, test.<trg>, alignv2.txt), or folders of them, for AER by layer",
     )
     gold_pairs: Positive = Field(200, description="pairs of each gold folder that are aligned during training")
+    retrieval: list[PathField] = Field(
+        [],
+        description="line-aligned files in PUD's or Tatoeba's layout, as `evaluate --retrieval` takes, for retrieval",
+    )
+    retrieval_sentences: Positive = Field(200, description="sentences of each pair of files that are encoded")
+    shown_pairs: NotNegative = Field(
+        4, description="gold pairs whose links are kept at every validation, for `report`; 0: none"
+    )
 
 
 class Wandb(Section):

@@ -39,7 +39,7 @@ class Evaluation:
 
     @property
     def best_layer(self) -> int:
-        return min(range(len(self.layers)), key=lambda layer: self.layers[layer].aer)
+        return best_layer(self.layers)
 
     def as_json(self) -> dict[str, Any]:
         return {"kind": "alignment", **asdict(self), "best_layer": self.best_layer}
@@ -49,6 +49,11 @@ def score_layers(aligner: WordAligner, gold: Gold) -> list[AlignmentScore]:
     """Align the gold pairs and score each layer that the aligner gives."""
     links_by_pair = list(aligner.align(zip(gold.source, gold.target, strict=True)))
     return [score_links(links, gold) for links in zip(*links_by_pair, strict=True)]
+
+
+def best_layer(layers: Sequence[AlignmentScore]) -> int:
+    """The lowest layer with the lowest AER."""
+    return min(range(len(layers)), key=lambda layer: layers[layer].aer)
 
 
 def evaluate(
@@ -71,7 +76,7 @@ def evaluate(
         settings,
         method=method,
         encoding=encoding,
-        longest_side=longest_side(encoder, encoding),
+        longest_side=longest_side(encoder.config, encoding),
     )
     layers = score_layers(aligner, gold)
     languages = f"{gold.source_language}-{gold.target_language}"
@@ -138,11 +143,14 @@ def perplexity_table(results: Sequence[Perplexity]) -> Table:
 
 def columns_of(names: Sequence[str], values: Sequence[list[float]]) -> dict[str, list[float]]:
     """Values by layer of every name, and their mean as `avg`; a name that comes again gets a number."""
-    columns: dict[str, list[float]] = {}
-    for at, (name, of_name) in enumerate(zip(names, values, strict=True)):
-        again = names[:at].count(name)
-        columns[f"{name} ({again + 1})" if again else name] = of_name
+    columns = dict(zip(distinct(names), values, strict=True))
     return columns | {"avg": [mean(row) for row in zip(*values, strict=True)]}
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names; one that comes again gets a number."""
+    again = [names[:at].count(name) for at, name in enumerate(names)]
+    return [f"{name} ({before + 1})" if before else name for name, before in zip(names, again, strict=True)]
 
 
 def _by_layer(title: str, columns: dict[str, list[float]], lower: bool) -> Table:
