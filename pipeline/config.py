@@ -88,7 +88,10 @@ class WordAlignmentTerm(Term):
     similarity: Literal["dot", "cosine"] = Field("dot", description="cosine is for exp only")
     temperature: float = Field(1.0, gt=0, description="μ of exp")
     sinkhorn_iterations: NotNegative = Field(2, description="Sinkhorn iterations")
-    filter_rounds: Positive = Field(2, description="rounds of mutual argmax, the first one counted")
+    filter_rounds: NotNegative = Field(
+        2,
+        description="rounds of mutual argmax, the first one counted; 0: no filtering, each token has its heaviest partner",
+    )
     discount: float = Field(0.9, gt=0, le=1, description="α of the further rounds")
 
     def alignment_settings(self) -> AlignmentSettings:
@@ -125,6 +128,11 @@ class Optimizer(Section):
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay, on every parameter")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
     warmup_steps: NotNegative = Field(10_000, description="steps of linear warm-up")
+    heads_lr: float | None = Field(None, gt=0, description="peak learning rate of the heads' own parameters; null: lr")
+    heads_first_steps: NotNegative = Field(
+        0,
+        description="steps in which the heads learn alone: for new heads on a pretrained encoder, which they would harm",
+    )
     decay_power: float = Field(1.0, gt=0, description="power of the polynomial decay to 0 at the last step")
     torch_adam: bool = Field(
         False, description="PyTorch's AdamW instead of DeepSpeed's fused one, which compiles itself"
@@ -137,9 +145,18 @@ class Validation(Section):
     samples: Positive = Field(256, description="blocks and pairs per language, from the head of its first shard")
     batch: Positive = Field(16, description="blocks or pairs per forward and rank")
     gold: list[PathField] = Field(
-        [], description="gold alignment folders (test.<src>, test.<trg>, alignv2.txt), for AER"
+        [],
+        description="gold alignment folders (test.<src>, test.<trg>, alignv2.txt), or folders of them, for AER by layer",
     )
     gold_pairs: Positive = Field(200, description="pairs of each gold folder that are aligned during training")
+    retrieval: list[PathField] = Field(
+        [],
+        description="line-aligned files in PUD's or Tatoeba's layout, as `evaluate --retrieval` takes, for retrieval",
+    )
+    retrieval_sentences: Positive = Field(200, description="sentences of each pair of files that are encoded")
+    shown_pairs: NotNegative = Field(
+        4, description="gold pairs whose links are kept at every validation, for `report`; 0: none"
+    )
 
 
 class Wandb(Section):

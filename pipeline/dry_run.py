@@ -29,6 +29,7 @@ from pipeline.objectives.base import Objective
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.precision import precision_of
 from pipeline.pretrained import read_sizes
+from pipeline.validate import read_texts
 
 DEVICES = {name.lower().replace(" ", "-"): peak for name, peak in PEAK_HALF_FLOPS.items()}
 SAMPLE = 128  # blocks and pairs that stand for the step's
@@ -89,6 +90,7 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         notes.append("no days: peaks are known of half precision on GPUs, not of fp32 or CPUs")
     else:
         days = config.run.steps * flops / (gpus * DEVICES[device] * utilisation) / 86_400
+    notes += _validation_notes(config)
     # fp16 does not train at stage 0.
     stages = range(1 if precision == "fp16" else 0, 4)
     return DryRun(
@@ -145,6 +147,21 @@ def _sizes_and_samples(
     lengths = {"mono": config.data.block_tokens, "pairs": 2 * side + 3}
     notes += [f"{config.data.path} is not there: assumed {name} of {lengths[name]} tokens each" for name in streams]
     return sizes, {name: _made_up(lengths[name], counts[name], vocabulary) for name in streams}, notes
+
+
+def _validation_notes(config: Config) -> list[str]:
+    """What every rank encodes at a validation, beside held-out token files; what is wrong with it, as it may come later."""
+    if not config.validation.every:
+        return []
+    try:
+        golds, sentences = read_texts(config.validation)
+    except ValueError as error:
+        return [f"validation: {error}"]
+    pairs, translations = sum(map(len, golds.values())), sum(len(pair.read()[1]) for pair in sentences)
+    if not pairs and not translations:
+        return []
+    what = f"{pairs:,} gold pairs and {translations:,} sentences with their translations"
+    return [f"validation every {config.validation.every:,} steps: each rank encodes {what}, all layers"]
 
 
 def _made_up(length: int, count: int, vocabulary: int) -> StreamBatch:

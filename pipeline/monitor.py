@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
+from pipeline.alignment_record import ALIGNMENTS
 from pipeline.config import Config
 from pipeline.wandb_sink import WandbSink
 
@@ -41,6 +42,7 @@ class Monitor:
     def __init__(self, config: Config, first_step: int) -> None:
         out, steps = config.run.out, config.run.steps
         out.mkdir(parents=True, exist_ok=True)
+        self._out = out
         self._lines = _open_after_whole_lines(out / "metrics.jsonl")
         self._wandb = WandbSink(config) if config.run.wandb else None
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step)
@@ -74,6 +76,11 @@ class Monitor:
             self._board.add_scalar(f"{kind}/{name}", value, step)
         if self._wandb is not None:
             self._wandb.log(kind, step, numbers)
+
+    def record_alignments(self, step: int, layer: int, pairs: list[dict[str, Any]]) -> None:
+        """Append a line to alignments.jsonl; see `alignment_record`."""
+        with _open_after_whole_lines(self._out / ALIGNMENTS) as lines:
+            lines.write(json.dumps({"step": step, "layer": layer, "pairs": pairs}, ensure_ascii=False) + "\n")
 
     def train(self, step: int, values: dict[str, float]) -> None:
         """Metrics of the steps up to `step` (counted from 1)."""

@@ -83,6 +83,7 @@ def train(out: Path, seed: int, steps: int | None, gold_folders: list[Path]) -> 
         "data.path": out / "data",
         "validation.data": out / "valid",
         "validation.gold": [str(folder) for folder in gold_folders],
+        "validation.retrieval": [str(out / "corpus" / "valid" / "parallel")],
         "run.out": out / "run",
         "run.seed": seed,
         "deepspeed": REPOSITORY / "ds_configs" / "zero1_fp32.json",

@@ -1,4 +1,4 @@
-"""One HTML page about a run, from its metrics.jsonl and config.yaml: curves as inlined pictures, no network, no script.
+"""One HTML page about a run, from the files in its folder: curves as inlined pictures, alignments, no network, no script.
 
 Knows the files of a run's folder; nothing of how they came about. `docs/metrics.md` says what each figure is.
 """
@@ -13,12 +13,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
+
+from pipeline.alignment_record import Views, read_alignments
+from pipeline.report_alignments import STYLE as ALIGNMENTS_STYLE
+from pipeline.report_alignments import evolution_html
 
 METRICS, CONFIG = "metrics.jsonl", "config.yaml"
 PHASES = ("input", "label", "forward", "backward", "step")
@@ -48,6 +54,17 @@ class RunMetrics:
         lines = self.kinds.get(kind, {})
         found = [(step, lines[step][key]) for step in sorted(lines) if _is_number(lines[step].get(key))]
         return [step for step, _ in found], [value for _, value in found]
+
+    def curves_by_layer(self, kind: str, fits: Callable[[str], bool]) -> dict[str, Curve]:
+        """A curve for each layer: the mean of the figures that fit and have a value for every layer."""
+        curves: dict[str, Curve] = {}
+        for step, line in sorted(self.kinds.get(kind, {}).items()):
+            figures = [values for key, values in line.items() if fits(key) and isinstance(values, list)]
+            for layer, values in enumerate(zip(*figures, strict=True)):
+                steps, means = curves.setdefault(f"layer {layer}", ([], []))
+                steps.append(step)
+                means.append(mean(values))
+        return curves
 
     def keys(self, kind: str) -> list[str]:
         """All figures of a kind, in the order of their first appearance."""
@@ -85,8 +102,10 @@ def read_metrics(run: Path) -> RunMetrics:
 def write_report(run: Path, out: Path) -> RunMetrics:
     """Write the page; returns what it was made of."""
     metrics = read_metrics(run)
+    views, damaged_lines = read_alignments(run, metrics.kinds.get("validation", {}))
+    metrics.damaged_lines += damaged_lines
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(_page(run, metrics), encoding="utf-8")
+    out.write_text(_page(run, metrics, views), encoding="utf-8")
     return metrics
 
 
@@ -104,6 +123,8 @@ class Chart:
     unit: str = ""
     logarithmic: bool = False
     stacked: bool = False
+    by_layer: bool = False
+    """The figures are lists with a value for every layer; the mean of those that fit is drawn."""
 
 
 def _named(*names: str) -> Callable[[str], bool]:
@@ -114,10 +135,23 @@ def _ending(*ends: str) -> Callable[[str], bool]:
     return lambda key: key.endswith(ends)
 
 
+def _starting(start: str) -> Callable[[str], bool]:
+    return lambda key: key.startswith(start)
+
+
 CHARTS = (
     Chart("Training loss", "train", _ending("_loss"), "nats per predicted token"),
     Chart("Validation loss per language", "validation", lambda key: "_loss/" in key, "nats per predicted token"),
-    Chart("Alignment error rate", "validation", lambda key: key.startswith("aer/"), "AER"),
+    Chart("Alignment error rate", "validation", _starting("aer/"), "AER"),
+    Chart("Alignment error rate of the best layer", "validation", _starting("aer_best/"), "AER"),
+    Chart("Layer with the lowest alignment error rate", "validation", _starting("aer_best_layer/"), "layer"),
+    Chart("Alignment error rate by layer, mean", "validation", _starting("aer_by_layer/"), "AER", by_layer=True),
+    Chart("Sentence retrieval", "validation", _starting("retrieval/"), "accuracy"),
+    Chart("Sentence retrieval of the best layer", "validation", _starting("retrieval_best/"), "accuracy"),
+    Chart("Layer with the best sentence retrieval", "validation", _starting("retrieval_best_layer/"), "layer"),
+    Chart(
+        "Sentence retrieval by layer, mean", "validation", _starting("retrieval_by_layer/"), "accuracy", by_layer=True
+    ),
     Chart("Links per pair", "train", _ending("_links_per_pair"), "links"),
     Chart("Self-labelling agreement, masked-LM accuracy", "train", _ending("_agreement", "_accuracy"), "share"),
     Chart("Throughput", "train", _named("tokens_per_second"), "tokens/s, without padding"),
@@ -142,7 +176,10 @@ def _pictures(metrics: RunMetrics) -> list[tuple[str, str]]:
         if not any(chart.kind == kind and chart.fits(key) for chart in CHARTS) and (kind, key) not in shown
     ]
     for chart in (*CHARTS, *rest):
-        curves = {key: metrics.curve(chart.kind, key) for key in metrics.keys(chart.kind) if chart.fits(key)}
+        if chart.by_layer:
+            curves = metrics.curves_by_layer(chart.kind, chart.fits)
+        else:
+            curves = {key: metrics.curve(chart.kind, key) for key in metrics.keys(chart.kind) if chart.fits(key)}
         if curves:
             pictures.append((chart.title, _draw(chart, curves)))
     return pictures
@@ -150,6 +187,8 @@ def _pictures(metrics: RunMetrics) -> list[tuple[str, str]]:
 
 def _draw(chart: Chart, curves: Mapping[str, Curve]) -> str:
     figure, axis = plt.subplots(figsize=(6.4, 3.2))
+    if chart.by_layer:
+        axis.set_prop_cycle(color=plt.colormaps["viridis"](np.linspace(0, 0.95, len(curves))))
     labels = [_label(key) for key in curves]
     if chart.stacked:
         steps = next(iter(curves.values()))[0]
@@ -163,8 +202,12 @@ def _draw(chart: Chart, curves: Mapping[str, Curve]) -> str:
         axis.set_yscale("log")
     axis.set_xlabel("optimizer step")
     axis.set_ylabel(chart.unit)
+    if chart.unit == "layer":
+        axis.yaxis.get_major_locator().set_params(integer=True)
     axis.grid(visible=True, color="#dddddd", lw=0.5)
-    if len(curves) > 1 or chart.kind == "validation":
+    if chart.by_layer:
+        axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
+    elif len(curves) > 1 or chart.kind == "validation":
         axis.legend(fontsize=7, ncols=1 + len(curves) // 12)
     picture = io.BytesIO()
     figure.savefig(picture, format="svg", bbox_inches="tight", metadata={"Date": None})
@@ -173,50 +216,63 @@ def _draw(chart: Chart, curves: Mapping[str, Curve]) -> str:
 
 
 def _label(key: str) -> str:
-    return key.removeprefix("seconds_").removeprefix("aer/")
+    measure, _, name = key.partition("/")
+    return name if measure.startswith(("aer", "retrieval")) else key.removeprefix("seconds_")
 
 
 _STYLE = (
-    "body{font-family:sans-serif;margin:2em auto;max-width:88em;color:#222}table{border-collapse:collapse;margin:1em 0}"
-    "td{padding:.15em .8em;border-bottom:1px solid #ddd}td+td{text-align:right;font-variant-numeric:tabular-nums}"
+    "body{font-family:sans-serif;margin:2em auto;max-width:88em;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse;margin:1em 0}"
+    ".facts td{padding:.15em .8em;border-bottom:1px solid #ddd}.facts td+td{text-align:right;"
+    "font-variant-numeric:tabular-nums}"
     ".charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(34em,1fr));gap:1em}figure{margin:0}"
     "img{width:100%}figcaption{font-weight:bold}pre{background:#f6f6f6;padding:1em;overflow:auto}"
 )
 
 
-def _page(run: Path, metrics: RunMetrics) -> str:
+def _page(run: Path, metrics: RunMetrics, views: Views) -> str:
     figures = "".join(
         f'<figure><figcaption>{html.escape(title)}</figcaption><img alt="{html.escape(title)}" '
         f'src="data:image/svg+xml;base64,{svg}"></figure>'
         for title, svg in _pictures(metrics)
     )
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in _facts(metrics)
-    )
     config = run / CONFIG
     settings = config.read_text(encoding="utf-8") if config.is_file() else f"{CONFIG} is not in the run's folder"
     title = html.escape(f"Run {run.resolve().name}")
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>\n'
-        f'<body><h1>{title}</h1>\n<table>{rows}</table>\n<div class="charts">{figures}</div>\n'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{_STYLE}{ALIGNMENTS_STYLE}</style></head>\n<body><h1>{title}</h1>\n"
+        f"{_table(_state(metrics))}\n{evolution_html(views)}\n"
+        f'<h2>Curves</h2>\n<div class="charts">{figures}</div>\n'
+        f"<details><summary>Last values</summary>{_table(_last_values(metrics))}</details>\n"
         f"<details><summary>Config</summary><pre>{html.escape(settings)}</pre></details></body></html>\n"
     )
 
 
-def _facts(metrics: RunMetrics) -> list[tuple[str, str]]:
-    """The first table: where the run stands, and the last value of everything."""
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in rows)
+    return f'<table class="facts">{cells}</table>'
+
+
+def _state(metrics: RunMetrics) -> list[tuple[str, str]]:
+    """Where the run stands."""
     last, ends = max(metrics.train), metrics.kinds.get("end", {})
     ended = max(ends, default=-1)
     state = "not ended" if ended < last else "finished" if ends[ended].get("finished") else "stopped"
-    facts = [
+    return [
         ("steps", f"{last:,}, {state}"),
         ("checkpoints saved", f"{len(metrics.kinds.get('checkpoint', {})):,}"),
         ("times that the run went back to a checkpoint", str(metrics.times_gone_back)),
-        ("damaged lines of metrics, left out", str(metrics.damaged_lines)),
+        ("damaged lines of metrics and alignments, left out", str(metrics.damaged_lines)),
     ]
-    for kind, title in (("train", "last"), ("validation", "last validation")):
-        facts += [(f"{title}: {key}", _shown(metrics.curve(kind, key)[1])) for key in metrics.keys(kind)]
-    return facts
+
+
+def _last_values(metrics: RunMetrics) -> list[tuple[str, str]]:
+    return [
+        (f"{title}: {key}", _shown(metrics.curve(kind, key)[1]))
+        for kind, title in (("train", "last"), ("validation", "last validation"))
+        for key in metrics.keys(kind)
+    ]
 
 
 def _shown(values: Sequence[float]) -> str:

@@ -1,11 +1,13 @@
-"""Validation during training: every objective's loss per language on held-out token files, and AER on gold alignments.
+"""Validation during training: losses per language on held-out token files; AER and sentence retrieval of every layer.
 
-Goes through the engine like training does; every rank runs the same sequence of forwards.
+Goes through the engine like training does; every rank runs the same sequence of forwards. What is measured, and how, is
+what `python -m pipeline evaluate` measures of a checkpoint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,26 +18,40 @@ from torch import Tensor
 from data_prep.manifest import Manifest
 from data_prep.tokenizer import Tokenizer
 from pipeline import ranks
+from pipeline.alignment_record import align_shown, choose_pairs
 from pipeline.batch import MicroBatch
 from pipeline.build import build_objectives, open_streams
-from pipeline.config import Config
+from pipeline.config import Config, Validation
 from pipeline.data import collate
 from pipeline.model import EncoderConfig
 from pipeline.monitor import Monitor
 from pipeline.packing import Packed
-from pipeline.use.evaluate import score_layers
+from pipeline.use.evaluate import best_layer, distinct, gold_folders, score_layers
 from pipeline.use.gold import Gold, read_gold
-from pipeline.use.word_alignment import WordAligner
+from pipeline.use.loading import longest_side
+from pipeline.use.retrieval import SentencePooler, Sentences, evaluate_retrieval, find_pairs
+from pipeline.use.word_alignment import HiddenStates, WordAligner
+from sinkhorn_align import AlignmentSettings
+
+Figures = dict[str, float | list[float]]
+"""Values by key, as docs/metrics.md has them; a list holds a value for every layer."""
+
+
+def read_texts(settings: Validation) -> tuple[dict[str, Gold], list[Sentences]]:
+    """The gold pairs by the names of their folders, and the sentences for retrieval; ValueError says what is wrong."""
+    golds = [read_gold(folder).first(settings.gold_pairs) for folder in gold_folders(settings.gold)]
+    names = distinct([f"{gold.source_language}-{gold.target_language}" for gold in golds])
+    found = [pair for place in settings.retrieval for pair in find_pairs(place)]
+    return dict(zip(names, golds, strict=True)), [pair.loaded(settings.retrieval_sentences) for pair in found]
 
 
 class Validator:
     """What the config asks to be measured; opened, and checked, before training starts."""
 
     def __init__(self, config: Config, manifest: Manifest, encoder: EncoderConfig) -> None:
-        self._settings, self._dwa = config.validation, config.objectives.dwa
+        self._settings, dwa = config.validation, config.objectives.dwa
         self._objectives = build_objectives(config)
         self._data = None
-        self._gold: dict[str, Gold] = {}
         if not self._settings.every:
             return
         if self._settings.data is not None:
@@ -48,26 +64,30 @@ class Validator:
             held = {"mono": held_out.mono, "pairs": held_out.pairs}
             streams = sorted({objective.reads for objective in self._objectives if held[objective.reads]})
             self._data = open_streams(config, streams, held_out)
-        for folder in self._settings.gold:
-            gold = read_gold(folder).first(self._settings.gold_pairs)
-            self._gold[f"{gold.source_language}-{gold.target_language}"] = gold
-        self._tokenizer = Tokenizer.load(manifest.tokenizer_dir)
+        self._golds, self._sentences = read_texts(self._settings)
+        self._tokenizer, self._encoder = Tokenizer.load(manifest.tokenizer_dir), encoder
+        self._shown = choose_pairs(self._golds, self._settings.shown_pairs, self._tokenizer, longest_side(encoder))
         # Without word alignment there is no label layer; the released recipe's, two below the top, stands in.
-        self._layer = self._dwa.alignment_layer if self._dwa else max(encoder.layers - 2, 0)
-        self._longest_side = config.data.side_tokens
+        self._layer = dwa.alignment_layer if dwa else max(encoder.layers - 2, 0)
+        self._alignment = dwa.alignment_settings() if dwa else AlignmentSettings()
+        if self._alignment.filter_rounds == 0:  # links are what is scored, and without filtering there are none
+            self._alignment = replace(self._alignment, filter_rounds=AlignmentSettings.filter_rounds)
 
-    def run(self, engine: Any, monitor: Monitor | None, step: int) -> dict[str, float]:
+    def run(self, engine: Any, monitor: Monitor | None, step: int) -> Figures:
         """Measure, show and record; the engine is left in the mode that it was in."""
         if not self._settings.every:
             return {}
         was_training = engine.training
         engine.eval()
         with torch.no_grad():
-            values = self._losses(engine) | self._alignment_error(engine)
+            values: Figures = {**self._losses(engine), **self._alignment_error(engine), **self._retrieval(engine)}
+            shown = align_shown(self._shown, self._aligner(_hidden_states(engine, self._layer)))
         engine.train(was_training)
         if monitor and values:
             monitor.record("validation", step, values)
-            monitor.say(f"validation at step {step}: " + "  ".join(f"{k} {v:.3f}" for k, v in values.items()))
+            monitor.say(f"validation at step {step}: {_describe(values)}")
+        if monitor and shown:
+            monitor.record_alignments(step, self._layer, shown)
         return values
 
     def _losses(self, engine: Any) -> dict[str, float]:
@@ -96,18 +116,55 @@ class Validator:
         dist.all_reduce(stacked)
         return {name: loss / max(count, 1) for name, (loss, count) in zip(names, stacked.tolist(), strict=True)}
 
-    def _alignment_error(self, engine: Any) -> dict[str, float]:
-        """AER of the aligner at the alignment layer, per gold folder; every rank aligns them all."""
-
-        def hidden_states(packed: Packed) -> Sequence[Tensor]:
-            return [engine("hidden", packed.to(engine.device), self._layer)["hidden"][str(self._layer)]]
-
-        values = {}
-        settings = self._dwa.alignment_settings() if self._dwa else None
-        for name, gold in self._gold.items():
-            aligner = WordAligner(self._tokenizer, hidden_states, settings, longest_side=self._longest_side)
-            values[f"aer/{name}"] = score_layers(aligner, gold)[0].aer
+    def _alignment_error(self, engine: Any) -> Figures:
+        """AER of the aligner at every layer, per gold folder; every rank aligns them all."""
+        values: Figures = {}
+        for name, gold in self._golds.items():
+            layers = score_layers(self._aligner(_hidden_states(engine)), gold)
+            values |= self._by_layer("aer", name, [score.aer for score in layers], best_layer(layers))
         return values
+
+    def _retrieval(self, engine: Any) -> Figures:
+        """Accuracy of sentence retrieval at every layer, mean of both directions; every rank encodes them all."""
+        pooler = SentencePooler(self._tokenizer, _hidden_states(engine), self._encoder.positions - 2)
+        found = evaluate_retrieval(self._sentences, pooler)
+        values: Figures = {}
+        for name, result in zip(distinct([result.languages for result in found]), found, strict=True):
+            values |= self._by_layer("retrieval", name, result.mean, result.best_layer)
+        return values
+
+    def _by_layer(self, measure: str, name: str, scores: list[float], best: int) -> Figures:
+        return {
+            f"{measure}/{name}": scores[self._layer],
+            f"{measure}_best/{name}": scores[best],
+            f"{measure}_best_layer/{name}": best,
+            f"{measure}_by_layer/{name}": scores,
+        }
+
+    def _aligner(self, hidden_states: HiddenStates) -> WordAligner:
+        return WordAligner(self._tokenizer, hidden_states, self._alignment, longest_side=longest_side(self._encoder))
+
+
+def _hidden_states(engine: Any, layer: int | None = None) -> HiddenStates:
+    """Hidden states through the engine, which alone can gather weights that ZeRO-3 has cut: of a layer, or (None) of all."""
+
+    def hidden_states(packed: Packed) -> Sequence[Tensor]:
+        hidden = engine("hidden", packed.to(engine.device), layer)["hidden"]
+        return list(hidden.values()) if layer is None else [hidden[str(layer)]]
+
+    return hidden_states
+
+
+def _describe(values: Figures) -> str:
+    """Losses, and what the alignment layer and the best one reach."""
+    parts = []
+    for key, value in values.items():
+        measure, _, name = key.partition("/")
+        if measure.endswith(("_best", "_best_layer", "_by_layer")):
+            continue
+        best, layer = values.get(f"{measure}_best/{name}"), values.get(f"{measure}_best_layer/{name}")
+        parts.append(f"{key} {value:.3f}" + ("" if best is None else f" (best {best:.3f}, layer {layer})"))
+    return "  ".join(parts)
 
 
 def _shares(samples: np.ndarray, size: int) -> list[tuple[np.ndarray, float]]:

@@ -94,7 +94,8 @@ def _closest_call(source_MD: Tensor, target_ND: Tensor, settings: AlignmentSetti
     margin = math.inf
     row_linked_M = torch.zeros(len(source_MD), dtype=torch.bool)
     column_linked_N = torch.zeros(len(target_ND), dtype=torch.bool)
-    for column_M in answer.column_RM:
+    no_links_M = torch.full((len(source_MD),), -1)
+    for column_M in answer.column_RM if settings.filter_rounds else [no_links_M]:
         links_MN = row_linked_M[:, None].int() + column_linked_N[None, :].int()
         mass_MN = answer.log_plan_MN + math.log(settings.discount) * (links_MN == 1)
         mass_MN = mass_MN.masked_fill(links_MN == 2, -math.inf)

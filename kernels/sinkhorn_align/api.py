@@ -38,7 +38,8 @@ def align(
         settings: costs, iterations and filter; the released recipe by default.
         backend: `auto` is `triton` on a CUDA device and `native` on a CPU, or `torch`, with a warning, where no C compiler
             is at hand. `triton` takes sides of up to 512 tokens; `native` is C, compiled at its first call; `torch` is
-            batched PyTorch and runs anywhere; `reference` is the float64 definition, pair by pair, on the CPU.
+            batched PyTorch and runs anywhere; `reference` is the float64 definition, pair by pair, on the CPU. Without
+            filtering (`filter_rounds` 0) `auto` is `torch`, and `native` and `triton` cannot run.
 
     Returns:
         `Links` on the device of `hidden_TD`. A pair with an empty side or a non-finite similarity has no links and says

@@ -74,6 +74,8 @@ def align_batched(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) 
     # One slot past the batch takes what is written for padding.
     links_RT = torch.full((settings.filter_rounds, tokens + 1), -1, dtype=torch.int32, device=device)
     mass_RT = torch.full(links_RT.shape, -math.inf, device=device)
+    partner_T = torch.full((tokens + 1,), -1, dtype=torch.int32, device=device)
+    score_T = torch.full((tokens + 1,), -math.inf, device=device)
     status_B = torch.full((len(spans),), int(PairStatus.EMPTY_SIDE), dtype=torch.int32, device=device)
 
     cut = list(blocks(spans.source_length_B, spans.target_length_B))
@@ -91,13 +93,20 @@ def align_batched(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) 
         # A non-finite pair is all padding from here on.
         source_real_BM = source.real_BL & finite_B[:, None]
         target_real_BN = target.real_BL & finite_B[:, None]
-        column_RBM = filter_plan(log_plan_BMN, source_real_BM, target_real_BN, settings, work_2BMN)
-
         status_B[pair_B.to(device)] = torch.where(finite_B, int(PairStatus.OK), int(PairStatus.NON_FINITE)).int()
+        if settings.filter_rounds == 0:
+            for side, other, real_BL, dim in ((source, target, source_real_BM, 2), (target, source, target_real_BN, 1)):
+                written_BL = torch.where(real_BL, side.token_BL, tokens)
+                partner_T[written_BL] = (other.start_B1 + first_largest(log_plan_BMN, dim, work_2BMN[0])).int()
+                score_T[written_BL] = log_plan_BMN.amax(dim)
+            continue
+        column_RBM = filter_plan(log_plan_BMN, source_real_BM, target_real_BN, settings, work_2BMN)
         written_BM = torch.where(source.real_BL, source.token_BL, tokens)
         links_RT[:, written_BM] = torch.where(column_RBM >= 0, target.start_B1 + column_RBM, -1).int()
         mass_RT[:, written_BM] = log_plan_BMN.gather(2, column_RBM.clamp(min=0).permute(1, 2, 0)).permute(2, 0, 1)
     links_RT = links_RT[:, :tokens].contiguous()
+    if settings.filter_rounds == 0:
+        return Links(links_RT, partner_T[:tokens].clone(), score_T[:tokens].clone(), status_B)
     return Links(links_RT, *heaviest(links_RT, mass_RT[:, :tokens]), status_B)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class PairStatus(IntEnum):
-    """Why a pair has no links, where there is a reason; an `OK` pair has at least one."""
+    """Why a pair has no links, where there is a reason; an `OK` pair has at least one, or without filtering partners."""
 
     OK = 0
     EMPTY_SIDE = 1
@@ -24,13 +24,25 @@ class Links:
 
     links_RT: Tensor
     """int32 [filter rounds, T]: the target token that a source token was linked to in that round, -1 for none. Only
-    source tokens are filled; a row and a column gain at most one link a round, so this is every link, once."""
+    source tokens are filled; a row and a column gain at most one link a round, so this is every link, once. Without
+    filtering, there are no rounds and so no links."""
     partner_T: Tensor
-    """int32 [T], both sides: the other end of the token's heaviest link (equal masses: lowest index), -1 for none."""
+    """int32 [T], both sides: the other end of the token's heaviest link (equal masses: lowest index), -1 for none. Without
+    filtering, of the heaviest cell of its row or column."""
     score_T: Tensor
     """float32 [T], both sides: log transport mass of that link; -inf, the logarithm of no mass, where there is none."""
     status_B: Tensor
     """int32 [B]: a `PairStatus` per pair."""
+
+    def count(self) -> Tensor:
+        """Number of links, a scalar; without filtering, of the cells that make some token's partner."""
+        if len(self.links_RT):
+            return (self.links_RT >= 0).sum()
+        has_T = self.partner_T >= 0
+        token_T = torch.arange(len(self.partner_T), device=self.partner_T.device)
+        # A cell that is the heaviest of both its row and its column is seen from both ends.
+        mutual_T = has_T & (self.partner_T[self.partner_T.clamp(min=0).long()] == token_T)
+        return has_T.sum() - mutual_T.sum() // 2
 
     def local(self, source_start_B: Tensor, source_length_B: Tensor, target_start_B: Tensor) -> Tensor:
         """Every link as (pair, source token, target token), the tokens counted from the start of their side.

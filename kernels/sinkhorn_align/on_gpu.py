@@ -16,6 +16,7 @@ from sinkhorn_align.settings import (
     LARGEST_SIMILARITY,
     SMALLEST_SIDE_FOR_MORE_ROUNDS,
     AlignmentSettings,
+    check_filters,
 )
 from sinkhorn_align.spans import Spans
 from sinkhorn_align.streamed import align_pairs_streamed, similarity_to_scratch
@@ -40,6 +41,7 @@ def align_planned(
     fp64 is read as fp32. For measurements, `tile_of` (rows, columns, bytes of an element, capability) chooses the launch
     sizes, and `unfused` takes the streamed path for every pair: a product into memory, then Sinkhorn and filtering.
     """
+    check_filters(settings, "triton")
     tokens, device = len(hidden_TD), hidden_TD.device
     answer = Links(
         links_RT=torch.full((settings.filter_rounds, tokens), -1, dtype=torch.int32, device=device),

@@ -14,7 +14,7 @@ from sinkhorn_align.batched import align_batched
 from sinkhorn_align.links import Links
 from sinkhorn_align.native import align_native, library
 from sinkhorn_align.reference import align_reference
-from sinkhorn_align.settings import AlignmentSettings
+from sinkhorn_align.settings import AlignmentSettings, check_filters
 from sinkhorn_align.spans import Spans
 
 
@@ -68,7 +68,9 @@ def _(
 
 def _run(backend: str, hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) -> Links:
     if backend == "auto":
-        backend = _best_on(hidden_TD.device.type)
+        backend = _best_on(hidden_TD.device.type) if settings.filter_rounds else "torch"
+    if backend in ("native", "triton"):
+        check_filters(settings, backend)
     if backend == "reference":
         return align_reference(hidden_TD, spans, settings)
     if backend == "torch":

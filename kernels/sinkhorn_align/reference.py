@@ -138,6 +138,11 @@ def align_reference(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings
     for pair, (source, rows, target, columns) in enumerate(zip(*(vector.tolist() for vector in vectors), strict=True)):
         answer = align_pair(on_host_TD[source : source + rows], on_host_TD[target : target + columns], settings)
         status_B[pair] = int(answer.status)
+        if settings.filter_rounds == 0 and answer.status == PairStatus.OK:
+            for row, column in enumerate(answer.log_plan_MN.argmax(dim=1).tolist()):
+                offer(source + row, target + column, float(answer.log_plan_MN[row, column]))
+            for column, row in enumerate(answer.log_plan_MN.argmax(dim=0).tolist()):
+                offer(target + column, source + row, float(answer.log_plan_MN[row, column]))
         for round_, row in torch.nonzero(answer.column_RM >= 0).tolist():
             column = int(answer.column_RM[round_, row])
             links_RT[round_, source + row] = target + column

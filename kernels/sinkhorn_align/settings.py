@@ -34,7 +34,8 @@ class AlignmentSettings:
     sinkhorn_iterations: int = 2
     """Pairs of Sinkhorn steps; 0 links by the kernel itself."""
     filter_rounds: int = 2
-    """Rounds of mutual argmax, the first included."""
+    """Rounds of mutual argmax, the first included. 0: no filtering and no links; every token's partner is the heaviest cell of
+    its row or column of the plan, the lowest index among equals, whether or not that leads back."""
     discount: float = 0.9
     """α: what a cell's mass is worth in a further round when exactly one of its row and column has a link."""
 
@@ -43,11 +44,17 @@ class AlignmentSettings:
         _check(self.similarity in get_args(Similarity), "similarity", self.similarity, "dot or cosine")
         _check(math.isfinite(self.temperature) and self.temperature > 0, "temperature", self.temperature, "above 0")
         _check(self.sinkhorn_iterations >= 0, "sinkhorn_iterations", self.sinkhorn_iterations, "0 or more")
-        _check(self.filter_rounds >= 1, "filter_rounds", self.filter_rounds, "1 or more (the first round counts)")
+        _check(self.filter_rounds >= 0, "filter_rounds", self.filter_rounds, "0 (no filtering) or more")
         _check(0 < self.discount <= 1, "discount", self.discount, "above 0 and at most 1")
         if self.cost == "clip":
             _check(self.similarity == "dot", "similarity", self.similarity, "dot with cost=clip (cosine is for exp)")
             _check(self.temperature == 1.0, "temperature", self.temperature, "1 with cost=clip (only cost=exp has one)")
+
+
+def check_filters(settings: AlignmentSettings, backend: str) -> None:
+    """ValueError where a backend that can only filter is asked not to."""
+    if settings.filter_rounds == 0:
+        raise ValueError(f"align: backend {backend!r} has no filter_rounds=0; use 'auto' or 'torch'")
 
 
 def _check(holds: bool, field: str, value: object, mend: str) -> None:

@@ -8,6 +8,9 @@ from data_prep.manifest import MANIFEST_NAME, Manifest
 from data_prep.token_file import shard_file
 from pipeline.config import Config
 from pipeline.hugging_face import read_config
+from pipeline.use.evaluate import gold_folders
+from pipeline.use.gold import ALIGNV2, PHARAOH, read_gold
+from pipeline.use.retrieval import find_pairs
 
 SHARDS_LOOKED_AT = 8  # first, last and some between: the time does not grow with the corpus
 BYTES_PER_PARAMETER = 16  # fp32 weights, two Adam moments, and as much again in the module's own file at most
@@ -20,7 +23,21 @@ def files_of(config_file: Path | None, config: Config | None) -> list[str]:
     paths = [config_file, config.deepspeed, config.data.path / MANIFEST_NAME]
     if config.model.init is not None:
         paths.append(config.model.init / "config.json")
+    if config.validation.every:
+        paths += _validation_files(config)
     return [str(path.absolute()) for path in paths]
+
+
+def _validation_files(config: Config) -> list[Path]:
+    """Gold pairs and sentences, which every rank reads; ValueError where they are not as they should be here."""
+    found = []
+    for folder in gold_folders(config.validation.gold):
+        gold = read_gold(folder)
+        names = (f"test.{gold.source_language}", f"test.{gold.target_language}", ALIGNV2, PHARAOH)
+        found += [folder / name for name in names if (folder / name).is_file()]
+    for place in config.validation.retrieval:
+        found += [path for pair in find_pairs(place) for path in pair.paths]
+    return list(dict.fromkeys(found))
 
 
 def shards_of(config: Config | None) -> dict[str, int]:

@@ -59,7 +59,7 @@ class WordAlignment(Objective):
             self.settings,
         )
         return {
-            "links": (batch.links.links_RT >= 0).sum(),
+            "links": batch.links.count(),
             "pairs": torch.full((), len(spans.source_start_B), device=hidden_TD.device),
             "unalignable_pairs": (batch.links.status_B != 0).sum(),
         }

@@ -85,7 +85,7 @@ class Aligner:
             settings,
             method=method,
             encoding=encoding,
-            longest_side=longest_side(encoder, encoding),
+            longest_side=longest_side(encoder.config, encoding),
             window=window,
             batch_tokens=batch_tokens,
         )

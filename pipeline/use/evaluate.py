@@ -39,7 +39,7 @@ class Evaluation:
 
     @property
     def best_layer(self) -> int:
-        return min(range(len(self.layers)), key=lambda layer: self.layers[layer].aer)
+        return best_layer(self.layers)
 
     def as_json(self) -> dict[str, Any]:
         return {"kind": "alignment", **asdict(self), "best_layer": self.best_layer}
@@ -51,6 +51,11 @@ def score_layers(aligner: WordAligner, gold: Gold) -> list[AlignmentScore]:
     return [score_links(links, gold) for links in zip(*links_by_pair, strict=True)]
 
 
+def best_layer(layers: Sequence[AlignmentScore]) -> int:
+    """The lowest layer with the lowest AER."""
+    return min(range(len(layers)), key=lambda layer: layers[layer].aer)
+
+
 def evaluate(
     encoder: Encoder,
     tokenizer: Tokenizer,
@@ -60,22 +65,45 @@ def evaluate(
     encoding: Encoding = "joint",
 ) -> Evaluation:
     """Align the gold folder's pairs with every layer, and score each."""
+    aligner = _aligner_of_all_layers(encoder, tokenizer, settings, method, encoding)
+    layers = score_layers(aligner, gold)
+    languages = f"{gold.source_language}-{gold.target_language}"
+    return Evaluation(languages, len(gold), layers, gold.links_past_the_end, aligner.report, method, encoding)
+
+
+def evaluate_halves(
+    encoder: Encoder, tokenizer: Tokenizer, gold: Gold, settings: AlignmentSettings | None = None
+) -> tuple[list[AlignmentScore], list[AlignmentScore]]:
+    """Scores of every layer on the first, third, … pair, to choose a layer by, and on the others, to report it on."""
+    aligner = _aligner_of_all_layers(encoder, tokenizer, settings)
+    by_layer = list(zip(*aligner.align(zip(gold.source, gold.target, strict=True)), strict=True))
+    chosen_on, reported_on = (
+        [score_links(links[half], gold.part(half)) for links in by_layer]
+        for half in (slice(0, None, 2), slice(1, None, 2))
+    )
+    return chosen_on, reported_on
+
+
+def _aligner_of_all_layers(
+    encoder: Encoder,
+    tokenizer: Tokenizer,
+    settings: AlignmentSettings | None,
+    method: Method = "ot-filter",
+    encoding: Encoding = "joint",
+) -> WordAligner:
     device = next(encoder.parameters()).device
 
     def hidden_states(packed: Packed) -> Sequence[torch.Tensor]:
         return encoder.hidden_states(packed.to(device))
 
-    aligner = WordAligner(
+    return WordAligner(
         tokenizer,
         hidden_states,
         settings,
         method=method,
         encoding=encoding,
-        longest_side=longest_side(encoder, encoding),
+        longest_side=longest_side(encoder.config, encoding),
     )
-    layers = score_layers(aligner, gold)
-    languages = f"{gold.source_language}-{gold.target_language}"
-    return Evaluation(languages, len(gold), layers, gold.links_past_the_end, aligner.report, method, encoding)
 
 
 def gold_folders(places: Iterable[Path]) -> list[Path]:
@@ -119,11 +147,14 @@ def perplexity_table(results: Sequence[Perplexity]) -> Table:
 
 def columns_of(names: Sequence[str], values: Sequence[list[float]]) -> dict[str, list[float]]:
     """Values by layer of every name, and their mean as `avg`; a name that comes again gets a number."""
-    columns: dict[str, list[float]] = {}
-    for at, (name, of_name) in enumerate(zip(names, values, strict=True)):
-        again = names[:at].count(name)
-        columns[f"{name} ({again + 1})" if again else name] = of_name
+    columns = dict(zip(distinct(names), values, strict=True))
     return columns | {"avg": [mean(row) for row in zip(*values, strict=True)]}
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names; one that comes again gets a number."""
+    again = [names[:at].count(name) for at, name in enumerate(names)]
+    return [f"{name} ({before + 1})" if before else name for name, before in zip(names, again, strict=True)]
 
 
 def _by_layer(title: str, columns: dict[str, list[float]], lower: bool) -> Table:

@@ -46,6 +46,10 @@ def check_method(method: str, settings: AlignmentSettings | None) -> None:
         raise ValueError(f"method {method!r}: choose {', '.join(METHODS)}")
     if method != "ot-filter" and settings not in (None, AlignmentSettings()):
         raise ValueError(f"method {method!r}: has settings of its own; only ot-filter takes others")
+    if settings is not None and settings.filter_rounds == 0:
+        raise ValueError(
+            f"method {method!r}: filter_rounds = 0 gives partners and no links; use 1 or more rounds, or ot"
+        )
 
 
 @torch.no_grad()

@@ -93,7 +93,7 @@ def _load_tokenizer(path: Path, tokenizer_dir: Path | None) -> Tokenizer:
     return Tokenizer(path.read_bytes(), str(path))
 
 
-def longest_side(encoder: Encoder, encoding: str = "joint") -> int:
+def longest_side(sizes: EncoderConfig, encoding: str = "joint") -> int:
     """Tokens of a side so that what is encoded at once, a pair or (`separate`) a side, fits the model's positions."""
-    positions = encoder.config.positions - 2
+    positions = sizes.positions - 2
     return (positions - 3) // 2 if encoding == "joint" else positions - 2

@@ -16,19 +16,24 @@ from pipeline.use.word_alignment import ScoredLinks
 ROW, GAP, LETTER = 26, 260, 9
 """Pixels of the drawing: height of a word, between the two sides, and width of a letter (wide ones twice)."""
 
-STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1c2733; }
-h1 { font-size: 1.3rem; } h2 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
-svg text { font: 15px system-ui, sans-serif; fill: #1c2733; }
-.scroll { overflow-x: auto; }
+HEAT_STYLE = """
 table.heat { border-collapse: separate; border-spacing: 2px; }
 .heat th { font-weight: normal; text-align: right; padding: 0 .4rem; white-space: nowrap; }
 .heat thead th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left; padding: .4rem 0; }
 .heat td { width: 26px; height: 26px; text-align: center; color: #d95f02; font-weight: bold; outline-offset: -2px; }
 .heat td.sure { outline: 2px solid #1c2733; } .heat td.possible { outline: 2px dotted #1c2733; }
+"""
+STYLE = (
+    """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1c2733; }
+h1 { font-size: 1.3rem; } h2 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
+svg text { font: 15px system-ui, sans-serif; fill: #1c2733; }
+.scroll { overflow-x: auto; }
 .message { background: #fdecea; border-left: 4px solid #c0392b; padding: .6rem .9rem; }
 """
+    + HEAT_STYLE
+)
 LEGEND = "Shades: largest cosine of two subwords. ● predicted link; outline: gold link, dotted where only possible."
 
 
@@ -106,14 +111,16 @@ def _text(word: str, x: int, at: int, anchor: str) -> str:
     return f'<text x="{x}" y="{_middle(at) + 5}" text-anchor="{anchor}">{escape(word)}</text>'
 
 
-def heat_map_html(view: PairView) -> str:
-    """A table, a row for every source word: shades, links and gold links."""
+def heat_map_html(view: PairView, source_words: bool = True) -> str:
+    """A table, a row for every source word: shades, links and gold links. Without `source_words`, rows have no heads."""
     header = "".join(f"<th>{escape(word)}</th>" for word in view.target)
     rows = []
     for i, word in enumerate(view.source):
         cells = "".join(_cell(view, i, j) for j in range(len(view.target)))
-        rows.append(f"<tr><th>{escape(word)}</th>{cells}</tr>")
-    return f'<table class="heat"><thead><tr><td></td>{header}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        head = f"<th>{escape(word)}</th>" if source_words else ""
+        rows.append(f"<tr>{head}{cells}</tr>")
+    corner = "<td></td>" if source_words else ""
+    return f'<table class="heat"><thead><tr>{corner}{header}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _cell(view: PairView, i: int, j: int) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,9 +39,22 @@ class Sentences:
 
     languages: tuple[str, str]
     paths: tuple[Path, Path]
+    texts: tuple[list[str], list[str]] | None = None
+    """What the files hold, where they need not be read again."""
+
+    @property
+    def name(self) -> str:
+        return "-".join(self.languages)
+
+    def loaded(self, most: int) -> Sentences:
+        """With the first `most` sentences in memory. Raises as `read` does."""
+        first, second = self.read()
+        return replace(self, texts=(first[:most], second[:most]))
 
     def read(self) -> tuple[list[str], list[str]]:
         """ValueError where a file is missing, empty, no UTF-8, or the two have unequal lines."""
+        if self.texts is not None:
+            return self.texts
         first, second = (_lines(path) for path in self.paths)
         if len(first) != len(second):
             raise ValueError(
@@ -206,5 +219,5 @@ def evaluate_retrieval(
         others = pooler.vectors(second)
         both = list(zip(pivot[1], others, strict=True))
         forward, backward = [accuracy(a, b) for a, b in both], [accuracy(b, a) for a, b in both]
-        results.append(Retrieval("-".join(pair.languages), len(first), forward, backward, pivot[2] + pooler.cut))
+        results.append(Retrieval(pair.name, len(first), forward, backward, pivot[2] + pooler.cut))
     return results

@@ -20,7 +20,7 @@ def vectors(*values: list[int]) -> list[torch.Tensor]:
         ("temperature", 0.0),
         ("temperature", float("nan")),
         ("sinkhorn_iterations", -1),
-        ("filter_rounds", 0),
+        ("filter_rounds", -1),
         ("discount", 0.0),
         ("discount", 1.5),
     ],

@@ -18,6 +18,7 @@ def test_operator_keeps_what_pytorch_asks_of_one(settings, correlated_pairs, lay
     batch = lay_out(correlated_pairs(seed=1, pairs=5))
     for backend in ("native", "torch"):
         torch.library.opcheck(align_operator, (*batch, backend, *plain(settings)))
+    torch.library.opcheck(align_operator, (*batch, "auto", *plain(dataclasses.replace(settings, filter_rounds=0))))
 
 
 def test_settings_reach_the_operator_field_by_field():

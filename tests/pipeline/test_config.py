@@ -171,6 +171,13 @@ def test_alignment_settings_are_those_of_the_config(load: Load) -> None:
     )
 
 
+def test_filtering_can_be_left_out_and_no_less(load: Load) -> None:
+    dwa = load("objectives: {dwa: {filter_rounds: 0}}").objectives.dwa
+    assert dwa is not None and dwa.alignment_settings().filter_rounds == 0
+    with pytest.raises(ValueError, match=r"objectives\.dwa\.filter_rounds = -1"):
+        load("objectives: {dwa: {filter_rounds: -1}}")
+
+
 @pytest.mark.parametrize(("content", "reason"), [("{", "not valid JSON"), ("[]", "is a JSON object")])
 def test_a_deepspeed_file_that_is_none_is_refused(tmp_path: Path, content: str, reason: str) -> None:
     path = tmp_path / "deepspeed.json"

@@ -54,6 +54,15 @@ def test_a_file_name_that_a_config_names_exists(path: Path) -> None:
         estimate(config)
 
 
+def test_what_a_validation_encodes_or_lacks_is_noted(gold_dir: Path, tmp_path: Path) -> None:
+    for name in ("pud.en", "pud.de"):
+        (tmp_path / name).write_text("a\nb\n", encoding="utf-8")
+    asked = [f"validation.gold=[{gold_dir}]", f"validation.retrieval=[{tmp_path}]"]
+    expected = "each rank encodes 3 gold pairs and 2 sentences with their translations, all layers"
+    assert expected in estimate(recipe("mlm", *asked)).notes[-1]
+    assert "nowhere: no such folder" in estimate(recipe("mlm", "validation.retrieval=[nowhere]")).notes[-1]
+
+
 def test_parameters_are_those_of_xlmr() -> None:
     base, large = (estimate(recipe(f"xlm_align_{size}")).parameters for size in ("base", "large"))
     head = 768 * 768 + 3 * 768 + 250_002

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.use.link_methods import Spans, find_links
+from pipeline.use.link_methods import Spans, check_method, find_links
 from sinkhorn_align import AlignmentSettings
 
 LENGTHS = [(1, 1), (1, 5), (7, 2), (3, 3), (17, 20), (40, 33), (16, 16), (63, 70)]
@@ -100,6 +100,11 @@ def test_ot_filter_holds_the_links_that_its_settings_give():
     two_rounds = find_links(hidden_TD, spans, "ot-filter", AlignmentSettings(), scored=False)
     first, both = (set(map(tuple, links.triple_L3.tolist())) for links in (one_round, two_rounds))
     assert first < both
+
+
+def test_links_without_filter_rounds_are_refused():
+    with pytest.raises(ValueError, match="filter_rounds = 0 gives partners and no links"):
+        check_method("ot-filter", AlignmentSettings(filter_rounds=0))
 
 
 @pytest.mark.parametrize("method", ["ot", "ot-filter", "argmax"])

@@ -69,5 +69,5 @@ def test_a_folder_without_or_with_another_tokenizer_is_refused(hf_dir: Path, tmp
 def test_what_is_encoded_at_once_fits_the_positions(hf_dir: Path) -> None:
     encoder, _ = load_model(hf_dir)
     assert encoder.config.positions == 66
-    assert (longest_side(encoder), longest_side(encoder, "separate")) == (30, 62)
+    assert (longest_side(encoder.config), longest_side(encoder.config, "separate")) == (30, 62)
     assert 2 * 30 + 3 <= 64 and 62 + 2 <= 64

@@ -141,6 +141,16 @@ def test_labels_are_aligned_on_the_unmasked_pairs_at_the_alignment_layer(pairs: 
     assert int(metrics["links"]) == int((expected.links_RT >= 0).sum()) > 0
 
 
+def test_without_filtering_every_masked_token_has_a_partner_and_cells_are_counted(pairs: StreamBatch) -> None:
+    encode = FixedEncoder(torch.randn(pairs.masked.tokens, 16))
+    objective = WordAlignment("dwa", 2, AlignmentSettings(filter_rounds=0))
+    metrics = objective.label(encode, pairs)
+    assert int(objective.count(pairs)) == len(pairs.predicted_P) > 0
+    assert pairs.spans is not None and pairs.links is not None
+    cells = {frozenset(ends) for ends in enumerate(pairs.links.partner_T.tolist()) if ends[1] >= 0}
+    assert int(metrics["links"]) == len(cells)
+
+
 def test_pairs_that_cannot_be_aligned_are_counted_and_have_no_loss(pairs: StreamBatch) -> None:
     encode = FixedEncoder(torch.full((pairs.masked.tokens, 16), float("nan")))
     objective = WordAlignment("dwa", 2, AlignmentSettings())

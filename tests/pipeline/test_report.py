@@ -56,7 +56,16 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 def validation_line(step: int, aer: float) -> dict[str, Any]:
-    return {"kind": "validation", "step": step, "mlm_loss/en": 3.0, "mlm_loss/de": 3.5, "aer/en-de": aer}
+    """What a validation records of held-out text, a gold folder and sentences."""
+    layers = {"aer_by_layer/en-de": [aer, 1 - aer], "retrieval_by_layer/en-de": [0.5, aer]}
+    best = {
+        "aer_best/en-de": aer,
+        "aer_best_layer/en-de": 0,
+        "retrieval_best/en-de": 0.5,
+        "retrieval_best_layer/en-de": 1,
+    }
+    shown = {"mlm_loss/en": 3.0, "mlm_loss/de": 3.5, "aer/en-de": aer, "retrieval/en-de": 0.5}
+    return {"kind": "validation", "step": step, **shown, **best, **layers}
 
 
 def test_the_page_shows_everything_and_reads_nothing_else(write: Callable[..., Path]) -> None:
@@ -72,6 +81,41 @@ def test_the_page_shows_everything_and_reads_nothing_else(write: Callable[..., P
     assert not re.findall(r'(?:src|href)="(?!data:)', page) and "<script" not in page
     assert "<td>20, finished</td>" in page
     assert "<td>last validation: aer/en-de</td><td>0.2</td>" in page
+
+
+def alignments_line(step: int, *links: list[int]) -> str:
+    """What a validation keeps of one pair of two words a side."""
+    gold = {"sure": [[0, 0]], "possible": [[0, 0], [1, 1]]}
+    pair = {"folder": "en-<de>", "line": 3, "source": ["the", "<b>"], "target": ["das", "Haus"], **gold}
+    pair |= {"links": links, "similarities": [[0.5, 0.0], [0.25, math.nan]]}
+    return json.dumps({"step": step, "layer": 2, "pairs": [pair]})
+
+
+def test_alignments_are_shown_as_they_evolved(write: Callable[..., Path]) -> None:
+    steps = range(0, 100, 10)
+    run = write([line for step in steps for line in (validation_line(step, 0.5), train_line(step + 5))])
+    stale = alignments_line(900)  # of a part of the run that was done again from an earlier checkpoint
+    lines = [*(alignments_line(step, [0, 1]) for step in steps), "{", alignments_line(90, [0, 0], [1, 1]), stale]
+    (run / "alignments.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert write_report(run, run / "report.html").damaged_lines == 1
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<h3>en-&lt;de&gt;, line 3</h3>" in page and "<b>" not in page
+    captions = re.findall(r"step ([\d,]+)<br>(\d of \d gold links, \d wrong)", page)
+    assert [step for step, _ in captions] == ["0", "20", "40", "50", "70", "90"], "first, last and some between"
+    assert {text for _, text in captions[:-1]} == {"0 of 1 gold links, 1 wrong"}
+    assert captions[-1][1] == "1 of 1 gold links, 0 wrong", "the last line of a step counts"
+    assert page.count('<td class="sure"') == page.count('<td class="possible"') == 6
+    assert page.count("<th>the</th>") == 1 and page.count("<th>Haus</th>") == 6
+    assert not re.findall(r'(?:src|href)="(?!data:)', page) and "<script" not in page
+
+
+def test_layers_are_drawn_as_means_over_what_was_measured(write: Callable[..., Path]) -> None:
+    lines = [{"kind": "validation", "step": step, "aer_by_layer/a": [0.5, step], "aer/a": 1.0} for step in (1, 2)]
+    lines[1] |= {"aer_by_layer/b": [0.25, 0.0], "retrieval_by_layer/b": [9.0, 9.0]}
+    metrics = read_metrics(write([train_line(1), *lines]))
+    curves = metrics.curves_by_layer("validation", lambda key: key.startswith("aer_by_layer/"))
+    assert curves == {"layer 0": ([1, 2], [0.5, 0.375]), "layer 1": ([1, 2], [1, 1.0])}
+    assert metrics.keys("validation") == ["aer/a"], "lists are no numbers"
 
 
 def test_charts_without_figures_are_left_out(write: Callable[..., Path]) -> None:
