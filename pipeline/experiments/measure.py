@@ -62,7 +62,7 @@ def measure_start(init: Path, out: Path, yardstick: Yardstick) -> Measurement:
     if not path.is_file():
         measured = yardstick.measure(*load_model(init), with_retrieval=True)
         path.write_text(json.dumps(measured) + "\n", encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def chosen_layer(measurement: Measurement) -> int:
