@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.nn import Parameter
 
 from data_prep.manifest import Manifest
 from pipeline.blend import Stage
@@ -21,6 +22,9 @@ from pipeline.objectives.dwa import WordAlignment
 from pipeline.objectives.masked_lm import HEAD as MASKED_LM_HEAD
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.pretrained import read_pretrained
+
+Factor = Callable[[int], float]
+"""Factor of the peak learning rate at an optimizer step, from 0."""
 
 OWNED_KEYS = {  # set from the config, so that one value cannot say two things
     "train_batch_size": "batch",
@@ -176,7 +180,7 @@ def _adamw(optimizer: Optimizer, device: str) -> dict[str, Any]:
     return {"type": "AdamW", "params": params}
 
 
-def lr_factor(optimizer: Optimizer, steps: int) -> Callable[[int], float]:
+def lr_factor(optimizer: Optimizer, steps: int) -> Factor:
     """Factor of the peak learning rate at each optimizer step (from 0): linear warm-up, then polynomial decay to 0."""
 
     def factor(step: int) -> float:
@@ -186,6 +190,27 @@ def lr_factor(optimizer: Optimizer, steps: int) -> Callable[[int], float]:
         return max(left, 0.0) ** optimizer.decay_power
 
     return factor
+
+
+def parameter_groups(model: PretrainingModel, optimizer: Optimizer, steps: int) -> list[tuple[list[Parameter], Factor]]:
+    """What the optimizer trains, and for each group the factor of `optimizer.lr`: all of the model in one group.
+
+    With `heads_lr` or `heads_first_steps`, the heads' own parameters and the encoder's (with them the word embedding, which
+    the masked-LM head is tied to) apart: the encoder's rate is 0 until then, and warms up from there.
+    """
+    factor, first = lr_factor(optimizer, steps), optimizer.heads_first_steps
+    if not first and optimizer.heads_lr is None:
+        return [(list(model.parameters()), factor)]
+    encoder = list(model.encoder.parameters())
+    known = {id(parameter) for parameter in encoder}
+    heads = [parameter for parameter in model.heads.parameters() if id(parameter) not in known]
+    ratio = 1.0 if optimizer.heads_lr is None else optimizer.heads_lr / optimizer.lr
+
+    def encoder_factor(step: int) -> float:
+        warm = min((step - first + 1) / max(optimizer.warmup_steps, 1), 1.0)
+        return factor(step) * (warm if first else 1.0) if step >= first else 0.0
+
+    return [(encoder, encoder_factor), (heads, lambda step: ratio * factor(step))]
 
 
 def term_weights(terms: dict[str, Term], step: int) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipeline.finetune.cli_finetune import finetune_command
 from pipeline.use import cli_show, cli_use
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -32,6 +33,7 @@ app.command("align")(cli_use.align_command)
 app.command("evaluate")(cli_use.evaluate_command)
 app.command("show")(cli_show.show_command)
 app.command("demo")(cli_show.demo_command)
+app.command("finetune")(finetune_command)
 
 
 @app.command("quickstart")

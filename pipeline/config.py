@@ -128,6 +128,11 @@ class Optimizer(Section):
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay, on every parameter")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
     warmup_steps: NotNegative = Field(10_000, description="steps of linear warm-up")
+    heads_lr: float | None = Field(None, gt=0, description="peak learning rate of the heads' own parameters; null: lr")
+    heads_first_steps: NotNegative = Field(
+        0,
+        description="steps in which the heads learn alone: for new heads on a pretrained encoder, which they would harm",
+    )
     decay_power: float = Field(1.0, gt=0, description="power of the polynomial decay to 0 at the last step")
     torch_adam: bool = Field(
         False, description="PyTorch's AdamW instead of DeepSpeed's fused one, which compiles itself"

@@ -32,7 +32,7 @@ from pipeline.build import (
     build_model,
     build_objectives,
     deepspeed_settings,
-    lr_factor,
+    parameter_groups,
     term_weights,
 )
 from pipeline.config import Config, load_config
@@ -84,12 +84,13 @@ def train(config: Config, resume: str | None) -> None:
             settings["checkpoint"] = {**settings.get("checkpoint", {}), "load_universal": True}
 
     # 3. DeepSpeed wraps the model; from here on every forward goes through the engine.
-    factor = lr_factor(config.optimizer, config.run.steps)
+    groups = parameter_groups(model, config.optimizer, config.run.steps)
+    factors = [factor for _, factor in groups]
     engine, _, _, schedule = deepspeed.initialize(
         model=model,
-        model_parameters=list(model.parameters()),
+        model_parameters=[{"params": parameters} for parameters, _ in groups],
         config=settings,
-        lr_scheduler=lambda optimizer: LambdaLR(optimizer, factor),
+        lr_scheduler=lambda optimizer: LambdaLR(optimizer, factors),
     )
     ranks.set_timeouts(config.run.timeout_minutes)
     if source is not None:
@@ -177,12 +178,13 @@ def train(config: Config, resume: str | None) -> None:
         if step % config.run.log_every == 0 or step == config.run.steps:
             values = meter.read()  # all ranks: it sums over them
             values |= {
-                "lr": config.optimizer.lr * factor(schedule.last_epoch - 1),
+                "lr": config.optimizer.lr * factors[0](schedule.last_epoch - 1),
                 "skipped_steps": engine.skipped_steps,
                 "loss_scale": loss_scale.value,
             }
-            if config.optimizer.clip:
-                values["gradient_norm"] = float(engine.get_global_grad_norm() or 0.0)
+            norm = engine.get_global_grad_norm()
+            if config.optimizer.clip and norm is not None:  # ZeRO 0 clips fp32 gradients without telling
+                values["gradient_norm"] = float(norm)
             if monitor:
                 monitor.train(step, values)
         if (

@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.benchmark.align import their_run, write_for_simalign
+from pipeline.benchmark.align import Peer, pair_lines, write_for_simalign
 from pipeline.use.aligner import layer_of
 from pipeline.use.evaluate import evaluate, gold_folders
 from pipeline.use.gold import AlignmentScore, Gold, read_gold, score_links
@@ -36,11 +36,6 @@ SIMALIGN = {"SimAlign, inter": "a", "SimAlign, itermax": "i"}
 EFLOMAL, EFLOMAL_MORE = "eflomal", "eflomal, more text"
 Scores = dict[str, AlignmentScore]
 """By contender, of one gold folder."""
-
-
-def pair_lines(source: Sequence[Sequence[str]], target: Sequence[Sequence[str]]) -> list[str]:
-    """Lines `source ||| target` of words."""
-    return [f"{' '.join(a)} ||| {' '.join(b)}\n" for a, b in zip(source, target, strict=True)]
 
 
 def more_lines(places: Sequence[Path], gold: Gold) -> list[str]:
@@ -78,9 +73,8 @@ def add_theirs(
 
         def align(lines: list[str], *words: str) -> list[WordLinks]:
             (out / "pairs.txt").write_text("".join(lines), encoding="utf-8")
-            return their_run(peers, out / "simalign", out / "pairs.txt", layer, torch.get_num_threads(), list(words))()[
-                1
-            ]
+            with Peer(peers, out / "simalign", out / "pairs.txt", layer, torch.get_num_threads(), words) as peer:
+                return peer.align()[1]
 
         lines_of = {name: pair_lines(gold.source, gold.target) for name, gold in golds.items()}
         for contender, method in SIMALIGN.items():

@@ -65,12 +65,38 @@ def evaluate(
     encoding: Encoding = "joint",
 ) -> Evaluation:
     """Align the gold folder's pairs with every layer, and score each."""
+    aligner = _aligner_of_all_layers(encoder, tokenizer, settings, method, encoding)
+    layers = score_layers(aligner, gold)
+    languages = f"{gold.source_language}-{gold.target_language}"
+    return Evaluation(languages, len(gold), layers, gold.links_past_the_end, aligner.report, method, encoding)
+
+
+def evaluate_halves(
+    encoder: Encoder, tokenizer: Tokenizer, gold: Gold, settings: AlignmentSettings | None = None
+) -> tuple[list[AlignmentScore], list[AlignmentScore]]:
+    """Scores of every layer on the first, third, … pair, to choose a layer by, and on the others, to report it on."""
+    aligner = _aligner_of_all_layers(encoder, tokenizer, settings)
+    by_layer = list(zip(*aligner.align(zip(gold.source, gold.target, strict=True)), strict=True))
+    chosen_on, reported_on = (
+        [score_links(links[half], gold.part(half)) for links in by_layer]
+        for half in (slice(0, None, 2), slice(1, None, 2))
+    )
+    return chosen_on, reported_on
+
+
+def _aligner_of_all_layers(
+    encoder: Encoder,
+    tokenizer: Tokenizer,
+    settings: AlignmentSettings | None,
+    method: Method = "ot-filter",
+    encoding: Encoding = "joint",
+) -> WordAligner:
     device = next(encoder.parameters()).device
 
     def hidden_states(packed: Packed) -> Sequence[torch.Tensor]:
         return encoder.hidden_states(packed.to(device))
 
-    aligner = WordAligner(
+    return WordAligner(
         tokenizer,
         hidden_states,
         settings,
@@ -78,9 +104,6 @@ def evaluate(
         encoding=encoding,
         longest_side=longest_side(encoder.config, encoding),
     )
-    layers = score_layers(aligner, gold)
-    languages = f"{gold.source_language}-{gold.target_language}"
-    return Evaluation(languages, len(gold), layers, gold.links_past_the_end, aligner.report, method, encoding)
 
 
 def gold_folders(places: Iterable[Path]) -> list[Path]:

@@ -74,10 +74,15 @@ def full_state(found: Path, info: checkpoint.CheckpointInfo) -> dict[str, Tensor
 def save_tokenizer(tokenizer: Tokenizer, out: Path) -> None:
     """Hugging Face tokenizer files, and the SentencePiece model itself, which stays the reference for ids."""
     tokenizer.save(out)
+    hugging_face_tokenizer(tokenizer).save_pretrained(str(out))
+
+
+def hugging_face_tokenizer(tokenizer: Tokenizer) -> XLMRobertaTokenizer:
+    """The same pieces, scores, normalisation and ids in Hugging Face's tokenizer."""
     model = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)  # type: ignore[attr-defined]
     specials = [(piece, 0.0) for piece in ("<s>", "<pad>", "</s>", "<unk>")]
     vocabulary = specials + [(piece.piece, piece.score) for piece in model.pieces[3:]] + [("<mask>", 0.0)]
     charsmap = model.normalizer_spec.precompiled_charsmap or None
     exported = XLMRobertaTokenizer(vocab=vocabulary, _spm_precompiled_charsmap=charsmap)
     assert len(exported) == tokenizer.vocab_size, "a piece was lost on the way to Hugging Face's tokenizer"
-    exported.save_pretrained(str(out))
+    return exported

@@ -36,8 +36,12 @@ class Gold:
 
     def first(self, pairs: int) -> Gold:
         """The first `pairs` pairs."""
-        sides = (self.source[:pairs], self.target[:pairs])
-        sure, possible = self.sure[:pairs], self.possible[:pairs]
+        return self.part(slice(pairs))
+
+    def part(self, pairs: slice) -> Gold:
+        """These pairs alone."""
+        sides = (self.source[pairs], self.target[pairs])
+        sure, possible = self.sure[pairs], self.possible[pairs]
         past = _links_past_the_end(*sides, possible)
         return Gold(self.source_language, self.target_language, *sides, sure, possible, past)
 

@@ -42,13 +42,21 @@ def load_masked_lm(folder: Path, tokenizer_dir: Path | None = None) -> tuple[Enc
     return encoder, head, tokenizer
 
 
-def _load(folder: Path, tokenizer_dir: Path | None, with_head: bool) -> tuple[Encoder, MaskedLMHead | None, Tokenizer]:
+def read_folder(folder: Path) -> tuple[EncoderConfig, dict[str, Tensor], Path]:
+    """Sizes, fp32 tensors under Hugging Face's names and the place of the SentencePiece file, for any folder as above.
+
+    Raises:
+        ValueError: the folder is none of these.
+    """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; give a Hugging Face model folder, a run folder or a checkpoint")
     if (folder / checkpoint.MANIFEST).is_file() or checkpoint.folder_of(folder).is_dir():
-        config, state, tokenizer_path = _read_checkpoint(folder)
-    else:
-        config, state, tokenizer_path = read_config(folder), read_state(folder), folder / MODEL_NAME
+        return _read_checkpoint(folder)
+    return read_config(folder), read_state(folder), folder / MODEL_NAME
+
+
+def _load(folder: Path, tokenizer_dir: Path | None, with_head: bool) -> tuple[Encoder, MaskedLMHead | None, Tokenizer]:
+    config, state, tokenizer_path = read_folder(folder)
     encoder = Encoder(config)
     load_encoder(encoder, state, folder)
     head = None

@@ -14,6 +14,13 @@ from tests.end_to_end.forked import REPOSITORY, allow_fp16_on_the_cpu, join, par
 
 RECIPES = ("mlm", "mlm_tlm", "xlm_align_base", "xlm_align_large")
 STEPS = 2
+HEADS_FIRST = (
+    "optimizer.heads_first_steps=2",
+    "optimizer.warmup_steps=1",
+    "run.steps=3",
+    "run.save_every=1",
+    "run.keep=3",
+)
 SMALL = (
     "data.block_tokens=64",
     "data.side_tokens=30",
@@ -38,6 +45,10 @@ def main() -> None:
         overrides = [*SMALL, f"data.path={data}", f"run.out={arguments.out / recipe}"]
         path = REPOSITORY / "pipeline" / "configs" / f"{recipe}.yaml"
         pipeline.train.train(load_config(path, overrides), resume=None)
+    overrides = [*SMALL, f"data.path={data}", f"run.out={arguments.out / 'heads_first'}", *HEADS_FIRST]
+    pipeline.train.train(
+        load_config(REPOSITORY / "pipeline" / "configs" / "xlm_align_base.yaml", overrides), resume=None
+    )
     pipeline.train.dist.destroy_process_group()
 
 

@@ -77,7 +77,7 @@ class Workspace:
         """The command as it is run here."""
         for written, here in SMALLER.items():
             command = re.sub(rf"{re.escape(written)}(?![\w-])", here, command)
-        return ["bash", "-c", command] if ">" in command else shlex.split(command)
+        return ["bash", "-c", command] if set(">*") & set(command) else shlex.split(command)
 
     def start(self, command: list[str], terminal: int | None = None) -> subprocess.Popen[str]:
         """Start a command in a session of its own, with a terminal if one is given (its slave's descriptor)."""
@@ -121,6 +121,13 @@ def workspace(corpus: object, tmp_path_factory: pytest.TempPathFactory) -> Itera
         (gold / f"test.{name}").write_bytes((sample / "gold" / "qaa-qab" / f"test.{language}").read_bytes())
     (folder / "de.txt.xz").write_bytes(lzma.compress((folder / "text.de").read_bytes()))
     (folder / "gold" / "en-de" / "alignv2.txt").write_bytes((sample / "gold" / "qaa-qab" / "alignv2.txt").read_bytes())
+    (folder / "udpos").mkdir()
+    for name in ("train-en", "dev-en", "test-en", "test-de"):
+        sentences = (folder / f"text.{name[-2:]}").read_text(encoding="utf-8").splitlines()[:20]
+        columns = [
+            "".join(f"{word}\t{'X' if len(word) > 3 else 'DET'}\n" for word in line.split()) for line in sentences
+        ]
+        (folder / "udpos" / f"{name}.tsv").write_text("\n".join(columns), encoding="utf-8")
     (folder / "ds_configs").symlink_to(REPOSITORY / "ds_configs")
     (folder / "hosts").write_text("localhost slots=2\n", encoding="utf-8")
 
@@ -159,7 +166,7 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in (*TRAINING, NOT_RUN)][:-4])
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in (*TRAINING, NOT_RUN)][:-5])
 def test_readme_command_before_training(workspace: Workspace, command: str) -> None:
     finish(workspace.start(workspace.words(command)))
 
@@ -211,7 +218,7 @@ def test_training_with_a_hostfile_runs_to_its_end(workspace: Workspace) -> None:
     assert "done" in output
 
 
-@pytest.mark.parametrize("command", COMMANDS[-4:])
+@pytest.mark.parametrize("command", COMMANDS[-5:])
 def test_readme_command_after_training(workspace: Workspace, command: str) -> None:
     finish(workspace.start(workspace.words(command)))
     if " export " in command:
@@ -224,11 +231,15 @@ def test_readme_command_after_training(workspace: Workspace, command: str) -> No
     if " evaluate " in command:
         (scores,) = json.loads((workspace.folder / "aer.json").read_text(encoding="utf-8"))
         assert len(scores["layers"]) == 13, "the embeddings and every layer"
+    if " finetune " in command:
+        results = json.loads((workspace.folder / "pos" / "results.json").read_text(encoding="utf-8"))
+        assert set(results["summary"]) == {"de", "en", "mean"}
 
 
 def test_no_readme_command_is_left_out() -> None:
     assert len(TRAINING) == 3, "each of them has a test of its own"
-    assert [command.split()[3] for command in COMMANDS[-4:]] == ["report", "export", "align", "evaluate"]
+    after = [command.split()[3] for command in COMMANDS[-5:]]
+    assert after == ["report", "export", "align", "evaluate", "finetune"]
     assert NOT_RUN in COMMANDS
 
 

@@ -9,8 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+from pipeline import checkpoint
 from pipeline.config import load_config
+from pipeline.use.export import full_state
 
 WORKER = Path(__file__).with_name("recipe_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
@@ -40,3 +43,16 @@ def test_a_recipe_trains_on_its_objectives(
     assert last["loss_scale"] == 128 and last["skipped_steps"] == 0
     released = load_config(worker.REPOSITORY / "pipeline" / "configs" / f"{recipe}.yaml").optimizer
     assert last["lr"] == pytest.approx(2 * released.lr / released.warmup_steps)
+
+
+def test_heads_learn_alone_first(runs: Path) -> None:
+    states = []
+    for folder in sorted((runs / "heads_first" / "checkpoints").glob("step_*")):
+        states.append(full_state(folder, checkpoint.read_info(folder)))
+    first, second, third = states
+    for name in first:
+        own = name.startswith("heads.") and name != "heads.masked_lm.weight"  # that one is the word embedding
+        assert torch.equal(first[name], second[name]) or own, name
+    assert not torch.equal(first["heads.word_alignment.query.weight"], second["heads.word_alignment.query.weight"])
+    assert not torch.equal(second["encoder.word.weight"], third["encoder.word.weight"])
+    assert not torch.equal(second["encoder.layers.0.up.weight"], third["encoder.layers.0.up.weight"])

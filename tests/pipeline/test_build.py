@@ -19,6 +19,7 @@ from pipeline.build import (
     build_objectives,
     deepspeed_settings,
     lr_factor,
+    parameter_groups,
     term_weights,
 )
 from pipeline.config import Config, Optimizer, Term
@@ -261,3 +262,25 @@ def test_weights_of_terms_rise_over_their_own_warmup() -> None:
     assert term_weights(terms, 1)["dwa"] == 0.5
     assert term_weights(terms, 3)["dwa"] == 1.5
     assert term_weights(terms, 4)["dwa"] == term_weights(terms, 1000)["dwa"] == 2.0
+
+
+def test_the_encoder_warms_up_after_the_heads() -> None:
+    config = make_config()
+    model, _ = build_model(config, build_objectives(config), VOCAB_SIZE)
+    optimizer = Optimizer(lr=1e-3, heads_lr=2e-3, warmup_steps=2, heads_first_steps=3)
+    (encoder, encoder_factor), (heads, heads_factor) = parameter_groups(model, optimizer, steps=12)
+    assert [encoder_factor(step) for step in range(5)] == pytest.approx([0, 0, 0, 0.5 * 0.9, 0.8])
+    assert [heads_factor(step) for step in (0, 1, 3)] == pytest.approx([2 * 0.5, 2 * 1.0, 2 * 0.9])
+    assert sorted(map(id, [*heads, *encoder])) == sorted(map(id, model.parameters()))
+    assert id(model.encoder.word.weight) in set(map(id, encoder))
+    assert len(heads) == 4 + 5  # two projections of the pointer; the masked-LM head without the weight that is tied
+
+
+def test_heads_with_a_rate_of_their_own_leave_the_encoder_s_as_it_is() -> None:
+    config = make_config()
+    model, _ = build_model(config, build_objectives(config), VOCAB_SIZE)
+    optimizer = Optimizer(lr=1e-3, heads_lr=5e-3, warmup_steps=2)
+    (_, encoder_factor), (_, heads_factor) = parameter_groups(model, optimizer, steps=12)
+    alone = lr_factor(optimizer, 12)
+    for step in range(12):
+        assert (encoder_factor(step), heads_factor(step)) == pytest.approx((alone(step), 5 * alone(step)))

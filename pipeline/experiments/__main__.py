@@ -1,0 +1,71 @@
+"""`python -m pipeline.experiments EXPERIMENT.yaml --out DIR`: train, measure, compare."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline.experiments.compare import Outcome, as_json, draw, pair_table, read_cost, table
+from pipeline.experiments.measure import Yardstick, measure_run, measure_start
+from pipeline.experiments.plan import read_experiment, trials
+from pipeline.experiments.training import has_finished, train_all
+
+
+def run(
+    experiment: Annotated[Path, typer.Argument(help="YAML, as in pipeline/experiments/")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="key=value", help="settings of every arm, as in training")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder of all runs")] = Path("experiment"),
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="may be repeated; default: 1, 2, 3")] = None,
+    arms: Annotated[list[str] | None, typer.Option("--arm", help="only these arms; may be repeated")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="runs at a time, one rank each")] = 1,
+    train: Annotated[bool, typer.Option(help="--no-train: measure and compare what has finished")] = True,
+) -> None:
+    """Train every arm with every seed, measure the checkpoints, compare; DIR/results.json, DIR/curves.png.
+
+    Run it again to continue after an interruption, or with more seeds. Example:
+    python -m pipeline.experiments pipeline/experiments/generated.yaml --out generated --jobs 2
+    """
+    plan = read_experiment(experiment, settings or [])
+    yardstick = Yardstick(plan.gold, plan.retrieval)
+    planned = trials(plan, out, seeds or [1, 2, 3], arms or [])
+    if train:
+        train_all(plan, planned, jobs)
+    finished = [trial for trial in planned if has_finished(trial)]
+    if not finished:
+        raise ValueError(f"{out}: no run has finished yet; train without --no-train")
+    if len(finished) < len(planned):
+        print(f"note: {len(planned) - len(finished)} of {len(planned)} runs have not finished and are left out")
+    outcomes = [
+        Outcome(trial.arm, trial.seed, measure_run(trial.out, yardstick), *read_cost(trial.out)) for trial in finished
+    ]
+    init = finished[0].config(plan).model.init
+    start = measure_start(init, out, yardstick) if init is not None else None
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table(outcomes, plan.baseline, start))
+    console.print(pair_table(outcomes, start))
+    results = json.dumps(as_json(outcomes, plan.baseline, start), indent=1)
+    (out / "results.json").write_text(results + "\n", encoding="utf-8")
+    draw(outcomes, start, out / "curves.png")
+    print(f"{out / 'results.json'}, {out / 'curves.png'}")
+
+
+def main() -> None:
+    try:
+        typer.run(run)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

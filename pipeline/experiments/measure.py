@@ -1,0 +1,82 @@
+"""What a trial's checkpoints are worth: AER by layer on both halves of every gold folder, and sentence retrieval."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from data_prep.tokenizer import Tokenizer
+from pipeline import checkpoint
+from pipeline.model import Encoder
+from pipeline.use.evaluate import evaluate_halves, gold_folders
+from pipeline.use.gold import Gold, read_gold
+from pipeline.use.loading import load_model
+from pipeline.use.retrieval import SentencePooler, Sentences, evaluate_retrieval, find_pairs
+
+MEASURED = "measured.json"
+Measurement = dict[str, Any]
+"""{"aer": {pair: {"chosen_on": [AER by layer], "reported_on": […]}}, "retrieval": {pair: [accuracy by layer]}}"""
+
+
+class Yardstick:
+    """The gold folders and sentences that every model is measured on."""
+
+    def __init__(self, gold: Sequence[Path], retrieval: Sequence[Path]) -> None:
+        self._golds: list[Gold] = [read_gold(folder) for folder in gold_folders(gold)]
+        self._sentences: list[Sentences] = [pair for place in retrieval for pair in find_pairs(place)]
+
+    def measure(self, encoder: Encoder, tokenizer: Tokenizer, with_retrieval: bool) -> Measurement:
+        """Every gold pair once, all layers; the first, third, … pair chooses the layer, the others are reported on."""
+        aer = {}
+        for gold in self._golds:
+            chosen, reported = evaluate_halves(encoder, tokenizer, gold)
+            aer[f"{gold.source_language}-{gold.target_language}"] = {
+                "chosen_on": [score.aer for score in chosen],
+                "reported_on": [score.aer for score in reported],
+            }
+        pooler = SentencePooler(tokenizer, encoder.hidden_states, encoder.config.positions - 2)
+        found = evaluate_retrieval(self._sentences, pooler) if with_retrieval and self._sentences else []
+        return {"aer": aer, "retrieval": {each.languages: each.mean for each in found}}
+
+
+def measure_run(run: Path, yardstick: Yardstick) -> dict[int, Measurement]:
+    """Measurements by step of all checkpoints of a run, kept beside them; retrieval of the last one only."""
+    path = run / MEASURED
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    measured = {int(step): values for step, values in kept.items()}
+    folders = dict(_checkpoints(run))
+    for step, folder in folders.items():
+        if step not in measured:
+            encoder, tokenizer = load_model(folder)
+            measured[step] = yardstick.measure(encoder, tokenizer, with_retrieval=step == max(folders))
+            path.write_text(json.dumps(measured) + "\n", encoding="utf-8")
+    return dict(sorted(measured.items()))
+
+
+def measure_start(init: Path, out: Path, yardstick: Yardstick) -> Measurement:
+    """Measurement of the model that all runs start from, kept in the experiment's folder `out`."""
+    path = out / "start.json"
+    if not path.is_file():
+        measured = yardstick.measure(*load_model(init), with_retrieval=True)
+        path.write_text(json.dumps(measured) + "\n", encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def chosen_layer(measurement: Measurement) -> int:
+    """The layer with the lowest mean AER on the halves that choose."""
+    by_layer = [mean(values) for values in zip(*(of["chosen_on"] for of in measurement["aer"].values()), strict=True)]
+    return min(range(len(by_layer)), key=by_layer.__getitem__)
+
+
+def reported_aer(measurement: Measurement) -> dict[str, float]:
+    """AER of every pair on the other halves, at the chosen layer."""
+    layer = chosen_layer(measurement)
+    return {pair: of["reported_on"][layer] for pair, of in measurement["aer"].items()}
+
+
+def _checkpoints(run: Path) -> Iterator[tuple[int, Path]]:
+    for folder in sorted(checkpoint.folder_of(run).glob("step_*")):
+        yield checkpoint.read_info(folder, verify=False).step, folder

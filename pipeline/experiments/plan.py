@@ -1,0 +1,103 @@
+"""An experiment as a file: one config, several arms that change some of its settings, and what is measured.
+
+config: pipeline/configs/quickstart.yaml
+arms:
+  mlm+tlm: {objectives.dwa: null}
+  xlm-align: {}
+baseline: mlm+tlm
+gold: [corpus/gold]
+retrieval: []
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from pipeline.config import Config, PathField, Positive, Section, load_config
+
+
+class Experiment(Section):
+    """What is trained and measured; relative paths are relative to the caller, as in a run's config."""
+
+    config: PathField = Field(description="config of all runs, see pipeline/configs/")
+    settings: dict[str, Any] = Field({}, description="settings that override it in every arm, as {data.path: data}")
+    arms: dict[str, dict[str, Any]] = Field(min_length=1, description="settings that override it, by arm")
+    baseline: str = Field(description="the arm that the others are compared to")
+    gold: list[PathField] = Field(min_length=1, description="gold alignment folders, or folders of such")
+    retrieval: list[PathField] = Field([], description="line-aligned files in the layout of PUD or Tatoeba")
+    threads: Positive = Field(1, description="of a run, which is one rank")
+    measured: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps between measurements; 0: at the end")
+
+    @model_validator(mode="after")
+    def _baseline_is_an_arm(self) -> Experiment:
+        if self.baseline not in self.arms:
+            raise ValueError(f"baseline = {self.baseline!r} is none of the arms: {', '.join(self.arms)}")
+        return self
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: an arm with a seed."""
+
+    arm: str
+    seed: int
+    out: Path
+    overrides: tuple[str, ...]
+
+    def config(self, experiment: Experiment) -> Config:
+        return load_config(experiment.config, self.overrides)
+
+
+def read_experiment(path: Path, settings: Sequence[str] = ()) -> Experiment:
+    """Read an experiment; `settings` (`key=value`) override its config in every arm.
+
+    Raises:
+        ValueError: the file cannot be read, or is none; names field, value and mend.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ValueError(f"{path}: cannot read the experiment ({reason})") from None
+    try:
+        experiment = Experiment.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: {field or 'experiment'}: {first['msg']}; see pipeline/experiments/plan.py") from None
+    given = dict(setting.partition("=")[::2] for setting in settings)
+    return experiment.model_copy(update={"settings": {**experiment.settings, **given}})
+
+
+def trials(experiment: Experiment, out: Path, seeds: Sequence[int], arms: Sequence[str] = ()) -> list[Trial]:
+    """Every arm (or those named) with every seed, seed by seed, so that what is there can be compared early.
+
+    Raises:
+        ValueError: there is no such arm, or an arm's config is wrong.
+    """
+    for arm in arms:
+        if arm not in experiment.arms:
+            raise ValueError(f"--arms {arm}: choose of {', '.join(experiment.arms)}")
+    found = []
+    for seed in seeds:
+        for arm in arms or experiment.arms:
+            folder = out / arm / f"seed_{seed}"
+            fixed: dict[str, Any] = {"run.out": str(folder), "run.seed": seed}
+            if experiment.measured:
+                fixed |= {"run.save_every": experiment.measured, "run.keep": 1, "run.keep_every": experiment.measured}
+            settings = {**experiment.settings, **experiment.arms[arm], **fixed}
+            trial = Trial(arm, seed, folder, tuple(f"{key}={_text(value)}" for key, value in settings.items()))
+            trial.config(experiment)
+            found.append(trial)
+    return found
+
+
+def _text(value: Any) -> str:
+    """A setting as one writes it on a command line."""
+    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()

@@ -1,0 +1,1 @@
+"""Fine-tuning for zero-shot cross-lingual transfer: train on one language, test on others."""

@@ -1,0 +1,118 @@
+"""The command `finetune`, a thin layer over `run`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pipeline.finetune.inputs import Part, Source, parse_tests
+
+if TYPE_CHECKING:  # the command imports what it needs when it runs: PyTorch takes seconds
+    from pipeline.finetune.task import Task
+
+
+class Kind(str, Enum):
+    """What is predicted: a label for a sentence pair, a tag for every word, or a span that answers a question."""
+
+    classify = "classify"
+    tag = "tag"
+    qa = "qa"
+
+
+def finetune_command(
+    task: Annotated[Kind, typer.Argument(help="classify: sentence pairs; tag: words; qa: SQuAD v1.1")],
+    hf_dir: Annotated[Path, typer.Argument(help="Hugging Face folder, run folder or checkpoint")],
+    train: Annotated[list[str], typer.Option(help="FILE or LANGUAGE=FILE; may be repeated")],
+    test: Annotated[list[str], typer.Option(help="FILE or LANGUAGE=FILE, one a language; may be repeated")],
+    out: Annotated[Path, typer.Option(help="new folder for predictions, results.json and the model")],
+    more_tests: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE]...", help="more test files: `--test test-*.tsv` may be unquoted"),
+    ] = None,
+    dev: Annotated[
+        str | None, typer.Option(help="FILE by which the best epoch is chosen; without it, the last")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="XTREME's name of the data set, a folder of the predictions")] = None,
+    train_items: Annotated[
+        str | None, typer.Option(help="FIRST-LAST: these sentences, pairs or questions alone")
+    ] = None,
+    dev_items: Annotated[str | None, typer.Option(help="FIRST-LAST, of --dev")] = None,
+    test_items: Annotated[str | None, typer.Option(help="FIRST-LAST, of every test file")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0, help="default: classify 5, tag 10, qa 3")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", help="default: 2e-5, qa 3e-5")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="rows of a step, on each device")] = 32,
+    max_length: Annotated[int | None, typer.Option(min=4, help="tokens of a row; default: 128, qa 384")] = None,
+    stride: Annotated[int | None, typer.Option(min=0, help="qa: tokens shared by two windows of a context")] = None,
+    dropout: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
+    seed: Annotated[int, typer.Option(help="decides head, order and dropout")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="runs with seeds from --seed on; mean and deviation are shown")] = 1,
+    freeze_embeddings: Annotated[
+        bool, typer.Option("--freeze-embeddings", help="keep the word embeddings as they are: faster, less memory")
+    ] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="bf16 autocast, where the hardware has it")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one")] = None,
+    no_model: Annotated[bool, typer.Option("--no-model", help="do not keep the fine-tuned model")] = False,
+    report_to: Annotated[list[str] | None, typer.Option(help="the Trainer's: tensorboard, wandb")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="TOKENIZER_DIR, where HF_DIR holds no SentencePiece model")
+    ] = None,
+) -> None:
+    """Fine-tune on one language, predict and score others: predictions in XTREME's layout, a table, results.json.
+
+    Example: python -m pipeline finetune tag hf/base --train train-en.tsv --dev dev-en.tsv --out pos --test test-*.tsv
+    """
+    from pipeline.finetune.output import table
+    from pipeline.finetune.run import Files, run
+
+    files = Files(
+        [Source.parse(text) for text in train],
+        None if dev is None else Source.parse(dev),
+        parse_tests([*test, *(more_tests or [])]),
+        Part.parse("--train-items", train_items),
+        Part.parse("--dev-items", dev_items),
+        Part.parse("--test-items", test_items),
+    )
+    if dev is None and dev_items is not None:
+        raise ValueError(f"--dev-items {dev_items}: of no file; give --dev too")
+    if device not in (None, "cpu", "cuda"):
+        raise ValueError(f"--device {device}: choose cpu or cuda")
+    chosen = _task(task)
+    given: dict[str, Any] = {
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "max_length": max_length,
+        "stride": stride,
+    }
+    settings = replace(
+        chosen.defaults,
+        **{name: value for name, value in given.items() if value is not None},
+        batch=batch,
+        dropout=dropout,
+        freeze_embeddings=freeze_embeddings,
+        bf16=bf16,
+        device=device,
+        report_to=tuple(report_to or ()),
+    )
+    done = run(chosen, hf_dir, files, settings, range(seed, seed + seeds), out, name, tokenizer, not no_model)
+    if done.summary:
+        title = f"{done.name}, trained on {', '.join(files.trained)}" + (f", {seeds} seeds" if seeds > 1 else "")
+        Console(width=None if sys.stdout.isatty() else 100).print(table(done.summary, files.trained, title))
+
+
+def _task(kind: Kind) -> Task[Any, Any]:
+    from pipeline.finetune.classification import Classification
+    from pipeline.finetune.question_answering import QuestionAnswering
+    from pipeline.finetune.tagging import Tagging
+
+    tasks: dict[Kind, type[Task[Any, Any]]] = {
+        Kind.classify: Classification,
+        Kind.tag: Tagging,
+        Kind.qa: QuestionAnswering,
+    }
+    return tasks[kind]()

@@ -1,0 +1,63 @@
+"""Tagged sentences: a token and its tag a line (CoNLL, XTREME's udpos and panx), or `word/TAG` with a sentence a line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.finetune.inputs import read_lines
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Words and, unless the file has none, their tags."""
+
+    words: list[str]
+    tags: list[str] | None
+
+
+def read_tagged(path: Path) -> list[Sentence]:
+    """Sentences of a file, `.upos`: `word/TAG word/TAG`, a sentence a line; else `token<TAB>tag` or `token` a line.
+
+    A blank line ends a sentence, so that two of them have a sentence without words between them.
+
+    Raises:
+        ValueError: a line that is neither, or some words have tags and others none; names the line.
+    """
+    lines = read_lines(path)
+    return _read_slashed(path, lines) if path.suffix == ".upos" else _read_columns(path, lines)
+
+
+def _read_slashed(path: Path, lines: list[str]) -> list[Sentence]:
+    sentences = []
+    for number, line in enumerate(lines, start=1):
+        words, tags = [], []
+        for token in line.split(" ") if line.strip() else []:
+            word, _, tag = token.rpartition("/")
+            if not word or not tag:
+                raise ValueError(f"{path}: line {number}: {token!r} is not word/TAG")
+            words.append(word)
+            tags.append(tag)
+        sentences.append(Sentence(words, tags))
+    return sentences
+
+
+def _read_columns(path: Path, lines: list[str]) -> list[Sentence]:
+    sentences: list[Sentence] = []
+    tagged = "\t" in next(line for line in lines if line.strip())
+    words: list[str] = []
+    tags: list[str] = []
+    for number, line in enumerate([*lines, ""], start=1):
+        if not line.strip():
+            sentences.append(Sentence(words, tags if tagged else None))
+            words, tags = [], []
+            continue
+        columns = line.split("\t")
+        if len(columns) > 2 or not all(columns):
+            raise ValueError(f"{path}: line {number}: {line!r} is not a token, a tab and its tag")
+        if (len(columns) == 2) != tagged:
+            have = "has no tag, lines before have" if tagged else "has a tag, lines before have none"
+            raise ValueError(f"{path}: line {number}: {line!r} {have}; give tags to all tokens or to none")
+        words.append(columns[0])
+        tags += columns[1:]
+    return sentences

@@ -1,0 +1,118 @@
+"""Hugging Face's Trainer as it is used here: seeded, a line an epoch, and the best epoch's model where there is a dev file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+
+from pipeline.finetune.start import Start
+from pipeline.finetune.task import Features, Settings, Task
+
+EVAL_BATCH = 32
+METRICS = ("accuracy", "exact_match", "f1")
+
+
+@dataclass
+class Labelled:
+    """Items and their rows."""
+
+    items: Sequence[Any]
+    features: Features
+
+
+def fine_tune(
+    task: Task[Any, Any], start: Start, settings: Settings, seed: int, train: Features, dev: Labelled | None, out: Path
+) -> Trainer:
+    """A trainer whose model is trained on `train`; with `dev`, as it was after the epoch with the best headline metric.
+
+    The head, the order of the rows and dropout are the seed's. Checkpoints, one an epoch with `dev`, go to `out`.
+    """
+    set_seed(seed)
+    model = start.model(task.model, task.labels, settings.dropout)
+    if settings.freeze_embeddings:
+        model.get_input_embeddings().weight.requires_grad_(False)
+    bars = sys.stderr.isatty()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()  # of writing weights
+    trainer = Trainer(
+        model=model,
+        args=_arguments(task, settings, seed, dev is not None, bars, out),
+        train_dataset=Dataset.from_list(train.rows),
+        eval_dataset=None if dev is None else Dataset.from_list(dev.features.rows),
+        data_collator=task.collator(start.tokenizer),
+        processing_class=start.tokenizer,
+        compute_metrics=None if dev is None else _scorer(task, dev),
+        preprocess_logits_for_metrics=task.reduce,
+        callbacks=[_Lines()],
+    )
+    trainer.remove_callback(ProgressCallback if bars else PrinterCallback)
+    if bars:
+        trainer.add_callback(_Bars())
+    trainer.train()
+    return trainer
+
+
+def outputs_of(trainer: Trainer, features: Features) -> Any:
+    """What the task's `reduce` keeps for every row, in the order of the rows."""
+    return trainer.predict(Dataset.from_list(features.rows)).predictions
+
+
+def _arguments(
+    task: Task[Any, Any], settings: Settings, seed: int, with_dev: bool, bars: bool, out: Path
+) -> TrainingArguments:
+    on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
+    once_an_epoch = "epoch" if with_dev else "no"
+    return TrainingArguments(
+        output_dir=str(out),
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup,
+        per_device_train_batch_size=settings.batch,
+        per_device_eval_batch_size=EVAL_BATCH,
+        seed=seed,
+        data_seed=seed,
+        bf16=settings.bf16,
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+        logging_strategy="epoch",
+        eval_strategy=once_an_epoch,
+        save_strategy=once_an_epoch,
+        save_only_model=True,
+        save_total_limit=1,
+        load_best_model_at_end=with_dev,
+        metric_for_best_model=task.headline if with_dev else None,
+        greater_is_better=True if with_dev else None,
+        disable_tqdm=not bars,
+        report_to=list(settings.report_to),
+    )
+
+
+def _scorer(task: Task[Any, Any], dev: Labelled) -> Any:
+    return lambda outputs: task.score(dev.items, task.predictions(dev.items, dev.features, outputs.predictions))
+
+
+class _Lines(TrainerCallback):
+    """A line for the losses of an epoch, and one for its scores on dev."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        logs = logs or {}
+        scores = [f"{metric} {logs[f'eval_{metric}']:.2f}" for metric in METRICS if f"eval_{metric}" in logs]
+        if "loss" in logs:
+            print(f"epoch {logs['epoch']:g} of {args.num_train_epochs:g}: loss {logs['loss']:.4f}", file=sys.stderr)
+        elif scores:
+            print(f"  dev: {', '.join(scores)}", file=sys.stderr)
+
+
+class _Bars(ProgressCallback):
+    """Progress bars alone."""
+
+    def on_log(self, *_: Any, **__: Any) -> None:
+        pass

@@ -1,0 +1,172 @@
+"""Files, their languages, and readers of the three formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.finetune.inputs import Part, Source, parse_tests
+from pipeline.finetune.read_pairs import SentencePair, read_pairs
+from pipeline.finetune.read_squad import check_answers, read_squad
+from pipeline.finetune.read_tagged import Sentence, read_tagged
+
+Write = Callable[[str, str], Path]
+
+
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        ("test-de.tsv", "de"),
+        ("pud.zh.upos", "zh"),
+        ("xquad.el.json", "el"),
+        ("test-context-de-question-de.json", "de"),
+        ("tydiqa.goldp.sw.dev.json", "sw"),
+    ],
+)
+def test_a_name_tells_the_language(write: Write, name: str, language: str) -> None:
+    assert Source.parse(str(write(name, "x"))).language == language
+
+
+def test_a_language_may_be_written_before_the_file(write: Write) -> None:
+    path = write("squad.json", "x")
+    assert Source.parse(f"ceb={path}") == Source(path, "ceb")
+    assert Source.parse(f"zh-Hant={path}").language == "zh-Hant"
+    assert Source.parse(str(write("de=x.tr.tsv", "x"))).language == "tr", "a file of that name goes first"
+
+
+def test_wrong_file_names_are_told(write: Write, tmp_path: Path) -> None:
+    path = write("train-v1.1.json", "x")
+    with pytest.raises(ValueError, match=r"train-v1\.1\.json: its name tells no language; .* as in de="):
+        Source.parse(str(path))
+    with pytest.raises(ValueError, match="'German' is no language code"):
+        Source.parse(f"German={path}")
+    with pytest.raises(ValueError, match=r"nowhere-de\.tsv: no such file"):
+        Source.parse(str(tmp_path / "nowhere-de.tsv"))
+    with pytest.raises(ValueError, match=r"b-de\.tsv: of language de, as .*a-de.tsv; give one test file a language"):
+        parse_tests([str(write("a-de.tsv", "x")), str(write("b-de.tsv", "x"))])
+
+
+def test_parts_count_from_one_and_include_the_last(tmp_path: Path) -> None:
+    part = Part.parse("--train-items", "2-3")
+    assert part is not None and part.of("abcd", tmp_path) == ["b", "c"]
+    assert Part.parse("--train-items", None) is None
+    for wrong in ("3-2", "0-2", "2", "a-b", "-3"):
+        with pytest.raises(ValueError, match=f"--test-items {wrong}: give FIRST-LAST, counted from 1"):
+            Part.parse("--test-items", wrong)
+    with pytest.raises(ValueError, match=r"f\.tsv: has 2 items, --train-items asks for 2-3"):
+        part.of("ab", Path("f.tsv"))
+
+
+def test_tagged_sentences_in_columns(write: Write) -> None:
+    # a no-break space and a line separator are part of a token, as they occur in treebanks
+    path = write("test-fr.tsv", "a\u00a0b\tNOUN\r\n.\tPUNCT\n\n\nc\u2028d\tX\n\n\n")
+    assert read_tagged(path) == [
+        Sentence(["a\u00a0b", "."], ["NOUN", "PUNCT"]),
+        Sentence([], []),
+        Sentence(["c\u2028d"], ["X"]),
+    ]
+    assert read_tagged(write("test-en.tsv", "a\nb\n\nc")) == [Sentence(["a", "b"], None), Sentence(["c"], None)]
+
+
+def test_tagged_sentences_with_slashes(write: Write) -> None:
+    path = write("pud.en.upos", "1/2/NUM a/NOUN\n\n//PUNCT\n")
+    assert read_tagged(path) == [Sentence(["1/2", "a"], ["NUM", "NOUN"]), Sentence([], []), Sentence(["/"], ["PUNCT"])]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.tsv", "", "a.tsv: is empty"),
+        ("a.tsv", "\n \n", "a.tsv: is empty"),
+        (
+            "a.tsv",
+            "a\tX\nb NOUN\n",
+            "line 2: 'b NOUN' has no tag, lines before have; give tags to all tokens or to none",
+        ),
+        ("a.tsv", "a\n\nb\tX\n", "line 3: .* has a tag, lines before have none"),
+        ("a.tsv", "a\tX\nb\tc\tX\n", r"line 2: 'b\\tc\\tX' is not a token, a tab and its tag"),
+        ("a.tsv", "a\tX\n\tX\n", "line 2: .* is not a token, a tab and its tag"),
+        ("a.tsv", "a\tX\nb\t\n", "line 2: .* is not a token, a tab and its tag"),
+        ("a.upos", "a/X\nb/X c\n", "line 2: 'c' is not word/TAG"),
+        ("a.upos", "a/X  b/X\n", "line 1: '' is not word/TAG"),
+    ],
+)
+def test_wrong_tagged_files_are_told(write: Write, name: str, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_tagged(write(name, text))
+
+
+def test_text_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_bytes(b"a\tX\n\xff\tX\n")
+    with pytest.raises(ValueError, match=r"a\.tsv: line 2 is not UTF-8"):
+        read_tagged(tmp_path / "a.tsv")
+
+
+def test_pairs_keep_their_quotes_and_may_have_no_label(write: Write) -> None:
+    path = write("test-en.tsv", '"a ""b"""\tc d\tneutral\r\ne\tf\tentailment\n')
+    assert read_pairs(path) == [SentencePair('"a ""b"""', "c d", "neutral", 1), SentencePair("e", "f", "entailment", 2)]
+    assert read_pairs(write("test-de.tsv", "a\tb\n")) == [SentencePair("a", "b", None, 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\tb\tx\na b\n", "line 2 has 1 columns; give sentence1, sentence2 and label, tabs apart"),
+        ("a\tb\tx\ty\n", "line 1 has 4 columns"),
+        ("a\tb\tx\nc\td\t \n", "line 2 has an empty label"),
+        ("a\tb\tx\nc\td\n", "line 2 has no label, line 1 has one"),
+        ("a\tb\nc\td\tx\n", "line 2 has a label, line 1 has none"),
+        ("a\tb\tx\n\nc\td\tx\n", "line 2 has 1 columns"),
+    ],
+)
+def test_wrong_pairs_are_told(write: Write, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_pairs(write("a.tsv", text))
+
+
+def squad(*questions: tuple[str, str, list[tuple[str, int]]], context: str = "the fox jumps") -> str:
+    """SQuAD v1.1 with one context."""
+    qas = [
+        {"id": key, "question": text, "answers": [{"text": answer, "answer_start": start} for answer, start in answers]}
+        for key, text, answers in questions
+    ]
+    return json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": [{"context": context, "qas": qas}]}]})
+
+
+def test_questions_of_squad(write: Write) -> None:
+    path = write("a.json", squad(("1", "who?", [("fox", 4), ("the fox", 0)]), ("2", "what?", [("jumps", 8)])))
+    first, second = read_squad(path)
+    assert (first.id, first.question, first.context) == ("1", "who?", "the fox jumps")
+    assert (first.answers, first.start, second.start) == (["fox", "the fox"], 4, 8)
+    check_answers(path, [first, second])
+
+
+def test_an_empty_answer_is_none(write: Write) -> None:
+    assert read_squad(write("a.json", squad(("1", "who?", [("", 0)]))))[0].answers == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not SQuAD v1.1: the file: Invalid JSON"),
+        ('{"data": [{"paragraphs": [{"qas": []}]}]}', "not SQuAD v1.1: data.0.paragraphs.0.context: Field required"),
+        ('{"data": []}', "has no question"),
+        (squad(("1", "a", [("fox", 4)]), ("1", "b", [("fox", 4)])), "question 1 occurs twice"),
+        (squad(("1", "a", [("fox", 4)]), ("2", "b", [])), "question 2 has no answer, others have"),
+    ],
+)
+def test_wrong_squad_files_are_told(write: Write, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_squad(write("a.json", text))
+
+
+def test_training_wants_answers_where_they_are_said_to_be(write: Write) -> None:
+    path = write("a.json", squad(("7", "who?", [("fox", 3)])))
+    with pytest.raises(ValueError, match=r"a\.json: question 7: 'fox' does not stand at answer_start 3; correct it"):
+        check_answers(path, read_squad(path))
+    path = write("b.json", squad(("7", "who?", [])))
+    with pytest.raises(ValueError, match="question 7 has no answer to train on"):
+        check_answers(path, read_squad(path))

@@ -1,0 +1,133 @@
+"""Experiments: the file, the arms' configs, and what is compared."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.experiments.compare import Outcome, as_json, differences, draw, read_cost, standard_error
+from pipeline.experiments.measure import chosen_layer, reported_aer
+from pipeline.experiments.plan import read_experiment, trials
+from pipeline.use.evaluate import evaluate, evaluate_halves
+from pipeline.use.gold import read_gold
+from pipeline.use.loading import load_model
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "pipeline" / "experiments"
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    """An experiment of two arms on the quickstart's config."""
+    content = {
+        "config": "pipeline/configs/quickstart.yaml",
+        "settings": {"data.path": "here", "run.steps": 40},
+        "arms": {"with": {}, "without": {"objectives.dwa": None, "run.steps": 50}},
+        "baseline": "without",
+        "gold": ["gold"],
+        "measured": 20,
+    }
+    path = tmp_path / "experiment.yaml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def measurement(chosen: dict[str, list[float]], reported: dict[str, list[float]]) -> dict[str, Any]:
+    aer = {pair: {"chosen_on": chosen[pair], "reported_on": reported[pair]} for pair in chosen}
+    return {"aer": aer, "retrieval": {"a-b": [0.2, 0.8], "a-c": [0.6, 0.1]}}
+
+
+def outcome(arm: str, seed: int, aer: float) -> Outcome:
+    return Outcome(arm, seed, {10: measurement({"a-b": [0.5, 0.4]}, {"a-b": [0.1, aer]})}, 2.0, 3.0)
+
+
+def test_an_arm_overrides_the_experiment_which_overrides_the_config(experiment: Path, tmp_path: Path) -> None:
+    plan = read_experiment(experiment, ["batch.pairs=8", "run.steps=45"])
+    planned = trials(plan, tmp_path / "out", [3, 4])
+    assert [(trial.arm, trial.seed) for trial in planned] == [("with", 3), ("without", 3), ("with", 4), ("without", 4)]
+    with_it, without = (trial.config(plan) for trial in planned[:2])
+    assert with_it.objectives.dwa is not None and without.objectives.dwa is None
+    assert (with_it.run.steps, without.run.steps) == (45, 50)
+    assert with_it.data.path == Path("here") and with_it.batch.pairs == 8
+    assert with_it.run.out == tmp_path / "out" / "with" / "seed_3" and with_it.run.seed == 3
+    assert (with_it.run.save_every, with_it.run.keep_every) == (20, 20)
+    assert [trial.arm for trial in trials(plan, tmp_path, [1], ["without"])] == ["without"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"baseline": "other"}, "baseline = 'other' is none of the arms: with, without"),
+        ({"arm": {}}, "arm: Extra inputs are not permitted"),
+        ({"gold": []}, "gold: List should have at least 1 item"),
+    ],
+)
+def test_a_wrong_experiment_is_named(experiment: Path, change: dict[str, Any], message: str) -> None:
+    content = yaml.safe_load(experiment.read_text(encoding="utf-8"))
+    experiment.write_text(yaml.safe_dump(content | change), encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as error:
+        read_experiment(experiment)
+    assert str(error.value).startswith(f"{experiment}: ") and "\n" not in str(error.value)
+
+
+def test_a_wrong_arm_or_setting_is_named(experiment: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--arms other: choose of with, without"):
+        trials(read_experiment(experiment), tmp_path, [1], ["other"])
+    with pytest.raises(ValueError, match=r"unknown key optimizer.rl; did you mean optimizer.lr\?"):
+        trials(read_experiment(experiment, ["optimizer.rl=1"]), tmp_path, [1])
+    with pytest.raises(ValueError, match=r"nothing.yaml: cannot read the experiment \(No such file"):
+        read_experiment(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_experiments_of_the_repository_are_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(EXPERIMENTS.parents[1])
+    plan = read_experiment(path)
+    configs = [trial.config(plan) for trial in trials(plan, Path("out"), [1])]
+    assert len(configs) == len(plan.arms) >= 2
+    differ = [config.model_dump(exclude={"run": {"out"}}) for config in configs]
+    assert all(differ.count(config) == 1 for config in differ)
+
+
+def test_the_layer_is_chosen_on_one_half_and_reported_on_the_other() -> None:
+    chosen = {"a-b": [0.5, 0.1, 0.3], "a-c": [0.2, 0.5, 0.3]}  # means: 0.35, 0.3, 0.3
+    found = measurement(chosen, {"a-b": [0.0, 0.7, 0.1], "a-c": [0.0, 0.6, 0.1]})
+    assert chosen_layer(found) == 1
+    assert reported_aer(found) == {"a-b": 0.7, "a-c": 0.6}
+
+
+def test_halves_are_every_second_pair(hf_dir: Path, gold_dir: Path) -> None:
+    encoder, tokenizer = load_model(hf_dir)
+    gold = read_gold(gold_dir)
+    chosen, reported = evaluate_halves(encoder, tokenizer, gold)
+    assert chosen == evaluate(encoder, tokenizer, gold.part(slice(0, None, 2))).layers
+    assert reported == evaluate(encoder, tokenizer, gold.part(slice(1, None, 2))).layers
+    assert len(gold.part(slice(0, None, 2))) == 2 and len(gold) == 3
+
+
+def test_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:
+    found = [outcome(*given) for given in (("base", 1, 0.5), ("base", 2, 0.7), ("new", 1, 0.4), ("new", 2, 0.3))]
+    found.append(outcome("new", 3, 0.0))  # without a baseline of its seed
+    less = differences(found, "new", "base")
+    assert less == pytest.approx([-0.1, -0.4])
+    assert standard_error(less) == pytest.approx(statistics.stdev(less) / math.sqrt(2))
+    assert found[0].layer == 1 and found[0].retrieval == (1, pytest.approx(0.45))
+    result = as_json(found, "base", None)
+    assert result["arms"]["new"]["less_baseline"] == pytest.approx(-0.25)
+    assert result["arms"]["new"]["less_baseline_error"] == pytest.approx(standard_error(less))
+    assert "less_baseline_error" not in as_json(found[::2], "base", None)["arms"]["new"]
+    draw(found, None, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_cost_of_steps_done_twice_counts_once(tmp_path: Path) -> None:
+    line = {"kind": "train", "seconds_per_step": 6.0, "tflops_per_device": 0.5}
+    steps = [10, 20, 20, 30]
+    text = "".join(json.dumps(line | {"step": step}) + "\n" for step in steps)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"kind": "end", "step": 30, "finished": true}\n', encoding="utf-8")
+    assert read_cost(tmp_path) == pytest.approx((90.0, 3.0))
