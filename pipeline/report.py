@@ -21,6 +21,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.alignment_record import Views, read_alignments
 from pipeline.report_alignments import STYLE as ALIGNMENTS_STYLE
@@ -203,7 +204,7 @@ def _draw(chart: Chart, curves: Mapping[str, Curve]) -> str:
     axis.set_xlabel("optimizer step")
     axis.set_ylabel(chart.unit)
     if chart.unit == "layer":
-        axis.yaxis.get_major_locator().set_params(integer=True)
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(visible=True, color="#dddddd", lw=0.5)
     if chart.by_layer:
         axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)

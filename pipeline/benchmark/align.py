@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -106,6 +107,20 @@ def write_for_simalign(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
     save_tokenizer(tokenizer, out)
 
 
+def write_models(hf_dir: Path, out: Path) -> dict[str, Path]:
+    """What each peer is given, by its name."""
+    tokenizer = load_model(hf_dir)[1]
+    models = {"simalign": out / "simalign", "awesome-align": out / "awesome", "eflomal": out}
+    write_for_simalign(hf_dir, tokenizer, models["simalign"])
+    write_bert(hf_dir, tokenizer, models["awesome-align"])
+    return models
+
+
+def pair_lines(source: Sequence[Sequence[str]], target: Sequence[Sequence[str]]) -> list[str]:
+    """Lines `source ||| target` of words."""
+    return [f"{' '.join(a)} ||| {' '.join(b)}\n" for a, b in zip(source, target, strict=True)]
+
+
 def our_run(folder: Path, layer: int, gold: Gold, options: dict[str, Any]) -> Run:
     def run() -> tuple[float, list[WordLinks]]:
         aligner = Aligner.load(folder, layer, **options)
@@ -118,21 +133,44 @@ def our_run(folder: Path, layer: int, gold: Gold, options: dict[str, Any]) -> Ru
     return run
 
 
-def their_run(python: Path, model: Path, pairs: Path, layer: int, threads: int, words: list[str]) -> Run:
-    def run() -> tuple[float, list[WordLinks]]:
-        out = pairs.with_suffix(".links")
-        options = [*words[1:], "--layer", str(layer), "--threads", str(threads)]
-        command = [str(python), str(PEERS), words[0], str(model), str(pairs), str(out), *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ValueError(
-                f"{words[0]}: ended with exit code {done.returncode}: {done.stderr.strip().splitlines()[-1]}"
-            )
-        lines = out.read_text(encoding="utf-8").splitlines()
-        links = [[tuple(map(int, link.split("-"))) for link in line.split()] for line in lines]
-        return json.loads(done.stdout.splitlines()[-1])["seconds"], links  # type: ignore[return-value]
+class Peer:
+    """Another aligner in a process of its own, with its model loaded; a context that ends the process.
 
-    return run
+    words: its name and options of `align_peers.py`; pairs: file of `source ||| target` lines.
+    """
+
+    def __init__(self, python: Path, model: Path, pairs: Path, layer: int, threads: int, words: Sequence[str]) -> None:
+        self._name, self._out = words[0], pairs.with_suffix(f".{abs(hash(tuple(words)))}.links")
+        options = [*words[1:], "--layer", str(layer), "--threads", str(threads)]
+        command = [str(python), str(PEERS), words[0], str(model), str(pairs), str(self._out), *options]
+        self._errors = self._out.with_suffix(".errors")
+        with self._errors.open("w", encoding="utf-8") as errors:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def align(self) -> tuple[float, list[WordLinks]]:
+        """Seconds for all pairs, and their links; ValueError where the process fails."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with suppress(BrokenPipeError):  # it ended: its last words are below
+            print(file=self._process.stdin, flush=True)
+        for line in self._process.stdout:  # the aligners print things of their own
+            if line.startswith('{"seconds"'):
+                break
+        else:
+            self._process.wait()
+            last = self._errors.read_text(encoding="utf-8").strip().splitlines()[-1:]
+            raise ValueError(f"{self._name}: ended with exit code {self._process.returncode}: {''.join(last)}")
+        lines = self._out.read_text(encoding="utf-8").splitlines()
+        links = [[(int(i), int(j)) for i, j in (link.split("-") for link in line.split())] for line in lines]
+        return json.loads(line)["seconds"], links
 
 
 def figures(results: dict[str, Result], gold: Gold) -> list[dict[str, Any]]:
@@ -189,22 +227,21 @@ def benchmark(
     gold = read_gold(gold_dir).first(pairs)
     torch.set_num_threads(threads)
     runs: dict[str, Run] = {name: our_run(hf_dir, layer, gold, options) for name, options in OURS.items()}
-    with tempfile.TemporaryDirectory(prefix="align_benchmark_") as folder:
-        out = Path(folder)
+    with ExitStack() as open_until_the_end:
         if peers is not None:
-            tokenizer = load_model(hf_dir)[1]
-            models = {"simalign": out / "simalign", "awesome-align": out / "awesome", "eflomal": out}
-            write_for_simalign(hf_dir, tokenizer, models["simalign"])
-            write_bert(hf_dir, tokenizer, models["awesome-align"])
-            text = [f"{' '.join(s)} ||| {' '.join(t)}\n" for s, t in zip(gold.source, gold.target, strict=True)]
-            (out / "pairs.txt").write_text("".join(text), encoding="utf-8")
+            out = Path(open_until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="align_benchmark_")))
+            models = write_models(hf_dir, out)
+            (out / "pairs.txt").write_text("".join(pair_lines(gold.source, gold.target)), encoding="utf-8")
             for name, words in THEIRS.items():
-                runs[name] = their_run(peers, models[words[0]], out / "pairs.txt", layer, threads, words)
+                peer = Peer(peers, models[words[0]], out / "pairs.txt", layer, threads, words)
+                runs[name] = open_until_the_end.enter_context(peer).align
         results = {name: Result([], []) for name in runs}
-        for _ in range(repeats):
+        for repeat in range(repeats + 1):  # the first one warms up
             for name, run in runs.items():
                 seconds, results[name].links = run()
-                results[name].seconds.append(seconds)
+                if repeat:
+                    results[name].seconds.append(seconds)
+                    print(f"{repeat}: {name}: {seconds:.2f} s", file=sys.stderr)
     show(results, gold)
     entries = figures(results, gold)
     if peers is not None:

@@ -2,20 +2,22 @@
 
     PYTHON align_peers.py simalign|awesome-align|eflomal MODEL_DIR PAIRS OUT --layer N [--methods a] [--workers N]
 
-PAIRS has `source ||| target` lines; OUT gets a line of links a pair; the seconds, without loading, are printed. Imports
-nothing of this project.
+PAIRS has `source ||| target` lines. The model is loaded once; then for every line on stdin the pairs are aligned, OUT gets a
+line of links a pair, and the seconds that it took are printed. Imports nothing of this project.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
-def simalign(arguments: argparse.Namespace) -> float:
+def simalign(arguments: argparse.Namespace) -> Callable[[], float]:
     """Pair by pair, which is the only way that it has."""
     from simalign import SentenceAligner
 
@@ -24,15 +26,19 @@ def simalign(arguments: argparse.Namespace) -> float:
     lines = Path(arguments.pairs).read_text(encoding="utf-8").splitlines()
     pairs = [tuple(side.split() for side in line.split("|||")) for line in lines]
     aligner.get_word_aligns(*pairs[0])
-    started = time.perf_counter()
-    links = [aligner.get_word_aligns(*pair)[name] for pair in pairs]
-    seconds = time.perf_counter() - started
-    text = "".join(" ".join(f"{i}-{j}" for i, j in of_pair) + "\n" for of_pair in links)
-    Path(arguments.out).write_text(text, encoding="utf-8")
-    return seconds
+
+    def align() -> float:
+        started = time.perf_counter()
+        links = [aligner.get_word_aligns(*pair)[name] for pair in pairs]
+        seconds = time.perf_counter() - started
+        text = "".join(" ".join(f"{i}-{j}" for i, j in of_pair) + "\n" for of_pair in links)
+        Path(arguments.out).write_text(text, encoding="utf-8")
+        return seconds
+
+    return align
 
 
-def awesome_align(arguments: argparse.Namespace) -> float:
+def awesome_align(arguments: argparse.Namespace) -> Callable[[], float]:
     """With its default batch size and extraction."""
     import torch
     from awesome_align import modeling
@@ -52,30 +58,36 @@ def awesome_align(arguments: argparse.Namespace) -> float:
     settings |= {"data_file": arguments.pairs, "output_file": arguments.out, "device": torch.device("cpu")}
     settings |= {"batch_size": 32, "num_workers": arguments.workers, "align_layer": arguments.layer}
     settings |= {"extraction": "softmax", "softmax_threshold": 0.001}
-    started = time.perf_counter()
-    word_align(argparse.Namespace(**settings), model, tokenizer)
-    return time.perf_counter() - started
+
+    def align() -> float:
+        started = time.perf_counter()
+        word_align(argparse.Namespace(**settings), model, tokenizer)
+        return time.perf_counter() - started
+
+    return align
 
 
-def eflomal(arguments: argparse.Namespace) -> float:
+def eflomal(arguments: argparse.Namespace) -> Callable[[], float]:
     """Statistical, so that the pairs themselves are all it learns from; links of both directions."""
     import io
 
     from eflomal import Aligner
 
     lines = Path(arguments.pairs).read_text(encoding="utf-8").splitlines()
-    sides = [
-        io.StringIO("".join(f"{side.strip()}\n" for side in of_all))
-        for of_all in zip(*(s.split("|||") for s in lines), strict=True)
-    ]
+    texts = ["".join(f"{s.strip()}\n" for s in of_all) for of_all in zip(*(s.split("|||") for s in lines), strict=True)]
     files = [f"{arguments.out}.{direction}" for direction in ("forward", "backward")]
-    started = time.perf_counter()
-    Aligner().align(*sides, links_filename_fwd=files[0], links_filename_rev=files[1])
-    seconds = time.perf_counter() - started
-    both = zip(*(Path(file).read_text(encoding="utf-8").splitlines() for file in files), strict=True)
-    text = "".join(" ".join(sorted(set(a.split()) & set(b.split()))) + "\n" for a, b in both)
-    Path(arguments.out).write_text(text, encoding="utf-8")
-    return seconds
+
+    def align() -> float:
+        sides = [io.StringIO(text) for text in texts]
+        started = time.perf_counter()
+        Aligner().align(*sides, links_filename_fwd=files[0], links_filename_rev=files[1])
+        seconds = time.perf_counter() - started
+        both = zip(*(Path(file).read_text(encoding="utf-8").splitlines() for file in files), strict=True)
+        text = "".join(" ".join(sorted(set(a.split()) & set(b.split()))) + "\n" for a, b in both)
+        Path(arguments.out).write_text(text, encoding="utf-8")
+        return seconds
+
+    return align
 
 
 PEERS = {"simalign": simalign, "awesome-align": awesome_align, "eflomal": eflomal}
@@ -95,7 +107,9 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    print(json.dumps({"seconds": PEERS[arguments.peer](arguments)}))
+    align = PEERS[arguments.peer](arguments)
+    for _ in sys.stdin:
+        print(json.dumps({"seconds": align()}), flush=True)
 
 
 if __name__ == "__main__":

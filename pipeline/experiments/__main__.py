@@ -11,10 +11,9 @@ import typer
 from rich.console import Console
 
 from pipeline.experiments.compare import Outcome, as_json, draw, pair_table, read_cost, table
-from pipeline.experiments.measure import Yardstick, measure_run
+from pipeline.experiments.measure import Yardstick, measure_run, measure_start
 from pipeline.experiments.plan import read_experiment, trials
 from pipeline.experiments.training import has_finished, train_all
-from pipeline.use.loading import load_model
 
 
 def run(
@@ -47,7 +46,7 @@ def run(
         Outcome(trial.arm, trial.seed, measure_run(trial.out, yardstick), *read_cost(trial.out)) for trial in finished
     ]
     init = finished[0].config(plan).model.init
-    start = yardstick.measure(*load_model(init), with_retrieval=True) if init is not None else None
+    start = measure_start(init, out, yardstick) if init is not None else None
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table(outcomes, plan.baseline, start))
     console.print(pair_table(outcomes, start))

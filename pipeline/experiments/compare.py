@@ -75,8 +75,8 @@ def differences(outcomes: Sequence[Outcome], arm: str, baseline: str) -> list[fl
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Of their mean; not a number of less than two."""
-    return stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    """Of the mean of two values or more."""
+    return stdev(values) / len(values) ** 0.5
 
 
 def table(outcomes: Sequence[Outcome], baseline: str, start: Measurement | None) -> Table:
@@ -98,7 +98,7 @@ def table(outcomes: Sequence[Outcome], baseline: str, start: Measurement | None)
             " ".join(str(o.layer) for o in of_arm),
             with_error(less) if less else "",
             with_error([100 * accuracy for _, accuracy in found]) if found else "",
-            f"{mean(o.teraflops for o in of_arm):,.0f}",
+            f"{mean(o.teraflops for o in of_arm):,.1f}",
             f"{mean(o.minutes for o in of_arm):.1f}",
         )
     return drawn
@@ -129,8 +129,11 @@ def as_json(outcomes: Sequence[Outcome], baseline: str, start: Measurement | Non
     for arm in dict.fromkeys(o.arm for o in outcomes):
         aers = [mean(o.aer.values()) for o in outcomes if o.arm == arm]
         less = differences(outcomes, arm, baseline)
-        arms[arm] = {"aer": mean(aers), "aer_error": standard_error(aers)}
-        arms[arm] |= {"less_baseline": mean(less), "less_baseline_error": standard_error(less)} if less else {}
+        arms[arm] = {"aer": mean(aers)} | ({"less_baseline": mean(less)} if less else {})
+        if len(aers) > 1:
+            arms[arm] |= {"aer_error": standard_error(aers)}
+        if len(less) > 1:
+            arms[arm] |= {"less_baseline_error": standard_error(less)}
     runs = [
         {"arm": o.arm, "seed": o.seed, "layer": o.layer, "aer": o.aer, "retrieval": o.retrieval}
         | {"teraflops": o.teraflops, "minutes": o.minutes, "measured": o.measured}

@@ -56,6 +56,15 @@ def measure_run(run: Path, yardstick: Yardstick) -> dict[int, Measurement]:
     return dict(sorted(measured.items()))
 
 
+def measure_start(init: Path, out: Path, yardstick: Yardstick) -> Measurement:
+    """Measurement of the model that all runs start from, kept in the experiment's folder `out`."""
+    path = out / "start.json"
+    if not path.is_file():
+        measured = yardstick.measure(*load_model(init), with_retrieval=True)
+        path.write_text(json.dumps(measured) + "\n", encoding="utf-8")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def chosen_layer(measurement: Measurement) -> int:
     """The layer with the lowest mean AER on the halves that choose."""
     by_layer = [mean(values) for values in zip(*(of["chosen_on"] for of in measurement["aer"].values()), strict=True)]

@@ -73,6 +73,8 @@ def draw_layers(panels: Sequence[tuple[str, dict[str, list[float]]]], path: Path
     """Draw curves over layers into a PNG, a panel per score: its title, and by name a value for every layer."""
     figure, axes = plt.subplots(1, len(panels), figsize=(7 * len(panels), 4.5), squeeze=False)
     for axis, (title, curves) in zip(axes[0], panels, strict=True):
+        colors = plt.colormaps["tab10"](range(10)) if len(curves) <= 11 else plt.colormaps["tab20"](range(20))
+        axis.set_prop_cycle(color=colors)
         for name, values in curves.items():
             axis.plot(range(len(values)), values, marker=".", label=name, **AVERAGE if name == "avg" else {"lw": 1})
         axis.set(xlabel="layer (0: embeddings)", title=title)

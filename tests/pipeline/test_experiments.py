@@ -116,10 +116,11 @@ def test_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:
     less = differences(found, "new", "base")
     assert less == pytest.approx([-0.1, -0.4])
     assert standard_error(less) == pytest.approx(statistics.stdev(less) / math.sqrt(2))
-    assert math.isnan(standard_error([1.0]))
     assert found[0].layer == 1 and found[0].retrieval == (1, pytest.approx(0.45))
     result = as_json(found, "base", None)
     assert result["arms"]["new"]["less_baseline"] == pytest.approx(-0.25)
+    assert result["arms"]["new"]["less_baseline_error"] == pytest.approx(standard_error(less))
+    assert "less_baseline_error" not in as_json(found[::2], "base", None)["arms"]["new"]
     draw(found, None, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
