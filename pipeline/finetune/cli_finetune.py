@@ -44,7 +44,7 @@ def finetune_command(
     ] = None,
     dev_items: Annotated[str | None, typer.Option(help="FIRST-LAST, of --dev")] = None,
     test_items: Annotated[str | None, typer.Option(help="FIRST-LAST, of every test file")] = None,
-    epochs: Annotated[float | None, typer.Option(min=0, help="default: classify 5, tag 10, qa 3")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.01, help="default: classify 5, tag 10, qa 3")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", help="default: 2e-5, qa 3e-5")] = None,
     batch: Annotated[int, typer.Option(min=1, help="rows of a step, on each device")] = 32,
     max_length: Annotated[int | None, typer.Option(min=4, help="tokens of a row; default: 128, qa 384")] = None,
