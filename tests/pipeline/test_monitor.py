@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 import pipeline.monitor
+from pipeline.alignment_record import read_alignments
 from pipeline.config import Config, load_config
 from pipeline.monitor import Monitor, describe
 from pipeline.report import read_metrics
@@ -101,6 +102,17 @@ def test_a_line_that_a_killed_run_left_does_not_swallow_the_next(tmp_path: Path)
     monitor.close()
     metrics = read_metrics(tmp_path)
     assert list(metrics.train) == [1, 2] and metrics.damaged_lines == 1
+
+
+def test_alignments_go_on_after_what_a_killed_run_left(tmp_path: Path) -> None:
+    (tmp_path / "alignments.jsonl").write_text('{"step": 1, "la', encoding="utf-8")
+    monitor = Monitor(make_config(tmp_path), first_step=1)
+    pair = {"folder": "en-de", "line": 1, "source": ["ä"], "target": ["b"], "sure": [(0, 0)], "possible": [(0, 0)]}
+    monitor.record_alignments(2, 1, [{**pair, "links": [(0, 0)], "similarities": [[0.5]]}])
+    monitor.close()
+    views, damaged = read_alignments(tmp_path, {1, 2})
+    assert list(views) == [2] and damaged == 1
+    assert views[2]["en-de", 1].source == ["ä"] and set(views[2]["en-de", 1].links) == {(0, 0)}
 
 
 def test_wandb_gets_what_the_file_gets_and_a_resumed_run_goes_on_there(tmp_path: Path, wandb: list[Any]) -> None:
