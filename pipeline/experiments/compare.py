@@ -98,7 +98,7 @@ def table(outcomes: Sequence[Outcome], baseline: str, start: Measurement | None)
             " ".join(str(o.layer) for o in of_arm),
             with_error(less) if less else "",
             with_error([100 * accuracy for _, accuracy in found]) if found else "",
-            f"{mean(o.teraflops for o in of_arm):,.0f}",
+            f"{mean(o.teraflops for o in of_arm):,.1f}",
             f"{mean(o.minutes for o in of_arm):.1f}",
         )
     return drawn

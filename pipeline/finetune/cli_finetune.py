@@ -14,7 +14,8 @@ from rich.console import Console
 from pipeline.finetune.inputs import Part, Source, parse_tests
 
 if TYPE_CHECKING:  # the command imports what it needs when it runs: PyTorch takes seconds
-    from pipeline.finetune.task import Task
+    from pipeline.finetune.run import Files
+    from pipeline.finetune.task import Settings, Task
 
 
 class Kind(str, Enum):
@@ -44,7 +45,7 @@ def finetune_command(
     ] = None,
     dev_items: Annotated[str | None, typer.Option(help="FIRST-LAST, of --dev")] = None,
     test_items: Annotated[str | None, typer.Option(help="FIRST-LAST, of every test file")] = None,
-    epochs: Annotated[float | None, typer.Option(min=0, help="default: classify 5, tag 10, qa 3")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.01, help="default: classify 5, tag 10, qa 3")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", help="default: 2e-5, qa 3e-5")] = None,
     batch: Annotated[int, typer.Option(min=1, help="rows of a step, on each device")] = 32,
     max_length: Annotated[int | None, typer.Option(min=4, help="tokens of a row; default: 128, qa 384")] = None,
@@ -67,42 +68,64 @@ def finetune_command(
 
     Example: python -m pipeline finetune tag hf/base --train train-en.tsv --dev dev-en.tsv --out pos --test test-*.tsv
     """
-    from pipeline.finetune.output import table
-    from pipeline.finetune.run import Files, run
-
-    files = Files(
-        [Source.parse(text) for text in train],
-        None if dev is None else Source.parse(dev),
-        parse_tests([*test, *(more_tests or [])]),
-        Part.parse("--train-items", train_items),
-        Part.parse("--dev-items", dev_items),
-        Part.parse("--test-items", test_items),
-    )
-    if dev is None and dev_items is not None:
-        raise ValueError(f"--dev-items {dev_items}: of no file; give --dev too")
-    if device not in (None, "cpu", "cuda"):
-        raise ValueError(f"--device {device}: choose cpu or cuda")
     chosen = _task(task)
-    given: dict[str, Any] = {
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "max_length": max_length,
-        "stride": stride,
-    }
     settings = replace(
         chosen.defaults,
-        **{name: value for name, value in given.items() if value is not None},
+        **_given(
+            epochs=epochs, learning_rate=learning_rate, max_length=max_length, stride=stride, device=_device(device)
+        ),
         batch=batch,
         dropout=dropout,
         freeze_embeddings=freeze_embeddings,
         bf16=bf16,
-        device=device,
         report_to=tuple(report_to or ()),
     )
-    done = run(chosen, hf_dir, files, settings, range(seed, seed + seeds), out, name, tokenizer, not no_model)
+    files = _files(train, dev, [*test, *(more_tests or [])], train_items, dev_items, test_items)
+    _run(chosen, hf_dir, files, settings, range(seed, seed + seeds), out, name, tokenizer, not no_model)
+
+
+def _run(chosen: Task[Any, Any], hf_dir: Path, files: Files, settings: Settings, seeds: range, *more: Any) -> None:
+    from pipeline.finetune.output import table
+    from pipeline.finetune.run import run
+
+    done = run(chosen, hf_dir, files, settings, seeds, *more)
     if done.summary:
-        title = f"{done.name}, trained on {', '.join(files.trained)}" + (f", {seeds} seeds" if seeds > 1 else "")
+        many = f", {len(seeds)} seeds" if len(seeds) > 1 else ""
+        title = f"{done.name}, trained on {', '.join(files.trained)}{many}"
         Console(width=None if sys.stdout.isatty() else 100).print(table(done.summary, files.trained, title))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given; the task has defaults for the others."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _device(device: str | None) -> str | None:
+    if device not in (None, "cpu", "cuda"):
+        raise ValueError(f"--device {device}: choose cpu or cuda")
+    return device
+
+
+def _files(
+    train: list[str],
+    dev: str | None,
+    test: list[str],
+    train_items: str | None,
+    dev_items: str | None,
+    test_items: str | None,
+) -> Files:
+    from pipeline.finetune.run import Files
+
+    if dev is None and dev_items is not None:
+        raise ValueError(f"--dev-items {dev_items}: of no file; give --dev too")
+    return Files(
+        [Source.parse(text) for text in train],
+        None if dev is None else Source.parse(dev),
+        parse_tests(test),
+        Part.parse("--train-items", train_items),
+        Part.parse("--dev-items", dev_items),
+        Part.parse("--test-items", test_items),
+    )
 
 
 def _task(kind: Kind) -> Task[Any, Any]:

@@ -124,10 +124,11 @@ def workspace(corpus: object, tmp_path_factory: pytest.TempPathFactory) -> Itera
     (folder / "udpos").mkdir()
     for name in ("train-en", "dev-en", "test-en", "test-de"):
         sentences = (folder / f"text.{name[-2:]}").read_text(encoding="utf-8").splitlines()[:20]
-        columns = [
-            "".join(f"{word}\t{'X' if len(word) > 3 else 'DET'}\n" for word in line.split()) for line in sentences
+        tags = [
+            [f"{word}\t{'DET' if at % 2 == 0 else 'NOUN'}\n" for at, word in enumerate(line.split())]
+            for line in sentences
         ]
-        (folder / "udpos" / f"{name}.tsv").write_text("\n".join(columns), encoding="utf-8")
+        (folder / "udpos" / f"{name}.tsv").write_text("\n".join(map("".join, tags)), encoding="utf-8")
     (folder / "ds_configs").symlink_to(REPOSITORY / "ds_configs")
     (folder / "hosts").write_text("localhost slots=2\n", encoding="utf-8")
 
