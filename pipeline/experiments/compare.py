@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -15,7 +15,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from rich.table import Table
 
-from pipeline.experiments.measure import Measurement, chosen_layer, reported_aer
+from pipeline.experiments.measure import Measurement, best_retrieval, chosen_layer, mean_aer, reported_aer
 
 
 @dataclass
@@ -30,27 +30,15 @@ class Outcome:
     """Operations of the training, in units of 10^12, by the rules of `pipeline/flops.py`."""
     minutes: float
     """Of its steps: with whatever else ran beside it."""
-    aer: dict[str, float] = field(init=False)
-    """At the end, by pair, at the layer that the other halves chose."""
-    layer: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        last = self.measured[max(self.measured)]
-        self.aer, self.layer = reported_aer(last), chosen_layer(last)
 
     @property
-    def retrieval(self) -> tuple[int, float] | None:
-        """The layer with the best mean accuracy over pairs, and that."""
-        found = self.measured[max(self.measured)]["retrieval"]
-        if not found:
-            return None
-        by_layer = [mean(values) for values in zip(*found.values(), strict=True)]
-        layer = max(range(len(by_layer)), key=by_layer.__getitem__)
-        return layer, by_layer[layer]
+    def last(self) -> Measurement:
+        """At the end."""
+        return self.measured[max(self.measured)]
 
     def curve(self) -> tuple[list[int], list[float]]:
         """Steps, and mean AER over pairs at the layer chosen then."""
-        return list(self.measured), [mean(reported_aer(each).values()) for each in self.measured.values()]
+        return list(self.measured), [mean_aer(each["aer"]) for each in self.measured.values()]
 
 
 def read_cost(run: Path) -> tuple[float, float]:
@@ -70,8 +58,8 @@ def read_cost(run: Path) -> tuple[float, float]:
 
 def differences(outcomes: Sequence[Outcome], arm: str, baseline: str) -> list[float]:
     """Mean AER of the arm less the baseline's, of every seed that both have."""
-    by_seed = {o.seed: mean(o.aer.values()) for o in outcomes if o.arm == baseline}
-    return [mean(o.aer.values()) - by_seed[o.seed] for o in outcomes if o.arm == arm and o.seed in by_seed]
+    by_seed = {o.seed: mean_aer(o.last["aer"]) for o in outcomes if o.arm == baseline}
+    return [mean_aer(o.last["aer"]) - by_seed[o.seed] for o in outcomes if o.arm == arm and o.seed in by_seed]
 
 
 def standard_error(values: Sequence[float]) -> float:
@@ -80,46 +68,64 @@ def standard_error(values: Sequence[float]) -> float:
 
 
 def table(outcomes: Sequence[Outcome], baseline: str, start: Measurement | None) -> Table:
-    """A row an arm: mean AER over pairs and seeds with its standard error, and the difference, seed by seed."""
+    """A row an arm: means over seeds with their standard errors, and the difference to the baseline, seed by seed."""
     drawn = Table(title="AER in %, mean over pairs, at the layer chosen on the other halves (lower is better)")
-    for column in ("arm", "AER", "by seed", "layer", f"less {baseline}", "retrieval %", "TFLOP", "minutes"):
+    columns = (
+        "arm",
+        "AER",
+        "by seed",
+        "layer",
+        f"less {baseline}",
+        "argmax, separate",
+        "retrieval %",
+        "TFLOP",
+        "minutes",
+    )
+    for column in columns:
         drawn.add_column(column, justify="left" if column == "arm" else "right")
     if start is not None:
-        drawn.add_row("start", f"{100 * mean(reported_aer(start).values()):.2f}", "", str(chosen_layer(start)))
+        drawn.add_row("start", *_cells([start]))
     for arm in dict.fromkeys(o.arm for o in outcomes):
         of_arm = [o for o in outcomes if o.arm == arm]
-        aers = [100 * mean(o.aer.values()) for o in of_arm]
         less = [100 * value for value in differences(outcomes, arm, baseline)] if arm != baseline else []
-        found = [o.retrieval for o in of_arm if o.retrieval is not None]
-        drawn.add_row(
-            arm,
-            with_error(aers),
-            " ".join(f"{aer:.2f}" for aer in aers),
-            " ".join(str(o.layer) for o in of_arm),
-            with_error(less) if less else "",
-            with_error([100 * accuracy for _, accuracy in found]) if found else "",
-            f"{mean(o.teraflops for o in of_arm):,.1f}",
-            f"{mean(o.minutes for o in of_arm):.1f}",
-        )
+        teraflops, minutes = mean(o.teraflops for o in of_arm), mean(o.minutes for o in of_arm)
+        drawn.add_row(arm, *_cells([o.last for o in of_arm], less), f"{teraflops:,.1f}", f"{minutes:.1f}")
     return drawn
 
 
+def _cells(measured: Sequence[Measurement], less: Sequence[float] = ()) -> list[str]:
+    """What was measured of one or more models, as the table has it."""
+    aers = [100 * mean_aer(each["aer"]) for each in measured]
+    separate = [100 * mean_aer(each["aer_argmax_separate"]) for each in measured]
+    retrieval = [100 * found[1] for found in map(best_retrieval, measured) if found is not None]
+    return [
+        with_error(aers),
+        " ".join(f"{aer:.2f}" for aer in aers) if len(aers) > 1 else "",
+        " ".join(str(chosen_layer(each["aer"])) for each in measured),
+        with_error(less),
+        with_error(separate),
+        with_error(retrieval),
+    ]
+
+
 def with_error(values: Sequence[float]) -> str:
-    """Mean ± standard error."""
+    """Mean ± standard error; nothing of nothing."""
+    if not values:
+        return ""
     return f"{mean(values):.2f}" + (f" ± {standard_error(values):.2f}" if len(values) > 1 else "")
 
 
 def pair_table(outcomes: Sequence[Outcome], start: Measurement | None) -> Table:
     """AER by pair, a row an arm, the mean over its seeds."""
-    pairs = list(outcomes[0].aer)
+    rows = {} if start is None else {"start": [reported_aer(start["aer"])]}
+    for outcome in outcomes:
+        rows.setdefault(outcome.arm, []).append(reported_aer(outcome.last["aer"]))
+    pairs = list(next(iter(rows.values()))[0])
     drawn = Table(title="AER in % by pair")
     for column in ("arm", *pairs):
         drawn.add_column(column, justify="left" if column == "arm" else "right")
-    if start is not None:
-        drawn.add_row("start", *(f"{100 * aer:.2f}" for aer in reported_aer(start).values()))
-    for arm in dict.fromkeys(o.arm for o in outcomes):
-        of_arm = [o.aer for o in outcomes if o.arm == arm]
-        drawn.add_row(arm, *(f"{100 * mean(aer[pair] for aer in of_arm):.2f}" for pair in pairs))
+    for arm, aers in rows.items():
+        drawn.add_row(arm, *(f"{100 * mean(aer[pair] for aer in aers):.2f}" for pair in pairs))
     return drawn
 
 
@@ -127,7 +133,7 @@ def as_json(outcomes: Sequence[Outcome], baseline: str, start: Measurement | Non
     """All that was measured, and the comparison."""
     arms: dict[str, Any] = {}
     for arm in dict.fromkeys(o.arm for o in outcomes):
-        aers = [mean(o.aer.values()) for o in outcomes if o.arm == arm]
+        aers = [mean_aer(o.last["aer"]) for o in outcomes if o.arm == arm]
         less = differences(outcomes, arm, baseline)
         arms[arm] = {"aer": mean(aers)} | ({"less_baseline": mean(less)} if less else {})
         if len(aers) > 1:
@@ -135,7 +141,7 @@ def as_json(outcomes: Sequence[Outcome], baseline: str, start: Measurement | Non
         if len(less) > 1:
             arms[arm] |= {"less_baseline_error": standard_error(less)}
     runs = [
-        {"arm": o.arm, "seed": o.seed, "layer": o.layer, "aer": o.aer, "retrieval": o.retrieval}
+        {"arm": o.arm, "seed": o.seed, "layer": chosen_layer(o.last["aer"]), "aer": reported_aer(o.last["aer"])}
         | {"teraflops": o.teraflops, "minutes": o.minutes, "measured": o.measured}
         for o in outcomes
     ]
@@ -153,7 +159,7 @@ def draw(outcomes: Sequence[Outcome], start: Measurement | None, path: Path) -> 
         first = outcome is next(o for o in outcomes if o.arm == outcome.arm)
         label = outcome.arm if first else None
         if start is not None:
-            steps, spent, values = [0, *steps], [0.0, *spent], [mean(reported_aer(start).values()), *values]
+            steps, spent, values = [0, *steps], [0.0, *spent], [mean_aer(start["aer"]), *values]
         for axis, places in zip(axes, (steps, spent), strict=True):
             axis.plot(places, values, color=colours[outcome.arm], lw=1.2, marker=".", label=label)
     axes[0].set(xlabel="optimizer steps", ylabel="AER, mean over pairs")

@@ -13,12 +13,16 @@ from pipeline import checkpoint
 from pipeline.model import Encoder
 from pipeline.use.evaluate import evaluate_halves, gold_folders
 from pipeline.use.gold import Gold, read_gold
+from pipeline.use.link_methods import Method
 from pipeline.use.loading import load_model
 from pipeline.use.retrieval import SentencePooler, Sentences, evaluate_retrieval, find_pairs
+from pipeline.use.word_alignment import Encoding
 
 MEASURED = "measured.json"
+Halves = dict[str, dict[str, list[float]]]
+"""By pair, AER by layer on both halves: {"chosen_on": […], "reported_on": […]}."""
 Measurement = dict[str, Any]
-"""{"aer": {pair: {"chosen_on": [AER by layer], "reported_on": […]}}, "retrieval": {pair: [accuracy by layer]}}"""
+"""{"aer": Halves, and at the end "aer_argmax_separate": Halves and "retrieval": {pair: [accuracy by layer]}}"""
 
 
 class Yardstick:
@@ -28,22 +32,29 @@ class Yardstick:
         self._golds: list[Gold] = [read_gold(folder) for folder in gold_folders(gold)]
         self._sentences: list[Sentences] = [pair for place in retrieval for pair in find_pairs(place)]
 
-    def measure(self, encoder: Encoder, tokenizer: Tokenizer, with_retrieval: bool) -> Measurement:
-        """Every gold pair once, all layers; the first, third, … pair chooses the layer, the others are reported on."""
-        aer = {}
+    def measure(self, encoder: Encoder, tokenizer: Tokenizer, everything: bool) -> Measurement:
+        """AER of pretraining's aligner; with `everything` that of mutual argmax on separate sides, and retrieval, too."""
+        measured: Measurement = {"aer": self._halves(encoder, tokenizer, "ot-filter", "joint")}
+        if everything:
+            measured["aer_argmax_separate"] = self._halves(encoder, tokenizer, "argmax", "separate")
+            pooler = SentencePooler(tokenizer, encoder.hidden_states, encoder.config.positions - 2)
+            found = evaluate_retrieval(self._sentences, pooler)
+            measured["retrieval"] = {each.languages: each.mean for each in found}
+        return measured
+
+    def _halves(self, encoder: Encoder, tokenizer: Tokenizer, method: Method, encoding: Encoding) -> Halves:
+        halves = {}
         for gold in self._golds:
-            chosen, reported = evaluate_halves(encoder, tokenizer, gold)
-            aer[f"{gold.source_language}-{gold.target_language}"] = {
+            chosen, reported = evaluate_halves(encoder, tokenizer, gold, method, encoding)
+            halves[f"{gold.source_language}-{gold.target_language}"] = {
                 "chosen_on": [score.aer for score in chosen],
                 "reported_on": [score.aer for score in reported],
             }
-        pooler = SentencePooler(tokenizer, encoder.hidden_states, encoder.config.positions - 2)
-        found = evaluate_retrieval(self._sentences, pooler) if with_retrieval and self._sentences else []
-        return {"aer": aer, "retrieval": {each.languages: each.mean for each in found}}
+        return halves
 
 
 def measure_run(run: Path, yardstick: Yardstick) -> dict[int, Measurement]:
-    """Measurements by step of all checkpoints of a run, kept beside them; retrieval of the last one only."""
+    """Measurements by step of all checkpoints of a run, kept beside them; of the last one everything."""
     path = run / MEASURED
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     measured = {int(step): values for step, values in kept.items()}
@@ -51,7 +62,7 @@ def measure_run(run: Path, yardstick: Yardstick) -> dict[int, Measurement]:
     for step, folder in folders.items():
         if step not in measured:
             encoder, tokenizer = load_model(folder)
-            measured[step] = yardstick.measure(encoder, tokenizer, with_retrieval=step == max(folders))
+            measured[step] = yardstick.measure(encoder, tokenizer, everything=step == max(folders))
             path.write_text(json.dumps(measured) + "\n", encoding="utf-8")
     return dict(sorted(measured.items()))
 
@@ -60,21 +71,36 @@ def measure_start(init: Path, out: Path, yardstick: Yardstick) -> Measurement:
     """Measurement of the model that all runs start from, kept in the experiment's folder `out`."""
     path = out / "start.json"
     if not path.is_file():
-        measured = yardstick.measure(*load_model(init), with_retrieval=True)
+        measured = yardstick.measure(*load_model(init), everything=True)
         path.write_text(json.dumps(measured) + "\n", encoding="utf-8")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def chosen_layer(measurement: Measurement) -> int:
+def chosen_layer(halves: Halves) -> int:
     """The layer with the lowest mean AER on the halves that choose."""
-    by_layer = [mean(values) for values in zip(*(of["chosen_on"] for of in measurement["aer"].values()), strict=True)]
+    by_layer = [mean(values) for values in zip(*(of["chosen_on"] for of in halves.values()), strict=True)]
     return min(range(len(by_layer)), key=by_layer.__getitem__)
 
 
-def reported_aer(measurement: Measurement) -> dict[str, float]:
+def reported_aer(halves: Halves) -> dict[str, float]:
     """AER of every pair on the other halves, at the chosen layer."""
-    layer = chosen_layer(measurement)
-    return {pair: of["reported_on"][layer] for pair, of in measurement["aer"].items()}
+    layer = chosen_layer(halves)
+    return {pair: of["reported_on"][layer] for pair, of in halves.items()}
+
+
+def mean_aer(halves: Halves) -> float:
+    """`reported_aer`, its mean over pairs."""
+    return mean(reported_aer(halves).values())
+
+
+def best_retrieval(measured: Measurement) -> tuple[int, float] | None:
+    """The layer with the best mean accuracy over pairs, and that; None where nothing is retrieved."""
+    found = measured["retrieval"]
+    if not found:
+        return None
+    by_layer = [mean(values) for values in zip(*found.values(), strict=True)]
+    layer = max(range(len(by_layer)), key=by_layer.__getitem__)
+    return layer, by_layer[layer]
 
 
 def _checkpoints(run: Path) -> Iterator[tuple[int, Path]]:

@@ -72,10 +72,10 @@ def evaluate(
 
 
 def evaluate_halves(
-    encoder: Encoder, tokenizer: Tokenizer, gold: Gold, settings: AlignmentSettings | None = None
+    encoder: Encoder, tokenizer: Tokenizer, gold: Gold, method: Method = "ot-filter", encoding: Encoding = "joint"
 ) -> tuple[list[AlignmentScore], list[AlignmentScore]]:
     """Scores of every layer on the first, third, … pair, to choose a layer by, and on the others, to report it on."""
-    aligner = _aligner_of_all_layers(encoder, tokenizer, settings)
+    aligner = _aligner_of_all_layers(encoder, tokenizer, None, method, encoding)
     by_layer = list(zip(*aligner.align(zip(gold.source, gold.target, strict=True)), strict=True))
     chosen_on, reported_on = (
         [score_links(links[half], gold.part(half)) for links in by_layer]
@@ -88,8 +88,8 @@ def _aligner_of_all_layers(
     encoder: Encoder,
     tokenizer: Tokenizer,
     settings: AlignmentSettings | None,
-    method: Method = "ot-filter",
-    encoding: Encoding = "joint",
+    method: Method,
+    encoding: Encoding,
 ) -> WordAligner:
     device = next(encoder.parameters()).device
 

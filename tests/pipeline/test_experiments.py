@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from pipeline.experiments.compare import Outcome, as_json, differences, draw, read_cost, standard_error
-from pipeline.experiments.measure import chosen_layer, reported_aer
+from pipeline.experiments.measure import best_retrieval, chosen_layer, mean_aer, reported_aer
 from pipeline.experiments.plan import read_experiment, trials
 from pipeline.use.evaluate import evaluate, evaluate_halves
 from pipeline.use.gold import read_gold
@@ -39,7 +39,7 @@ def experiment(tmp_path: Path) -> Path:
 
 def measurement(chosen: dict[str, list[float]], reported: dict[str, list[float]]) -> dict[str, Any]:
     aer = {pair: {"chosen_on": chosen[pair], "reported_on": reported[pair]} for pair in chosen}
-    return {"aer": aer, "retrieval": {"a-b": [0.2, 0.8], "a-c": [0.6, 0.1]}}
+    return {"aer": aer, "aer_argmax_separate": aer, "retrieval": {"a-b": [0.2, 0.8], "a-c": [0.6, 0.1]}}
 
 
 def outcome(arm: str, seed: int, aer: float) -> Outcome:
@@ -97,8 +97,11 @@ def test_the_experiments_of_the_repository_are_whole(path: Path, monkeypatch: py
 def test_the_layer_is_chosen_on_one_half_and_reported_on_the_other() -> None:
     chosen = {"a-b": [0.5, 0.1, 0.3], "a-c": [0.2, 0.5, 0.3]}  # means: 0.35, 0.3, 0.3
     found = measurement(chosen, {"a-b": [0.0, 0.7, 0.1], "a-c": [0.0, 0.6, 0.1]})
-    assert chosen_layer(found) == 1
-    assert reported_aer(found) == {"a-b": 0.7, "a-c": 0.6}
+    assert chosen_layer(found["aer"]) == 1
+    assert reported_aer(found["aer"]) == {"a-b": 0.7, "a-c": 0.6}
+    assert mean_aer(found["aer"]) == pytest.approx(0.65)
+    assert best_retrieval(found) == (1, pytest.approx(0.45))
+    assert best_retrieval(found | {"retrieval": {}}) is None
 
 
 def test_halves_are_every_second_pair(hf_dir: Path, gold_dir: Path) -> None:
@@ -107,6 +110,8 @@ def test_halves_are_every_second_pair(hf_dir: Path, gold_dir: Path) -> None:
     chosen, reported = evaluate_halves(encoder, tokenizer, gold)
     assert chosen == evaluate(encoder, tokenizer, gold.part(slice(0, None, 2))).layers
     assert reported == evaluate(encoder, tokenizer, gold.part(slice(1, None, 2))).layers
+    separate = evaluate(encoder, tokenizer, gold.part(slice(0, None, 2)), None, "argmax", "separate").layers
+    assert evaluate_halves(encoder, tokenizer, gold, "argmax", "separate")[0] == separate != chosen
     assert len(gold.part(slice(0, None, 2))) == 2 and len(gold) == 3
 
 
@@ -116,7 +121,6 @@ def test_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:
     less = differences(found, "new", "base")
     assert less == pytest.approx([-0.1, -0.4])
     assert standard_error(less) == pytest.approx(statistics.stdev(less) / math.sqrt(2))
-    assert found[0].layer == 1 and found[0].retrieval == (1, pytest.approx(0.45))
     result = as_json(found, "base", None)
     assert result["arms"]["new"]["less_baseline"] == pytest.approx(-0.25)
     assert result["arms"]["new"]["less_baseline_error"] == pytest.approx(standard_error(less))
