@@ -51,7 +51,7 @@ def more_lines(places: Sequence[Path], gold: Gold) -> list[str]:
 
 
 def score_ours(hf_dir: Path, golds: dict[str, Gold], layer: int) -> tuple[dict[str, Scores], dict[str, int]]:
-    """At the layer, and at each folder's best one; and which that is."""
+    """At the layer, and at each folder's best one, and which that is; mutual argmax on separate sides at the layer."""
     encoder, tokenizer = load_model(hf_dir)
     layer_of(encoder, layer)
     scores, best = {}, {}
@@ -59,6 +59,8 @@ def score_ours(hf_dir: Path, golds: dict[str, Gold], layer: int) -> tuple[dict[s
         found = evaluate(encoder, tokenizer, gold)
         best[name] = found.best_layer
         scores[name] = {f"ours, layer {layer}": found.layers[layer], "ours, best layer": found.layers[found.best_layer]}
+        separate = evaluate(encoder, tokenizer, gold, method="argmax", encoding="separate")
+        scores[name][f"ours, argmax, separate, layer {layer}"] = separate.layers[layer]
     return scores, best
 
 

@@ -40,9 +40,11 @@ def test_ours_is_scored_at_the_layer_and_at_each_folders_best(hf_dir: Path, gold
     gold = read_gold(gold_dir)
     scores, best = score_ours(hf_dir, {"en-de": gold}, 2)
     expected = evaluate(*load_model(hf_dir), gold)
+    separate = evaluate(*load_model(hf_dir), gold, method="argmax", encoding="separate")
     assert scores["en-de"] == {
         "ours, layer 2": expected.layers[2],
         "ours, best layer": expected.layers[expected.best_layer],
+        "ours, argmax, separate, layer 2": separate.layers[2],
     }
     assert best == {"en-de": expected.best_layer}
     with pytest.raises(ValueError, match="the model has 3 layers"):
@@ -75,7 +77,7 @@ def test_every_folder_gets_its_own_links_and_more_text_only_where_there_is_some(
 
 def test_the_command_writes_figures_of_every_folder(hf_dir: Path, gold_dir: Path, tmp_path: Path) -> None:
     align_quality.benchmark(hf_dir, [gold_dir.parent], layer=1, json_file=tmp_path / "figures.json")
-    first, second = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    first, second, _ = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
     assert (first["folder"], first["pairs"], first["contender"]) == ("en-de", 3, "ours, layer 1")
     assert second["contender"] == "ours, best layer" and 0 <= second["layer"] <= 3 and second["aer"] <= first["aer"]
 
