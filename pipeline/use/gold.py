@@ -102,6 +102,8 @@ def read_gold(folder: Path, source: str | None = None, target: str | None = None
         ValueError: a file is missing or malformed; names file and line, the value and the mend.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; give one with test.<source>, test.<target> and gold links")
     source, target = _languages(folder, source, target)
     source_path, target_path = folder / f"test.{source}", folder / f"test.{target}"
     source_words, target_words = read_words(source_path), read_words(target_path)

@@ -118,6 +118,11 @@ def test_a_folder_without_links_or_texts_is_refused(folder, tmp_path):
     assert read_gold(renamed, "de", "en").source_language == "de"
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match="en-xx: no such folder; give one with test.<source>"):
+        read_gold(tmp_path / "en-xx")
+
+
 def test_unequal_line_counts_are_refused(folder):
     (folder / "test.de").write_text("das Haus\n")
     with pytest.raises(ValueError, match=r"test.en: 2 lines, .*test.de has 1"):
