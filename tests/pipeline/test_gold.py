@@ -119,7 +119,7 @@ def test_a_folder_without_links_or_texts_is_refused(folder, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match="en-xx: no such folder; give one with test.<source>"):
+    with pytest.raises(ValueError, match=r"en-xx: no such folder; give one with test\.<source>"):
         read_gold(tmp_path / "en-xx")
 
 
