@@ -33,5 +33,5 @@ def test_gold_pairs_and_sentences_of_validation_are_among_them(gold_dir: Path, t
 
 
 def test_gold_pairs_that_are_not_there_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no files test"):
+    with pytest.raises(ValueError, match="no such folder"):
         files_of(Path("/c.yaml"), config_with(gold=[tmp_path / "en-de"]))
