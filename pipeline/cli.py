@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipeline import command_line
 from pipeline.finetune.cli_finetune import finetune_command
 from pipeline.use import cli_show, cli_use
 
@@ -130,11 +131,4 @@ def plan_command(
 
 def main() -> None:
     """Run a command; a user's mistake ends it with one line and exit code 1."""
-    try:
-        app()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    command_line.run(app)

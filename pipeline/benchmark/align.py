@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_prep.tokenizer import MODEL_NAME, SPACE_PIECE, UNK, Tokenizer
+from pipeline import command_line
 from pipeline.hugging_face import read_config, read_state
 from pipeline.use.aligner import Aligner
 from pipeline.use.export import save_tokenizer
@@ -140,7 +141,7 @@ class Peer:
     """
 
     def __init__(self, python: Path, model: Path, pairs: Path, layer: int, threads: int, words: Sequence[str]) -> None:
-        self._name, self._out = words[0], pairs.with_suffix(f".{abs(hash(tuple(words)))}.links")
+        self._name, self._out = words[0], pairs.with_name(f"{'_'.join(words)}.links")
         options = [*words[1:], "--layer", str(layer), "--threads", str(threads)]
         command = [str(python), str(PEERS), words[0], str(model), str(pairs), str(self._out), *options]
         self._errors = self._out.with_suffix(".errors")
@@ -254,11 +255,7 @@ def benchmark(
 
 
 def main() -> None:
-    try:
-        typer.run(benchmark)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    command_line.run(lambda: typer.run(benchmark))
 
 
 if __name__ == "__main__":

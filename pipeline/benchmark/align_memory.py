@@ -14,11 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Annotated, Any
 
 import psutil
 import typer
+
+from pipeline import command_line
 
 
 def pairs_of(source: Path, target: Path) -> Iterator[bytes]:
@@ -33,8 +36,8 @@ def pairs_of(source: Path, target: Path) -> Iterator[bytes]:
 
 
 def send(lines: Iterator[bytes], pairs: int, stdin: IO[bytes]) -> None:
-    """Write so many lines and close."""
-    with stdin:
+    """Write so many lines and close; a process that ended before tells why itself."""
+    with suppress(BrokenPipeError), stdin:
         for line in itertools.islice(lines, pairs):
             stdin.write(line)
 
@@ -60,6 +63,7 @@ def benchmark(
         assert process.stdin and process.stdout
         threading.Thread(target=send, args=(lines, pairs, process.stdin), daemon=True).start()
         watched = psutil.Process(process.pid)
+        done = 0
         for done, _ in enumerate(process.stdout, start=1):
             if done % every == 0:
                 megabytes = watched.memory_info().rss / 1e6
@@ -77,11 +81,7 @@ def benchmark(
 
 
 def main() -> None:
-    try:
-        typer.run(benchmark)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    command_line.run(lambda: typer.run(benchmark))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ these and the pairs of `--more-text`, and what counts are the links that both of
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,6 +22,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipeline import command_line
 from pipeline.benchmark.align import Peer, pair_lines, write_for_simalign
 from pipeline.use.aligner import layer_of
 from pipeline.use.evaluate import evaluate, gold_folders
@@ -147,11 +147,7 @@ def benchmark(
 
 
 def main() -> None:
-    try:
-        typer.run(benchmark)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    command_line.run(lambda: typer.run(benchmark))
 
 
 if __name__ == "__main__":

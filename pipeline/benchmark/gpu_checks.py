@@ -28,6 +28,7 @@ import deepspeed
 import torch
 import typer
 
+from pipeline import command_line
 from pipeline.benchmark.step import BASELINE, CONFIG, OURS, REPOSITORY, Line, figures, run, summary, total_loss
 from pipeline.quickstart import binarize
 
@@ -194,11 +195,7 @@ def gpu_checks(
 
 
 def main() -> None:
-    try:
-        typer.run(gpu_checks)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    command_line.run(lambda: typer.run(gpu_checks))
 
 
 if __name__ == "__main__":

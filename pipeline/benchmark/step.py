@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -23,6 +22,7 @@ from rich.table import Table
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from pipeline import command_line
 from pipeline.benchmark.worker import CONTENDERS
 from pipeline.config import load_config
 from pipeline.quickstart import REPOSITORY, binarize, free_port
@@ -164,11 +164,7 @@ def benchmark(
 
 
 def main() -> None:
-    try:
-        typer.run(benchmark)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    command_line.run(lambda: typer.run(benchmark))
 
 
 if __name__ == "__main__":

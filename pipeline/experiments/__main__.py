@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipeline import command_line
 from pipeline.experiments.compare import Outcome, as_json, draw, pair_table, read_cost, table
 from pipeline.experiments.measure import Yardstick, measure_run, measure_start
 from pipeline.experiments.plan import read_experiment, trials
@@ -37,7 +38,7 @@ def run(
     planned = trials(plan, out, seeds or [1, 2, 3], arms or [])
     if train:
         train_all(plan, planned, jobs)
-    finished = [trial for trial in planned if has_finished(trial)]
+    finished = [trial for trial in planned if has_finished(plan, trial)]
     if not finished:
         raise ValueError(f"{out}: no run has finished yet; train without --no-train")
     if len(finished) < len(planned):
@@ -57,14 +58,7 @@ def run(
 
 
 def main() -> None:
-    try:
-        typer.run(run)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
+    command_line.run(lambda: typer.run(run))
 
 
 if __name__ == "__main__":

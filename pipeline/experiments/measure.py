@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -31,6 +32,10 @@ class Yardstick:
     def __init__(self, gold: Sequence[Path], retrieval: Sequence[Path]) -> None:
         self._golds: list[Gold] = [read_gold(folder) for folder in gold_folders(gold)]
         self._sentences: list[Sentences] = [pair for place in retrieval for pair in find_pairs(place)]
+        golds = [(g.source, g.target, [*map(sorted, g.sure)], [*map(sorted, g.possible)]) for g in self._golds]
+        content = golds, [(pair.languages, pair.read()) for pair in self._sentences]
+        self.digest = hashlib.sha256(repr(content).encode()).hexdigest()
+        """Of all that is in them: what was measured on something else must be measured again."""
 
     def measure(self, encoder: Encoder, tokenizer: Tokenizer, everything: bool) -> Measurement:
         """AER of pretraining's aligner; with `everything` that of mutual argmax on separate sides, and retrieval, too."""
@@ -56,24 +61,35 @@ class Yardstick:
 def measure_run(run: Path, yardstick: Yardstick) -> dict[int, Measurement]:
     """Measurements by step of all checkpoints of a run, kept beside them; of the last one everything."""
     path = run / MEASURED
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    measured = {int(step): values for step, values in kept.items()}
+    measured = {int(step): values for step, values in _kept(path, yardstick).items()}
     folders = dict(_checkpoints(run))
     for step, folder in folders.items():
-        if step not in measured:
+        everything = step == max(folders)
+        if step not in measured or (everything and "retrieval" not in measured[step]):
             encoder, tokenizer = load_model(folder)
-            measured[step] = yardstick.measure(encoder, tokenizer, everything=step == max(folders))
-            path.write_text(json.dumps(measured) + "\n", encoding="utf-8")
+            measured[step] = yardstick.measure(encoder, tokenizer, everything)
+            _keep(path, yardstick, measured)
     return dict(sorted(measured.items()))
 
 
 def measure_start(init: Path, out: Path, yardstick: Yardstick) -> Measurement:
     """Measurement of the model that all runs start from, kept in the experiment's folder `out`."""
     path = out / "start.json"
-    if not path.is_file():
+    measured = _kept(path, yardstick)
+    if not measured:
         measured = yardstick.measure(*load_model(init), everything=True)
-        path.write_text(json.dumps(measured) + "\n", encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))
+        _keep(path, yardstick, measured)
+    return measured
+
+
+def _kept(path: Path, yardstick: Yardstick) -> dict[Any, Any]:
+    """What was measured before with the same yardstick."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content.get("measured", {}) if content.get("yardstick") == yardstick.digest else {}
+
+
+def _keep(path: Path, yardstick: Yardstick, measured: Mapping[Any, Any]) -> None:
+    path.write_text(json.dumps({"yardstick": yardstick.digest, "measured": measured}) + "\n", encoding="utf-8")
 
 
 def chosen_layer(halves: Halves) -> int:

@@ -71,6 +71,9 @@ def read_experiment(path: Path, settings: Sequence[str] = ()) -> Experiment:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise ValueError(f"{path}: {field or 'experiment'}: {first['msg']}; see pipeline/experiments/plan.py") from None
+    for setting in settings:
+        if "=" not in setting:
+            raise ValueError(f"override {setting!r}: write key=value, for example optimizer.lr=1e-4")
     given = dict(setting.partition("=")[::2] for setting in settings)
     return experiment.model_copy(update={"settings": {**experiment.settings, **given}})
 

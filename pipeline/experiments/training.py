@@ -9,39 +9,62 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
+from pipeline.config import load_config
 from pipeline.experiments.plan import Experiment, Trial
 from pipeline.quickstart import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def has_finished(trial: Trial) -> bool:
-    """Whether a run has come to its last step."""
-    metrics = trial.out / "metrics.jsonl"
-    if not metrics.is_file():
+def has_finished(experiment: Experiment, trial: Trial) -> bool:
+    """Whether a run has come to its last step.
+
+    Raises:
+        ValueError: what lies in the trial's folder was trained with other settings.
+    """
+    kept = trial.out / "config.yaml"
+    if not kept.is_file():
         return False
-    lines = metrics.read_text(encoding="utf-8").splitlines()
+    was, wants = (config.model_dump(mode="json") for config in (load_config(kept), trial.config(experiment)))
+    if was != wants:
+        raise ValueError(
+            f"{kept}: trained with other settings than {trial.arm} has now ({', '.join(_differing(was, wants))}); give "
+            "another --out, or delete that run"
+        )
+    lines = (trial.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     try:
         return bool(lines) and json.loads(lines[-1]).get("finished", False) is True
     except ValueError:  # the last line of a run that was killed
         return False
 
 
+def _differing(was: dict[str, Any], wants: dict[str, Any], prefix: str = "") -> list[str]:
+    """Names of the settings that differ."""
+    names = []
+    for name in was.keys() | wants.keys():
+        before, after = was.get(name), wants.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            names += _differing(before, after, f"{prefix}{name}.")
+        elif before != after:
+            names.append(prefix + name)
+    return sorted(names)
+
+
 def train_all(experiment: Experiment, trials: Sequence[Trial], jobs: int) -> None:
-    """Train what has not finished, `jobs` at a time; ValueError when one fails, after those beside it have ended."""
-    waiting = [trial for trial in trials if not has_finished(trial)]
+    """Train what has not finished, `jobs` at a time; after a ValueError or Ctrl-C no other begins."""
+    waiting = [trial for trial in trials if not has_finished(experiment, trial)]
     if len(waiting) < len(trials):
         print(f"{len(trials) - len(waiting)} of {len(trials)} runs have finished before", flush=True)
     with ThreadPoolExecutor(jobs) as pool:
         running = {pool.submit(_train, experiment, trial): trial for trial in waiting}
-        for done in as_completed(running):
-            try:
+        try:
+            for done in as_completed(running):
                 done.result()
-            except ValueError:
-                pool.shutdown(cancel_futures=True)
-                raise
-            print(f"trained: {running[done].arm}, seed {running[done].seed}", flush=True)
+                print(f"trained: {running[done].arm}, seed {running[done].seed}", flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _train(experiment: Experiment, trial: Trial) -> None:
@@ -61,3 +84,7 @@ def _train(experiment: Experiment, trial: Trial) -> None:
         )
     if done.returncode:
         raise ValueError(f"{trial.arm}, seed {trial.seed}: training failed; see {log}")
+    if not has_finished(experiment, trial):
+        raise ValueError(
+            f"{trial.arm}, seed {trial.seed}: was stopped before its last step; the same command continues"
+        )

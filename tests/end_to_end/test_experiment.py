@@ -46,8 +46,8 @@ def test_from_an_experiment_to_its_table(corpus: Any, tmp_path: Path) -> None:
             ("all", 1, ["2", "4"]),
         ]
     plan = read_experiment(path)
-    assert all(has_finished(trial) for trial in trials(plan, out, [1]))
-    assert not has_finished(trials(plan, out, [2])[0])
+    assert all(has_finished(plan, trial) for trial in trials(plan, out, [1]))
+    assert not has_finished(plan, trials(plan, out, [2])[0])
     difference = results["arms"]["all"]["aer"] - results["arms"]["tlm"]["aer"]
     assert results["arms"]["all"]["less_baseline"] == pytest.approx(difference)
     assert (out / "curves.png").is_file()

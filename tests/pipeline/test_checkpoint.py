@@ -30,6 +30,7 @@ CONFIG = {
     "run": {"seed": 1, "out": "run"},
     "data": {"path": "data", "alpha": 0.7, "weights": {}, "schedule": [], "block_tokens": 512, "side_tokens": 254},
     "batch": {"mono": 8, "pairs": 8, "micro_steps": 1},
+    "optimizer": {"lr": 1e-3, "heads_lr": None, "heads_first_steps": 0},
 }
 MODEL = "mp_rank_00_model_states.pt"
 
@@ -351,6 +352,18 @@ def test_what_decides_the_samples_may_not_change(section: str, name: str, value:
         ValueError, match=rf"{section}\.{name} = {re.escape(str(value))}: the checkpoint was trained with"
     ):
         check_continues(make_info(4), replace(make_info(0), config=changed))
+
+
+@pytest.mark.parametrize("setting", [{"heads_lr": 1e-2}, {"heads_first_steps": 5}])
+def test_parameters_may_not_be_grouped_in_another_way(setting: dict[str, float]) -> None:
+    apart = {**CONFIG, "optimizer": {**CONFIG["optimizer"], **setting}}
+    for was, now in ((CONFIG, apart), (apart, CONFIG)):
+        with pytest.raises(ValueError, match=r"optimizer\.heads_lr, optimizer\.heads_first_steps: .*set them back"):
+            check_continues(replace(make_info(4), config=was), replace(make_info(0), config=now))
+    other = {**CONFIG, "optimizer": {**CONFIG["optimizer"], "heads_lr": 1.0, "heads_first_steps": 1}}
+    check_continues(replace(make_info(4), config=apart), replace(make_info(0), config=other))
+    older = {**CONFIG, "optimizer": {"lr": 1e-3}}  # before these settings
+    check_continues(replace(make_info(4), config=older), make_info(0))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from pipeline.experiments.compare import Outcome, as_json, differences, draw, read_cost, standard_error
-from pipeline.experiments.measure import best_retrieval, chosen_layer, mean_aer, reported_aer
+from pipeline.experiments.measure import Yardstick, best_retrieval, chosen_layer, mean_aer, measure_start, reported_aer
 from pipeline.experiments.plan import read_experiment, trials
+from pipeline.experiments.training import has_finished
 from pipeline.use.evaluate import evaluate, evaluate_halves
 from pipeline.use.gold import read_gold
 from pipeline.use.loading import load_model
@@ -80,6 +81,8 @@ def test_a_wrong_arm_or_setting_is_named(experiment: Path, tmp_path: Path) -> No
         trials(read_experiment(experiment), tmp_path, [1], ["other"])
     with pytest.raises(ValueError, match=r"unknown key optimizer.rl; did you mean optimizer.lr\?"):
         trials(read_experiment(experiment, ["optimizer.rl=1"]), tmp_path, [1])
+    with pytest.raises(ValueError, match=r"override 'optimizer\.lr': write key=value"):
+        read_experiment(experiment, ["optimizer.lr"])
     with pytest.raises(ValueError, match=r"nothing.yaml: cannot read the experiment \(No such file"):
         read_experiment(tmp_path / "nothing.yaml")
 
@@ -113,6 +116,37 @@ def test_halves_are_every_second_pair(hf_dir: Path, gold_dir: Path) -> None:
     separate = evaluate(encoder, tokenizer, gold.part(slice(0, None, 2)), None, "argmax", "separate").layers
     assert evaluate_halves(encoder, tokenizer, gold, "argmax", "separate")[0] == separate != chosen
     assert len(gold.part(slice(0, None, 2))) == 2 and len(gold) == 3
+
+
+def test_a_run_counts_as_finished_with_its_own_settings_only(experiment: Path, tmp_path: Path) -> None:
+    plan = read_experiment(experiment)
+    trial = trials(plan, tmp_path / "out", [1])[0]
+    assert not has_finished(plan, trial)
+    trial.out.mkdir(parents=True)
+    (trial.out / "config.yaml").write_text(trial.config(plan).dump(), encoding="utf-8")
+    metrics = trial.out / "metrics.jsonl"
+    for text, finished in (('{"kind": "end", "finished": false}', False), ('{"kind": "end", "fin', False)):
+        metrics.write_text(text, encoding="utf-8")
+        assert has_finished(plan, trial) is finished
+    metrics.write_text('{"kind": "end", "step": 40, "finished": true}\n', encoding="utf-8")
+    assert has_finished(plan, trial)
+    longer = read_experiment(experiment, ["run.steps=60", "optimizer.lr=1e-4"])
+    with pytest.raises(
+        ValueError, match=r"trained with other settings than with has now \(optimizer\.lr, run\.steps\)"
+    ):
+        has_finished(longer, trials(longer, tmp_path / "out", [1])[0])
+
+
+def test_what_was_measured_counts_with_the_same_gold_only(hf_dir: Path, gold_dir: Path, tmp_path: Path) -> None:
+    first = measure_start(hf_dir, tmp_path, Yardstick([gold_dir], []))
+    kept = json.loads((tmp_path / "start.json").read_text(encoding="utf-8"))
+    kept["measured"]["retrieval"] = "as kept"
+    (tmp_path / "start.json").write_text(json.dumps(kept), encoding="utf-8")
+    assert measure_start(hf_dir, tmp_path, Yardstick([gold_dir], []))["retrieval"] == "as kept"
+    (gold_dir / "pharaoh.txt").unlink(missing_ok=True)
+    (gold_dir / "alignv2.txt").write_text("1 1 1\n", encoding="utf-8")
+    again = measure_start(hf_dir, tmp_path, Yardstick([gold_dir], []))
+    assert again["retrieval"] == {} and again["aer"] != first["aer"]
 
 
 def test_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:

@@ -1,0 +1,19 @@
+"""How a command of this package ends: a user's mistake with one line, an interruption with its exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+
+def run(command: Callable[[], object]) -> None:
+    """Call a command; ValueError and OSError end it as `error: …` with exit code 1, Ctrl-C as `interrupted` with 130."""
+    try:
+        command()
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
