@@ -49,7 +49,8 @@ class Monitor:
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._steps, self._first_step, self._started = steps, first_step, time.monotonic()
         self._progress: Progress | None = None
-        self._details = Text(style="dim")
+        # Below the bar, on as many lines as it takes: beside it, a terminal of 80 columns would have no room for the bar.
+        self._details = Text(style="dim", no_wrap=False, overflow="fold")
         if self._console.is_terminal:
             columns = (
                 TextColumn("training"),
@@ -57,10 +58,9 @@ class Monitor:
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
             )
             self._progress = Progress(*columns, console=self._console)
-            self._task = self._progress.add_task("training", total=steps, completed=first_step, note="")
+            self._task = self._progress.add_task("training", total=steps, completed=first_step)
             self._live = Live(Group(self._progress, self._details), console=self._console)
             self._live.start()
 
@@ -89,8 +89,8 @@ class Monitor:
         note = f"{losses}  {values['tokens_per_second']:,.0f} tokens/s"
         details = describe(values)
         if self._progress is not None:
-            self._progress.update(self._task, completed=step, note=note)
-            self._details.plain = details
+            self._progress.update(self._task, completed=step)
+            self._details.plain = f"{note}\n{details}"
             return
         per_step = (time.monotonic() - self._started) / max(step - self._first_step, 1)
         self.say(f"step {step}/{self._steps}  {note}  ETA {_clock((self._steps - step) * per_step)}")

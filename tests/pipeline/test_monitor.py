@@ -95,6 +95,19 @@ def test_a_terminal_shows_a_bar_and_the_same_details(tmp_path: Path, monkeypatch
     assert "10/20" in shown and "21,000 tokens/s" in shown and describe(VALUES) in shown and "validation at" in shown
 
 
+def test_a_narrow_terminal_loses_neither_the_bar_nor_the_details(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(force_terminal=True, width=80, soft_wrap=True, record=True, file=(tmp_path / "screen").open("w"))
+    monkeypatch.setattr(pipeline.monitor, "Console", lambda **_: console)
+    monitor = Monitor(make_config(tmp_path), first_step=5)
+    monitor.train(10, VALUES)
+    monitor.close()
+    lines = console.export_text().splitlines()
+    assert any("10/20" in line and "0:00:00" in line and "…" not in line for line in lines)
+    assert describe(VALUES).replace(" ", "") in "".join(lines).replace(" ", "")
+
+
 def test_a_line_that_a_killed_run_left_does_not_swallow_the_next(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n{"kind": "tr', encoding="utf-8")
     monitor = Monitor(make_config(tmp_path), first_step=1)
