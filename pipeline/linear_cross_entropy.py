@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from pipeline.linear import linear, product, takes_onednn
 
 LOGITS_AT_ONCE_ON_CPU, LOGITS_AT_ONCE = 2**26, 2**28
 # Gradients are made before the loss scale is known. Those of rare words are as small as 1 / V, below fp16's normal range.
@@ -43,7 +44,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         sums = _Gradients(input_PD, weight_VD, wide) if differentiate else None
         for first in range(0, len(input_PD), rows):
             chunk = slice(first, first + rows)
-            logits_CV = F.linear(input_PD[chunk], weight_VD, bias_V).to(wide)
+            logits_CV = linear(input_PD[chunk], weight_VD, bias_V).to(wide)
             target_C1 = target_P[chunk, None]
             highest_C1, argmax_C1 = logits_CV.max(dim=1, keepdim=True)
             target_logit_C1 = logits_CV.gather(1, target_C1)
@@ -84,7 +85,7 @@ class _Gradients:
         self._d_input_PD[chunk] = _wide_product(d_logits_CV, self._weight_VD)
         if self._d_weight_VD is None:
             self._d_weight_VD = _wide_product(d_logits_CV.T, self._input_PD[chunk])
-        elif self._d_weight_VD.dtype == d_logits_CV.dtype:
+        elif self._d_weight_VD.dtype == d_logits_CV.dtype and not takes_onednn(d_logits_CV.T, self._input_PD[chunk].T):
             self._d_weight_VD.addmm_(d_logits_CV.T, self._input_PD[chunk])
         else:
             self._d_weight_VD += _wide_product(d_logits_CV.T, self._input_PD[chunk])
@@ -104,7 +105,7 @@ class _Gradients:
 def _wide_product(left: Tensor, right: Tensor) -> Tensor:
     """left @ right, in fp32 at least: a sum over thousands of tokens can be beyond fp16's range."""
     if left.dtype in (torch.float32, torch.float64):
-        return left @ right
+        return product(left, right)
     if left.device.type == "cuda":
         return torch.mm(left, right, out_dtype=torch.float32)
     if left.dtype == torch.bfloat16:

@@ -18,7 +18,7 @@ if __name__ == "__main__":
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline import model, ranks, train
+from pipeline import linear, model, ranks, train
 from pipeline.benchmark.straightforward import Shortcuts, train_straightforwardly
 from pipeline.config import load_config
 from pipeline.objectives import masked_lm
@@ -39,6 +39,10 @@ def encode_streams_apart() -> None:
     model.MicroStepEncoder = lambda encoder, _=(): together(encoder)  # type: ignore[assignment, misc]
 
 
+def use_pytorchs_products() -> None:
+    linear.WORTH_IT = sys.maxsize
+
+
 def run_ours(without: tuple[Callable[[], None], ...], config: Path, overrides: list[str]) -> None:
     for switch_off in without:
         switch_off()
@@ -57,9 +61,10 @@ CONTENDERS: dict[str, Callable[[Path, list[str]], None]] = {
     "+ head at masked tokens only": partial(
         run_padded, Shortcuts(batched_labels=True, stop_at_label_layer=True, head_at_masked_tokens=True)
     ),
-    "+ packed without padding": partial(run_ours, (use_whole_logits, encode_streams_apart)),
-    "+ streams in one pass": partial(run_ours, (use_whole_logits,)),
-    "ours (+ vocabulary in chunks)": partial(run_ours, ()),
+    "+ packed without padding": partial(run_ours, (use_pytorchs_products, use_whole_logits, encode_streams_apart)),
+    "+ streams in one pass": partial(run_ours, (use_pytorchs_products, use_whole_logits)),
+    "+ vocabulary in chunks": partial(run_ours, (use_pytorchs_products,)),
+    "ours (+ products by oneDNN)": partial(run_ours, ()),
 }
 
 

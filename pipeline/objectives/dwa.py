@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.batch import Pointers, StreamBatch
 from pipeline.flops import encoder_forward_flops
+from pipeline.linear import Linear
 from pipeline.objectives.base import Encode, EncoderParts, EncoderSizes, Objective
 from sinkhorn_align import AlignmentSettings, align
 
@@ -27,7 +28,7 @@ class PointerHead(nn.Module):
 
     def __init__(self, width: int, init_std: float) -> None:
         super().__init__()
-        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.query, self.key = Linear(width, width), Linear(width, width)
         for linear in (self.query, self.key):
             nn.init.normal_(linear.weight, std=init_std)
             nn.init.zeros_(linear.bias)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.batch import StreamBatch
+from pipeline.linear import Linear
 from pipeline.linear_cross_entropy import linear_cross_entropy
 from pipeline.objectives.base import Encode, EncoderParts, EncoderSizes, Objective
 
@@ -25,7 +26,7 @@ class MaskedLMHead(nn.Module):
     def __init__(self, word: nn.Embedding, norm_eps: float, init_std: float) -> None:
         super().__init__()
         vocab_size, width = word.weight.shape
-        self.dense = nn.Linear(width, width)
+        self.dense = Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.weight = word.weight  # tied
         self.bias = nn.Parameter(torch.zeros(vocab_size))

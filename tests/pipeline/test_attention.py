@@ -79,3 +79,22 @@ def test_pytorch_s_own_equals_groups_forward_and_backward(packed: Packed, monkey
         answers.append([mixed_TD, *(leaf.grad for leaf in leaves)])
     for ours, theirs in zip(*answers, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)
+
+
+def test_attention_by_products_is_attention_up_to_bf16s_rounding(packed: Packed) -> None:
+    sides = [torch.randn(packed.tokens, WIDTH).bfloat16() for _ in range(3)]
+    assert any(group.mask_G11L is None for group in packed.groups)
+    assert any(group.mask_G11L is not None for group in packed.groups)
+    with torch.no_grad():
+        assert attention.takes_products("cpu", torch.bfloat16)
+        by_products = attention.attend(*sides, packed, HEADS, dropout=0.0)
+    wanted = attention.attend(*(side.double() for side in sides), packed, HEADS, dropout=0.0)
+    assert by_products.dtype == torch.bfloat16
+    torch.testing.assert_close(by_products.double(), wanted, rtol=0, atol=0.04)
+
+
+def test_attention_by_products_is_for_bf16_on_the_cpu_without_gradient() -> None:
+    assert not attention.takes_products("cpu", torch.bfloat16), "gradients are wanted"
+    with torch.no_grad():
+        assert not attention.takes_products("cpu", torch.float32)
+        assert not attention.takes_products("cuda", torch.bfloat16)

@@ -1,0 +1,86 @@
+"""Linear layers; on x86 in fp32 by oneDNN, where PyTorch would ask MKL.
+
+MKL keeps to AVX2 on processors that are not Intel's: on an AMD EPYC with AVX-512 it does 105 GFLOP/s a core, oneDNN 240
+(`docs/performance.md`). Knows matrices; nothing of models.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+WORTH_IT = 1 << 24
+"""Multiplications from which on oneDNN is asked: it takes about a millisecond to prepare for a shape that it has not seen."""
+
+
+FUSED = (torch.float32, torch.bfloat16)
+"""Where GELU is put into the product; products alone in bf16 PyTorch itself gives to oneDNN."""
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` by `linear`; the same parameters under the same names."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
+
+
+def linear(input_TK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
+    """input @ weight.T + bias [T, N], as `F.linear` up to rounding; differentiable once where oneDNN is asked."""
+    if takes_onednn(input_TK, weight_NK):
+        if not torch.is_grad_enabled():
+            return _onednn(input_TK, weight_NK, bias_N)
+        output_TN: Tensor = _OneDNNLinear.apply(input_TK, weight_NK, bias_N)
+        return output_TN
+    return F.linear(input_TK, weight_NK, bias_N)
+
+
+def linear_gelu(input_TK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
+    """gelu(linear(...)), exact; one pass over the output where oneDNN is asked and no gradient."""
+    if not torch.is_grad_enabled() and takes_onednn(input_TK, weight_NK, FUSED):
+        return _onednn(input_TK, weight_NK, bias_N, "gelu", "none")
+    return F.gelu(linear(input_TK, weight_NK, bias_N))
+
+
+def product(left_MK: Tensor, right_KN: Tensor) -> Tensor:
+    """left @ right [M, N], as `torch.mm` up to rounding; not differentiable."""
+    if takes_onednn(left_MK, right_KN.T):
+        return _onednn(left_MK, right_KN.T)
+    return left_MK @ right_KN
+
+
+def takes_onednn(input_TK: Tensor, weight_NK: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
+    """Whether oneDNN is asked: fp32 matrices on an x86 CPU, large enough, and `torch.backends.mkldnn.enabled`."""
+    fits = input_TK.dtype in dtypes and input_TK.device.type == "cpu" and input_TK.ndim == 2
+    if not fits or input_TK.numel() * len(weight_NK) < WORTH_IT:
+        return False
+    available = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    return available and bool(torch.backends.mkldnn.enabled)
+
+
+class _OneDNNLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input_TK: Tensor, weight_NK: Tensor, bias_N: Tensor | None) -> Tensor:
+        ctx.save_for_backward(input_TK, weight_NK)
+        return _onednn(input_TK, weight_NK, bias_N)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream_TN: Tensor) -> tuple[Tensor | None, ...]:
+        input_TK, weight_NK = ctx.saved_tensors
+        wants_input, wants_weight, wants_bias = ctx.needs_input_grad
+        return (
+            product(upstream_TN, weight_NK) if wants_input else None,
+            product(upstream_TN.T, input_TK) if wants_weight else None,
+            upstream_TN.sum(dim=0) if wants_bias else None,
+        )
+
+
+def _onednn(
+    input_TK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None, then: str = "none", how: str = ""
+) -> Tensor:
+    output_TN: Tensor = torch.ops.mkldnn._linear_pointwise(input_TK, weight_NK, bias_N, then, [], how)
+    return output_TN

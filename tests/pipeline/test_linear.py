@@ -1,0 +1,109 @@
+"""Linear layers by oneDNN: the products, their gradients, and who gets them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline import linear
+
+onednn = pytest.mark.skipif(
+    not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()),
+    reason="PyTorch was built without MKL or oneDNN",
+)
+T, K, N = 37, 48, 64
+
+
+@pytest.fixture
+def operands() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return (
+        torch.randn(T, K, generator=generator),
+        torch.randn(N, K, generator=generator),
+        torch.randn(N, generator=generator),
+    )
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "WORTH_IT", 1)
+
+
+def with_gradients(function: object, *operands: Tensor) -> list[Tensor]:
+    """The output and the gradients of a weighted sum of it."""
+    leaves = [operand.clone().requires_grad_() for operand in operands]
+    output = function(*leaves)  # type: ignore[operator]
+    (output * torch.arange(output.numel(), dtype=output.dtype).view_as(output).cos()).sum().backward()
+    return [output.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+
+@onednn
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_output_and_gradients_are_those_of_float64(
+    always: None, operands: tuple[Tensor, Tensor, Tensor], with_bias: bool
+) -> None:
+    used = operands if with_bias else operands[:2]
+    assert linear.takes_onednn(*operands[:2])
+    found = with_gradients(linear.linear, *used)
+    wanted = with_gradients(F.linear, *(operand.double() for operand in used))
+    assert len(found) == len(wanted) == 1 + len(used)
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-4)
+
+
+@onednn
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("differentiate", [True, False])
+def test_gelu_is_exact_gelu(
+    always: None, operands: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype, differentiate: bool
+) -> None:
+    rounded = [operand.to(dtype) for operand in operands]
+    with torch.set_grad_enabled(differentiate):
+        found = linear.linear_gelu(*rounded)
+    wanted = F.gelu(F.linear(*(operand.double() for operand in rounded)))
+    tolerance = 1e-4 if dtype == torch.float32 else 0.2
+    torch.testing.assert_close(found.double(), wanted, rtol=0.01, atol=tolerance)
+    assert found.dtype == dtype
+
+
+@onednn
+def test_a_product_with_transposed_operands_is_mm(always: None, operands: tuple[Tensor, Tensor, Tensor]) -> None:
+    left_KT, right_TN = operands[0].T, torch.randn(T, N, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(linear.product(left_KT, right_TN), left_KT @ right_TN, rtol=1e-5, atol=1e-4)
+
+
+@onednn
+def test_only_gradients_that_are_asked_for_are_made(always: None, operands: tuple[Tensor, Tensor, Tensor]) -> None:
+    input_TK, weight_NK, bias_N = operands
+    weight_NK.requires_grad_()
+    linear.linear(input_TK, weight_NK, bias_N).sum().backward()
+    assert weight_NK.grad is not None and input_TK.grad is None and bias_N.grad is None
+
+
+@onednn
+def test_no_rows_give_no_rows_and_no_gradient(always: None, operands: tuple[Tensor, Tensor, Tensor]) -> None:
+    output, d_input, d_weight, d_bias = with_gradients(linear.linear, operands[0][:0], *operands[1:])
+    assert output.shape == (0, N) and d_input.shape == (0, K)
+    assert not d_weight.any() and not d_bias.any()
+
+
+@onednn
+def test_who_gets_it(operands: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    input_TK, weight_NK, _ = operands
+    assert not linear.takes_onednn(input_TK, weight_NK), "too small to be worth it"
+    monkeypatch.setattr(linear, "WORTH_IT", T * K * N)
+    assert linear.takes_onednn(input_TK, weight_NK)
+    assert not linear.takes_onednn(input_TK[1:], weight_NK)
+    assert not linear.takes_onednn(input_TK.double(), weight_NK.double())
+    assert not linear.takes_onednn(input_TK.to("meta"), weight_NK.to("meta"))
+    assert not linear.takes_onednn(input_TK[None], weight_NK)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not linear.takes_onednn(input_TK, weight_NK)
+
+
+def test_the_layer_is_nn_linear_with_the_same_names() -> None:
+    ours, theirs = linear.Linear(K, N), nn.Linear(K, N)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+    input_TK = torch.randn(T, K)
+    assert torch.equal(ours(input_TK), theirs(input_TK))
