@@ -1,7 +1,7 @@
-"""Linear layers; on x86 in fp32 by oneDNN, where PyTorch would ask MKL.
+"""Linear layers; in fp32 on an x86 CPU by oneDNN, where PyTorch would ask MKL.
 
-MKL keeps to AVX2 on processors that are not Intel's: on an AMD EPYC with AVX-512 it does 105 GFLOP/s a core, oneDNN 240
-(`docs/performance.md`). Knows matrices; nothing of models.
+MKL keeps to AVX2 on processors that are not Intel's: with AVX-512, oneDNN makes more than twice its operations a second there.
+`python -m pipeline.benchmark` times training with either. Knows matrices; nothing of models.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 WORTH_IT = 1 << 24
-"""Multiplications from which on oneDNN is asked: it takes about a millisecond to prepare for a shape that it has not seen."""
+"""Multiplications from which on oneDNN is asked: it takes a millisecond or two to prepare for a shape that it has not seen,
+and the number of tokens changes from batch to batch."""
 
 
 FUSED = (torch.float32, torch.bfloat16)

@@ -25,7 +25,7 @@ from sinkhorn_align import AlignmentSettings
 TextPair = tuple[str | Sequence[str], str | Sequence[str]]
 """Two sides; a string is split at white space."""
 
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 4096
 """Of a batch on the CPU: larger ones leave the cache, smaller ones spend more time on calls."""
 
 

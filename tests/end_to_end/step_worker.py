@@ -17,7 +17,7 @@ import torch.multiprocessing
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from torch import Tensor
 
-from pipeline import checkpoint
+from pipeline import checkpoint, linear
 from pipeline.batch import StreamBatch
 from pipeline.config import load_config
 from pipeline.objectives.dwa import WordAlignment
@@ -90,6 +90,7 @@ def train_cases(rank: int, world_size: int, config_path: Path, out: Path) -> Non
 
 def main() -> None:
     arguments = parse_arguments()
+    linear.WORTH_IT = 1  # or no product of so small a model would be oneDNN's
     for world_size in RANKS:
         fork(train_cases, world_size, arguments.port, world_size, arguments.config, arguments.out)
 
