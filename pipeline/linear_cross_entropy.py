@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pipeline.linear import linear, product, takes_onednn
+from pipeline.linear import linear, product
 
 LOGITS_AT_ONCE_ON_CPU, LOGITS_AT_ONCE = 2**26, 2**28
 # Gradients are made before the loss scale is known. Those of rare words are as small as 1 / V, below fp16's normal range.
@@ -85,7 +85,8 @@ class _Gradients:
         self._d_input_PD[chunk] = _wide_product(d_logits_CV, self._weight_VD)
         if self._d_weight_VD is None:
             self._d_weight_VD = _wide_product(d_logits_CV.T, self._input_PD[chunk])
-        elif self._d_weight_VD.dtype == d_logits_CV.dtype and not takes_onednn(d_logits_CV.T, self._input_PD[chunk].T):
+        elif self._d_weight_VD.dtype == d_logits_CV.dtype:
+            # Not a product by oneDNN and a sum: what counts here is how often the large gradient is written.
             self._d_weight_VD.addmm_(d_logits_CV.T, self._input_PD[chunk])
         else:
             self._d_weight_VD += _wide_product(d_logits_CV.T, self._input_PD[chunk])
