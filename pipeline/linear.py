@@ -1,11 +1,12 @@
-"""Linear layers; in fp32 on an x86 CPU by oneDNN, where PyTorch would ask MKL.
+"""Linear layers; in fp32 on a CPU with AVX-512 by oneDNN, where PyTorch would ask MKL.
 
-MKL keeps to AVX2 on processors that are not Intel's: with AVX-512, oneDNN makes more than twice its operations a second there.
+MKL keeps to AVX2 on processors that are not Intel's: oneDNN makes more than twice its operations a second there.
 `python -m pipeline.benchmark` times training with either. Knows matrices; nothing of models.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -54,12 +55,18 @@ def product(left_MK: Tensor, right_KN: Tensor) -> Tensor:
 
 
 def takes_onednn(input_TK: Tensor, weight_NK: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
-    """Whether oneDNN is asked: fp32 matrices on an x86 CPU, large enough, and `torch.backends.mkldnn.enabled`."""
+    """Whether oneDNN is asked: fp32 matrices, large enough, on a CPU with AVX-512, and `torch.backends.mkldnn.enabled`."""
     fits = input_TK.dtype in dtypes and input_TK.device.type == "cpu" and input_TK.ndim == 2
     if not fits or input_TK.numel() * len(weight_NK) < WORTH_IT:
         return False
-    available = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
-    return available and bool(torch.backends.mkldnn.enabled)
+    return _mkl_falls_short() and bool(torch.backends.mkldnn.enabled)
+
+
+@cache
+def _mkl_falls_short() -> bool:
+    """Whether both libraries are there, and AVX-512, without which neither has been seen to be the faster one."""
+    both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    return both and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 class _OneDNNLinear(torch.autograd.Function):

@@ -27,6 +27,7 @@ def operands() -> tuple[Tensor, Tensor, Tensor]:
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "WORTH_IT", 1)
+    monkeypatch.setattr(linear, "_mkl_falls_short", lambda: True)  # oneDNN is there without AVX-512 too
 
 
 def with_gradients(function: object, *operands: Tensor) -> list[Tensor]:
@@ -90,6 +91,7 @@ def test_no_rows_give_no_rows_and_no_gradient(always: None, operands: tuple[Tens
 @onednn
 def test_who_gets_it(operands: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     input_TK, weight_NK, _ = operands
+    monkeypatch.setattr(linear, "_mkl_falls_short", lambda: True)
     assert not linear.takes_onednn(input_TK, weight_NK), "too small to be worth it"
     monkeypatch.setattr(linear, "WORTH_IT", T * K * N)
     assert linear.takes_onednn(input_TK, weight_NK)
@@ -99,6 +101,8 @@ def test_who_gets_it(operands: tuple[Tensor, Tensor, Tensor], monkeypatch: pytes
     assert not linear.takes_onednn(input_TK[None], weight_NK)
     with torch.backends.mkldnn.flags(enabled=False):
         assert not linear.takes_onednn(input_TK, weight_NK)
+    monkeypatch.setattr(linear, "_mkl_falls_short", lambda: False)
+    assert not linear.takes_onednn(input_TK, weight_NK)
 
 
 def test_the_layer_is_nn_linear_with_the_same_names() -> None:
