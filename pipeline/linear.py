@@ -6,6 +6,7 @@ MKL keeps to AVX2 on processors that are not Intel's: oneDNN makes more than twi
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,12 @@ and the number of tokens changes from batch to batch."""
 
 FUSED = (torch.float32, torch.bfloat16)
 """Where GELU is put into the product; products alone in bf16 PyTorch itself gives to oneDNN."""
+
+
+# oneDNN and PyTorch's layer above it each keep what they made for the last 1,024 shapes, some megabytes a shape. The number of
+# tokens is new in nearly every batch, so that this would be gigabytes for shapes that hardly ever return; a step has some 25.
+for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(name, "32")
 
 
 class Linear(nn.Linear):

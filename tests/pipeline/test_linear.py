@@ -1,5 +1,8 @@
 """Linear layers by oneDNN: the products, their gradients, and who gets them."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -111,3 +114,25 @@ def test_the_layer_is_nn_linear_with_the_same_names() -> None:
     theirs.load_state_dict(ours.state_dict())
     input_TK = torch.randn(T, K)
     assert torch.equal(ours(input_TK), theirs(input_TK))
+
+
+MANY_SHAPES = """
+import torch
+from pipeline import linear
+
+linear.WORTH_IT = 1
+linear._mkl_falls_short = lambda: True
+layer, mebibytes = linear.Linear(96, 384), []
+for tokens in range(500, 700):
+    layer(torch.randn(tokens, 96, requires_grad=True)).sum().backward()
+    with open("/proc/self/status") as status:
+        mebibytes.append(next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS")))
+print(mebibytes[-1] - mebibytes[50])
+"""
+
+
+@onednn
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_does_not_grow_with_the_number_of_batch_sizes() -> None:
+    printed = subprocess.run([sys.executable, "-c", MANY_SHAPES], capture_output=True, text=True, check=True).stdout
+    assert float(printed) < 100, "without a bound it is nearly 400 MiB"
