@@ -18,16 +18,14 @@ from torch.autograd.function import once_differentiable
 WORTH_IT = 1 << 24
 """Multiplications from which on oneDNN is asked: it takes a millisecond or two to prepare for a shape that it has not seen,
 and the number of tokens changes from batch to batch."""
-
-
 FUSED = (torch.float32, torch.bfloat16)
 """Where GELU is put into the product; products alone in bf16 PyTorch itself gives to oneDNN."""
 
-
 # oneDNN and PyTorch's layer above it each keep what they made for the last 1,024 shapes, some megabytes a shape. The number of
 # tokens is new in nearly every batch, so that this would be gigabytes for shapes that hardly ever return; a step has some 25.
-for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-    os.environ.setdefault(name, "32")
+SHAPES_KEPT = "32"
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", SHAPES_KEPT)
+os.environ.setdefault("LRU_CACHE_CAPACITY", SHAPES_KEPT)
 
 
 class Linear(nn.Linear):
@@ -35,6 +33,13 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)
+
+
+class LinearGELU(nn.Linear):
+    """`Linear`, then exact GELU. A layer of its own, because ZeRO-3 brings a layer's weights when that layer is called."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear_gelu(input, self.weight, self.bias)
 
 
 def linear(input_TK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline.attention import attend
 from pipeline.batch import MicroBatch
 from pipeline.flops import encoder_forward_flops
-from pipeline.linear import Linear, linear_gelu
+from pipeline.linear import Linear, LinearGELU
 from pipeline.objectives.base import Objective
 from pipeline.packing import Packed, join
 
@@ -51,7 +51,7 @@ class Layer(nn.Module):
         self.query, self.key, self.value = Linear(width, width), Linear(width, width), Linear(width, width)
         self.attention_out = Linear(width, width)
         self.attention_norm = nn.LayerNorm(width, eps=config.norm_eps)
-        self.up = Linear(width, config.feed_forward)
+        self.up = LinearGELU(width, config.feed_forward)
         self.down = Linear(config.feed_forward, width)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
 
@@ -59,7 +59,7 @@ class Layer(nn.Module):
         projected = self.query(hidden_TD), self.key(hidden_TD), self.value(hidden_TD)
         mixed_TD = self.attention_out(attend(*projected, packed, self.heads, self.dropout if self.training else 0.0))
         hidden_TD = self.attention_norm(hidden_TD + F.dropout(mixed_TD, self.dropout, self.training))
-        fed_TD = self.down(linear_gelu(hidden_TD, self.up.weight, self.up.bias))
+        fed_TD = self.down(self.up(hidden_TD))
         return self.norm(hidden_TD + F.dropout(fed_TD, self.dropout, self.training))
 
 

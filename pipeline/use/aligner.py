@@ -19,14 +19,20 @@ from pipeline.model import Encoder
 from pipeline.packing import Packed
 from pipeline.use.loading import DTYPES, load_model, longest_side
 from pipeline.use.sentence_pairs import split_words
-from pipeline.use.word_alignment import WINDOW, AlignmentReport, Encoding, Method, ScoredLinks, WordAligner, WordLinks
+from pipeline.use.word_alignment import (
+    BATCH_TOKENS,
+    WINDOW,
+    AlignmentReport,
+    Encoding,
+    Method,
+    ScoredLinks,
+    WordAligner,
+    WordLinks,
+)
 from sinkhorn_align import AlignmentSettings
 
 TextPair = tuple[str | Sequence[str], str | Sequence[str]]
 """Two sides; a string is split at white space."""
-
-BATCH_TOKENS = 4096
-"""Of a batch on the CPU: larger ones leave the cache, smaller ones spend more time on calls."""
 
 
 class ReleasedPieces:

@@ -7,6 +7,7 @@ they have very different numbers, and in …_mlm.pt those of a single objective,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,20 @@ def unlink(batch: StreamBatch, pairs: int, linked_pairs: tuple[int, ...]) -> Non
             links.partner_T[start_B[pair] : start_B[pair] + length_B[pair]] = -1
 
 
+def settings_of(stage: int, out: Path) -> Path:
+    """The DeepSpeed file of a ZeRO stage, as `write_settings` left it."""
+    return out / f"zero{stage}_fp32.json"
+
+
+def write_settings(out: Path) -> None:
+    """The shipped files; at ZeRO-3 every weight is partitioned, where by default those of so small a model stay whole."""
+    for stage in STAGES:
+        settings = json.loads((REPOSITORY / "ds_configs" / f"zero{stage}_fp32.json").read_text(encoding="utf-8"))
+        if stage == 3:
+            settings["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        settings_of(stage, out).write_text(json.dumps(settings), encoding="utf-8")
+
+
 def final_parameters(saved: Path, stage: int) -> dict[str, Tensor]:
     """The parameters in a checkpoint, whole and by name."""
     if stage == 0:
@@ -71,7 +86,7 @@ def train_cases(rank: int, world_size: int, config_path: Path, out: Path) -> Non
         for stage in STAGES:
             case = f"{world_size}_ranks_zero{stage}{suffix}"
             overrides = (
-                f"deepspeed={REPOSITORY / 'ds_configs' / f'zero{stage}_fp32.json'}",
+                f"deepspeed={settings_of(stage, out)}",
                 f"run.out={out / case}",
                 f"run.steps={STEPS}",
                 f"batch.micro_steps={PARTS // world_size}",
@@ -90,6 +105,7 @@ def train_cases(rank: int, world_size: int, config_path: Path, out: Path) -> Non
 
 def main() -> None:
     arguments = parse_arguments()
+    write_settings(arguments.out)
     linear.WORTH_IT = 1  # or no product of so small a model would be oneDNN's
     for world_size in RANKS:
         fork(train_cases, world_size, arguments.port, world_size, arguments.config, arguments.out)
