@@ -91,8 +91,8 @@ def train(out: Path, seed: int, steps: int | None, gold_folders: list[Path]) -> 
     if steps is not None:
         settings["run.steps"] = steps
     overrides = [f"{key}={value}" for key, value in settings.items()]
-    script = [str(REPOSITORY / "pipeline" / "train.py"), "--config", str(CONFIG)]
-    run("pretraining", ["deepspeed", "--num_accelerators", "2", "--master_port", str(free_port()), *script, *overrides])
+    launcher = ["--num_accelerators", "2", "--master_port", str(free_port())]
+    run("pretraining", [*PYTHON, "pipeline.cluster.launch", "train", str(CONFIG), *launcher, *overrides])
 
 
 def free_port() -> int:
@@ -106,8 +106,13 @@ def run(what: str, command: list[str]) -> None:
     """Show a command and run it; its failure ends the quickstart, and nothing is hidden of what it printed."""
     Console().rule(what, align="left")
     print(f"$ {shlex.join(command)}", flush=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if subprocess.run(command, env=environment, check=False).returncode:
+    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        try:
+            process.wait()
+        except KeyboardInterrupt:  # which the command has got as well: training saves before it ends
+            process.wait()
+            raise
+    if process.returncode:
         raise ValueError(f"{what} failed; its output stands above, and what it made in the --out folder")
 
 

@@ -8,18 +8,24 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import Config, load_config
 
 
 def finished(config: Config) -> bool:
     """Whether the run's latest `end` says so; a run that never ended by itself has not finished."""
+    found = ends(config)
+    return bool(found) and bool(found[-1]["finished"]) and found[-1]["step"] >= config.run.steps
+
+
+def ends(config: Config) -> list[dict[str, Any]]:
+    """The `end` lines of a run: one for each time that its ranks ended by themselves, finished or told to stop."""
     metrics = config.run.out / "metrics.jsonl"
     if not metrics.exists():
-        return False
+        return []
     lines = [line for line in metrics.read_text(encoding="utf-8").splitlines() if '"end"' in line]
-    ends = [end for end in map(json.loads, lines) if end["kind"] == "end"]
-    return bool(ends) and bool(ends[-1]["finished"]) and ends[-1]["step"] >= config.run.steps
+    return [end for end in map(json.loads, lines) if end["kind"] == "end"]
 
 
 def main() -> None:

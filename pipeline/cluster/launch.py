@@ -17,7 +17,7 @@ from types import FrameType
 from rich.console import Console
 
 from pipeline.cluster.agent import JOB, Agent
-from pipeline.cluster.attempt import exit_code
+from pipeline.cluster.attempt import LAUNCHER_DIED, exit_code
 from pipeline.cluster.options import Options, job_name, parse
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
@@ -75,8 +75,12 @@ def train_here(options: Options) -> int:
             job.wait(POLL_SECONDS)
         except subprocess.TimeoutExpired:
             continue
+    orphans = agent.beat()["ranks"]
     agent.kill()
     agent.sweep(options.given.master_port)
+    if job.returncode == 0 and orphans:
+        print(f"the job has ended: {LAUNCHER_DIED}", file=sys.stderr)
+        return 1
     return exit_code(job.returncode)
 
 

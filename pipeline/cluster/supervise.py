@@ -18,8 +18,9 @@ from rich.console import Console
 from pipeline.checkpoint import MANIFEST, folder_of
 from pipeline.cluster import environment as launch_environment
 from pipeline.cluster.agent import JOB
-from pipeline.cluster.attempt import Attempt, Ended, explain
+from pipeline.cluster.attempt import LAUNCHER_DIED, Attempt, Ended, explain
 from pipeline.cluster.crew import Crew
+from pipeline.cluster.finished import ends
 from pipeline.cluster.hostfile import Hosts, include_of, write_hostfile
 from pipeline.cluster.launch import Interrupts, deepspeed_command
 from pipeline.cluster.options import Options, job_name
@@ -131,11 +132,14 @@ def _attempt(
     # Not those that answer and are unfit, or that the batch cannot be cut for: they would be back at once, for nothing.
     returned = Returned(list(crew.gone), options, job.config.run.out / "metrics.jsonl")
     crew.keep_only(hosts)
+    ends_before = len(ends(job.config))
     attempt = Attempt(name, hosts, crew, command, _environment(job.launcher, place / "environment"), job.master_port)
     try:
         ended = attempt.watch(lambda: interrupts.count + returned.count)
     finally:
         returned.stop()
+    if ended.code == 0 and len(ends(job.config)) == ends_before:
+        ended = Ended(1, LAUNCHER_DIED)
     return ended, bool(returned.count)
 
 

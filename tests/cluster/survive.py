@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Breaks runs on two hosts of a box at random moments and checks what `--keep-going` makes of it; run by hand, as root:
 
-    python tests/cluster/survive.py [--times 10] [--seed 1] [--faults rank,launcher,crash,unplug,partition] [--json FILE]
+    python tests/cluster/survive.py [--times 10] [--seed 1] [--faults rank,launcher,mpiexec,crash,unplug,partition]
+                                    [--json FILE]
 
 For each fault: the seconds until the launcher said why it stopped, whether anything was left running 60 s later, and how far
 the losses of the whole run are from those of a run that nothing happened to.
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -32,9 +34,10 @@ SETTINGS = (
     "batch.pairs=192",
     "optimizer.lr=1e-4",
 )
-FAULTS = ("rank", "launcher", "crash", "unplug", "partition")
+FAULTS = ("rank", "launcher", "mpiexec", "crash", "unplug", "partition")
 PATIENCE_SECONDS = 60
 VICTIM = "node1"
+MPIEXEC = re.compile(r"(mpirun|mpiexec)[\w.]*$")
 
 
 @dataclass
@@ -62,6 +65,8 @@ def break_it(fault: str, cluster: Any) -> None:
         )
     elif fault == "launcher":
         os.kill(max(pid for pid, command in processes.items() if "deepspeed.launcher.launch" in command), 9)
+    elif fault == "mpiexec":  # MPI's own launcher, on the launching host
+        os.kill(next(pid for pid, c in box.processes("node0").items() if MPIEXEC.search(c.partition(" -")[0])), 9)
     elif fault == "partition":
         box.partition(["node0"], [VICTIM])
     else:
@@ -77,8 +82,9 @@ def mend_it(fault: str, cluster: Any) -> None:
 def survive(cluster: Any, fault: str, at_step: int, out: str, straight: dict[int, list[float]]) -> Survived:
     """Train on two hosts, break something once `at_step` is reached, mend it later, and wait for the end."""
     run = cluster.folder / out
+    launcher = "mpich" if fault == "mpiexec" else "pdsh"
     job = cluster.train(
-        "node0", "--hostfile", cluster.hosts(2), "--keep-going", 3, "--look-again", 3,
+        "node0", "--hostfile", cluster.hosts(2), "--launcher", launcher, "--keep-going", 3, "--look-again", 3,
         *SETTINGS, f"run.steps={max(straight)}", f"run.out={run}",
     )  # fmt: skip
     job.wait_for(lambda: (run / "metrics.jsonl").exists() and max(cluster.losses(run), default=0) >= at_step)

@@ -27,8 +27,8 @@ def one_rank(cluster: Any) -> dict[int, list[float]]:
     return cluster.losses(cluster.folder / "one")
 
 
-def check_same(found: dict[int, list[float]], expected: dict[int, list[float]]) -> None:
-    assert list(found) == list(expected) == list(range(1, 13))
+def check_same(found: dict[int, list[float]], expected: dict[int, list[float]], output: str) -> None:
+    assert list(found) == list(expected) == list(range(1, 13)), output
     for step, values in expected.items():
         assert found[step] == pytest.approx(values, abs=TOLERANCE, rel=0), f"step {step}"
 
@@ -43,15 +43,17 @@ def test_two_hosts_of_pdsh_under_zero_2_train_as_one(cluster: Any, one_rank: dic
         (cluster.folder / ".deepspeed_env").unlink()
     assert "2 ranks meet at 10.99.7.10:29500 over eth0 with gloo" in done.output
     assert "CARRIED_BY_USER=1" in (cluster.folder / "two" / "launch" / "environment").read_text()
-    check_same(cluster.losses(cluster.folder / "two"), one_rank)
+    check_same(cluster.losses(cluster.folder / "two"), one_rank, done.output)
     assert not cluster.left_running()
     assert not list(Path("/dev/shm").glob("deepspeed_allreduce_buffer_*_29500_*"))
 
 
 def test_three_hosts_of_mpich_under_zero_3_train_as_one(cluster: Any, one_rank: dict[int, list[float]]) -> None:
-    done = cluster.train("node0", "--hostfile", cluster.hosts(3), "--launcher", "mpich", "run.out=three", ZERO3)
+    # One of many runs of this returned 0 after 6 steps, as where a signal ends mpiexec: then the job is to go on.
+    mpich = ("--hostfile", cluster.hosts(3), "--launcher", "mpich", "--keep-going", 1)
+    done = cluster.train("node0", *mpich, "run.out=three", ZERO3)
     assert done.wait() == 0, done.output
-    check_same(cluster.losses(cluster.folder / "three"), one_rank)
+    check_same(cluster.losses(cluster.folder / "three"), one_rank, done.output)
     assert not cluster.left_running()
 
 
@@ -60,7 +62,7 @@ def test_hosts_started_by_hand_train_as_one(cluster: Any, one_rank: dict[int, li
     started = [cluster.train(f"node{k}", *by_hand, "--node_rank", k) for k in range(2)]
     for host in started:
         assert host.wait() == 0, host.output
-    check_same(cluster.losses(cluster.folder / "by_hand"), one_rank)
+    check_same(cluster.losses(cluster.folder / "by_hand"), one_rank, started[0].output)
 
 
 def test_ctrl_c_saves_on_all_hosts_and_ends_with_0(cluster: Any) -> None:

@@ -26,7 +26,14 @@ def straight(cluster: Any) -> dict[int, list[float]]:
 
 @pytest.mark.root
 @pytest.mark.launch
-@pytest.mark.parametrize(("fault", "reason"), [("rank", "SIGKILL"), ("crash", "node1 is lost")])
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("rank", "SIGKILL"),
+        ("crash", "node1 is lost"),
+        pytest.param("mpiexec", "the launcher returned 0, but the run had not ended", marks=pytest.mark.mpi),
+    ],
+)
 def test_a_broken_run_ends_with_the_straight_run_s_losses(
     fault: str, reason: str, cluster: Any, straight: dict[int, list[float]]
 ) -> None:

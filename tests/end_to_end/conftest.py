@@ -63,9 +63,15 @@ class Running:
         return Finished(code, self.log.read_text(encoding="utf-8"))
 
     def kill(self) -> None:
-        """SIGKILL whatever is left of the group, and remove the shared memory that DeepSpeed leaves behind."""
+        """SIGKILL what is left of the group and of sessions it started; remove the shared memory that DeepSpeed leaves behind."""
+        family = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = psutil.Process(self.process.pid).children(recursive=True)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        for child in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
         self.process.wait()
         for buffer in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{self.port}_*"):
             buffer.unlink()

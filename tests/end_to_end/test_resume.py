@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,9 @@ def test_sigterm_to_one_rank_saves_the_step_that_was_reached_and_ends_all_with_0
     checkpoint.read_info(checkpoint.folder_of(run) / checkpoint.tag_of(last))
 
 
-def test_sigterm_to_launch_sh_saves_and_leaves_nothing_within_30_seconds(corpus: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def by_launch_sh(corpus: Any, tmp_path: Path) -> Iterator[Running]:
+    """A run in `run` that `./launch.sh train` started and that has made a step."""
     if not (REPOSITORY / ".venv" / ".installed-runtime").exists():
         pytest.skip("launch.sh would install into .venv first: run `./launch.sh setup`")
     run, log, port = tmp_path / "run", tmp_path / "log", free_port()
@@ -99,20 +101,61 @@ def test_sigterm_to_launch_sh_saves_and_leaves_nothing_within_30_seconds(corpus:
     running = Running(process, log, port)
     try:
         running.wait_for(lambda: (run / "metrics.jsonl").exists() and '"train"' in (run / "metrics.jsonl").read_text())
-        family = psutil.Process(process.pid).children(recursive=True)
-        buffers = f"deepspeed_allreduce_buffer_*_{port}_*"
-        assert len(family) > RANKS and list(Path("/dev/shm").glob(buffers))
-        began = time.monotonic()
-        process.terminate()
-        process.wait(30)
-        _, alive = psutil.wait_procs(family, max(began + 30 - time.monotonic(), 0))
-        assert process.returncode == 0, log.read_text()
-        assert not alive and not list(Path("/dev/shm").glob(buffers))
+        yield running
     finally:
         running.kill()
+
+
+def nothing_is_left(running: Running, family: list[psutil.Process], seconds: float) -> bool:
+    """Whether neither a process nor shared memory of the run is there after at most so long."""
+    _, alive = psutil.wait_procs(family, seconds)
+    return not alive and not list(Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{running.port}_*"))
+
+
+def test_sigterm_to_launch_sh_saves_and_leaves_nothing_within_30_seconds(by_launch_sh: Running, tmp_path: Path) -> None:
+    process, log, run = by_launch_sh.process, by_launch_sh.log, tmp_path / "run"
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) > RANKS and not nothing_is_left(by_launch_sh, family, 0)
+    began = time.monotonic()
+    process.terminate()
+    process.wait(30)
+    assert process.returncode == 0, log.read_text()
+    assert nothing_is_left(by_launch_sh, family, max(began + 30 - time.monotonic(), 0))
     (step,) = (int(path.name.removeprefix("step_")) for path in checkpoint.folder_of(run).glob("step_*"))
     assert sealed(run, step)
     assert f"stopped at step {step}: saved" in log.read_text()
+
+
+def test_launch_sh_does_not_take_the_death_of_deepspeed_s_launcher_for_success(by_launch_sh: Running) -> None:
+    process = by_launch_sh.process
+    family = psutil.Process(process.pid).children(recursive=True)
+    (launcher,) = (child for child in family if "deepspeed.launcher.launch" in child.cmdline())
+    launcher.kill()
+    assert process.wait(30) == 1
+    assert "the job has ended: the launcher returned 0, but the run had not ended" in by_launch_sh.log.read_text()
+    assert nothing_is_left(by_launch_sh, family, 30)
+
+
+def test_ctrl_c_during_quickstart_saves_and_shows_no_traceback(tmp_path: Path) -> None:
+    out, log = tmp_path / "out", tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "quickstart", "--out", out],
+            stdout=output, stderr=subprocess.STDOUT, cwd=REPOSITORY, start_new_session=True,
+            env={**os.environ, "DS_ACCELERATOR": "cpu"},
+        )  # fmt: skip
+    running, metrics = Running(process, log, port=0), out / "run" / "metrics.jsonl"
+    try:
+        running.wait_for(lambda: metrics.exists() and '"train"' in metrics.read_text())
+        family = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        assert process.wait(60) == 128 + signal.SIGINT, log.read_text()
+        _, alive = psutil.wait_procs(family, 30)
+        assert not alive
+    finally:
+        running.kill()
+    assert list(checkpoint.folder_of(out / "run").glob(f"step_*/{checkpoint.MANIFEST}"))
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_run_out_of_time_saves_and_ends_with_0(corpus: Any, launcher: Any, tmp_path: Path) -> None:
