@@ -82,3 +82,28 @@ def files_under() -> Callable[[Path], dict[str, bytes]]:
 def documents_text() -> Callable[[int, int], bytes]:
     """`make_documents`, for tests that want other sizes."""
     return make_documents
+
+
+@pytest.fixture
+def parallel(
+    run: Callable[..., tuple[int, str, str]], tokenizer_dir: Path, tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `parallel` into `data`."""
+
+    def run_parallel(*arguments: object, pair: str = "en-de") -> tuple[int, str, str]:
+        fixed = ("--pair", pair, "--tokenizer", tokenizer_dir, "--out", tmp_path / "data")
+        return run("parallel", *arguments, *fixed)
+
+    return run_parallel
+
+
+@pytest.fixture
+def mono(
+    run: Callable[..., tuple[int, str, str]], tokenizer_dir: Path, tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `mono` into `data`."""
+
+    def run_mono(*arguments: object, lang: str = "de") -> tuple[int, str, str]:
+        return run("mono", *arguments, "--lang", lang, "--tokenizer", tokenizer_dir, "--out", tmp_path / "data")
+
+    return run_mono

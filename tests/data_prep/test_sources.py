@@ -1,112 +1,34 @@
 """Every kind of source gives the token files that the same text gives as plain lines, and a wrong one is refused by name."""
 
-import functools
-import http.server
 import io
 import json
-import lzma
-import threading
-import zipfile
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
 
-import fsspec
 import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from data_prep.inputs import choose_member, parse_location
+from data_prep.inputs import choose_member
 from data_prep.manifest import Manifest
-from data_prep.readers import decode_line, open_text, split_lines
+from data_prep.readers import decode_line
 from data_prep.records import Layout, field_value, record_line
-from data_prep.token_file import TokenFile
 from data_prep.tokenizer import Tokenizer
+from tests.data_prep.source_kit import (
+    PAIRS,
+    documents_of,
+    expected_pairs,
+    make_pairs,
+    write_jsonl,
+    write_tmx,
+    write_zip,
+)
 
 Run = Callable[..., tuple[int, str, str]]
 
-PAIRS = [("the cat sees", "a dog"), ("big\nred\thouse", "small tree"), ("é 日本", "ß 語"), ("river on", "old bird")]
 LINES = ["the cat sees", "a dog hears", "é 日本 語"]
-
-
-def documents_of(data_dir: Path, tokenizer: Tokenizer) -> list[list[str]]:
-    """Every document of a folder's only shard, decoded."""
-    (shard,) = Manifest.load(data_dir).shards
-    tokens = TokenFile(shard.stem)
-    texts = [tokenizer.decode(tokens.read_sequence(i)) for i in range(len(tokens))]
-    ends = tokens.documents.tolist()
-    return [texts[start:end] for start, end in pairwise(ends)]
-
-
-def expected_pairs() -> list[list[str]]:
-    return [[" ".join(side.split()) for side in pair] for pair in PAIRS]
-
-
-def write_tmx(path: Path, units: list[dict[str, str]], head: str = "") -> Path:
-    """A TMX file of units, each language → the XML inside its <seg>."""
-    body = "".join(
-        "<tu>" + "".join(f'<tuv xml:lang="{lang}"><seg>{seg}</seg></tuv>' for lang, seg in unit.items()) + "</tu>\n"
-        for unit in units
-    )
-    path.write_text(
-        f'<?xml version="1.0" encoding="UTF-8"?>\n{head}<tmx version="1.4"><header/><body>{body}</body></tmx>'
-    )
-    return path
-
-
-def write_zip(path: Path, members: dict[str, str]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in members.items():
-            archive.writestr(name, text)
-    return path
-
-
-def write_jsonl(path: Path, records: list[object]) -> Path:
-    text = "".join(json.dumps(record) + "\n" for record in records).encode()
-    path.write_bytes(lzma.compress(text) if path.suffix == ".xz" else text)
-    return path
-
-
-@pytest.fixture
-def parallel(run: Run, tokenizer_dir: Path, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
-    """Run `parallel` into `data`."""
-
-    def run_parallel(*arguments: object, pair: str = "en-de") -> tuple[int, str, str]:
-        fixed = ("--pair", pair, "--tokenizer", tokenizer_dir, "--out", tmp_path / "data")
-        return run("parallel", *arguments, *fixed)
-
-    return run_parallel
-
-
-@pytest.fixture
-def mono(run: Run, tokenizer_dir: Path, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
-    """Run `mono` into `data`."""
-
-    def run_mono(*arguments: object, lang: str = "de") -> tuple[int, str, str]:
-        return run("mono", *arguments, "--lang", lang, "--tokenizer", tokenizer_dir, "--out", tmp_path / "data")
-
-    return run_mono
-
-
-def make_pairs(kind: str, folder: Path) -> list[object]:
-    """The arguments that read `PAIRS` from a file of this kind."""
-    records = [{"translation": {"en": source, "de": target}} for source, target in PAIRS]
-    fields = ["--fields", "translation.en,translation.de"]
-    if kind == "zip":
-        sides = ["".join(" ".join(pair[side].split()) + "\n" for pair in PAIRS) for side in (0, 1)]
-        return [write_zip(folder / "de-en.txt.zip", {"README": "x", "OS.de-en.de": sides[1], "OS.de-en.en": sides[0]})]
-    if kind == "tmx":
-        return [write_tmx(folder / "m.tmx", [{"en-US": source, "de": target} for source, target in PAIRS])]
-    if kind == "parquet":
-        parquet.write_table(pyarrow.Table.from_pylist(records), folder / "p.parquet", row_group_size=2)
-        return [folder / "p.parquet", *fields]
-    if kind == "dataset":
-        (folder / "set").mkdir()
-        write_jsonl(folder / "set" / "train.jsonl", records)
-        return [folder / "set", "--format", "dataset", *fields]
-    return [write_jsonl(folder / kind, records), *fields]
 
 
 @pytest.mark.parametrize("kind", ["zip", "tmx", "a.jsonl", "a.jsonl.xz", "parquet", "dataset"])
@@ -223,92 +145,6 @@ def test_fields_are_found_by_name_first_and_then_by_path() -> None:
     assert [field_value(record, name) for name in ("a.b", "a.c.d", "a.x", "a.b.c", "z")] == [1, 3, None, None, None]
 
 
-# TMX
-
-
-def test_tmx_markup_is_collapsed_to_text(parallel: Run, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    seg = 'the <bpt i="1">&lt;b&gt;<sub>alt</sub></bpt><hi>big\n  red</hi><ept i="1">&lt;/b&gt;</ept> cat<ph x="2">%s</ph>'
-    path = write_tmx(tmp_path / "m.tmx", [{"EN_gb": seg, "de": "a <it pos='begin'>x</it>dog &amp; tree"}])
-    assert parallel(path)[0] == 0
-    assert documents_of(tmp_path / "data", tokenizer)[0][0] == "the big red cat"
-    with open_text(parse_records(path)) as stream:
-        assert stream.read() == b"the big   red cat\ta dog & tree\n"
-
-
-def parse_records(path: Path, languages: tuple[str, ...] = ("en", "de")) -> object:
-    from data_prep.inputs import Records
-
-    return Records(path, Layout("tmx", languages))
-
-
-def test_tmx_languages_go_by_prefix_an_exact_one_first(tmp_path: Path) -> None:
-    units = [
-        {"en-US": "american", "en": "plain", "de-AT": "x"},
-        {"eng": "no", "de": "x"},
-        {"en-GB": "british", "en-US": "american", "DE": "x"},
-    ]
-    path = write_tmx(tmp_path / "m.tmx", units)
-    with open_text(parse_records(path)) as stream:
-        lines = split_lines(stream.read())
-    assert lines == [b"plain\tx", b"\x00-missing_language\x00", b"british\tx"]
-    with open_text(parse_records(path, ("en", "en_US"))) as stream:
-        assert split_lines(stream.read())[2] == b"british\tamerican"
-
-
-def test_missing_languages_are_counted_and_none_at_all_is_an_error(parallel: Run, tmp_path: Path) -> None:
-    path = write_tmx(tmp_path / "m.tmx", [{"en": "cat", "de": "dog"}, {"en": "cat"}, {"fr": "x", "de": "dog"}])
-    assert parallel(path)[0] == 0
-    assert Manifest.load(tmp_path / "data").sources[0]["dropped"] == {"missing_language": 2}
-    code, _, err = parallel(path, pair="en-es")
-    assert (code, err.count("error:")) == (1, 1)
-    assert "no unit has en and es; its languages are de, en, fr" in err
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        '<!DOCTYPE tmx [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;&a;&a;">]>',
-        '<!DOCTYPE tmx [<!ENTITY a SYSTEM "file:///etc/hostname">]>',
-        '<!DOCTYPE tmx [<!ENTITY % a "x">]>',
-    ],
-)
-def test_entities_are_refused_before_they_are_used(head: str, parallel: Run, tmp_path: Path) -> None:
-    path = write_tmx(tmp_path / "m.tmx", [{"en": "cat", "de": "dog"}], head)
-    code, _, err = parallel(path)
-    assert (code, err.count("error:")) == (1, 1)
-    assert f"{path}: uses the entity" in err
-
-
-def test_a_document_type_without_entities_is_read(parallel: Run, tmp_path: Path) -> None:
-    path = write_tmx(tmp_path / "m.tmx", [{"en": "cat", "de": "dog"}], '<!DOCTYPE tmx SYSTEM "tmx14.dtd">')
-    assert parallel(path)[0] == 0
-    undefined = write_tmx(tmp_path / "n.tmx", [{"en": "&nbsp;", "de": "dog"}], '<!DOCTYPE tmx SYSTEM "tmx14.dtd">')
-    assert "uses the entity nbsp" in parallel(undefined)[2]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("<tmx><body><tu>", "m.tmx:1: not well-formed XML (no element found)"),
-        ("<html></html>", "its root is <html>"),
-        ("hello", "m.tmx:1: not well-formed XML"),
-        ("<tmx><body></body></tmx>", "holds no text"),
-        ("<tmx>&#0;</tmx>", "not well-formed XML"),
-    ],
-)
-def test_what_is_no_memory_is_refused(content: str, message: str, parallel: Run, tmp_path: Path) -> None:
-    (tmp_path / "m.tmx").write_text(content)
-    code, _, err = parallel(tmp_path / "m.tmx")
-    assert (code, err.count("error:")) == (1, 1)
-    assert message in err
-
-
-def test_an_oversized_segment_is_a_bad_record(parallel: Run, tmp_path: Path) -> None:
-    units = [{"en": "cat", "de": "dog"}, {"en": "x" * 1_100_000, "de": "dog"}]
-    path = write_tmx(tmp_path / "m.tmx", units)
-    assert "m.tmx:2: oversized" in parallel(path)[2]
-
-
 # zip
 
 
@@ -351,75 +187,6 @@ def test_zip_members_of_unequal_length_and_damaged_archives_are_refused(parallel
     path.write_bytes(flipped)
     code, _, err = parallel(path)
     assert (code, err.count("error:")) == (1, 1)
-
-
-# remote
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """A local HTTP server of the folder `served`."""
-    (tmp_path / "served").mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
-
-
-def test_a_remote_file_gives_the_same_shards_as_a_local_copy(
-    server: str, mono_file: Path, mono: Run, run: Run, tokenizer_dir: Path, tmp_path: Path, files_under: Callable
-) -> None:
-    archive = lzma.compress(mono_file.read_bytes())
-    (tmp_path / "served" / "de.txt.xz").write_bytes(archive)
-    (tmp_path / "de.txt.xz").write_bytes(archive)
-    with fsspec.open("memory://corpora/de.txt.xz", "wb") as file:
-        file.write(archive)
-    assert mono(tmp_path / "de.txt.xz")[0] == 0
-    local = files_under(tmp_path / "data")
-    for number, url in enumerate([f"{server}/de.txt.xz", "memory://corpora/de.txt.xz", f"file://{tmp_path}/de.txt.xz"]):
-        out = tmp_path / f"remote{number}"
-        code, _, err = run("mono", url, "--lang", "de", "--tokenizer", tokenizer_dir, "--out", out)
-        assert code == 0, err
-        assert files_under(out) == local
-
-
-def test_remote_archives_and_records_are_read_too(
-    server: str, parallel: Run, tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    for kind in ("zip", "tmx", "parquet"):
-        path, *options = make_pairs(kind, tmp_path / "served")
-        code, _, err = parallel(f"{server}/{path.name}", *options)
-        assert code == 0, err
-    assert len(Manifest.load(tmp_path / "data").sources) == 3
-
-
-def test_what_cannot_be_fetched_is_one_line(server: str, mono: Run, tmp_path: Path) -> None:
-    closed = "http://127.0.0.1:9/x.txt"
-    (tmp_path / "served" / "empty.txt").write_bytes(b"")
-    (tmp_path / "served" / "wrong.xz").write_bytes(b"plain\n")
-    for url, part in [
-        (f"{server}/none.txt", "no such file"),
-        (closed, "cannot be fetched"),
-        ("memory://none.txt", "no such file"),
-        ("nowhere://x/y.txt", "rotocol"),
-        (f"{server}/empty.txt", "empty file"),
-        (f"{server}/wrong.xz", "named as .xz"),
-    ]:
-        code, _, err = mono(url)
-        assert (code, err.count("error:")) == (1, 1), err
-        assert url in err
-        assert part in err
-
-
-def test_names_of_urls_are_their_last_part() -> None:
-    names = [parse_location(url).name for url in ("https://x.org/a/b.tmx?download=1", "s3://bucket/c.zst", "/d/e.txt")]
-    assert names == ["b.tmx", "c.zst", "e.txt"]
 
 
 # what the user gives

@@ -63,7 +63,7 @@ class Running:
         return Finished(code, self.log.read_text(encoding="utf-8"))
 
     def kill(self) -> None:
-        """SIGKILL what is left of the group and of sessions it started; remove the shared memory that DeepSpeed leaves behind."""
+        """SIGKILL what is left of the group and of sessions it started; remove what DeepSpeed leaves in shared memory."""
         family = []
         with contextlib.suppress(psutil.NoSuchProcess):
             family = psutil.Process(self.process.pid).children(recursive=True)
