@@ -21,6 +21,7 @@ from rich.table import Table
 
 from data_prep.tokenizer import Tokenizer
 from pipeline.build import build_model, build_objectives
+from pipeline.cluster.finished import finished
 from pipeline.config import load_config
 from pipeline.model import Encoder
 from pipeline.use.evaluate import evaluate
@@ -93,6 +94,8 @@ def train(out: Path, seed: int, steps: int | None, gold_folders: list[Path]) -> 
     overrides = [f"{key}={value}" for key, value in settings.items()]
     launcher = ["--num_accelerators", "2", "--master_port", str(free_port())]
     run("pretraining", [*PYTHON, "pipeline.cluster.launch", "train", str(CONFIG), *launcher, *overrides])
+    if not finished(load_config(CONFIG, overrides)):
+        raise ValueError(f"pretraining was stopped before its last step; delete {out} to start over")
 
 
 def free_port() -> int:

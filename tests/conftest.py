@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ import torch
 # Triton reads this when it is first imported, which any test may cause: without a GPU its interpreter runs the kernels.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# What a script starts in the background has Ctrl-C ignored, and so have its children: those of the tests are to heed it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MAY_BE_MISSING = "gpu"
 """The mark of tests that need what `.ci/run` cannot install."""
