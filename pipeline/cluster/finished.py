@@ -5,6 +5,7 @@ For batch scripts that ask for another turn. Reads the config and the last lines
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -24,8 +25,12 @@ def ends(config: Config) -> list[dict[str, Any]]:
     metrics = config.run.out / "metrics.jsonl"
     if not metrics.exists():
         return []
-    lines = [line for line in metrics.read_text(encoding="utf-8").splitlines() if '"end"' in line]
-    return [end for end in map(json.loads, lines) if end["kind"] == "end"]
+    found = []
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        if '"end"' in line:
+            with contextlib.suppress(ValueError):  # what a killed run left of its last line
+                found.append(json.loads(line))
+    return [line for line in found if line["kind"] == "end"]
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from pipeline.cluster.finished import finished
 from pipeline.config import load_config
 from pipeline.experiments.plan import Experiment, Trial
 from pipeline.quickstart import free_port
@@ -27,17 +27,14 @@ def has_finished(experiment: Experiment, trial: Trial) -> bool:
     kept = trial.out / "config.yaml"
     if not kept.is_file():
         return False
-    was, wants = (config.model_dump(mode="json") for config in (load_config(kept), trial.config(experiment)))
+    run = load_config(kept)
+    was, wants = (config.model_dump(mode="json") for config in (run, trial.config(experiment)))
     if was != wants:
         raise ValueError(
             f"{kept}: trained with other settings than {trial.arm} has now ({', '.join(_differing(was, wants))}); give "
             "another --out, or delete that run"
         )
-    lines = (trial.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    try:
-        return bool(lines) and json.loads(lines[-1]).get("finished", False) is True
-    except ValueError:  # the last line of a run that was killed
-        return False
+    return finished(run)
 
 
 def _differing(was: dict[str, Any], wants: dict[str, Any], prefix: str = "") -> list[str]:

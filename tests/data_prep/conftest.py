@@ -9,6 +9,8 @@ import pytest
 from data_prep.cli import main
 from data_prep.tokenizer import Tokenizer, train
 
+Run = Callable[..., tuple[int, str, str]]
+
 VOCABULARY = "the cat dog bird sees hears likes a small big red old house tree river and on under with ß é 日本 語"
 WORDS = VOCABULARY.split()
 
@@ -85,9 +87,7 @@ def documents_text() -> Callable[[int, int], bytes]:
 
 
 @pytest.fixture
-def parallel(
-    run: Callable[..., tuple[int, str, str]], tokenizer_dir: Path, tmp_path: Path
-) -> Callable[..., tuple[int, str, str]]:
+def parallel(run: Run, tokenizer_dir: Path, tmp_path: Path) -> Run:
     """Run `parallel` into `data`."""
 
     def run_parallel(*arguments: object, pair: str = "en-de") -> tuple[int, str, str]:
@@ -98,9 +98,7 @@ def parallel(
 
 
 @pytest.fixture
-def mono(
-    run: Callable[..., tuple[int, str, str]], tokenizer_dir: Path, tmp_path: Path
-) -> Callable[..., tuple[int, str, str]]:
+def mono(run: Run, tokenizer_dir: Path, tmp_path: Path) -> Run:
     """Run `mono` into `data`."""
 
     def run_mono(*arguments: object, lang: str = "de") -> tuple[int, str, str]:

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.cluster import environment as launch_environment
 from pipeline.cluster.attempt import exit_code, explain
-from pipeline.cluster.finished import finished
+from pipeline.cluster.finished import ends, finished
 from pipeline.cluster.hostfile import include_of, read_hostfile, select, write_hostfile
 from pipeline.cluster.options import parse
 from pipeline.config import load_config
@@ -157,3 +157,11 @@ def test_a_run_has_finished_when_its_last_end_says_so(config: Path, tmp_path: Pa
     (run.run.out / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     assert finished(run)
     assert not finished(load_config(config, [f"run.out={tmp_path / 'run'}", "run.steps=9"]))
+
+
+def test_what_a_killed_run_left_of_a_line_is_no_end(config: Path, tmp_path: Path) -> None:
+    run = load_config(config, [f"run.out={tmp_path}"])
+    lines = ['{"kind": "end", "step": 3, "fin', '{"kind": "end", "step": 4, "finished": false}', '{"kind": "end", "st']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert [end["step"] for end in ends(run)] == [4]
+    assert not finished(run)
