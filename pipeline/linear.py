@@ -19,7 +19,7 @@ WORTH_IT = 1 << 24
 """Multiplications from which on oneDNN is asked: it takes a millisecond or two to prepare for a shape that it has not seen,
 and the number of tokens changes from batch to batch."""
 FUSED = (torch.float32, torch.bfloat16)
-"""Where GELU is put into the product; products alone in bf16 PyTorch itself gives to oneDNN."""
+"""Where bias and GELU are put into a product without gradient; bf16 PyTorch itself gives to oneDNN, product by product."""
 
 # oneDNN and PyTorch's layer above it each keep what they made for the last 1,024 shapes, some megabytes a shape. The number of
 # tokens is new in nearly every batch, so that this would be gigabytes for shapes that hardly ever return; a step has some 25.
@@ -44,9 +44,10 @@ class LinearGELU(nn.Linear):
 
 def linear(input_TK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias [T, N], as `F.linear` up to rounding; differentiable once where oneDNN is asked."""
-    if takes_onednn(input_TK, weight_NK):
-        if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled():
+        if takes_onednn(input_TK, weight_NK, FUSED):
             return _onednn(input_TK, weight_NK, bias_N)
+    elif takes_onednn(input_TK, weight_NK):
         output_TN: Tensor = _OneDNNLinear.apply(input_TK, weight_NK, bias_N)
         return output_TN
     return F.linear(input_TK, weight_NK, bias_N)

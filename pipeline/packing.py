@@ -21,16 +21,13 @@ class AttentionGroup:
 
     index_GL: Tensor  # int64 index into T; padding repeats the sequence's first token
     mask_G11L: Tensor | None  # bool, True where a key is real; None when nothing is padded
-    place_T: Tensor  # int64: where each of the group's tokens lies in its flattened [G * L] layout
-    token_T: Tensor  # int64: those tokens' indices into T
 
     def map(self, change: Callable[[Tensor], Tensor]) -> AttentionGroup:
-        mask_G11L = None if self.mask_G11L is None else change(self.mask_G11L)
-        return AttentionGroup(change(self.index_GL), mask_G11L, change(self.place_T), change(self.token_T))
+        return AttentionGroup(change(self.index_GL), None if self.mask_G11L is None else change(self.mask_G11L))
 
     def shifted(self, tokens: int) -> AttentionGroup:
         """The same group in a batch where `tokens` others come first."""
-        return replace(self, index_GL=self.index_GL + tokens, token_T=self.token_T + tokens)
+        return replace(self, index_GL=self.index_GL + tokens)
 
 
 @dataclass
@@ -42,6 +39,7 @@ class Packed:
     offsets_S1: np.ndarray  # int64 on the host: sequence s is tokens offsets[s]:offsets[s + 1]
     bounds_S1: Tensor  # int32: the same, beside the tokens
     groups: list[AttentionGroup]
+    place_T: Tensor  # int64: where each token lies when the groups' [G * L] layouts follow one another
 
     @property
     def tokens(self) -> int:
@@ -51,6 +49,11 @@ class Packed:
     def longest(self) -> int:
         """Tokens of the longest sequence."""
         return int(np.diff(self.offsets_S1).max())
+
+    @property
+    def laid_out(self) -> int:
+        """Tokens of the groups' layouts, padding included."""
+        return sum(group.index_GL.numel() for group in self.groups)
 
     def with_ids(self, ids_T: Tensor) -> Packed:
         """The same layout over other token ids (a masked and an unmasked batch share everything else)."""
@@ -64,6 +67,7 @@ class Packed:
             positions_T=change(self.positions_T),
             bounds_S1=change(self.bounds_S1),
             groups=[group.map(change) for group in self.groups],
+            place_T=change(self.place_T),
         )
 
     def to(self, device: torch.device) -> Packed:
@@ -81,10 +85,21 @@ def pack_flat(ids_T: np.ndarray, lengths_S: np.ndarray) -> Packed:
     """Pack sequences that already lie one after the other."""
     assert len(lengths_S) and (lengths_S > 0).all(), "an empty sequence cannot be packed"
     offsets_S1 = np.concatenate([[0], np.cumsum(lengths_S)])
-    positions_T = np.arange(offsets_S1[-1]) - np.repeat(offsets_S1[:-1], lengths_S) + FIRST_POSITION
-    groups = [_attention_group(members, offsets_S1, lengths_S) for members in _similar_lengths(lengths_S)]
-    bounds_S1 = torch.from_numpy(offsets_S1.astype(np.int32))
-    return Packed(torch.from_numpy(ids_T), torch.from_numpy(positions_T), offsets_S1, bounds_S1, groups)
+    within_T = np.arange(offsets_S1[-1]) - np.repeat(offsets_S1[:-1], lengths_S)
+    groups, first_S, laid_out = [], np.empty_like(lengths_S), 0
+    for members_G in _similar_lengths(lengths_S):
+        groups.append(_attention_group(members_G, offsets_S1, lengths_S))
+        size, length = groups[-1].index_GL.shape
+        first_S[members_G] = laid_out + length * np.arange(size)
+        laid_out += size * length
+    return Packed(
+        torch.from_numpy(ids_T),
+        torch.from_numpy(within_T + FIRST_POSITION),
+        offsets_S1,
+        torch.from_numpy(offsets_S1.astype(np.int32)),
+        groups,
+        torch.from_numpy(within_T + np.repeat(first_S, lengths_S)),
+    )
 
 
 def join(parts: Sequence[Packed]) -> Packed:
@@ -93,12 +108,14 @@ def join(parts: Sequence[Packed]) -> Packed:
         return parts[0]
     starts = np.cumsum([0, *(part.tokens for part in parts)])[:-1].tolist()
     placed = list(zip(parts, starts, strict=True))
+    laid_out = np.cumsum([0, *(part.laid_out for part in parts)])[:-1].tolist()
     return Packed(
         torch.cat([part.ids_T for part in parts]),
         torch.cat([part.positions_T for part in parts]),
         np.concatenate([[0], *(part.offsets_S1[1:] + start for part, start in placed)]),
         torch.cat([parts[0].bounds_S1[:1], *(part.bounds_S1[1:] + start for part, start in placed)]),
         [group.shifted(start) for part, start in placed for group in part.groups],
+        torch.cat([part.place_T + start for part, start in zip(parts, laid_out, strict=True)]),
     )
 
 
@@ -122,6 +139,4 @@ def _attention_group(members_G: np.ndarray, offsets_S1: np.ndarray, lengths_S: n
     real_GL = column_L[None, :] < lengths_G[:, None]
     index_GL = offsets_S1[members_G][:, None] + np.where(real_GL, column_L[None, :], 0)
     mask = None if real_GL.all() else torch.from_numpy(real_GL[:, None, None, :])
-    place_T = np.flatnonzero(real_GL)
-    token_T = index_GL.reshape(-1)[place_T]
-    return AttentionGroup(torch.from_numpy(index_GL), mask, torch.from_numpy(place_T), torch.from_numpy(token_T))
+    return AttentionGroup(torch.from_numpy(index_GL), mask)

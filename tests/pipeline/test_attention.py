@@ -81,20 +81,44 @@ def test_pytorch_s_own_equals_groups_forward_and_backward(packed: Packed, monkey
         torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)
 
 
-def test_attention_by_products_is_attention_up_to_bf16s_rounding(packed: Packed) -> None:
-    sides = [torch.randn(packed.tokens, WIDTH).bfloat16() for _ in range(3)]
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.04)])
+def test_attention_by_products_is_attention_up_to_rounding(
+    packed: Packed, dtype: torch.dtype, tolerance: float
+) -> None:
+    sides = [torch.randn(packed.tokens, WIDTH).to(dtype) for _ in range(3)]
     assert any(group.mask_G11L is None for group in packed.groups)
     assert any(group.mask_G11L is not None for group in packed.groups)
     with torch.no_grad():
-        assert attention.takes_products("cpu", torch.bfloat16)
+        assert attention.takes_products("cpu", dtype, packed.longest)
         by_products = attention.attend(*sides, packed, HEADS, dropout=0.0)
     wanted = attention.attend(*(side.double() for side in sides), packed, HEADS, dropout=0.0)
-    assert by_products.dtype == torch.bfloat16
-    torch.testing.assert_close(by_products.double(), wanted, rtol=0, atol=0.04)
+    assert by_products.dtype == dtype
+    torch.testing.assert_close(by_products.double(), wanted, rtol=0, atol=tolerance)
 
 
-def test_attention_by_products_is_for_bf16_on_the_cpu_without_gradient() -> None:
-    assert not attention.takes_products("cpu", torch.bfloat16), "gradients are wanted"
+@pytest.mark.parametrize("scale", [30.0, 1e4])
+@torch.no_grad()
+def test_scores_whose_exponentials_overflow_or_vanish_are_attended_to(packed: Packed, scale: float) -> None:
+    query, key, value = (torch.randn(packed.tokens, WIDTH) for _ in range(3))
+    sides = query * scale, key, value
+    by_products = attention.attend(*sides, packed, HEADS, dropout=0.0)
+    wanted = attention.attend(*(side.double() for side in sides), packed, HEADS, dropout=0.0)
+    torch.testing.assert_close(by_products.double(), wanted, rtol=0, atol=scale * 1e-6)
+
+
+@torch.no_grad()
+def test_what_is_not_finite_stays_so_and_in_its_sequence(packed: Packed) -> None:
+    sides = [torch.randn(packed.tokens, WIDTH) for _ in range(3)]
+    sides[0][5] = torch.nan  # of the third sequence, [4, 44)
+    mixed_TD = attention.attend(*sides, packed, HEADS, dropout=0.0)
+    assert mixed_TD[5].isnan().all()
+    assert mixed_TD.isfinite().all(dim=1).tolist() == [number != 5 for number in range(packed.tokens)]
+
+
+def test_attention_by_products_is_for_the_cpu_without_gradient() -> None:
+    assert not attention.takes_products("cpu", torch.bfloat16, 8), "gradients are wanted"
     with torch.no_grad():
-        assert not attention.takes_products("cpu", torch.float32)
-        assert not attention.takes_products("cuda", torch.bfloat16)
+        assert attention.takes_products("cpu", torch.float32, 96)
+        assert not attention.takes_products("cpu", torch.float32, 97)
+        assert not attention.takes_products("cpu", torch.float64, 8)
+        assert not attention.takes_products("cuda", torch.bfloat16, 8)
