@@ -94,6 +94,7 @@ class Aligner:
             longest_side=longest_side(encoder.config, encoding),
             window=window,
             batch_tokens=batch_tokens,
+            side_by_side=device.type == "cpu",
         )
 
     @classmethod

@@ -103,6 +103,7 @@ def _aligner_of_all_layers(
         method=method,
         encoding=encoding,
         longest_side=longest_side(encoder.config, encoding),
+        side_by_side=device.type == "cpu",
     )
 
 

@@ -5,10 +5,11 @@ Knows a tokenizer and something that gives hidden states; nothing of files, chec
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal, Protocol, get_args
+from functools import partial
+from typing import Literal, Protocol, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,11 @@ from torch import Tensor
 from data_prep.tokenizer import BOS, EOS
 from pipeline.packing import Packed, pack
 from pipeline.use.link_methods import Method, Spans, TokenLinks, check_method, find_links
+from pipeline.use.windows import Part, Side, cut_into_parts
+from pipeline.use.workers import Map, side_by_side
 from sinkhorn_align import AlignmentSettings
 
+T = TypeVar("T")
 WordPair = tuple[Sequence[str], Sequence[str]]
 WordLinks = list[tuple[int, int]]
 ScoredLinks = dict[tuple[int, int], float]
@@ -36,6 +40,8 @@ WINDOW = 128
 tokens where they have 0.10 alone (en-nl, the small real checkpoint)."""
 BATCH_TOKENS = 4096
 """Of a batch, right for CPUs: larger ones leave the cache, smaller ones spend more time on calls."""
+BATCHES_A_WORKER, LEAST_BATCH_TOKENS = 4, 512
+"""Of batches that are aligned side by side: enough that workers end together, none so small that calls outweigh work."""
 KNOWN_WORDS = 1 << 17
 """Words whose pieces are remembered; frequent words make up most of a text."""
 
@@ -60,34 +66,29 @@ class AlignmentReport:
     non_finite_pairs: int = 0
     """Pairs with a non-finite similarity in some layer: no links there (of a long pair, in some window)."""
 
+    def count(self, pairs: int, parts_of_pair: Counter[int], non_finite: int) -> None:
+        """Add so many pairs; `parts_of_pair` has those that were aligned, with the number of their windows."""
+        windows = [parts for parts in parts_of_pair.values() if parts > 1]
+        self.pairs += pairs
+        self.empty_pairs += pairs - len(parts_of_pair)
+        self.long_pairs += len(windows)
+        self.windows += sum(windows)
+        self.non_finite_pairs += non_finite
 
-@dataclass(frozen=True)
-class _Side:
-    ids: list[int]
-    word_of_id: list[int]
 
-    def __len__(self) -> int:
-        return len(self.ids)
+@dataclass
+class _Chunk:
+    """Pairs that were read ahead, and the token links of their batches, which may be under way."""
 
-
-@dataclass(frozen=True)
-class _Part:
-    """What is encoded at once: a pair, or a window of a long one."""
-
-    pair: int  # index into the pairs read ahead
-    source: _Side
-    target: _Side
-    tokens: int
-    owned_source: tuple[int, int] | None = None  # of a window: links of these tokens count, of one side or of the other
-    owned_target: tuple[int, int] | None = None
+    pairs: int
+    batches: list[list[Part]]
+    found: Iterator[list[TokenLinks]]
 
 
 class WordAligner:
     """Aligns the words of pairs: two words are linked when any of their subwords are.
 
-    Where a side is longer than `longest_side`, it is cut into windows of `window` tokens, each overlapping the next by half
-    or more, and its translation into as many, at the same relative places: translations run alongside each other. A
-    link counts if its token of the longer side is nearer to this window's middle than to any other's.
+    Where a side is longer than `longest_side`, the pair is aligned by windows, see `windows.cut_into_parts`.
 
     Args:
         tokenizer: encodes words, see `WordEncoder`.
@@ -99,6 +100,8 @@ class WordAligner:
         window: tokens of a window, at most `longest_side`. Small ones align better, large ones bear more that one side runs
             ahead of the other: a quarter of a window is always seen.
         batch_tokens: tokens of a batch, special tokens included; bounds memory, not results.
+        side_by_side: on a CPU, as many batches at the same time as PyTorch has threads; `hidden_states` is then called by
+            several threads.
 
     Raises:
         ValueError: an unknown method or encoding, or settings that the method does not read.
@@ -115,6 +118,7 @@ class WordAligner:
         longest_side: int = 254,
         window: int = WINDOW,
         batch_tokens: int = BATCH_TOKENS,
+        side_by_side: bool = False,
     ) -> None:
         check_method(method, settings)
         if encoding not in ENCODINGS:
@@ -127,7 +131,7 @@ class WordAligner:
         if window < 1:
             raise ValueError(f"window {window}: it must have at least 1 token; {WINDOW} is a good number")
         self._longest_side, self._window = longest_side, min(window, longest_side)
-        self._batch_tokens = batch_tokens
+        self._batch_tokens, self._side_by_side = batch_tokens, side_by_side
         self._pieces: dict[str, list[int]] = {}
 
     def align(self, pairs: Iterable[WordPair]) -> Iterator[list[WordLinks]]:
@@ -139,15 +143,9 @@ class WordAligner:
 
         A ValueError or OSError of the pairs is raised when all pairs before it have been aligned.
         """
-        stream = iter(pairs)
-        while True:
-            ahead, problem = self._read_ahead(stream)
-            if ahead:
-                yield from self._align_ahead(ahead, scored)
-            if problem is not None:
-                raise problem
-            if not ahead:
-                return
+        with side_by_side(self._workers()) as run:
+            for chunk in _one_behind(self._begin(ahead, scored, run) for ahead in self._read_ahead(pairs)):
+                yield from self._finish(chunk)
 
     @torch.no_grad()
     def similarities(self, pair: WordPair) -> Tensor:
@@ -164,7 +162,7 @@ class WordAligner:
                 raise ValueError(
                     f"the {name} has {len(side)} tokens, at most {self._longest_side} can be shown; shorten it"
                 )
-        packed, spans = self._pack([_Part(0, *sides, self._tokens(*sides))])
+        packed, spans = self._pack([Part(0, *sides)])
         hidden_TD = self._hidden_states(packed)[0].float().cpu()
         source_MD, target_ND = (
             F.normalize(hidden_TD[int(start) : int(start) + int(length)], dim=1)
@@ -176,42 +174,54 @@ class WordAligner:
         largest = torch.full((shape[0] * shape[1],), -1.0)
         return largest.scatter_reduce(0, place_L, (source_MD @ target_ND.T).flatten(), "amax").view(shape)
 
-    def _read_ahead(self, stream: Iterator[WordPair]) -> tuple[list[tuple[_Side, _Side]], ValueError | OSError | None]:
-        """Some pairs; and what went wrong with the one after them, which is raised when these have been aligned."""
-        ahead: list[tuple[_Side, _Side]] = []
-        tokens = 0
-        while len(ahead) < READ_AHEAD and tokens < TOKENS_AHEAD:
-            try:
-                pair = next(stream, None)
-            except (ValueError, OSError) as error:
-                return ahead, error
-            if pair is None:
-                break
-            sides = self._encode(pair[0]), self._encode(pair[1])
-            tokens += len(sides[0]) + len(sides[1])
-            ahead.append(sides)
-        return ahead, None
+    def _workers(self) -> int:
+        return torch.get_num_threads() if self._side_by_side else 1
 
-    def _align_ahead(self, ahead: list[tuple[_Side, _Side]], scored: bool) -> Iterator[list[ScoredLinks]]:
-        parts = [part for index, sides in enumerate(ahead) for part in self._parts(index, *sides)]
-        links: list[list[ScoredLinks]] = [[] for _ in ahead]
+    def _read_ahead(self, pairs: Iterable[WordPair]) -> Iterator[list[tuple[Side, Side]]]:
+        """The pairs' tokens, many pairs at a time; what went wrong with a pair is raised after all before it."""
+        ahead: list[tuple[Side, Side]] = []
+        tokens, problem = 0, None
+        try:
+            for source, target in pairs:
+                sides = self._encode(source), self._encode(target)
+                ahead.append(sides)
+                tokens += len(sides[0]) + len(sides[1])
+                if len(ahead) >= READ_AHEAD or tokens >= TOKENS_AHEAD:
+                    yield ahead
+                    ahead, tokens = [], 0
+        except (ValueError, OSError) as error:
+            problem = error
+        if ahead:
+            yield ahead
+        if problem is not None:
+            raise problem
+
+    def _begin(self, ahead: list[tuple[Side, Side]], scored: bool, run: Map) -> _Chunk:
+        parts: list[Part] = []
+        for number, sides in enumerate(ahead):
+            parts += cut_into_parts(number, *sides, self._longest_side, self._window)
+        batches = list(self._batches(parts))
+        run = run if len(batches) > 1 else map
+        return _Chunk(len(ahead), batches, run(partial(self._align_batch, scored=scored), batches))
+
+    def _finish(self, chunk: _Chunk) -> Iterator[list[ScoredLinks]]:
+        links: list[list[ScoredLinks]] = [[] for _ in range(chunk.pairs)]
         non_finite: set[int] = set()
         layers = 0
-        for batch in self._batches(parts):
-            for layer, found in enumerate(self._align_batch(batch, scored)):
-                layers = max(layers, layer + 1)
+        for batch, of_layers in zip(chunk.batches, chunk.found, strict=True):
+            layers = len(of_layers)
+            for layer, found in enumerate(of_layers):
                 non_finite |= {batch[i].pair for i in torch.nonzero(found.non_finite_B).flatten().tolist()}
                 _add_word_links(found, batch, layer, links)
-        self.report.pairs += len(ahead)
-        self.report.non_finite_pairs += len(non_finite)
+        self.report.count(chunk.pairs, Counter(part.pair for batch in chunk.batches for part in batch), len(non_finite))
         if not layers:
-            # Nothing but empty pairs so far: how many layers are wanted shows on any token.
+            # Nothing but empty pairs: how many layers are wanted shows on any token.
             layers = len(self._hidden_states(pack([[BOS]])))
         for of_pair in links:
             of_pair += [{} for _ in range(layers - len(of_pair))]
             yield [dict(sorted(of_layer.items())) for of_layer in of_pair]
 
-    def _encode(self, words: Sequence[str]) -> _Side:
+    def _encode(self, words: Sequence[str]) -> Side:
         ids: list[int] = []
         word_of_id: list[int] = []
         for index, word in enumerate(words):
@@ -223,57 +233,18 @@ class WordAligner:
                 self._pieces[word] = pieces
             ids += pieces
             word_of_id += [index] * len(pieces)
-        return _Side(ids, word_of_id)
+        return Side(ids, word_of_id)
 
-    def _parts(self, pair: int, source: _Side, target: _Side) -> Iterator[_Part]:
-        """The pair whole, or its windows; nothing where a side is empty."""
-        if not source.ids or not target.ids:
-            self.report.empty_pairs += 1
-            return
-        longer = max(len(source), len(target))
-        if longer <= self._longest_side:
-            yield _Part(pair, source, target, self._tokens(source, target))
-            return
-        # Starts are at most half a window apart on the longer side.
-        count = 1 + -(-2 * (longer - self._window) // self._window)
-        self.report.long_pairs += 1
-        self.report.windows += count
-        source_starts, target_starts = self._starts(len(source), count), self._starts(len(target), count)
-        starts = source_starts if len(source) >= len(target) else target_starts
-        # A token is nearest to the window whose middle is; borders lie halfway between two middles.
-        middles = [(a + b + self._window) // 2 for a, b in pairwise(starts)]
-        borders = [0, *middles, longer]
-        for k in range(count):
-            cut_source, cut_target = self._cut(source, source_starts[k]), self._cut(target, target_starts[k])
-            owned = borders[k] - starts[k], borders[k + 1] - starts[k]
-            by_source = starts is source_starts
-            yield _Part(
-                pair,
-                cut_source,
-                cut_target,
-                self._tokens(cut_source, cut_target),
-                owned if by_source else None,
-                None if by_source else owned,
-            )
-
-    def _starts(self, length: int, count: int) -> list[int]:
-        """Where the windows of a side begin: spread evenly, the last ends with the side; all 0 where it fits whole."""
-        over = max(length - self._window, 0)
-        return [round(k * over / (count - 1)) for k in range(count)]
-
-    def _cut(self, side: _Side, start: int) -> _Side:
-        end = start + self._window
-        return _Side(side.ids[start:end], side.word_of_id[start:end])
-
-    def _tokens(self, source: _Side, target: _Side) -> int:
-        return len(source) + len(target) + (3 if self._joint else 4)
-
-    def _batches(self, parts: list[_Part]) -> Iterator[list[_Part]]:
-        """Parts of like lengths, at most `batch_tokens` tokens together (or a single part)."""
-        batch: list[_Part] = []
+    def _batches(self, parts: list[Part]) -> Iterator[list[Part]]:
+        """Parts of like lengths, at most `batch_tokens` tokens together (or a single part), some for every worker."""
+        limit, workers = self._batch_tokens, self._workers()
+        if workers > 1:
+            share = sum(part.tokens for part in parts) // (workers * BATCHES_A_WORKER)
+            limit = min(limit, max(share, LEAST_BATCH_TOKENS))
+        batch: list[Part] = []
         tokens = 0
         for part in sorted(parts, key=lambda part: part.tokens):
-            if batch and tokens + part.tokens > self._batch_tokens:
+            if batch and tokens + part.tokens > limit:
                 yield batch
                 batch, tokens = [], 0
             batch.append(part)
@@ -281,7 +252,7 @@ class WordAligner:
         if batch:
             yield batch
 
-    def _pack(self, batch: list[_Part]) -> tuple[Packed, Spans]:
+    def _pack(self, batch: list[Part]) -> tuple[Packed, Spans]:
         source_length_B = torch.tensor([len(part.source) for part in batch])
         target_length_B = torch.tensor([len(part.target) for part in batch])
         if self._joint:
@@ -295,14 +266,29 @@ class WordAligner:
         return packed, Spans(source_start_B, source_length_B, target_start_B, target_length_B)
 
     @torch.no_grad()
-    def _align_batch(self, batch: list[_Part], scored: bool) -> Iterator[TokenLinks]:
+    def _align_batch(self, batch: list[Part], scored: bool) -> list[TokenLinks]:
         """The token links of every part, for each layer."""
         packed, spans = self._pack(batch)
-        for hidden_TD in self._hidden_states(packed):
-            yield find_links(hidden_TD, spans, self._method, self._settings, scored)
+        states = self._hidden_states(packed)
+        return [find_links(hidden_TD, spans, self._method, self._settings, scored) for hidden_TD in states]
 
 
-def _add_word_links(found: TokenLinks, batch: list[_Part], layer: int, links: list[list[ScoredLinks]]) -> None:
+def _one_behind(items: Iterable[T]) -> Iterator[T]:
+    """Each item when the next has been made; what goes wrong with one is raised after all before it."""
+    held: list[T] = []
+    problem = None
+    try:
+        for item in items:
+            yield from held
+            held = [item]
+    except (ValueError, OSError) as error:
+        problem = error
+    yield from held
+    if problem is not None:
+        raise problem
+
+
+def _add_word_links(found: TokenLinks, batch: list[Part], layer: int, links: list[list[ScoredLinks]]) -> None:
     """The union over subwords and windows, each word link with the largest score."""
     scores = found.score_L.tolist() if found.score_L is not None else [0.0] * len(found.triple_L3)
     for part in batch:
@@ -311,13 +297,9 @@ def _add_word_links(found: TokenLinks, batch: list[_Part], layer: int, links: li
             of_pair.append({})
     for (number, source, target), score in zip(found.triple_L3.tolist(), scores, strict=True):
         part = batch[number]
-        if not _owns(part.owned_source, source) or not _owns(part.owned_target, target):
+        if not part.owns(source, target):
             continue
         of_layer = links[part.pair][layer]
         link = (part.source.word_of_id[source], part.target.word_of_id[target])
         if link not in of_layer or of_layer[link] < score:
             of_layer[link] = score
-
-
-def _owns(owned: tuple[int, int] | None, token: int) -> bool:
-    return owned is None or owned[0] <= token < owned[1]

@@ -1,5 +1,6 @@
 """Words to word links, with a tokenizer and an encoder small enough to know every answer."""
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 
 from pipeline.packing import Packed
 from pipeline.use import word_alignment
-from pipeline.use.word_alignment import WordAligner
+from pipeline.use.windows import Side, cut_into_parts
+from pipeline.use.word_alignment import AlignmentReport, WordAligner
 from sinkhorn_align import AlignmentSettings
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -55,13 +57,18 @@ def test_word_links_are_the_union_over_subwords_in_order_for_every_layer():
     assert shifted == [(0, 1), (0, 2), (1, 0)]
 
 
-def test_every_pair_keeps_its_place_whatever_the_batches(monkeypatch):
+def permuted_pairs() -> tuple[list[tuple[list[str], list[str]]], list[list[tuple[int, int]]]]:
+    """Sixty pairs of the same letters in other orders, and their links."""
     generator = np.random.default_rng(0)
     pairs = []
     for _ in range(60):
         letters = generator.permutation(list(CHARACTERS))[: generator.integers(3, 20)]
         pairs.append((letters.tolist(), generator.permutation(letters).tolist()))
-    expected = [sorted((i, target.index(letter)) for i, letter in enumerate(source)) for source, target in pairs]
+    return pairs, [sorted((i, target.index(letter)) for i, letter in enumerate(source)) for source, target in pairs]
+
+
+def test_every_pair_keeps_its_place_whatever_the_batches(monkeypatch):
+    pairs, expected = permuted_pairs()
     whole = OneHot()
     assert [layers[0] for layers in WordAligner(Letters(), whole, SETTINGS).align(iter(pairs))] == expected
     assert len(whole.batches) == 1
@@ -72,6 +79,33 @@ def test_every_pair_keeps_its_place_whatever_the_batches(monkeypatch):
     assert aligner.report.pairs == 60
     assert all(packed.tokens <= 50 for packed in cut.batches)
     assert len(cut.batches) > 20
+
+
+def test_batches_side_by_side_give_the_same_links_in_the_same_places(monkeypatch):
+    pairs, expected = permuted_pairs()
+    for number in (17, 41):
+        pairs[number], expected[number] = ([], ["a"]), []
+    monkeypatch.setattr(word_alignment, "READ_AHEAD", 20)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    together = threading.Barrier(2)
+
+    def encoder(packed: Packed) -> list[torch.Tensor]:
+        assert not torch.is_grad_enabled()
+        together.wait(timeout=60)  # breaks unless two batches are under way
+        return OneHot()(packed)
+
+    aligner = WordAligner(Letters(), encoder, SETTINGS, batch_tokens=1, side_by_side=True)  # a batch is a pair
+    assert [layers[0] for layers in aligner.align(pairs)] == expected
+    assert aligner.report == AlignmentReport(pairs=60, empty_pairs=2)
+
+
+def test_few_tokens_are_one_batch_and_many_are_some_for_every_worker(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(word_alignment, "LEAST_BATCH_TOKENS", 100)
+    for count, batches in ((1, 1), (8, 1), (400, 8)):
+        encoder = OneHot()
+        list(WordAligner(Letters(), encoder, SETTINGS, side_by_side=True).align([(["abcd"], ["dcba"])] * count))
+        assert len(encoder.batches) == batches
 
 
 def test_empty_sides_have_no_links_keep_their_line_and_are_counted():
@@ -116,10 +150,9 @@ def test_a_word_longer_than_a_window_keeps_its_links():
 
 @pytest.mark.parametrize(("source", "target"), [(7, 7), (60, 13), (13, 60), (200, 1), (1, 200), (57, 200)])
 def test_every_token_of_the_longer_side_is_owned_by_one_window(source, target):
-    aligner = WordAligner(Letters(), OneHot(), SETTINGS, longest_side=6)
-    sides = [word_alignment._Side(list(range(length)), list(range(length))) for length in (source, target)]
+    sides = [Side(list(range(length)), list(range(length))) for length in (source, target)]
     owned, seen = [], set()
-    for part in aligner._parts(0, *sides):
+    for part in cut_into_parts(0, *sides, longest_side=6, window=6):
         side, range_ = (part.source, part.owned_source) if part.owned_source else (part.target, part.owned_target)
         owned += [side.ids[at] for at in range(*range_)]
         seen |= set(part.source.ids if side is part.target else part.target.ids)
