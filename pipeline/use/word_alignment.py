@@ -40,8 +40,8 @@ WINDOW = 128
 tokens where they have 0.10 alone (en-nl, the small real checkpoint)."""
 BATCH_TOKENS = 4096
 """Of a batch, right for CPUs: larger ones leave the cache, smaller ones spend more time on calls."""
-BATCHES_A_WORKER, LEAST_BATCH_TOKENS = 4, 512
-"""Of batches that are aligned side by side: enough that workers end together, none so small that calls outweigh work."""
+LEAST_BATCH_TOKENS = 512
+"""Of batches that are made smaller so that every worker has one: below, calls outweigh the work."""
 KNOWN_WORDS = 1 << 17
 """Words whose pieces are remembered; frequent words make up most of a text."""
 
@@ -200,7 +200,7 @@ class WordAligner:
         parts: list[Part] = []
         for number, sides in enumerate(ahead):
             parts += cut_into_parts(number, *sides, self._longest_side, self._window)
-        batches = list(self._batches(parts))
+        batches = self._batches(parts)
         run = run if len(batches) > 1 else map
         return _Chunk(len(ahead), batches, run(partial(self._align_batch, scored=scored), batches))
 
@@ -235,22 +235,20 @@ class WordAligner:
             word_of_id += [index] * len(pieces)
         return Side(ids, word_of_id)
 
-    def _batches(self, parts: list[Part]) -> Iterator[list[Part]]:
-        """Parts of like lengths, at most `batch_tokens` tokens together (or a single part), some for every worker."""
-        limit, workers = self._batch_tokens, self._workers()
-        if workers > 1:
-            share = sum(part.tokens for part in parts) // (workers * BATCHES_A_WORKER)
-            limit = min(limit, max(share, LEAST_BATCH_TOKENS))
-        batch: list[Part] = []
-        tokens = 0
-        for part in sorted(parts, key=lambda part: part.tokens):
-            if batch and tokens + part.tokens > limit:
-                yield batch
-                batch, tokens = [], 0
-            batch.append(part)
-            tokens += part.tokens
-        if batch:
-            yield batch
+    def _batches(self, parts: list[Part]) -> list[list[Part]]:
+        """Parts of like lengths, about as many tokens in each batch and no more than `batch_tokens` (or a single part)."""
+        if not parts:
+            return []
+        total, longest = (of(part.tokens for part in parts) for of in (sum, max))
+        workers = min(self._workers(), max(total // LEAST_BATCH_TOKENS, 1))
+        rounds = -(-total // (workers * max(self._batch_tokens - longest, 1)))
+        batches: list[list[Part]] = [[] for _ in range(workers * rounds)]
+        before = 0
+        # The longest, which take the most time for their tokens, are not left for the end.
+        for part in sorted(parts, key=lambda part: part.tokens, reverse=True):
+            batches[before * len(batches) // total].append(part)
+            before += part.tokens
+        return [batch for batch in batches if batch]
 
     def _pack(self, batch: list[Part]) -> tuple[Packed, Spans]:
         source_length_B = torch.tensor([len(part.source) for part in batch])

@@ -99,13 +99,16 @@ def test_batches_side_by_side_give_the_same_links_in_the_same_places(monkeypatch
     assert aligner.report == AlignmentReport(pairs=60, empty_pairs=2)
 
 
-def test_few_tokens_are_one_batch_and_many_are_some_for_every_worker(monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(word_alignment, "LEAST_BATCH_TOKENS", 100)
-    for count, batches in ((1, 1), (8, 1), (400, 8)):
-        encoder = OneHot()
-        list(WordAligner(Letters(), encoder, SETTINGS, side_by_side=True).align([(["abcd"], ["dcba"])] * count))
-        assert len(encoder.batches) == batches
+@pytest.mark.parametrize(("pairs", "batches"), [(1, 1), (13, 1), (15, 2), (30, 3), (100, 3), (110, 6)])
+def test_every_worker_has_a_batch_where_it_is_worth_it_and_batches_are_alike(monkeypatch, pairs, batches):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(word_alignment, "LEAST_BATCH_TOKENS", 80)
+    encoder = OneHot()
+    aligner = WordAligner(Letters(), encoder, SETTINGS, batch_tokens=412, side_by_side=True)
+    list(aligner.align([(["abcd"], ["dcba"])] * pairs))  # 12 tokens a pair, of which four are special ones at most
+    assert len(encoder.batches) == batches
+    sizes = [len(packed.offsets_S1) - 1 for packed in encoder.batches]
+    assert sum(sizes) == pairs and max(sizes) - min(sizes) <= 1
 
 
 def test_empty_sides_have_no_links_keep_their_line_and_are_counted():
