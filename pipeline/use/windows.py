@@ -38,8 +38,12 @@ class Part:
     owned_target: tuple[int, int] | None = None
 
     @property
+    def lengths(self) -> tuple[int, int]:
+        return len(self.source), len(self.target)
+
+    @property
     def tokens(self) -> int:
-        return len(self.source) + len(self.target) + SPECIAL_TOKENS
+        return sum(self.lengths) + SPECIAL_TOKENS
 
     def owns(self, source: int, target: int) -> bool:
         """Whether a link between these tokens counts, or another window sees it better."""

@@ -244,8 +244,9 @@ class WordAligner:
         rounds = -(-total // (workers * max(self._batch_tokens - longest, 1)))
         batches: list[list[Part]] = [[] for _ in range(workers * rounds)]
         before = 0
-        # The longest, which take the most time for their tokens, are not left for the end.
-        for part in sorted(parts, key=lambda part: part.tokens, reverse=True):
+        # By the longest sequence, to which others are padded in attention; the longest first, as they take the most time.
+        longest_sequence = sum if self._joint else max
+        for part in sorted(parts, key=lambda part: longest_sequence(part.lengths), reverse=True):
             batches[before * len(batches) // total].append(part)
             before += part.tokens
         return [batch for batch in batches if batch]
