@@ -46,7 +46,8 @@ def run(
     outcomes = [
         Outcome(trial.arm, trial.seed, measure_run(trial.out, yardstick), *read_cost(trial.out)) for trial in finished
     ]
-    init = finished[0].config(plan).model.init
+    inits = {trial.config(plan).model.init for trial in finished}
+    init = inits.pop() if len(inits) == 1 else None  # seeds may start from a model each
     start = measure_start(init, out, yardstick) if init is not None else None
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table(outcomes, plan.baseline, start))

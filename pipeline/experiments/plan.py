@@ -26,7 +26,10 @@ class Experiment(Section):
     """What is trained and measured; relative paths are relative to the caller, as in a run's config."""
 
     config: PathField = Field(description="config of all runs, see pipeline/configs/")
-    settings: dict[str, Any] = Field({}, description="settings that override it in every arm, as {data.path: data}")
+    settings: dict[str, Any] = Field(
+        {},
+        description="settings that override it in every arm, as {data.path: data}; `{seed}` stands for the run's seed",
+    )
     arms: dict[str, dict[str, Any]] = Field(min_length=1, description="settings that override it, by arm")
     baseline: str = Field(description="the arm that the others are compared to")
     gold: list[PathField] = Field(min_length=1, description="gold alignment folders, or folders of such")
@@ -95,7 +98,8 @@ def trials(experiment: Experiment, out: Path, seeds: Sequence[int], arms: Sequen
             if experiment.measured:
                 fixed |= {"run.save_every": experiment.measured, "run.keep": 1, "run.keep_every": experiment.measured}
             settings = {**experiment.settings, **experiment.arms[arm], **fixed}
-            trial = Trial(arm, seed, folder, tuple(f"{key}={_text(value)}" for key, value in settings.items()))
+            texts = {key: _text(value).replace("{seed}", str(seed)) for key, value in settings.items()}
+            trial = Trial(arm, seed, folder, tuple(f"{key}={text}" for key, text in texts.items()))
             trial.config(experiment)
             found.append(trial)
     return found

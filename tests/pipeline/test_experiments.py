@@ -60,6 +60,15 @@ def test_an_arm_overrides_the_experiment_which_overrides_the_config(experiment: 
     assert [trial.arm for trial in trials(plan, tmp_path, [1], ["without"])] == ["without"]
 
 
+def test_every_seed_may_start_from_a_model_of_its_own(experiment: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(experiment.read_text(encoding="utf-8"))
+    content["settings"]["model"] = {"init": "starts/seed_{seed}"}
+    experiment.write_text(yaml.safe_dump(content), encoding="utf-8")
+    plan = read_experiment(experiment)
+    inits = [trial.config(plan).model.init for trial in trials(plan, tmp_path / "out", [3, 4], ["with"])]
+    assert inits == [Path("starts/seed_3"), Path("starts/seed_4")]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
