@@ -13,7 +13,7 @@ from rich.console import Console
 from pipeline import command_line
 from pipeline.experiments.compare import Outcome, as_json, draw, pair_table, read_cost, table
 from pipeline.experiments.measure import Yardstick, measure_run, measure_start
-from pipeline.experiments.plan import read_experiment, trials
+from pipeline.experiments.plan import common_start, read_experiment, trials
 from pipeline.experiments.training import has_finished, train_all
 
 
@@ -46,8 +46,7 @@ def run(
     outcomes = [
         Outcome(trial.arm, trial.seed, measure_run(trial.out, yardstick), *read_cost(trial.out)) for trial in finished
     ]
-    inits = {trial.config(plan).model.init for trial in finished}
-    init = inits.pop() if len(inits) == 1 else None  # seeds may start from a model each
+    init = common_start(plan, finished)
     start = measure_start(init, out, yardstick) if init is not None else None
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table(outcomes, plan.baseline, start))

@@ -105,6 +105,12 @@ def trials(experiment: Experiment, out: Path, seeds: Sequence[int], arms: Sequen
     return found
 
 
+def common_start(experiment: Experiment, trials: Sequence[Trial]) -> Path | None:
+    """The model that all runs start from; None where they start from scratch, or seeds from a model each."""
+    inits = {trial.config(experiment).model.init for trial in trials}
+    return inits.pop() if len(inits) == 1 else None
+
+
 def _text(value: Any) -> str:
     """A setting as one writes it on a command line."""
     return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()

@@ -13,7 +13,7 @@ import yaml
 
 from pipeline.experiments.compare import Outcome, as_json, differences, draw, read_cost, standard_error
 from pipeline.experiments.measure import Yardstick, best_retrieval, chosen_layer, mean_aer, measure_start, reported_aer
-from pipeline.experiments.plan import read_experiment, trials
+from pipeline.experiments.plan import common_start, read_experiment, trials
 from pipeline.experiments.training import has_finished
 from pipeline.use.evaluate import evaluate, evaluate_halves
 from pipeline.use.gold import read_gold
@@ -65,8 +65,10 @@ def test_every_seed_may_start_from_a_model_of_its_own(experiment: Path, tmp_path
     content["settings"]["model"] = {"init": "starts/seed_{seed}"}
     experiment.write_text(yaml.safe_dump(content), encoding="utf-8")
     plan = read_experiment(experiment)
-    inits = [trial.config(plan).model.init for trial in trials(plan, tmp_path / "out", [3, 4], ["with"])]
-    assert inits == [Path("starts/seed_3"), Path("starts/seed_4")]
+    planned = trials(plan, tmp_path / "out", [3, 4], ["with"])
+    assert [trial.config(plan).model.init for trial in planned] == [Path("starts/seed_3"), Path("starts/seed_4")]
+    assert common_start(plan, planned) is None, "neither is where the other started"
+    assert common_start(plan, planned[:1]) == Path("starts/seed_3")
 
 
 @pytest.mark.parametrize(
