@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 
 from pipeline import command_line
-from pipeline.finetune.cli_finetune import finetune_command
-from pipeline.use import cli_show, cli_use
+from pipeline.commands.finetune import finetune_command
+from pipeline.commands import align as cli_use
+from pipeline.commands import show as cli_show
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.use.cli_use import EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
+from pipeline.commands.align import EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
 
 PORT = 8000
 
