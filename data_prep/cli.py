@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from data_prep import cli_files
@@ -23,6 +22,7 @@ from data_prep.plan import DEFAULT_SHARD_BYTES
 from data_prep.ranks import run_on_ranks
 from data_prep.readers import BadRecordError, decode_line, is_blank, open_text
 from data_prep.sample import write_sample
+from data_prep.standard_output import DataCommand, data_console, put
 from data_prep.tokenizer import MODEL_NAME, Tokenizer, train
 
 MAX_TRAINING_LINE_BYTES = 4192
@@ -61,7 +61,7 @@ LangIdOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show bytes and shards of each source; write nothing.")]
 
 
-@tokenizer_app.command("train")
+@tokenizer_app.command("train", cls=DataCommand)
 def train_tokenizer(
     files: Annotated[list[Path], typer.Argument(help="Text, one sentence a line; plain, .xz, .gz or .zst.")],
     vocab_size: Annotated[int, typer.Option(help="SentencePiece pieces; the model's vocabulary is two larger.")],
@@ -87,9 +87,9 @@ def train_tokenizer(
         raise ValueError(f"{files[0]}: no line to train on; give files with text")
     tokenizer = train(lines, vocab_size, character_coverage, MAX_TRAINING_LINE_BYTES)
     tokenizer.save(out)
-    print(f"{out}: {vocab_size} pieces from {len(lines)} lines, vocabulary {tokenizer.vocab_size}")
+    put(f"{out}: {vocab_size} pieces from {len(lines)} lines, vocabulary {tokenizer.vocab_size}")
     if too_long:
-        print(f"left out: {too_long} lines longer than {MAX_TRAINING_LINE_BYTES} bytes")
+        put(f"left out: {too_long} lines longer than {MAX_TRAINING_LINE_BYTES} bytes")
 
 
 def _training_line(path: Path, number: int, raw: bytes) -> str:
@@ -99,7 +99,7 @@ def _training_line(path: Path, number: int, raw: bytes) -> str:
         raise ValueError(f"{path}:{number}: {reason} in {raw[:40]!r}; mend or delete the line") from None
 
 
-@tokenizer_app.command("import")
+@tokenizer_app.command("import", cls=DataCommand)
 def import_tokenizer(
     model: Annotated[Path, typer.Argument(help="An existing sentencepiece.bpe.model.")],
     out: Annotated[Path, typer.Option(help="TOKENIZER_DIR to write.")],
@@ -112,10 +112,10 @@ def import_tokenizer(
         raise ValueError(f"{model}: no such file; give a sentencepiece.bpe.model")
     tokenizer = Tokenizer(model.read_bytes(), str(model))
     tokenizer.save(out)
-    print(f"{out}: {MODEL_NAME} sha256 {tokenizer.sha256}, vocabulary {tokenizer.vocab_size}")
+    put(f"{out}: {MODEL_NAME} sha256 {tokenizer.sha256}, vocabulary {tokenizer.vocab_size}")
 
 
-@app.command()
+@app.command(cls=DataCommand)
 def mono(
     files: Annotated[
         list[str],
@@ -161,7 +161,7 @@ def mono(
     _finish(run_job(sources, tokenizer, out, workers, max_bad_rate, dry_run), out, dry_run)
 
 
-@app.command()
+@app.command(cls=DataCommand)
 def parallel(
     files: Annotated[
         list[str],
@@ -211,7 +211,7 @@ def parallel(
     _finish(run_job([source], tokenizer, out, workers, max_bad_rate, dry_run), out, dry_run)
 
 
-@app.command()
+@app.command(cls=DataCommand)
 def mix(
     corpora: Annotated[Path, typer.Argument(metavar="CORPUS.yaml", help="Languages, pairs, files and filters.")],
     tokenizer: TokenizerOption,
@@ -245,7 +245,7 @@ def _show_plan(outcome: Outcome, data_dir: Path) -> None:
         table.add_row("-".join(plan.source.languages), plan.source.name, *(f"{number:,}" for number in rows[-1]))
     table.add_section()
     table.add_row("all", "", *(f"{sum(column):,}" for column in zip(*rows, strict=True)))
-    Console().print(table)
+    data_console().print(table)
 
 
 def _finish(outcome: Outcome, data_dir: Path, dry_run: bool) -> None:
@@ -255,7 +255,7 @@ def _finish(outcome: Outcome, data_dir: Path, dry_run: bool) -> None:
         _show_plan(outcome, data_dir)
     dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(outcome.dropped.items())) or "nothing"
     if outcome.made or outcome.skipped:
-        print(
+        put(
             f"{data_dir}: {outcome.made} shards made, {outcome.skipped} were there, {outcome.replaced} of other "
             f"settings removed; made: {outcome.documents:,} documents, {outcome.sequences:,} sequences, "
             f"{outcome.tokens:,} tokens; dropped: {dropped}"
@@ -264,7 +264,7 @@ def _finish(outcome: Outcome, data_dir: Path, dry_run: bool) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=DataCommand)
 def sample(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     seed: Annotated[int, typer.Option(help="Chooses the words and what is said.")] = 0,
@@ -273,7 +273,7 @@ def sample(
 
     Example: python -m data_prep sample --out sample --seed 1
     """
-    print(json.dumps(write_sample(out, seed), indent=2))
+    put(json.dumps(write_sample(out, seed), indent=2))
 
 
 def _print_error(message: str) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from data_prep.block_table import DEFAULT_BLOCK_TOKENS
 from data_prep.fairseq_export import POSITIONS, export_fairseq
@@ -17,6 +16,7 @@ from data_prep.frames import DEFAULT_FRAME_BYTES, rechunk_files
 from data_prep.inspection import draw, drop_table, samples, summary, summary_table
 from data_prep.manifest import Manifest
 from data_prep.merge import merge
+from data_prep.standard_output import DataCommand, data_console, put
 from data_prep.verify import find_problems
 
 app = typer.Typer()
@@ -25,7 +25,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for script
 DataDirArgument = Annotated[Path, typer.Argument(metavar="DATA_DIR", help="Folder written by mono and parallel.")]
 
 
-@app.command()
+@app.command(cls=DataCommand)
 def inspect(
     data_dir: DataDirArgument,
     as_json: JsonOption = False,
@@ -48,17 +48,17 @@ def inspect(
     if as_json:
         content = {"tokenizer_sha256": manifest.tokenizer_sha256, "vocab_size": manifest.vocab_size, "rows": rows}
         content |= {"sources": manifest.sources, "samples": texts} if show_samples else {"sources": manifest.sources}
-        print(json.dumps({**content, "digest": manifest.digest()}, indent=2, ensure_ascii=False))
+        put(json.dumps({**content, "digest": manifest.digest()}, indent=2, ensure_ascii=False))
         return
-    console = Console()
+    console = data_console()
     console.print(summary_table(manifest, rows))
     if any(source["dropped"] for source in manifest.sources):
         console.print(drop_table(manifest))
     for sample in texts:
-        print(f"{sample['data']} {sample['why']}: {' ||| '.join(sample['text'])}")
+        put(f"{sample['data']} {sample['why']}: {' ||| '.join(sample['text'])}")
 
 
-@app.command()
+@app.command(cls=DataCommand)
 def verify(data_dir: DataDirArgument) -> None:
     """Read every byte of a data folder again: hashes, boundaries, ids. One line per problem, exit code 1 on any.
 
@@ -70,10 +70,10 @@ def verify(data_dir: DataDirArgument) -> None:
         problems += 1
     if problems:
         raise typer.Exit(1)
-    print(f"{data_dir}: {len(Manifest.load(data_dir).shards)} shards, all as written")
+    put(f"{data_dir}: {len(Manifest.load(data_dir).shards)} shards, all as written")
 
 
-@app.command("merge")
+@app.command("merge", cls=DataCommand)
 def merge_folders(
     folders: Annotated[list[Path], typer.Argument(metavar="DATA_DIR...", help="Folders written by mono and parallel.")],
     out: Annotated[Path, typer.Option(help="DATA_DIR to write, or to add to.")],
@@ -84,13 +84,13 @@ def merge_folders(
     Example: python -m data_prep merge data-de data-en --out data --link
     """
     merged = merge(folders, out, link)
-    print(
+    put(
         f"{out}: {merged.shards} shards brought, {merged.present} were there; "
         f"sources that were there more than once: {merged.duplicates}"
     )
 
 
-@app.command("rechunk")
+@app.command("rechunk", cls=DataCommand)
 def rechunk_archives(
     files: Annotated[list[Path], typer.Argument(help="Text, plain or .xz, .gz, .zst.")],
     out: Annotated[Path, typer.Option(help="Folder to write `NAME.zst` into.")],
@@ -105,10 +105,10 @@ def rechunk_archives(
     Example: python -m data_prep rechunk en.txt.xz --out framed --workers 2
     """
     for written, frames in rechunk_files(files, out, frame_bytes, level, workers):
-        print(f"{written}: {frames:,} frames, {written.stat().st_size:,} bytes")
+        put(f"{written}: {frames:,} frames, {written.stat().st_size:,} bytes")
 
 
-@app.command("export-fairseq")
+@app.command("export-fairseq", cls=DataCommand)
 def export_for_fairseq(
     data_dir: DataDirArgument,
     out: Annotated[Path, typer.Option(help="Folder to write `mono` and `pair` into.")],
@@ -122,6 +122,6 @@ def export_for_fairseq(
     Example: python -m data_prep export-fairseq data --out fairseq-data
     """
     for done in export_fairseq(data_dir, out, only or (), block_tokens):
-        print(f"{done.folder}: {done.items:,} items, {done.tokens:,} tokens")
+        put(f"{done.folder}: {done.items:,} items, {done.tokens:,} tokens")
         if done.too_long:
-            print(f"note: {done.too_long:,} items are longer than the released model's {POSITIONS} positions")
+            put(f"note: {done.too_long:,} items are longer than the released model's {POSITIONS} positions")

@@ -7,10 +7,10 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 BLOCK_BYTES = 1 << 20
 TEMPORARY_SUFFIX = ".tmp"
@@ -73,6 +73,51 @@ def write_durably(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary_name(path).write_bytes(content)
     publish(path)
+
+
+def check_output(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """See, before any work, that a file can be written at `path`; makes its folder.
+
+    Raises:
+        ValueError: it is one of `inputs` (under whatever name), a folder, or a place where nothing can be written.
+    """
+    for given in inputs:
+        if path.exists() and given.exists() and path.samefile(given) and path.is_file():
+            raise ValueError(f"{path}: is an input too and would be overwritten; give another file")
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; give the file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{path.parent}: cannot be made ({error.strerror}); give another place") from None
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{path}: cannot be written (permission denied); give another place")
+
+
+@contextmanager
+def output_file(path: Path, inputs: Iterable[Path] = ()) -> Iterator[TextIO]:
+    """A UTF-8 text file at `path`, there when the block ends well and not before: written beside it and renamed.
+
+    A pipe, a terminal or a device is written to as it is. Raises as `check_output` does.
+    """
+    check_output(path, inputs)
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+        return
+    target = path.resolve()  # a link stays one, and what it names is replaced
+    try:
+        with temporary_name(target).open("w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+        publish(target)
+    finally:
+        temporary_name(target).unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, inputs: Iterable[Path] = ()) -> None:
+    """Write a whole UTF-8 text file as `output_file` does."""
+    with output_file(path, inputs) as file:
+        file.write(text)
 
 
 def read_json(path: Path, mend: str) -> Any:

@@ -4,6 +4,7 @@ Knows options and file names; opens nothing.
 """
 
 import re
+import sys
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -76,7 +77,7 @@ def parse_language(code: str, option: str) -> str:
     if not LANGUAGE.fullmatch(normal):
         raise ValueError(f"{option} {code}: not a language code; two or three small letters, as de or zh_Hans")
     if normal != code:
-        print(f"{option} {code}: taken as {normal}")
+        print(f"{option} {code}: taken as {normal}", file=sys.stderr)
     return normal
 
 

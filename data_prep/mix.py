@@ -3,15 +3,13 @@
 A strict schema: an unknown key, a wrong type or an impossible value is a ValueError of one line that names it.
 """
 
-import difflib
 import glob
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, cast
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from data_prep.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS
 from data_prep.filters import DuplicateUnit, MonoFilters, PairFilters
@@ -19,15 +17,11 @@ from data_prep.formats import DEFAULT_COLUMNS, Reading, mono_source, pair_source
 from data_prep.inputs import RemoteFile, parse_location, remote_errors
 from data_prep.plan import DEFAULT_SHARD_BYTES, Source
 from data_prep.readers import MAGIC
+from data_prep.sections import Section, checked, read_yaml
 
 Names = Annotated[str | list[str], Field(min_length=1)]
 Format = Literal["auto", "text", "tsv", "zip", "tmx", "jsonl", "parquet"]
 GLOB = re.compile(r"[*?\[]")
-SHOWN_VALUE = 80
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class MonoSection(Section):
@@ -90,16 +84,10 @@ def load_mix(path: Path) -> Mix:
     Raises:
         ValueError: it cannot be read, is no YAML, or does not fit the schema; names the nearest key.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ValueError(f"{path}: cannot read the mix ({reason}); give the path of a YAML file") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path, "mix")
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds no mix; it needs a list `corpora`, see docs/data.md")
-    return _checked(Mix, content, str(path))
+    return checked(Mix, content, str(path))
 
 
 def mix_sources(mix: Mix, name: str) -> list[Source]:
@@ -159,7 +147,7 @@ def _pair_sources(corpus: Corpus, mix: Mix) -> Iterator[Source]:
 
 def _over(default: Section, own: dict[str, Any]) -> Any:
     """A corpus's filters over the mix's."""
-    return _checked(type(default), default.model_dump() | own, "filters")
+    return checked(type(default), default.model_dump() | own, "filters")
 
 
 def _reading(corpus: Corpus) -> Reading:
@@ -219,25 +207,3 @@ def expand(pattern: str) -> list[str]:
     if not found:
         raise ValueError(f"{pattern}: no file matches; check the pattern")
     return sorted(found)
-
-
-def _checked(schema: type[Section], content: dict[str, Any], name: str) -> Any:
-    try:
-        return schema.model_validate(content)
-    except ValidationError as error:
-        raise ValueError(f"{name}: {_explain(error, schema)}") from None
-
-
-def _explain(error: ValidationError, schema: type[Section]) -> str:
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        known = [name for section in (schema, *_SECTIONS.get(schema, ())) for name in section.model_fields]
-        near = difflib.get_close_matches(field.split(".")[-1], known, 1, 0.5)
-        return f"unknown key {field}" + (f"; did you mean {near[0]}?" if near else "") + more
-    value = "" if first["type"] == "missing" else f" = {str(first['input'])[:SHOWN_VALUE]!r}"
-    return f"{field}{value}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
-
-
-_SECTIONS: dict[type[Section], tuple[type[Section], ...]] = {Mix: (Corpus, MonoSection, PairSection)}

@@ -5,25 +5,16 @@ YAML file, then `key=value` overrides; an unknown key, a wrong type or an imposs
 
 from __future__ import annotations
 
-import difflib
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
+from data_prep.sections import NotNegative, PathField, Positive, Section, checked, dump_yaml, parse_yaml, read_yaml
 from sinkhorn_align import AlignmentSettings
-
-PathField = Annotated[Path, Field(strict=False)]
-Positive = Annotated[int, Field(gt=0)]
-NotNegative = Annotated[int, Field(ge=0)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Weights(Section):
@@ -199,40 +190,17 @@ class Config(Section):
 
     def dump(self) -> str:
         """The resolved config as YAML that `load_config` reads back."""
-        return yaml.dump(self.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 2e-4 as a string; this loader reads it as the number that is meant."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes the strings that `_Loader` would read as numbers."""
-
-
-for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-    )
+        return dump_yaml(self.model_dump(mode="json"))
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML config and apply overrides such as `optimizer.lr=1e-4`; relative paths are relative to the caller."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ValueError(f"{path}: cannot read the config ({reason}); give the path of a YAML file") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path, "config")
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds no settings; see pipeline/configs/ for examples")
     for override in overrides:
         _apply(content, override)
-    try:
-        return Config.model_validate(content)
-    except ValidationError as error:
-        raise ValueError(f"{path}: {_explain(error)}") from None
+    return checked(Config, content, str(path))
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -245,33 +213,9 @@ def _apply(content: dict[str, Any], override: str) -> None:
         if not isinstance(content, dict):
             raise ValueError(f"override {override!r}: {section} is not a section")
     try:
-        content[name] = yaml.load(text, _Loader)
+        content[name] = parse_yaml(text)
     except yaml.YAMLError:
         raise ValueError(f"override {override!r}: {text!r} is not a YAML value") from None
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        known = _field_names(Config)
-        near = difflib.get_close_matches(field, known, 1, 0.5) or difflib.get_close_matches(
-            field.split(".")[-1], [name.split(".")[-1] for name in known], 1, 0.5
-        )
-        return f"unknown key {field}" + (f"; did you mean {near[0]}?" if near else "") + more
-    value = "" if first["type"] == "missing" else f" = {first['input']!r}"
-    return f"{field}{value}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
-
-
-def _field_names(section: type[BaseModel], prefix: str = "") -> list[str]:
-    names = []
-    for name, info in section.model_fields.items():
-        names.append(prefix + name)
-        for kind in (info.annotation, *getattr(info.annotation, "__args__", ())):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                names += _field_names(kind, f"{prefix}{name}.")
-    return names
 
 
 def load_deepspeed_json(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from data_prep.standard_output import data_console
 from data_prep.tokenizer import Tokenizer
 from pipeline.build import build_model, build_objectives
 from pipeline.cluster.finished import finished
@@ -107,8 +108,8 @@ def free_port() -> int:
 
 def run(what: str, command: list[str]) -> None:
     """Show a command and run it; its failure ends the quickstart, and nothing is hidden of what it printed."""
-    Console().rule(what, align="left")
-    print(f"$ {shlex.join(command)}", flush=True)
+    Console(stderr=True).rule(what, align="left")
+    print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
     with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
         try:
             process.wait()
@@ -184,7 +185,7 @@ def show(summary: dict[str, Any]) -> None:
     drawn.add_row("AER, mean", f"{summary['aer_before']:.3f}", f"{summary['aer_after']:.3f}")
     for name, first in summary["losses_first"].items():
         drawn.add_row(name.replace("_", " "), f"{first:.3f}", f"{summary['losses_last'][name]:.3f}")
-    console = Console()
+    console = data_console()
     console.print(drawn)
     console.print(
         f"{summary['steps']} steps, {summary['tokens_per_second']:,.0f} tokens/s, {summary['seconds']:.0f} s in all"

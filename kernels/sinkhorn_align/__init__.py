@@ -1,13 +1,27 @@
 """Word links between the two sides of translation pairs, from hidden states, by optimal transport.
 
-The room turns hidden states into links and knows nothing of tokenizers, models or training.
+Turns hidden states into links and knows nothing of tokenizers, models or training. PyTorch is imported when something that
+needs it is first asked for: settings are read by commands that must answer at once.
 
 Shape suffixes: `B` pairs, `T` tokens of the flat batch, `M`/`N` source and target tokens of a pair, `D` hidden width,
 `R` filter rounds, `L` links.
 """
 
-from sinkhorn_align.api import align
-from sinkhorn_align.links import Links, PairStatus
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from sinkhorn_align.settings import AlignmentSettings
 
+if TYPE_CHECKING:
+    from sinkhorn_align.api import align
+    from sinkhorn_align.links import Links, PairStatus
+
 __all__ = ["AlignmentSettings", "Links", "PairStatus", "align"]
+
+_MODULES = {"align": "api", "Links": "links", "PairStatus": "links"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

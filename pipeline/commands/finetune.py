@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from data_prep.standard_output import data_console
 from pipeline.finetune.inputs import Part, Source, parse_tests
 
 if TYPE_CHECKING:  # the command imports what it needs when it runs: PyTorch takes seconds
@@ -92,7 +91,7 @@ def _run(chosen: Task[Any, Any], hf_dir: Path, files: Files, settings: Settings,
     if done.summary:
         many = f", {len(seeds)} seeds" if len(seeds) > 1 else ""
         title = f"{done.name}, trained on {', '.join(files.trained)}{many}"
-        Console(width=None if sys.stdout.isatty() else 100).print(table(done.summary, files.trained, title))
+        data_console(100).print(table(done.summary, files.trained, title))
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.align import EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
+from data_prep.files import check_output, write_text
+from data_prep.standard_output import put
+from pipeline.commands.options import EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
 
 PORT = 8000
 
@@ -37,14 +39,15 @@ def show_command(
     for path in files:
         if path.suffix not in (".png", ".html"):
             raise ValueError(f"--out {path}: pictures are .png or .html; give one of these suffixes")
+        check_output(path)
     encoder, words = load_model(hf_dir, tokenizer)
     view = view_pair(encoder, words, source, target, layer=layer, method=method, encoding=encoding, raw=raw, gold=gold)
     for path in files:
         if path.suffix == ".png":
             draw_heat_map(view, path)
         else:
-            path.write_text(page_html(view_html(view)), encoding="utf-8")
-    print(f"{view.title}; {', '.join(map(str, files))}")
+            write_text(path, page_html(view_html(view)))
+    put(f"{view.title}; {', '.join(map(str, files))}")
 
 
 def demo_command(
@@ -64,6 +67,6 @@ def demo_command(
         server = make_server(Demo(encoder, words, hf_dir.name), port)
     except OSError as error:
         raise ValueError(f"--port {port}: {error.strerror}; give another, or 0 for any free one") from None
-    print(f"http://{HOST}:{server.server_address[1]}/ shows {hf_dir}; Ctrl-C ends it", flush=True)
+    put(f"http://{HOST}:{server.server_address[1]}/ shows {hf_dir}; Ctrl-C ends it", flush=True)
     with server:
         server.serve_forever()

@@ -12,12 +12,11 @@ from typing import Any
 from data_prep.tokenizer import Tokenizer
 from pipeline import checkpoint
 from pipeline.model import Encoder
+from pipeline.use.align_options import Encoding, Method
 from pipeline.use.evaluate import evaluate_halves, gold_folders
 from pipeline.use.gold import Gold, read_gold
-from pipeline.use.link_methods import Method
 from pipeline.use.loading import load_model
 from pipeline.use.retrieval import SentencePooler, Sentences, evaluate_retrieval, find_pairs
-from pipeline.use.word_alignment import Encoding
 
 MEASURED = "measured.json"
 Halves = dict[str, dict[str, list[float]]]

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from pipeline.config import Config, PathField, Positive, Section, load_config
+from data_prep.sections import PathField, Positive, Section, checked, dump_yaml, read_yaml
+from pipeline.config import Config, load_config
 
 
 class Experiment(Section):
@@ -63,17 +63,7 @@ def read_experiment(path: Path, settings: Sequence[str] = ()) -> Experiment:
     Raises:
         ValueError: the file cannot be read, or is none; names field, value and mend.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise ValueError(f"{path}: cannot read the experiment ({reason})") from None
-    try:
-        experiment = Experiment.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path}: {field or 'experiment'}: {first['msg']}; see pipeline/experiments/plan.py") from None
+    experiment = checked(Experiment, read_yaml(path, "experiment"), str(path))
     for setting in settings:
         if "=" not in setting:
             raise ValueError(f"override {setting!r}: write key=value, for example optimizer.lr=1e-4")
@@ -89,7 +79,7 @@ def trials(experiment: Experiment, out: Path, seeds: Sequence[int], arms: Sequen
     """
     for arm in arms:
         if arm not in experiment.arms:
-            raise ValueError(f"--arms {arm}: choose of {', '.join(experiment.arms)}")
+            raise ValueError(f"--arm {arm}: choose of {', '.join(experiment.arms)}")
     found = []
     for seed in seeds:
         for arm in arms or experiment.arms:
@@ -113,4 +103,4 @@ def common_start(experiment: Experiment, trials: Sequence[Trial]) -> Path | None
 
 def _text(value: Any) -> str:
     """A setting as one writes it on a command line."""
-    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()
+    return value if isinstance(value, str) else dump_yaml(value, one_line=True)

@@ -17,14 +17,12 @@ import torch
 from data_prep.tokenizer import UNK, Tokenizer
 from pipeline.model import Encoder
 from pipeline.packing import Packed
+from pipeline.use.align_options import WINDOW, Encoding, Method
 from pipeline.use.loading import DTYPES, load_model, longest_side
 from pipeline.use.sentence_pairs import split_words
 from pipeline.use.word_alignment import (
     BATCH_TOKENS,
-    WINDOW,
     AlignmentReport,
-    Encoding,
-    Method,
     ScoredLinks,
     WordAligner,
     WordLinks,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from pipeline.use.sentence_pairs import SEPARATOR
-from pipeline.use.word_alignment import ScoredLinks, WordPair
+from pipeline.use.sentence_pairs import SEPARATOR, WordPair
+
+if TYPE_CHECKING:
+    from pipeline.use.word_alignment import ScoredLinks
 
 
 def format_links(links: ScoredLinks, words: WordPair | None, scores: bool) -> str:

@@ -16,12 +16,11 @@ from urllib.parse import parse_qs
 
 from data_prep.tokenizer import Tokenizer
 from pipeline.model import Encoder
+from pipeline.use.align_options import ENCODINGS, METHODS
 from pipeline.use.aligner import Aligner, layer_of
 from pipeline.use.gold import parse_pharaoh
-from pipeline.use.link_methods import METHODS
 from pipeline.use.pair_view import PairView, page_html, view_html
 from pipeline.use.sentence_pairs import split_raw, split_words
-from pipeline.use.word_alignment import ENCODINGS
 
 HOST = "127.0.0.1"
 LARGEST_FORM = 1 << 18

@@ -17,11 +17,12 @@ from rich.table import Table
 from data_prep.tokenizer import Tokenizer
 from pipeline.model import Encoder
 from pipeline.packing import Packed
+from pipeline.use.align_options import Encoding, Method
 from pipeline.use.gold import AlignmentScore, Gold, score_links
 from pipeline.use.loading import longest_side
 from pipeline.use.perplexity import Perplexity
 from pipeline.use.retrieval import Retrieval
-from pipeline.use.word_alignment import AlignmentReport, Encoding, Method, WordAligner
+from pipeline.use.word_alignment import AlignmentReport, WordAligner
 from sinkhorn_align import AlignmentSettings
 
 

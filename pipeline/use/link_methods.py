@@ -6,18 +6,16 @@ Knows flat tokens and the spans of pairs; nothing of words, tokenizers or models
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.use.align_options import METHODS, Method
 from sinkhorn_align import AlignmentSettings, PairStatus, align
 from sinkhorn_align.batched import first_largest, is_finite, similarity, transport_plan
 from sinkhorn_align.buckets import blocks
-
-Method = Literal["ot-filter", "ot", "argmax"]
-METHODS: tuple[Method, ...] = get_args(Method)
 
 _ARGMAX = AlignmentSettings(cost="exp", similarity="cosine", sinkhorn_iterations=0, filter_rounds=1)
 _ONE_ITERATION = AlignmentSettings(sinkhorn_iterations=1, filter_rounds=1)

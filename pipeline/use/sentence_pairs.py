@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.use.word_alignment import WordPair
-
+WordPair = tuple[Sequence[str], Sequence[str]]
+"""Source and target words."""
 STDIN = Path("-")
 SEPARATOR = "|||"
 _INNER = "'’.,·-‐_"

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol, TypeVar, get_args
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,27 +17,23 @@ from torch import Tensor
 
 from data_prep.tokenizer import BOS, EOS
 from pipeline.packing import Packed, pack
-from pipeline.use.link_methods import Method, Spans, TokenLinks, check_method, find_links
+from pipeline.use.align_options import ENCODINGS, WINDOW, Encoding, Method
+from pipeline.use.link_methods import Spans, TokenLinks, check_method, find_links
+from pipeline.use.sentence_pairs import WordPair
 from pipeline.use.windows import Part, Side, cut_into_parts
 from pipeline.use.workers import Map, side_by_side
 from sinkhorn_align import AlignmentSettings
 
 T = TypeVar("T")
-WordPair = tuple[Sequence[str], Sequence[str]]
 WordLinks = list[tuple[int, int]]
 ScoredLinks = dict[tuple[int, int], float]
 """Links (source word, target word) from 0, sorted, and of each the largest cosine of its subword links."""
 HiddenStates = Callable[[Packed], Sequence[Tensor]]
-Encoding = Literal["joint", "separate"]
-ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
 
 READ_AHEAD = 4096
 """Pairs that are read ahead and sorted by length, so that a batch holds pairs of like lengths."""
 TOKENS_AHEAD = 1 << 18
 """Tokens that are read ahead at most (or one pair), so that memory stays flat where lines are long."""
-WINDOW = 128
-"""Tokens of a window of a long pair. Forty sentences as one pair had an AER of 0.34, 0.25 and 0.18 with 254, 128 and 64
-tokens where they have 0.10 alone (en-nl, the small real checkpoint)."""
 BATCH_TOKENS = 4096
 """Of a batch, right for CPUs: larger ones leave the cache, smaller ones spend more time on calls."""
 LEAST_BATCH_TOKENS = 512

@@ -114,8 +114,8 @@ def test_a_wrong_pair_is_refused(
 
 
 def test_a_hyphen_in_a_language_is_taken_as_an_underscore_and_said(mono: Run, tmp_path: Path) -> None:
-    code, out, _ = mono("zh-Hans.txt", TEXT, "--lang", "zh-Hans")
-    assert (code, out.splitlines()[0]) == (0, "--lang zh-Hans: taken as zh_Hans")
+    code, _, err = mono("zh-Hans.txt", TEXT, "--lang", "zh-Hans")
+    assert (code, err.splitlines()[0]) == (0, "--lang zh-Hans: taken as zh_Hans")
     assert list(Manifest.load(tmp_path / "data").mono) == ["zh_Hans"]
 
 

@@ -124,7 +124,7 @@ def test_a_dry_run_tells_of_unreadable_sources(folder: Path, tokenizer_dir: Path
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        ({"corpora": [{"mono": "de", "file": "x"}]}, ("unknown key corpora.0.file; did you mean files?",)),
+        ({"corpora": [{"mono": "de", "file": "x"}]}, ("unknown key corpora.0.file; did you mean corpora.files?",)),
         ({"corpora": CORPORA, "max_bad_rat": 0.1}, ("unknown key max_bad_rat; did you mean max_bad_rate?",)),
         (
             {"corpora": [{"mono": "de", "files": "de.txt", "filters": {"max_ratio": 3}}]},
@@ -132,9 +132,9 @@ def test_a_dry_run_tells_of_unreadable_sources(folder: Path, tokenizer_dir: Path
         ),
         (
             {"corpora": [{"mono": "de", "files": "de.txt"}], "pair_filters": {"min_scor": 1}},
-            ("did you mean min_score?",),
+            ("did you mean pair_filters.min_score?",),
         ),
-        ({"corpora": []}, ("corpora = '[]'",)),
+        ({"corpora": []}, ("corpora = []",)),
         ({}, ("corpora: field required",)),
         ({"corpora": [{"mono": "de", "files": "de.txt"}], "shard_bytes": "1M"}, ("shard_bytes = '1M'",)),
         ({"corpora": [{"mono": "de"}]}, ("corpus 1: monolingual text is `mono` with `files`",)),

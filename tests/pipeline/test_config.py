@@ -95,7 +95,7 @@ def test_an_override_that_cannot_be_is_refused(load: Load, override: str) -> Non
     [
         ("run.steps=0", "run.steps = 0"),
         ("run.steps=1.5", "run.steps = 1.5"),
-        ("run.steps=yes", "run.steps = True"),
+        ("run.steps=yes", "run.steps = 'yes'"),
         ("run.seed=-1", "run.seed = -1"),
         ("optimizer.lr=fast", "optimizer.lr = 'fast'"),
         ("data.alpha=1.2", "data.alpha = 1.2"),

@@ -75,8 +75,8 @@ def test_every_seed_may_start_from_a_model_of_its_own(experiment: Path, tmp_path
     ("change", "message"),
     [
         ({"baseline": "other"}, "baseline = 'other' is none of the arms: with, without"),
-        ({"arm": {}}, "arm: Extra inputs are not permitted"),
-        ({"gold": []}, "gold: List should have at least 1 item"),
+        ({"arm": {}}, "unknown key arm"),
+        ({"gold": []}, r"gold = \[\]: list should have at least 1 item"),
     ],
 )
 def test_a_wrong_experiment_is_named(experiment: Path, change: dict[str, Any], message: str) -> None:
@@ -88,7 +88,7 @@ def test_a_wrong_experiment_is_named(experiment: Path, change: dict[str, Any], m
 
 
 def test_a_wrong_arm_or_setting_is_named(experiment: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--arms other: choose of with, without"):
+    with pytest.raises(ValueError, match="--arm other: choose of with, without"):
         trials(read_experiment(experiment), tmp_path, [1], ["other"])
     with pytest.raises(ValueError, match=r"unknown key optimizer.rl; did you mean optimizer.lr\?"):
         trials(read_experiment(experiment, ["optimizer.rl=1"]), tmp_path, [1])

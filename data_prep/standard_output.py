@@ -1,0 +1,89 @@
+"""Standard output is for data alone: what a command was asked for, byte for byte, whatever else is printed beside it.
+
+Libraries print to standard output as they please, some from C, and a progress bar redirects it. Commands therefore take it
+for themselves before they import anything, and all else that is printed there goes to standard error. Knows nothing of what
+is printed.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import typer
+from rich.console import Console
+
+_claimed: TextIO | None = None
+
+
+@contextmanager
+def claimed() -> Iterator[None]:
+    """Take standard output for `put` and `data_stream`; until the block ends, all else printed there goes to standard error.
+
+    The descriptor itself is changed, so that C code and child processes are included. Where `sys.stdout` is not the
+    process's descriptor 1 (as within tests), it alone is replaced. Blocks may be nested.
+    """
+    global _claimed
+    if _claimed is not None:
+        yield
+        return
+    usual = sys.stdout
+    usual.flush()
+    kept = os.dup(1) if _is_descriptor_1(usual) else None
+    try:
+        if kept is None:
+            _claimed = usual
+        else:
+            # UTF-8 whatever the locale: the words come from files that are.
+            _claimed = os.fdopen(os.dup(kept), "w", encoding="utf-8", newline="\n")
+            os.dup2(2, 1)
+        sys.stdout = sys.stderr
+        yield
+        _claimed.flush()
+    finally:
+        sys.stdout = usual
+        stream, _claimed = _claimed, None
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)
+            _close_quietly(stream)
+
+
+def _is_descriptor_1(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() == 1
+    except (OSError, ValueError):
+        return False
+
+
+def _close_quietly(stream: TextIO | None) -> None:
+    try:
+        if stream is not None:
+            stream.close()
+    except OSError:
+        pass  # the reader has gone; `claimed` has told of it where the block itself ended well
+
+
+def data_stream() -> TextIO:
+    """Where data goes: standard output, claimed or not."""
+    return sys.stdout if _claimed is None else _claimed
+
+
+def put(*words: object, end: str = "\n", flush: bool = False) -> None:
+    """Print data: `print` onto standard output."""
+    print(*words, end=end, file=data_stream(), flush=flush)
+
+
+def data_console(width_off_terminal: int = 200) -> Console:
+    """A rich console on standard output, for tables; wide where it is no terminal, so that nothing is cut."""
+    stream = data_stream()
+    return Console(file=stream, width=None if stream.isatty() else width_off_terminal)
+
+
+class DataCommand(typer.core.TyperCommand):
+    """A command of typer that claims standard output as soon as its words are understood; its help is printed as usual."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with claimed():
+            return super().invoke(ctx)
