@@ -6,13 +6,14 @@ import typer
 
 from data_prep.standard_output import DataCommand
 from pipeline import command_line
-from pipeline.commands import align, estimate, evaluate, finetune, run, show
+from pipeline.commands import align, estimate, evaluate, finetune, run, score, show
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 for _name, _command in (
     ("align", align.align_command),
     ("evaluate", evaluate.evaluate_command),
+    ("score", score.score_command),
     ("show", show.show_command),
     ("demo", show.demo_command),
     ("finetune", finetune.finetune_command),

@@ -29,7 +29,8 @@ from pipeline.packing import Packed
 from pipeline.use.evaluate import best_layer, distinct, gold_folders, score_layers
 from pipeline.use.gold import Gold, read_gold
 from pipeline.use.loading import longest_side
-from pipeline.use.retrieval import SentencePooler, Sentences, evaluate_retrieval, find_pairs
+from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
+from pipeline.use.sentence_files import Sentences, find_pairs
 from pipeline.use.word_alignment import HiddenStates, WordAligner
 from sinkhorn_align import AlignmentSettings
 
@@ -41,7 +42,7 @@ def read_texts(settings: Validation) -> tuple[dict[str, Gold], list[Sentences]]:
     """The gold pairs by the names of their folders, and the sentences for retrieval; ValueError says what is wrong."""
     golds = [read_gold(folder).first(settings.gold_pairs) for folder in gold_folders(settings.gold)]
     names = distinct([f"{gold.source_language}-{gold.target_language}" for gold in golds])
-    found = [pair for place in settings.retrieval for pair in find_pairs(place)]
+    found = find_pairs(*settings.retrieval)
     return dict(zip(names, golds, strict=True)), [pair.loaded(settings.retrieval_sentences) for pair in found]
 
 

@@ -28,7 +28,7 @@ from pipeline.use.aligner import layer_of
 from pipeline.use.evaluate import evaluate, gold_folders
 from pipeline.use.gold import AlignmentScore, Gold, read_gold, score_links
 from pipeline.use.loading import load_model
-from pipeline.use.retrieval import find_pairs
+from pipeline.use.sentence_files import find_pairs
 from pipeline.use.sentence_pairs import split_raw
 from pipeline.use.word_alignment import WordLinks
 
@@ -41,7 +41,7 @@ Scores = dict[str, AlignmentScore]
 def more_lines(places: Sequence[Path], gold: Gold) -> list[str]:
     """The pairs in the places that are in the gold's languages, split into words; one without words is left out."""
     lines: list[str] = []
-    for found in (pair for place in places for pair in find_pairs(place)):
+    for found in find_pairs(*places):
         if set(found.languages) == {gold.source_language, gold.target_language}:
             texts = dict(zip(found.languages, found.read(), strict=True))
             sides = [[split_raw(line) for line in texts[name]] for name in (gold.source_language, gold.target_language)]

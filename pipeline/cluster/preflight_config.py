@@ -9,8 +9,8 @@ from data_prep.token_file import shard_file
 from pipeline.config import Config
 from pipeline.hugging_face import read_config
 from pipeline.use.evaluate import gold_folders
-from pipeline.use.gold import ALIGNV2, PHARAOH, read_gold
-from pipeline.use.retrieval import find_pairs
+from pipeline.use.gold import links_file, read_gold
+from pipeline.use.sentence_files import find_pairs
 
 SHARDS_LOOKED_AT = 8  # first, last and some between: the time does not grow with the corpus
 BYTES_PER_PARAMETER = 16  # fp32 weights, two Adam moments, and as much again in the module's own file at most
@@ -33,10 +33,9 @@ def _validation_files(config: Config) -> list[Path]:
     found = []
     for folder in gold_folders(config.validation.gold):
         gold = read_gold(folder)
-        names = (f"test.{gold.source_language}", f"test.{gold.target_language}", ALIGNV2, PHARAOH)
-        found += [folder / name for name in names if (folder / name).is_file()]
-    for place in config.validation.retrieval:
-        found += [path for pair in find_pairs(place) for path in pair.paths]
+        found += [folder / f"test.{language}" for language in (gold.source_language, gold.target_language)]
+        found.append(links_file(folder))
+    found += [path for pair in find_pairs(*config.validation.retrieval) for path in pair.paths]
     return list(dict.fromkeys(found))
 
 

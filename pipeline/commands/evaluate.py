@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import data_console, put
-from pipeline.commands.options import CostOption, EncodingOption, MethodOption, ModelDir, TokenizerDir
+from pipeline.commands.options import CostOption, EncodingOption, FromOneOption, MethodOption, ModelDir, TokenizerDir
 from sinkhorn_align import AlignmentSettings
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
@@ -22,6 +24,9 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes
     from pipeline.objectives.masked_lm import MaskedLMHead
     from pipeline.use.gold import Gold
     from pipeline.use.retrieval import Sentences
+
+PLAIN_SECONDS = 10.0
+"""Between two lines of progress where there is no terminal."""
 
 Panel = tuple[str, dict[str, list[float]]]
 """A title and the curves over layers below it."""
@@ -33,8 +38,15 @@ def evaluate_command(
         list[Path] | None,
         typer.Option(help="folder with test.<src>, test.<trg>, alignv2.txt, or of such folders; may be repeated"),
     ] = None,
+    from_one: FromOneOption = None,
     retrieval: Annotated[
-        list[Path] | None, typer.Option(help="line-aligned files in the layout of PUD or Tatoeba; may be repeated")
+        list[Path] | None,
+        typer.Option(
+            help="line-aligned files or their folder, as PUD, Tatoeba, FLORES or NTREX name them; may be repeated"
+        ),
+    ] = None,
+    sentences: Annotated[
+        int | None, typer.Option(min=1, help="first so many of each retrieval pair; default: all")
     ] = None,
     perplexity: Annotated[Path | None, typer.Option(help="DATA_DIR of held-out text; needs the masked-LM head")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the scores to this file")] = None,
@@ -53,7 +65,7 @@ def evaluate_command(
     from pipeline.use.gold import read_gold
     from pipeline.use.loading import load_masked_lm, load_model
     from pipeline.use.picture import draw_layers
-    from pipeline.use.retrieval import find_pairs
+    from pipeline.use.sentence_files import find_pairs
 
     if not gold and not retrieval and perplexity is None:
         raise ValueError("evaluate: nothing to measure; give --gold, --retrieval or --perplexity")
@@ -62,8 +74,12 @@ def evaluate_command(
     for file in (json_file, picture):
         if file is not None:
             check_output(file)
-    golds = [read_gold(folder) for folder in gold_folders(gold or [])]
-    sentences = [pair for place in retrieval or [] for pair in find_pairs(place)]
+    golds = [read_gold(folder, from_one=from_one) for folder in gold_folders(gold or [])]
+    for note in (note for each in golds for note in each.notes):
+        print(f"note: {note}", file=sys.stderr)
+    texts = find_pairs(*retrieval or [])
+    if sentences is not None:
+        texts = [pair.loaded(sentences) for pair in texts]
     if perplexity is None:
         encoder, words = load_model(hf_dir, tokenizer)
     else:
@@ -77,8 +93,8 @@ def evaluate_command(
         measured, panel = _evaluate_gold(console, encoder, words, golds, aligning)
         entries += measured
         panels.append(panel)
-    if sentences:
-        measured, panel = _evaluate_retrieval(console, encoder, words, sentences)
+    if texts:
+        measured, panel = _evaluate_retrieval(console, encoder, words, texts)
         entries += measured
         panels.append(panel)
     if perplexity is not None:
@@ -141,5 +157,15 @@ def _evaluate_perplexity(
 
 
 def _progress(items: Sequence[Any], what: str) -> Iterator[Any]:
+    """The items, and on standard error how far they have come: a bar on a terminal, elsewhere a line now and then."""
     console = Console(stderr=True)
-    yield from track(items, description=what, console=console, disable=not console.is_terminal)
+    began = shown = time.monotonic()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=len(items))
+        for number, item in enumerate(items):
+            if not console.is_terminal and time.monotonic() - shown > PLAIN_SECONDS:
+                shown = time.monotonic()
+                print(f"{what}: {number} of {len(items)}, {shown - began:.0f} s", file=sys.stderr)
+            yield item
+            bar.advance(task)

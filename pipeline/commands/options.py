@@ -19,3 +19,10 @@ EncodingOption = Annotated[
 LayerOption = Annotated[
     int | None, typer.Option(help="layer whose hidden states are aligned; default: two below the top")
 ]
+FromOneOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--from-one/--from-zero",
+        help="gold links count words from 1, or from 0; default: as usual for their format, or as the sentences leave no doubt",
+    ),
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,7 @@ def show_command(
     Example: python -m pipeline show hf/base "the house" "das Haus" --gold "0-0 1-1" --out pair.png --out pair.html
     """
     from pipeline.use.demo import view_pair
+    from pipeline.use.fonts import MissingFontsError
     from pipeline.use.loading import load_model
     from pipeline.use.pair_view import page_html, view_html
     from pipeline.use.picture import draw_heat_map
@@ -42,12 +44,18 @@ def show_command(
         check_output(path)
     encoder, words = load_model(hf_dir, tokenizer)
     view = view_pair(encoder, words, source, target, layer=layer, method=method, encoding=encoding, raw=raw, gold=gold)
+    written = []
     for path in files:
-        if path.suffix == ".png":
-            draw_heat_map(view, path)
-        else:
-            write_text(path, page_html(view_html(view)))
-    put(f"{view.title}; {', '.join(map(str, files))}")
+        try:
+            if path.suffix == ".png":
+                draw_heat_map(view, path)
+                written.append(path)
+                continue
+        except MissingFontsError as error:
+            print(f"note: {path} is written as .html: {error}", file=sys.stderr)
+        written.append(path.with_suffix(".html"))
+        write_text(written[-1], page_html(view_html(view)))
+    put(f"{view.title}; {', '.join(map(str, dict.fromkeys(written)))}")
 
 
 def demo_command(
@@ -56,6 +64,8 @@ def demo_command(
     tokenizer: TokenizerDir = None,
 ) -> None:
     """Serve a page on this machine where one pastes a pair, picks layer and method, and sees the links.
+
+    The page answers this machine only; of a remote one, open it through `ssh -L 8000:127.0.0.1:8000 HOST`.
 
     Example: python -m pipeline demo hf/base --port 8000
     """

@@ -16,7 +16,8 @@ from pipeline.use.align_options import Encoding, Method
 from pipeline.use.evaluate import evaluate_halves, gold_folders
 from pipeline.use.gold import Gold, read_gold
 from pipeline.use.loading import load_model
-from pipeline.use.retrieval import SentencePooler, Sentences, evaluate_retrieval, find_pairs
+from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
+from pipeline.use.sentence_files import Sentences, find_pairs
 
 MEASURED = "measured.json"
 Halves = dict[str, dict[str, list[float]]]
@@ -30,7 +31,7 @@ class Yardstick:
 
     def __init__(self, gold: Sequence[Path], retrieval: Sequence[Path]) -> None:
         self._golds: list[Gold] = [read_gold(folder) for folder in gold_folders(gold)]
-        self._sentences: list[Sentences] = [pair for place in retrieval for pair in find_pairs(place)]
+        self._sentences: list[Sentences] = find_pairs(*retrieval)
         golds = [(g.source, g.target, [*map(sorted, g.sure)], [*map(sorted, g.possible)]) for g in self._golds]
         content = golds, [(pair.languages, pair.read()) for pair in self._sentences]
         self.digest = hashlib.sha256(repr(content).encode()).hexdigest()

@@ -18,7 +18,7 @@ from data_prep.tokenizer import Tokenizer
 from pipeline.model import Encoder
 from pipeline.use.align_options import ENCODINGS, METHODS
 from pipeline.use.aligner import Aligner, layer_of
-from pipeline.use.gold import parse_pharaoh
+from pipeline.use.link_files import parse_pharaoh
 from pipeline.use.pair_view import PairView, page_html, view_html
 from pipeline.use.sentence_pairs import split_raw, split_words
 
@@ -57,7 +57,7 @@ def view_pair(
     similarities = aligner.similarities(pair)
     (links,) = aligner.align_scored([pair])
     sure, possible = parse_pharaoh(gold)
-    past = [f"{i}-{j}" for i, j in sorted(possible) if i >= len(pair[0]) or j >= len(pair[1])]
+    past = [f"{i}-{j}" for i, j in sorted(possible) if not (0 <= i < len(pair[0]) and 0 <= j < len(pair[1]))]
     if past:
         raise ValueError(f"gold link {past[0]}: the pair has {len(pair[0])} and {len(pair[1])} words, counted from 0")
     return PairView(*pair, similarities, links, sure, possible, f"{method}, layer {aligner.layer}, {encoding}")

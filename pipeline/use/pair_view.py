@@ -62,7 +62,7 @@ class PairView:
 
     def possible_inside(self) -> list[WordLink]:
         """Gold links between words that exist, sorted."""
-        return sorted((i, j) for i, j in self.possible if i < len(self.source) and j < len(self.target))
+        return sorted((i, j) for i, j in self.possible if 0 <= i < len(self.source) and 0 <= j < len(self.target))
 
 
 def links_svg(view: PairView) -> str:

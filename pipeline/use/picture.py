@@ -11,6 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
+from pipeline.use.fonts import drawn_as_they_are
 from pipeline.use.pair_view import PairView
 from pipeline.use.word_alignment import WordLinks
 
@@ -25,7 +26,22 @@ def draw_alignments(
     path: Path,
     titles: Sequence[str] = ("before", "after"),
 ) -> None:
-    """Draw one grid per set of links side by side into a PNG; filled: predicted, outlined: gold."""
+    """Draw one grid per set of links side by side into a PNG; filled: predicted, outlined: gold.
+
+    Raises MissingFontsError where no font has the words' characters.
+    """
+    with drawn_as_they_are([*source, *target, *titles]):
+        _draw_grids(source, target, gold, links, path, titles)
+
+
+def _draw_grids(
+    source: Sequence[str],
+    target: Sequence[str],
+    gold: Collection[tuple[int, int]],
+    links: Sequence[WordLinks],
+    path: Path,
+    titles: Sequence[str],
+) -> None:
     size = 1.5 + 0.45 * max(len(source), len(target))
     figure, axes = plt.subplots(1, len(links), figsize=(size * len(links), size), squeeze=False)
     for axis, found, title in zip(axes[0], links, titles, strict=True):
@@ -50,8 +66,13 @@ def draw_alignments(
 def draw_heat_map(view: PairView, path: Path) -> None:
     """Draw a pair's similarities as shades, its links as dots and the gold links outlined into a PNG.
 
-    Scripts that matplotlib's own font lacks (Chinese, Hangul, Indic, …) show as boxes; the HTML page has the browser's.
+    Raises MissingFontsError where no font has the words' characters; the HTML page has the browser's fonts.
     """
+    with drawn_as_they_are([*view.source, *view.target, view.title]):
+        _draw_heat_map(view, path)
+
+
+def _draw_heat_map(view: PairView, path: Path) -> None:
     size = 1.5 + 0.4 * max(len(view.source), len(view.target))
     figure, axis = plt.subplots(figsize=(size + 1, size))
     shades = axis.imshow(view.similarities, cmap="Blues", aspect="equal")

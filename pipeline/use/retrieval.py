@@ -1,13 +1,12 @@
 """Sentence retrieval: whether the nearest sentence of the other language, by cosine of mean hidden states, is the translation.
 
-Reads the layouts of PUD and Tatoeba; knows a tokenizer and something that gives hidden states, nothing of training.
+Knows sentences, a tokenizer and something that gives hidden states; nothing of files or training.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,51 +16,18 @@ from torch import Tensor
 
 from data_prep.tokenizer import BOS, EOS
 from pipeline.packing import pack
+from pipeline.use.sentence_files import Sentences
 from pipeline.use.word_alignment import HiddenStates
 
-PIVOT = ("en", "eng")
-"""The language that all others are paired with in a folder with a file a language, where it is there."""
 POOLING = "mean over all tokens of the sentence, <s> and </s> among them; cosine"
 ROWS_AT_ONCE = 1024
 """Sentences whose similarities to all of the other side are in memory at once."""
-_PAIR_FILE = re.compile(r"(?:.*\.)?(?P<first>[^.-]+)-(?P<second>[^.-]+)\.(?P<language>[^.-]+)")
 
 
 class SentenceEncoder(Protocol):
     """What is asked of a tokenizer: the ids of a sentence, without special tokens."""
 
     def encode(self, text: str) -> list[int]: ...
-
-
-@dataclass
-class Sentences:
-    """Line-aligned sentences of two languages."""
-
-    languages: tuple[str, str]
-    paths: tuple[Path, Path]
-    texts: tuple[list[str], list[str]] | None = None
-    """What the files hold, where they need not be read again."""
-
-    @property
-    def name(self) -> str:
-        return "-".join(self.languages)
-
-    def loaded(self, most: int) -> Sentences:
-        """With the first `most` sentences in memory. Raises as `read` does."""
-        first, second = self.read()
-        return replace(self, texts=(first[:most], second[:most]))
-
-    def read(self) -> tuple[list[str], list[str]]:
-        """ValueError where a file is missing, empty, no UTF-8, or the two have unequal lines."""
-        if self.texts is not None:
-            return self.texts
-        first, second = (_lines(path) for path in self.paths)
-        if len(first) != len(second):
-            raise ValueError(
-                f"{self.paths[0]}: {len(first)} lines, {self.paths[1]} has {len(second)}; "
-                "line n of one must be the translation of line n of the other"
-            )
-        return first, second
 
 
 @dataclass
@@ -87,65 +53,6 @@ class Retrieval:
 
     def as_json(self) -> dict[str, Any]:
         return {"kind": "retrieval", **asdict(self), "best_layer": self.best_layer, "pooling": POOLING}
-
-
-def find_pairs(place: Path) -> list[Sentences]:
-    """The language pairs of a folder, in PUD's layout or in Tatoeba's.
-
-    PUD: `<name>.<language>`, a file a language, all line-aligned: English (or the first language) with every other.
-    Tatoeba: `[<name>.]<first>-<second>.<first>` and `….<second>`, two files a pair. A file of such a pair or of PUD's
-    stands for its pair alone.
-
-    Raises:
-        ValueError: there is no such folder, or it holds neither.
-    """
-    if not place.exists():
-        raise ValueError(f"{place}: no such folder; give line-aligned files <name>.<language> or <a>-<b>.<language>")
-    folder = place if place.is_dir() else place.parent
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name.count(".") >= 1)
-    pairs = list(_tatoeba(files)) or list(_pud(files))
-    if not place.is_dir():
-        pairs = [pair for pair in pairs if place in pair.paths]
-    if not pairs:
-        raise ValueError(f"{place}: no line-aligned files; name them <name>.<language>, or <a>-<b>.<a> and <a>-<b>.<b>")
-    return pairs
-
-
-def _tatoeba(files: Sequence[Path]) -> Iterator[Sentences]:
-    present = set(files)
-    for path in files:
-        match = _PAIR_FILE.fullmatch(path.name)
-        if match is None or match["language"] != match["first"]:
-            continue
-        other = path.with_suffix(f".{match['second']}")
-        if other in present:
-            yield Sentences((match["first"], match["second"]), (path, other))
-
-
-def _pud(files: Sequence[Path]) -> Iterator[Sentences]:
-    by_stem: dict[str, dict[str, Path]] = {}
-    for path in files:
-        if path.suffix != ".txt":
-            by_stem.setdefault(path.stem, {})[path.suffix[1:]] = path
-    for languages in by_stem.values():
-        if len(languages) < 2:
-            continue
-        pivot = next((name for name in PIVOT if name in languages), min(languages))
-        for language, path in sorted(languages.items()):
-            if language != pivot:
-                yield Sentences((pivot, language), (languages[pivot], path))
-
-
-def _lines(path: Path) -> list[str]:
-    lines = path.read_bytes().split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    if not lines:
-        raise ValueError(f"{path}: is empty; give a sentence a line")
-    try:
-        return [line.decode().rstrip("\r") for line in lines]
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not UTF-8; convert it") from None
 
 
 class SentencePooler:

@@ -23,7 +23,8 @@ from pipeline.use.evaluate import evaluate
 from pipeline.use.export import save_tokenizer
 from pipeline.use.gold import read_gold
 from pipeline.use.loading import load_model
-from pipeline.use.retrieval import SentencePooler, evaluate_retrieval, find_pairs
+from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
+from pipeline.use.sentence_files import find_pairs
 from sinkhorn_align import AlignmentSettings, align
 from sinkhorn_align.agreement import compare
 

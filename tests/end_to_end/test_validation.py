@@ -12,7 +12,8 @@ import pytest
 from pipeline.use.evaluate import evaluate
 from pipeline.use.gold import read_gold
 from pipeline.use.loading import load_model
-from pipeline.use.retrieval import SentencePooler, evaluate_retrieval, find_pairs
+from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
+from pipeline.use.sentence_files import find_pairs
 from tests.end_to_end.conftest import REPOSITORY
 
 STEPS, GOLD_PAIRS, SENTENCES, SHOWN = 2, 30, 40, 3

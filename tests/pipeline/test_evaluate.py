@@ -47,6 +47,30 @@ def test_scores_of_all_layers_are_printed_written_and_drawn(
     assert files[1].read_bytes().startswith(b"\x89PNG")
 
 
+def test_gold_of_the_wild_is_told_about_and_the_place_of_the_files_tried_first(
+    use: Use, hf_dir: Path, gold_dir: Path, tmp_path: Path
+) -> None:
+    (gold_dir / "alignv2.txt").write_text("0 1 1\n1 0 2\n2 1 1\n2 1 1 P\n", encoding="utf-8")
+    done = use("evaluate", hf_dir, "--gold", gold_dir, "--json", tmp_path / "new" / "scores.json")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "new" / "scores.json").read_text(encoding="utf-8"))[0]["pairs"] == 3
+    for said in ("numbers the pairs from 0", "1 links to no word", "1 links stand there more than once"):
+        assert said in done.err
+    (tmp_path / "file").write_text("")
+    done = use("evaluate", hf_dir, "--gold", gold_dir, "--json", tmp_path / "file" / "x.json")
+    assert done.code == 1 and "cannot be made" in done.error and not done.out, "before anything is measured"
+
+
+def test_so_many_sentences_of_each_pair_are_measured(use: Use, hf_dir: Path, tmp_path: Path) -> None:
+    for language in ("en", "de"):
+        (tmp_path / f"x.{language}").write_text("the fox\nmy box\njudge\n", encoding="utf-8")
+    out = tmp_path / "scores.json"
+    files = ("--retrieval", tmp_path / "x.de", "--retrieval", tmp_path / "x.en")
+    done = use("evaluate", hf_dir, *files, "--sentences", 2, "--json", out)
+    assert done.code == 0, done.err
+    assert [entry["sentences"] for entry in json.loads(out.read_text(encoding="utf-8"))] == [2]
+
+
 def test_retrieval_and_perplexity_stand_beside_alignment(
     use: Use, hf_dir: Path, tmp_path: Path, data_dir: Path
 ) -> None:
@@ -116,7 +140,7 @@ def test_columns_end_with_their_mean_and_none_is_lost() -> None:
 MISTAKES = {
     "nothing": ([], "nothing to measure; give --gold, --retrieval or --perplexity"),
     "no gold": (["--gold", "{tmp}"], "no files test.<source>"),
-    "no sentences": (["--retrieval", "{tmp}/nowhere"], "no such folder"),
+    "no sentences": (["--retrieval", "{tmp}/nowhere"], "no such file or folder"),
     "picture of nothing": (["--perplexity", "{tmp}", "--picture", "x.png"], "only AER and retrieval have layers"),
     "no data": (["--perplexity", "{tmp}/nowhere"], "nowhere"),
     "unknown method": (["--gold", "{gold}", "--method", "x"], "method 'x': choose"),

@@ -76,36 +76,105 @@ def test_links_of_another_number_of_pairs_are_refused(folder):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("1 1", r"alignv2.txt:2: '1 1' is not `pair source target \[S\|P\]`"),
+        ("1 1", r"alignv2.txt:2: '1 1' is not `pair source target \[S\|P\] \[confidence\]`"),
         ("1 1 x S", r"alignv2.txt:2: '1 1 x S' is not"),
         ("1 1 1 Q", r"alignv2.txt:2: '1 1 1 Q' is not"),
-        ("1 -1 1 S", r"alignv2.txt:2: '1 -1 1 S' is not"),
-        ("3 1 1 S", r"alignv2.txt:2: pair 3 is outside 1 to 2"),
-        ("0 1 1 S", r"alignv2.txt:2: pair 0 is outside 1 to 2"),
-        ("1 0 1 S", r"alignv2.txt:2: link 0 1: words count from 1"),
+        ("5 1 1 S\n6 1 1 S", r"alignv2.txt: 3 pairs, numbered from 1 to 6, but 2 lines in test.en and test.de"),
     ],
 )
-def test_bad_alignv2_names_file_line_value_and_mend(folder, line, message):
+def test_bad_alignv2_names_file_line_value_and_what_to_do(folder, line, message):
     (folder / "alignv2.txt").write_text(f"1 1 1 S\n{line}\n")
     with pytest.raises(ValueError, match=message):
         read_gold(folder)
 
 
 @pytest.mark.parametrize(
+    ("numbers", "note"),
+    [
+        ((1, 2), None),
+        ((0, 1), "numbers the pairs from 0"),
+        ((26, 27), "numbers its 2 pairs from 26 to 27, and test.en and test.de have 2 lines: taken in the order"),
+        ((1, 4), "numbers its 2 pairs from 1 to 4"),
+        ((9, 3), "numbers its 2 pairs from 3 to 9"),
+    ],
+)
+def test_pairs_go_by_their_numbers_or_in_their_order_and_it_is_said(folder, numbers, note):
+    (folder / "alignv2.txt").write_text("".join(f"{n} {w} 1 S\n" for n, w in zip(numbers, (1, 2), strict=True)))
+    gold = read_gold(folder)
+    assert gold.sure == [{(0, 0)}, {(1, 0)}]
+    assert (note is None) == (not gold.notes)
+    assert note is None or note in gold.notes[0]
+
+
+def test_a_pair_without_links_keeps_its_place(folder):
+    (folder / "alignv2.txt").write_text("2 1 1\n")
+    assert read_gold(folder).sure == [set(), {(0, 0)}]
+
+
+def test_links_to_nothing_outside_or_said_twice_are_counted_and_said(folder):
+    (folder / "alignv2.txt").write_text("1 1 1 S 1.0\n1 0 2 S 0.5\n2 2 0\n2 2 -99\n1 1 1 P\n2 1 1 P 0.25\n2 2 2 0.5\n")
+    gold = read_gold(folder)
+    assert gold.sure == [{(0, 0)}, {(1, -100), (1, 1)}]
+    assert gold.possible == [{(0, 0)}, {(1, -100), (1, 1), (0, 0)}]
+    assert gold.links_past_the_end == 1
+    assert [note.split(": ", 1)[1].split(" ")[:2] for note in gold.notes] == [
+        ["2", "links"],
+        ["1", "links"],
+        ["1", "links"],
+    ]
+    assert "no word (0)" in gold.notes[0]
+    assert "more than once" in gold.notes[1]
+    assert "sentence does not have" in gold.notes[2]
+
+
+@pytest.mark.parametrize("name", ["pharaoh.txt", "deen.talp", "links.gold", "x.align"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0-0 1-1\n0-0 1p1 1-3\n",
+        "\ufeff0-0 1-1\r\n0-0 1?1 1-3\r\n",
+        "1-1 2-2\n1-1 2x2 2-4\n",
+        "1-1:0.9 2-2:1e-3\n1-1:1 2p2:0.5 2-4:.5\n".replace(":.5", ":0.5"),
+        "0\t0-0 1-1\n1\t0-0 1p1 1-3\n",
+        "17\t0-0 1-1\n23\t0-0 1p1 1-3\n",
+        "1 1 1 S\n1 2 2 S\n2 1 1 S\n2 2 2 P\n2 2 4 S\n",
+        "1 1 1\n1 2 2 S 0.5\n2 1 1 s\n2 2 2 P 1\n2 2 4 1.0\n",
+        "0 0 0 S\n0 1 1 S\n1 0 0 S\n1 1 1 P\n1 1 3 S\n",
+    ],
+)
+def test_every_form_of_gold_says_the_same(folder, name, text):
+    (folder / "test.en").write_text("\ufeffthe house\nI saw\n")
+    (folder / name).write_text(text)
+    gold = read_gold(folder)
+    assert gold.source == [["the", "house"], ["I", "saw"]]
+    assert gold.sure == [{(0, 0), (1, 1)}, {(0, 0), (1, 3)}]
+    assert gold.possible == [{(0, 0), (1, 1)}, {(0, 0), (1, 1), (1, 3)}]
+    assert score_links(gold.sure, gold).aer == 0.0
+
+
+def test_where_words_count_from_may_be_said(folder):
+    (folder / "deen.talp").write_text("1-1 0-2\n1-1 2-2\n")
+    assert read_gold(folder).sure == [{(1, 1), (0, 2)}, {(1, 1), (2, 2)}]
+    told = read_gold(folder, from_one=True)
+    assert told.sure == [{(0, 0)}, {(0, 0), (1, 1)}]
+    assert "1 links to no word (0) are left out" in told.notes[0]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("0-0\n1-1 1:2\n", r"pharaoh.txt:2: '1:2' is not a link; write `i-j`"),
-        ("0-0\n", r"pharaoh.txt: 1 lines, but 2 pairs"),
+        ("0-0\n", r"pharaoh.txt: 1 lines, but 2 pairs in test.en and test.de"),
     ],
 )
-def test_bad_pharaoh_names_file_line_value_and_mend(folder, text, message):
+def test_bad_pharaoh_names_file_line_value_and_what_to_do(folder, text, message):
     (folder / "pharaoh.txt").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_gold(folder)
 
 
 def test_a_folder_without_links_or_texts_is_refused(folder, tmp_path):
-    with pytest.raises(ValueError, match=r"has neither alignv2.txt nor pharaoh.txt"):
+    with pytest.raises(ValueError, match=r"has neither alignv2.txt nor pharaoh.txt, nor one file of links"):
         read_gold(folder)
     with pytest.raises(ValueError, match=r"test.fr: no such file"):
         read_gold(folder, "en", "fr")

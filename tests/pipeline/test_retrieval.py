@@ -9,7 +9,8 @@ import torch
 
 from pipeline.packing import Packed, pack
 from pipeline.use.loading import load_model
-from pipeline.use.retrieval import SentencePooler, Sentences, accuracy, evaluate_retrieval, find_pairs
+from pipeline.use.retrieval import SentencePooler, accuracy, evaluate_retrieval
+from pipeline.use.sentence_files import Sentences, find_pairs
 
 
 class Letters:
@@ -46,6 +47,31 @@ def test_tatoeba_has_two_files_a_pair(tmp_path: Path) -> None:
     }
 
 
+def test_flores_and_ntrex_are_known_by_their_names(tmp_path: Path) -> None:
+    flores, ntrex = tmp_path / "devtest", tmp_path / "ntrex"
+    flores.mkdir()
+    ntrex.mkdir()
+    for name in ("deu_Latn.devtest", "eng_Latn.devtest", "zho_Hans.devtest"):
+        (flores / name).write_text("a\n")
+    for name in ("newstest2019-src.eng.txt", "newstest2019-ref.deu.txt", "newstest2019-ref.hau.txt", "README.txt"):
+        (ntrex / name).write_text("a\n")
+    assert [pair.languages for pair in find_pairs(flores)] == [("eng_Latn", "deu_Latn"), ("eng_Latn", "zho_Hans")]
+    assert [pair.name for pair in find_pairs(ntrex)] == ["eng-deu", "eng-hau"]
+    assert [pair.name for pair in find_pairs(flores, ntrex / "newstest2019-ref.hau.txt")][-1] == "eng-hau"
+
+
+def test_named_files_stand_for_the_pairs_among_them_and_each_pair_is_measured_once(tmp_path: Path) -> None:
+    write(tmp_path, pud_de="a\n", pud_en="b\n", pud_ar="c\n", pud_zh="d\n")
+    named = [tmp_path / f"pud.{language}" for language in ("en", "de")]
+    assert [pair.name for pair in find_pairs(*named)] == ["en-de"]
+    assert [pair.name for pair in find_pairs(tmp_path / "pud.zh", tmp_path / "pud.ar")] == ["ar-zh"]
+    assert [pair.name for pair in find_pairs(tmp_path, *named)] == ["en-ar", "en-de", "en-zh"]
+    with pytest.raises(
+        ValueError, match=r"pud.en: 3 pairs have this file; name the other language's too \(as pud.ar\)"
+    ):
+        find_pairs(named[0])
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -59,7 +85,7 @@ def test_unusable_folders_are_told(tmp_path: Path, files: dict[str, str], messag
     write(tmp_path, **files)
     with pytest.raises(ValueError, match=message):
         [pair.read() for pair in find_pairs(tmp_path)]
-    with pytest.raises(ValueError, match="no such folder"):
+    with pytest.raises(ValueError, match="no such file or folder"):
         find_pairs(tmp_path / "nowhere")
 
 

@@ -1,0 +1,217 @@
+"""Files of word links as people have them: Pharaoh and Talp, a pair a line, and NAACL's, a link a line.
+
+Reads what aligners write and what annotators publish, and says what it had to assume. Knows words by their places only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.use.text_lines import read_lines
+
+WordLink = tuple[int, int]
+"""(source word, target word) of a pair, counted from 0."""
+Lengths = Sequence[tuple[int, int]]
+"""Words of source and target, of every pair."""
+
+NAACL_NAMES = ("alignv2.txt", ".naacl")
+"""Ends of file names that tell the format; of others the first line does."""
+
+_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
+_PHARAOH = re.compile(rf"(-?\d+)([-p?x])(-?\d+)(?:[:/]{_NUMBER})?")
+_NAACL = re.compile(rf"(-?\d+)\s+(-?\d+)\s+(-?\d+)(?:\s+([SPsp]))?(?:\s+{_NUMBER})?")
+_NUMBERED = re.compile(r"(\d+)\t")
+_SURE = ("-", "S", "s", None)
+_ENOUGH_LINKS = 20
+"""Links without a word 0 from which on a file that cannot be compared with its sentences is suspected to count from 1."""
+
+
+@dataclass
+class LinkFile:
+    """The links of every pair; possible ones hold the sure ones too. Links may lie outside their sentence."""
+
+    sure: list[set[WordLink]]
+    possible: list[set[WordLink]]
+    line_a_pair: bool = True
+    """Whether the file's lines tell how many pairs there are; else the last ones may be missing."""
+    notes: list[str] = field(default_factory=list)
+    """What was assumed or left out, a sentence each."""
+
+
+@dataclass(frozen=True)
+class _Link:
+    line: int
+    pair: int
+    """Number as it stands in the file, or the line's place from 0."""
+    source: int
+    target: int
+    sure: bool
+
+
+def read_links(
+    path: Path,
+    pairs: int | None = None,
+    *,
+    from_one: bool | None = None,
+    lengths: Lengths | None = None,
+    texts: str = "the test files",
+) -> LinkFile:
+    """Read a file of links, sure and possible.
+
+    A pair a line, `i-j` sure and `ipj` (or `i?j`, `ixj`) possible, words from 0 (Pharaoh, Talp; a score after a colon and
+    a pair's number before a tab may stand there too); or a link a line, `pair source target [S|P] [confidence]`, words
+    from 1 and 0 for none (NAACL, alignv2.txt).
+
+    Args:
+        pairs: how many there are; None: as many as the file has (lines, or up to the largest number).
+        from_one: words count from 1 (or, False, from 0) whatever is usual for the format; None: as usual, or as the
+            sentences' lengths leave no doubt.
+        lengths: of the sentences, where they are known.
+        texts: what `pairs` is the number of lines of, for errors.
+
+    Raises:
+        ValueError: a line is neither, or the pairs' numbers fit no lines; names file and line, and both counts.
+    """
+    lines = read_lines(path, "a file of word links")
+    first = next((line for line in lines if line.strip()), "")
+    naacl = path.name.endswith(NAACL_NAMES) or bool(_NAACL.fullmatch(first.strip()))
+    numbered = not naacl and bool(_NUMBERED.match(first))
+    links, numbers = _naacl_links(path, lines) if naacl else _pharaoh_links(path, lines, numbered)
+    notes: list[str] = []
+    if naacl or numbered:
+        place = _places(path, numbers, pairs, texts, notes)
+        count = pairs if pairs is not None else max(place.values(), default=-1) + 1
+    else:
+        place, count = {number: number for number in numbers}, len(lines) if pairs is None else pairs
+        if len(lines) != count:
+            raise ValueError(
+                f"{path}: {len(lines)} lines, but {count} pairs in {texts}; write a line a pair, empty without links"
+            )
+    first_word = _first_word(links, place, naacl, from_one, lengths, notes)
+    return _collect(links, place, count, first_word, notes, not (naacl or numbered))
+
+
+def parse_pharaoh(line: str) -> tuple[set[WordLink], set[WordLink]]:
+    """(sure, possible ⊇ sure) links of a pair from `i-j ipj …`, words from 0; ValueError names what is no link."""
+    links = list(_links_of_line(line, 0, 0))
+    return {(x.source, x.target) for x in links if x.sure}, {(x.source, x.target) for x in links}
+
+
+def _naacl_links(path: Path, lines: Sequence[str]) -> tuple[list[_Link], list[int]]:
+    links = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        match = _NAACL.fullmatch(line.strip())
+        if match is None:
+            raise ValueError(
+                f"{path}:{number}: {line.strip()!r} is not `pair source target [S|P] [confidence]`; "
+                "write three numbers, and S for a sure or P for a possible link"
+            )
+        links.append(_Link(number, int(match[1]), int(match[2]), int(match[3]), match[4] in _SURE))
+    return links, list(dict.fromkeys(link.pair for link in links))
+
+
+def _pharaoh_links(path: Path, lines: Sequence[str], numbered: bool) -> tuple[list[_Link], list[int]]:
+    links: list[_Link] = []
+    numbers = []
+    for number, line in enumerate(lines, start=1):
+        pair, rest = number - 1, line
+        if numbered:
+            if not line.strip():
+                continue
+            match = _NUMBERED.match(line + "\t" if line.strip().isdecimal() else line)
+            if match is None:
+                raise ValueError(f"{path}:{number}: {line[:40]!r} has no number and tab before its links; add them")
+            pair, rest = int(match[1]), line[match.end() :]
+        numbers.append(pair)
+        try:
+            links += _links_of_line(rest, number, pair)
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from None
+    if len(set(numbers)) != len(numbers):
+        again = next(n for at, n in enumerate(numbers) if n in numbers[:at])
+        raise ValueError(f"{path}: the pair {again} has two lines; give each a number of its own")
+    return links, numbers
+
+
+def _links_of_line(text: str, line: int, pair: int) -> Iterable[_Link]:
+    for word in text.split():
+        match = _PHARAOH.fullmatch(word)
+        if match is None:
+            raise ValueError(f"{word!r} is not a link; write `i-j` for a sure and `ipj` for a possible one")
+        yield _Link(line, pair, int(match[1]), int(match[3]), match[2] in _SURE)
+
+
+def _places(path: Path, numbers: Sequence[int], pairs: int | None, texts: str, notes: list[str]) -> dict[int, int]:
+    """The place, from 0, of every pair number: the lines' own numbers, or where they are as many as lines, in order."""
+    low, high = min(numbers, default=1), max(numbers, default=1)
+    if pairs is None:
+        pairs = high if low >= 1 else high + 1
+    if low >= 1 and high <= pairs:
+        return {number: number - 1 for number in numbers}
+    if low == 0 and high < pairs:
+        notes.append(f"{path.name} numbers the pairs from 0")
+        return {number: number for number in numbers}
+    if len(numbers) == pairs:
+        notes.append(
+            f"{path.name} numbers its {pairs:,} pairs from {low} to {high}, and {texts} have {pairs:,} lines: "
+            "taken in the order in which they come"
+        )
+        return {number: place for place, number in enumerate(numbers)}
+    raise ValueError(
+        f"{path}: {len(numbers)} pairs, numbered from {low} to {high}, but {pairs} lines in {texts}; "
+        "number the pairs as the lines (from 1), or give links to each line"
+    )
+
+
+def _first_word(
+    links: Sequence[_Link],
+    place: dict[int, int],
+    naacl: bool,
+    from_one: bool | None,
+    lengths: Lengths | None,
+    notes: list[str],
+) -> int:
+    """The number of a sentence's first word."""
+    if from_one is not None:
+        return int(from_one)
+    words = [(link.source, link.target) for link in links]
+    if lengths is not None:
+        bounds = [lengths[place[link.pair]] for link in links]
+        reaches = any(i == m or j == n for (i, j), (m, n) in zip(words, bounds, strict=True))
+        inside = all(1 <= i <= m and 1 <= j <= n for (i, j), (m, n) in zip(words, bounds, strict=True))
+        if not naacl and reaches and inside:
+            notes.append("the links count words from 1: none names word 0, and some name the word after the last")
+            return 1
+        if naacl and not reaches and any(i == 0 and j == 0 for i, j in words):
+            notes.append("the links count words from 0: some link word 0 with word 0")
+            return 0
+    elif not naacl and len(words) >= _ENOUGH_LINKS and all(i and j for i, j in words):
+        notes.append("no link names word 0; if the file counts words from 1, say --from-one")
+    return 1 if naacl else 0
+
+
+def _collect(
+    links: Sequence[_Link], place: dict[int, int], pairs: int, first_word: int, notes: list[str], line_a_pair: bool
+) -> LinkFile:
+    sure: list[set[WordLink]] = [set() for _ in range(pairs)]
+    possible: list[set[WordLink]] = [set() for _ in range(pairs)]
+    null = repeated = 0
+    for link in links:
+        if first_word == 1 and 0 in (link.source, link.target):
+            null += 1
+            continue
+        at, words = place[link.pair], (link.source - first_word, link.target - first_word)
+        repeated += words in possible[at]
+        possible[at].add(words)
+        if link.sure:
+            sure[at].add(words)
+    if null:
+        notes.append(f"{null:,} links to no word (0) are left out: they say that a word has no partner")
+    if repeated:
+        notes.append(f"{repeated:,} links stand there more than once and count once")
+    return LinkFile(sure, possible, line_a_pair, notes)
