@@ -17,6 +17,7 @@ for _name, _command in (
     ("show", show.show_command),
     ("demo", show.demo_command),
     ("finetune", finetune.finetune_command),
+    ("predict", finetune.predict_command),
     ("export", run.export_command),
     ("report", run.report_command),
     ("quickstart", run.quickstart_command),

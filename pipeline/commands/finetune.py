@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data_prep.standard_output import data_console
+from data_prep.standard_output import data_console, put
 from pipeline.finetune.inputs import Part, Source, parse_tests
 
 if TYPE_CHECKING:  # the command imports what it needs when it runs: PyTorch takes seconds
@@ -65,6 +66,10 @@ def finetune_command(
 ) -> None:
     """Fine-tune on one language, predict and score others: predictions in XTREME's layout, a table, results.json.
 
+    classify takes lines `sentence1<TAB>sentence2<TAB>label` (XNLI, PAWS-X). tag takes `token<TAB>tag` lines with a blank line
+    between sentences (XTREME's udpos and panx), .conllu, or .upos with `word/TAG` a sentence a line. qa takes SQuAD v1.1
+    (XQuAD, MLQA, TyDiQA-GoldP). docs/finetuning.md has the rest.
+
     Example: python -m pipeline finetune tag hf/base --train train-en.tsv --dev dev-en.tsv --out pos --test test-*.tsv
     """
     chosen = _task(task)
@@ -81,6 +86,26 @@ def finetune_command(
     )
     files = _files(train, dev, [*test, *(more_tests or [])], train_items, dev_items, test_items)
     _run(chosen, hf_dir, files, settings, range(seed, seed + seeds), out, name, tokenizer, not no_model)
+
+
+def predict_command(
+    model_dir: Annotated[Path, typer.Argument(help="OUT/model, a model that finetune wrote")],
+    file: Annotated[Path, typer.Argument(help="as the files of its task; labels are not needed")],
+    raw: Annotated[bool, typer.Option("--raw", help="tag: untokenised text, a sentence a line")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one")] = None,
+) -> None:
+    """Print what a fine-tuned model predicts: a label a line, `word<TAB>tag` lines, or answers as JSON.
+
+    Words are split and encoded as in training, which the pipelines of Transformers do otherwise.
+
+    Example: python -m pipeline predict pos/model news.txt --raw > news.tagged
+    """
+    from pipeline.finetune.predict import predict
+
+    done = predict(model_dir, file, raw=raw, device=_device(device))
+    put(done.text, end="")
+    scores = "".join(f", {metric} {value:.2f}" for metric, value in done.scores.items())
+    print("; ".join([f"{done.items:,} items{scores}", *done.notes]), file=sys.stderr)
 
 
 def _run(chosen: Task[Any, Any], hf_dir: Path, files: Files, settings: Settings, seeds: range, *more: Any) -> None:
@@ -128,13 +153,6 @@ def _files(
 
 
 def _task(kind: Kind) -> Task[Any, Any]:
-    from pipeline.finetune.classification import Classification
-    from pipeline.finetune.question_answering import QuestionAnswering
-    from pipeline.finetune.tagging import Tagging
+    from pipeline.finetune.predict import TASKS
 
-    tasks: dict[Kind, type[Task[Any, Any]]] = {
-        Kind.classify: Classification,
-        Kind.tag: Tagging,
-        Kind.qa: QuestionAnswering,
-    }
-    return tasks[kind]()
+    return TASKS[kind.value]()

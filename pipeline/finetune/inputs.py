@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.use.text_lines import read_lines as lines_of_file
+
 Item = TypeVar("Item")
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}([-_][A-Za-z0-9]+)*")
@@ -94,12 +96,7 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         ValueError: no text in it, or no UTF-8; names the line.
     """
-    lines: list[str] = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        try:
-            lines.append(line.decode().removesuffix("\r"))
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}: line {number} is not UTF-8; convert the file") from None
+    lines = lines_of_file(path, "a file as docs/finetuning.md describes them")
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:

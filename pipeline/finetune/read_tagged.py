@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pipeline.finetune.inputs import read_lines
 
+CONLLU_COLUMNS = 10
+
 
 @dataclass(frozen=True)
 class Sentence:
@@ -17,7 +19,8 @@ class Sentence:
 
 
 def read_tagged(path: Path) -> list[Sentence]:
-    """Sentences of a file, `.upos`: `word/TAG word/TAG`, a sentence a line; else `token<TAB>tag` or `token` a line.
+    """Sentences of a file, `.upos`: `word/TAG word/TAG`, a sentence a line; `.conllu`: Universal Dependencies' ten columns,
+    of which FORM and UPOS count; else `token<TAB>tag` or `token` a line.
 
     A blank line ends a sentence, so that two of them have a sentence without words between them.
 
@@ -25,7 +28,29 @@ def read_tagged(path: Path) -> list[Sentence]:
         ValueError: a line that is neither, or some words have tags and others none; names the line.
     """
     lines = read_lines(path)
+    if path.suffix == ".conllu":
+        return _read_conllu(path, lines)
     return _read_slashed(path, lines) if path.suffix == ".upos" else _read_columns(path, lines)
+
+
+def _read_conllu(path: Path, lines: list[str]) -> list[Sentence]:
+    """The syntactic words, as Universal Dependencies counts them: not the range 1-2 of a contraction, nor an empty node 1.1."""
+    columns = []
+    for number, line in enumerate(lines, start=1):
+        fields = line.split("\t")
+        if line.startswith("#"):
+            continue
+        if line.strip() and (len(fields) != CONLLU_COLUMNS or not fields[1]):
+            raise ValueError(
+                f"{path}: line {number}: {line!r} has not the {CONLLU_COLUMNS} columns of CoNLL-U, tabs apart"
+            )
+        if not line.strip():
+            columns.append("")
+        elif fields[0].isdecimal():
+            columns.append(fields[1] if fields[3] == "_" else f"{fields[1]}\t{fields[3]}")
+    if not any(columns):
+        raise ValueError(f"{path}: has no words")
+    return _read_columns(path, columns)
 
 
 def _read_slashed(path: Path, lines: list[str]) -> list[Sentence]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.finetune.inputs import Part, Source
 from pipeline.finetune.output import summarise, with_mean, write_predictions
+from pipeline.finetune.predict import write_record
 from pipeline.finetune.start import Start, read_start
 from pipeline.finetune.task import Features, Scores, Settings, Task
 from pipeline.finetune.training import Labelled, fine_tune, outputs_of
@@ -134,6 +135,28 @@ def _one_seed(
     name: str,
     keep_model: bool,
 ) -> dict[str, Scores]:
+    try:
+        return _train_and_test(task, start, settings, seed, train, dev, test, out, name, keep_model)
+    finally:
+        # Also where Ctrl-C ends it: what is left of the Trainer's checkpoints serves nobody, and would block the next start.
+        if not settings.report_to:
+            shutil.rmtree(out / "trainer", ignore_errors=True)
+        if out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+
+
+def _train_and_test(
+    task: Task[Any, Any],
+    start: Start,
+    settings: Settings,
+    seed: int,
+    train: Features,
+    dev: Labelled | None,
+    test: dict[str, Labelled],
+    out: Path,
+    name: str,
+    keep_model: bool,
+) -> dict[str, Scores]:
     trainer = fine_tune(task, start, settings, seed, train, dev, out / "trainer")
     scores = {}
     for language, labelled in test.items():
@@ -147,8 +170,7 @@ def _one_seed(
         _say([f"seed {seed}, {language}: {told}; {path}"])
     if keep_model:
         trainer.save_model(str(out / "model"))
-    if not settings.report_to:
-        shutil.rmtree(out / "trainer", ignore_errors=True)
+        write_record(out / "model", task, settings)
     return scores
 
 

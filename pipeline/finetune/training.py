@@ -60,6 +60,20 @@ def fine_tune(
     return trainer
 
 
+def predictor(task: Task[Any, Any], model: Any, tokenizer: Any, settings: Settings, scratch: Path) -> Trainer:
+    """A trainer that only predicts. Nothing of value is written to `scratch`."""
+    bars = sys.stderr.isatty()
+    transformers_logging.set_verbosity_error()
+    trainer = Trainer(
+        model=model,
+        args=_arguments(task, settings, 0, with_dev=False, bars=bars, out=scratch),
+        data_collator=task.collator(tokenizer),
+        preprocess_logits_for_metrics=task.reduce,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
 def outputs_of(trainer: Trainer, features: Features) -> Any:
     """What the task's `reduce` keeps for every row, in the order of the rows."""
     return trainer.predict(Dataset.from_list(features.rows)).predictions

@@ -16,7 +16,8 @@ from tests.finetune.test_classification import pairs
 from tests.finetune.test_question_answering import squad
 
 TEXT = (ROOT / "docs" / "finetuning.md").read_text(encoding="utf-8")
-COMMANDS = [line for line in TEXT.splitlines() if line.startswith("python -m pipeline ")]
+COMMANDS = [line for line in TEXT.splitlines() if line.startswith("python -m pipeline finetune ")]
+(PREDICT,) = [line for line in TEXT.splitlines() if line.startswith("python -m pipeline predict ")]
 
 
 @pytest.fixture
@@ -55,10 +56,17 @@ def test_command_of_the_page(workspace: Path, use: Callable[..., Done], command:
     assert done.code == 0, done.err
     out = words[words.index("--out") + 1]
     assert Path(out, "results.json").is_file() and list(Path(out).glob("**/predictions/*/test-de.*"))
+    if Path(out, "model") == Path(PREDICT.split()[4]):
+        Path("news.txt").write_text("the fox, my box\n", encoding="utf-8")
+        predicted = use(*PREDICT.partition(" > ")[0].split()[3:], "--device", "cpu")
+        assert [line.partition("\t")[0] for line in predicted.out.splitlines()] == ["the", "fox", ",", "my", "box"]
 
 
 def test_every_option_stands_on_the_page_with_its_default(use: Callable[..., Done]) -> None:
     assert len(COMMANDS) == 4
     named = set(re.findall(r"--[a-z][a-z0-9-]+", TEXT)) - {"--prediction-folder", "--prediction"}
-    offered = set(re.findall(r"--[a-z][a-z0-9-]+", use("finetune", "--help").out)) - {"--help", "--tokenizer"}
-    assert named == offered
+    offered = set(re.findall(r"--[a-z][a-z0-9-]+", use("finetune", "--help").out)) | {"--raw"} - {
+        "--help",
+        "--tokenizer",
+    }
+    assert named == offered, "--raw is of predict"

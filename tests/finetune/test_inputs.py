@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,6 +77,29 @@ def test_tagged_sentences_with_slashes(write: Write) -> None:
     assert read_tagged(path) == [Sentence(["1/2", "a"], ["NUM", "NOUN"]), Sentence([], []), Sentence(["/"], ["PUNCT"])]
 
 
+CONLLU = """# sent_id = 1
+1-2\tVámonos\t_\t_\t_\t_\t_\t_\t_\t_
+1\tVamos\tir\tVERB\t_\t_\t0\troot\t_\t_
+2\tnos\tnosotros\tPRON\t_\t_\t1\tobj\t_\t_
+2.1\tx\tx\tX\t_\t_\t_\t_\t_\t_
+
+# text = !
+1\t!\t!\tPUNCT\t_\t_\t0\troot\t_\t_
+
+"""
+
+
+def test_conllu_has_its_syntactic_words(write: Write) -> None:
+    assert read_tagged(write("es_x-ud-test.conllu", CONLLU)) == [
+        Sentence(["Vamos", "nos"], ["VERB", "PRON"]),
+        Sentence(["!"], ["PUNCT"]),
+    ]
+    untagged = "\n".join(re.sub(r"\t(VERB|PRON|PUNCT)\t", "\t_\t", line) for line in CONLLU.split("\n"))
+    assert read_tagged(write("es.conllu", untagged))[0] == Sentence(["Vamos", "nos"], None)
+    with pytest.raises(ValueError, match=r"es.conllu: line 2: .* has not the 10 columns of CoNLL-U, tabs apart"):
+        read_tagged(write("es.conllu", CONLLU.replace("\t_\t_\n1\tVamos", "\t_\n1\tVamos")))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -101,7 +125,7 @@ def test_wrong_tagged_files_are_told(write: Write, name: str, text: str, message
 
 def test_text_that_is_not_utf8_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_bytes(b"a\tX\n\xff\tX\n")
-    with pytest.raises(ValueError, match=r"a\.tsv: line 2 is not UTF-8"):
+    with pytest.raises(ValueError, match=r"a\.tsv:2: byte 0xff at 0 is not UTF-8; convert the file"):
         read_tagged(tmp_path / "a.tsv")
 
 

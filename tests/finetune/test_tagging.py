@@ -113,6 +113,49 @@ def test_a_tiny_task_is_learned_and_written_in_xtremes_layout(
     assert "mean without en" in done.out and "en (trained on)" in done.out
     assert (out / "model" / "model.safetensors").is_file() and not (out / "trainer").exists()
 
+    again = use("predict", out / "model", files[2], "--device", "cpu")
+    assert again.code == 0, again.err
+    assert [line.partition("\t")[::2] for line in again.out.split("\n")] == list(
+        zip((word.partition("\t")[0] for word in words), tags, strict=True)
+    ), "the model's folder alone predicts the same tags for words without labels"
+    scored = use("predict", out / "model", files[1], "--device", "cpu")
+    assert f"accuracy {results['summary']['de']['accuracy']['mean']:.2f}" in scored.err
+    raw = write("raw.txt", "the fox, the box\n\nsphinx\n")
+    told = use("predict", out / "model", raw, "--raw", "--device", "cpu")
+    assert [line.split("\t")[0] for line in told.out.split("\n")] == [
+        "the",
+        "fox",
+        ",",
+        "the",
+        "box",
+        "",
+        "",
+        "sphinx",
+        "",
+    ]
+
+
+def test_a_folder_that_finetune_did_not_write_predicts_nothing(use: Use, write: Write, model_dir: Path) -> None:
+    done = use("predict", model_dir, write("a.tsv", "a\n"))
+    assert done.code == 1
+    assert done.error.endswith("finetune.json: no such file; give the folder `model` that finetune wrote")
+
+
+def test_ctrl_c_leaves_nothing_that_blocks_the_next_start(
+    use: Use, write: Write, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        place = arguments[-1]
+        assert isinstance(place, Path)
+        (place / "checkpoint-1").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.finetune.run.fine_tune", interrupted)
+    train, test = write("train-en.tsv", conll(sentences(9, 1))), write("test-de.tsv", conll(sentences(3, 2)))
+    done = use("finetune", "tag", model_dir, "--train", train, "--test", test, "--out", tmp_path / "out", *QUICK)
+    assert done.code == 130
+    assert not (tmp_path / "out").exists()
+
 
 def entity_of(word: str) -> str:
     return "B-PER" if word[0] <= "d" else "B-LOC" if word[0] >= "s" else "O"
