@@ -31,10 +31,12 @@ def align(
     Args:
         hidden_TD: fp16, bf16, fp32 or fp64 hidden states of a packed or padded batch, flattened to [T, D]. Similarities
             are accumulated in fp32 whatever the dtype, also inside an autocast region.
-        source_start_B, source_length_B, target_start_B, target_length_B: int32 [B], flat token index and number of
-            tokens of each side (int64 will do). Best on the CPU, where a collator has them: launches are chosen from
-            lengths there, and vectors on a GPU are fetched, which waits for it. Sides must not share tokens; B may be 0
-            and a side may be empty.
+        source_start_B: int32 [B], the flat index of each source side's first token (int64 will do). Best on the CPU, as are
+            the next three, where a collator has them: launches are chosen from lengths there, and vectors on a GPU are
+            fetched, which waits for it. Sides must not share tokens; B may be 0 and a side may be empty.
+        source_length_B: int32 [B], tokens of each source side.
+        target_start_B: int32 [B], the first token of each target side.
+        target_length_B: int32 [B], tokens of each target side.
         settings: costs, iterations and filter; the released recipe by default.
         backend: `auto` is `triton` on a CUDA device and `native` on a CPU, or `torch`, with a warning, where no C compiler
             is at hand. `triton` takes sides of up to 512 tokens; `native` is C, compiled at its first call; `torch` is

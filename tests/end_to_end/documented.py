@@ -25,7 +25,14 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 from data_prep.tokenizer import Tokenizer
 from tests.end_to_end.conftest import REPOSITORY
 
-PAGES = ("README.md", "docs/pretraining.md", "docs/continuing.md", "docs/aligner.md", "docs/evaluating.md", "docs/data.md")
+PAGES = (
+    "README.md",
+    "docs/pretraining.md",
+    "docs/continuing.md",
+    "docs/aligner.md",
+    "docs/evaluating.md",
+    "docs/data.md",
+)
 PAGES_MORE = ("docs/scaling.md",)
 _BLOCK = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PROGRAMS = ("./launch.sh ", "python ", "xlm-align ", "hf ", "cat ", "mpiexec ")
@@ -120,7 +127,11 @@ def make_files(folder: Path, sample: Path, shared: Path | None) -> None:
     lines = "".join(f"{document}\n" for document in documents)
     (folder / "c4-de.jsonl.zst").write_bytes(zstandard.compress(lines.encode()))
     (folder / "cc100").mkdir()
-    for name, (first, last) in {"de.txt.xz": (0, 60), "cc100/en.txt.xz": (100, 140), "cc100/de.txt.xz": (140, 180)}.items():
+    for name, (first, last) in {
+        "de.txt.xz": (0, 60),
+        "cc100/en.txt.xz": (100, 140),
+        "cc100/de.txt.xz": (140, 180),
+    }.items():
         _compress(folder / name, "".join(texts["mono"][first:last]))
     mix = "corpora:\n- {mono: de, files: de.txt.xz}\n- {pair: en-de, source_files: text.en, target_files: text.de}\n"
     (folder / "corpora.yaml").write_text(mix, encoding="utf-8")
