@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, field_validator
 
 from data_prep.sections import NotNegative, PathField, Positive, Section, checked, dump_yaml, parse_yaml, read_yaml
+from pipeline import shipped
 from sinkhorn_align import AlignmentSettings
 
 
@@ -188,19 +189,38 @@ class Config(Section):
     run: Run
     deepspeed: PathField = Field(description="DeepSpeed JSON with the ZeRO stage and precision; see ds_configs/")
 
+    def absolute(self) -> Config:
+        """The same, with paths that mean the same from any folder."""
+        return Config.model_validate(_absolute(self.model_dump()))
+
     def dump(self) -> str:
-        """The resolved config as YAML that `load_config` reads back."""
-        return dump_yaml(self.model_dump(mode="json"))
+        """The resolved config as YAML that `load_config` reads back, from any folder."""
+        return dump_yaml(self.absolute().model_dump(mode="json"))
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML config and apply overrides such as `optimizer.lr=1e-4`; relative paths are relative to the caller."""
+    """Read a YAML config (a file, or a shipped one by name) and apply overrides such as `optimizer.lr=1e-4`.
+
+    Paths are relative to the caller. `deepspeed` alone is looked up relative to the config's own file, or as an override
+    relative to the caller, and then among the shipped JSONs.
+    """
+    path = shipped.config_path(path)
     content = read_yaml(path, "config")
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds no settings; see pipeline/configs/ for examples")
     for override in overrides:
         _apply(content, override)
-    return checked(Config, content, str(path))
+    config = checked(Config, content, str(path))
+    base = Path() if any(override.startswith("deepspeed=") for override in overrides) else path.parent
+    return config.model_copy(update={"deepspeed": shipped.deepspeed_json(config.deepspeed, base)})
+
+
+def _absolute(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _absolute(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_absolute(value) for value in content]
+    return content.absolute() if isinstance(content, Path) else content
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

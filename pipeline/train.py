@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from data_prep.manifest import Manifest
-from pipeline import checkpoint, ranks, reshard
+from pipeline import checkpoint, ranks, reshard, run_lock
 from pipeline.announce import announce
 from pipeline.batch import MicroBatch
 from pipeline.build import (
@@ -43,6 +43,7 @@ from pipeline.model import PretrainingModel
 from pipeline.monitor import Monitor
 from pipeline.precision import LossScale, precision_of
 from pipeline.prefetch import prefetched
+from pipeline.run_folder import CONFIG
 from pipeline.validate import Validator
 from pipeline.wandb_sink import check_wandb
 
@@ -52,6 +53,8 @@ def train(config: Config, resume: str | None) -> None:
     # 1. What the run is made of. Every rank checks the same things and would stop at the same one.
     device = ranks.start(config.run.timeout_minutes)
     rank, world_size = ranks.rank(), ranks.world_size()
+    config = config.absolute()
+    ranks.on_rank_0(lambda: run_lock.hold(config.run.out))
     check_wandb(config)
     manifest = Manifest.load(config.data.path)
     objectives = build_objectives(config)
@@ -100,7 +103,7 @@ def train(config: Config, resume: str | None) -> None:
 
     monitor = Monitor(config, first_step) if rank == 0 else None
     if monitor:
-        (config.run.out / "config.yaml").write_text(config.dump(), encoding="utf-8")
+        (config.run.out / CONFIG).write_text(config.dump(), encoding="utf-8")
         notes = warnings + ([f"continues from {found}"] if found else [])
         if source != found:
             notes.append(reshard.describe(info, now))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from pipeline import shipped
 from pipeline.cluster.hostfile import Hosts, read_hostfile, select
 
 # Options of `deepspeed` that are read here as well, and then those that are only passed on.
@@ -118,8 +119,8 @@ def parse(words: Sequence[str]) -> Options:
     )
     if config is None and not check:
         raise ValueError("train: name a config; see pipeline/configs/")
-    if config is not None and not config.is_file():
-        raise ValueError(f"{config}: no such config; see pipeline/configs/")
+    if config is not None:
+        config = shipped.config_path(config)
     hostfile = given.hostfile
     if hostfile is None and (check or given.keep_going or given.launcher != "pdsh" or given.no_ssh):
         what = "check" if check else "--keep-going" if given.keep_going else f"--launcher {given.launcher} and --no_ssh"

@@ -27,6 +27,8 @@ from pipeline.cluster.options import Options, job_name
 from pipeline.cluster.preflight import preflight, show
 from pipeline.cluster.preflight_findings import Findings, Job
 from pipeline.config import Config, load_config
+from pipeline.run_folder import METRICS
+from pipeline.run_lock import forget
 
 POLL_SECONDS = 0.5
 SSH_OF_PDSH = "-o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
@@ -130,7 +132,7 @@ def _attempt(
         launcher.append(f"--include={include}")
     command = deepspeed_command([*launcher, *options.for_deepspeed(OURS)], options.for_training(resume, overrides))
     # Not those that answer and are unfit, or that the batch cannot be cut for: they would be back at once, for nothing.
-    returned = Returned(list(crew.gone), options, job.config.run.out / "metrics.jsonl")
+    returned = Returned(list(crew.gone), options, job.config.run.out / METRICS)
     crew.keep_only(hosts)
     ends_before = len(ends(job.config))
     attempt = Attempt(name, hosts, crew, command, _environment(job.launcher, place / "environment"), job.master_port)
@@ -138,6 +140,7 @@ def _attempt(
         ended = attempt.watch(lambda: interrupts.count + returned.count)
     finally:
         returned.stop()
+        forget(job.config.run.out, name)
     if ended.code == 0 and len(ends(job.config)) == ends_before:
         ended = Ended(1, LAUNCHER_DIED)
     return ended, bool(returned.count)
