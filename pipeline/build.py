@@ -13,8 +13,9 @@ from torch.nn import Parameter
 
 from data_prep.manifest import Manifest
 from pipeline.blend import Stage
-from pipeline.config import Config, Optimizer, Term, load_deepspeed_json
+from pipeline.config import Config, Optimizer, Term
 from pipeline.data import BatchPlan, TrainingData
+from pipeline.deepspeed_json import check_fits, load_deepspeed_json
 from pipeline.hugging_face import load_encoder, load_head
 from pipeline.model import Encoder, EncoderConfig, PretrainingModel
 from pipeline.objectives.base import Objective
@@ -25,15 +26,6 @@ from pipeline.pretrained import read_pretrained
 
 Factor = Callable[[int], float]
 """Factor of the peak learning rate at an optimizer step, from 0."""
-
-OWNED_KEYS = {  # set from the config, so that one value cannot say two things
-    "train_batch_size": "batch",
-    "train_micro_batch_size_per_gpu": "batch",
-    "gradient_accumulation_steps": "batch.micro_steps",
-    "gradient_clipping": "optimizer.clip",
-    "optimizer": "optimizer",
-    "scheduler": "optimizer.warmup_steps",
-}
 
 
 def build_objectives(config: Config) -> list[Objective]:
@@ -46,8 +38,6 @@ def build_objectives(config: Config) -> list[Objective]:
         objectives.append(MaskedLM("tlm", "pairs"))
     if terms.dwa is not None:
         objectives.append(WordAlignment("dwa", terms.dwa.alignment_layer, terms.dwa.alignment_settings()))
-    if not objectives:
-        raise ValueError("objectives: mlm, tlm and dwa are all null; switch at least one on")
     return objectives
 
 
@@ -127,19 +117,8 @@ def check_sizes(config: Config, sizes: EncoderConfig, vocab_size: int) -> None:
 
 def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str, Any]:
     """The complete DeepSpeed config: the JSON's ZeRO stage and precision, everything else from ours."""
-    path = config.deepspeed
-    settings = load_deepspeed_json(path)
-    for key, owner in OWNED_KEYS.items():
-        if key in settings:
-            raise ValueError(f"{path}: {key} is set here and by {owner} of the run's config; remove it from the JSON")
-    stage = settings.get("zero_optimization", {}).get("stage", 0)
-    if settings.get("fp16", {}).get("enabled"):
-        if device == "cpu":
-            raise ValueError(f"{path}: fp16 needs a GPU, this machine trains on the CPU; use a bf16 or fp32 config")
-        if stage == 0:
-            # At stage 0 DeepSpeed unscales gradients of a loss that it never scaled.
-            raise ValueError(f"{path}: fp16 needs ZeRO stage 1 or higher; use ds_configs/zero1_fp16.json")
-    _check_offload(config, settings, device)
+    settings = load_deepspeed_json(config.deepspeed)
+    check_fits(config.deepspeed, settings, device, config.optimizer.torch_adam)
     per_rank = sum(plan.global_sizes.values()) // (plan.world_size * plan.micro_steps)
     return {
         **settings,
@@ -149,20 +128,6 @@ def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str
         "gradient_clipping": config.optimizer.clip,
         "optimizer": _adamw(config.optimizer, device),
     }
-
-
-def _check_offload(config: Config, settings: dict[str, Any], device: str) -> None:
-    """ValueError where states are offloaded from a CPU, or to an optimizer that does not work there."""
-    zero = settings.get("zero_optimization", {})
-    if all(zero.get(what, {}).get("device", "none") == "none" for what in ("offload_optimizer", "offload_param")):
-        return
-    if device == "cpu":
-        raise ValueError(f"{config.deepspeed}: offload needs a GPU, this machine trains on the CPU; use one without it")
-    if config.optimizer.torch_adam:
-        raise ValueError(
-            f"optimizer.torch_adam = true: {config.deepspeed} offloads the optimizer, for which DeepSpeed has an Adam of its "
-            "own; set it to false"
-        )
 
 
 def _adamw(optimizer: Optimizer, device: str) -> dict[str, Any]:

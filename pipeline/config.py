@@ -5,13 +5,12 @@ YAML file, then `key=value` overrides; an unknown key, a wrong type or an imposs
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_prep.sections import NotNegative, PathField, Positive, Section, checked, dump_yaml, parse_yaml, read_yaml
 from pipeline import shipped
@@ -66,6 +65,12 @@ class Model(Section):
         0.02, gt=0, description="standard deviation of new weights; narrow models want a larger one"
     )
 
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Model:
+        if self.init is None and self.hidden % self.heads:
+            raise ValueError(f"hidden = {self.hidden} is not a multiple of heads = {self.heads}")
+        return self
+
 
 class Term(Section):
     """An objective of the loss."""
@@ -90,6 +95,11 @@ class WordAlignmentTerm(Term):
         names = ("cost", "similarity", "temperature", "sinkhorn_iterations", "filter_rounds", "discount")
         return AlignmentSettings(**{name: getattr(self, name) for name in names})
 
+    @model_validator(mode="after")
+    def _settings_go_together(self) -> WordAlignmentTerm:
+        self.alignment_settings()
+        return self
+
 
 class Objectives(Section):
     """null switches one off."""
@@ -101,6 +111,12 @@ class Objectives(Section):
     def active(self) -> dict[str, Term]:
         terms = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: term for name, term in terms.items() if term is not None}
+
+    @model_validator(mode="after")
+    def _some_are_on(self) -> Objectives:
+        if not self.active():
+            raise ValueError("mlm, tlm and dwa are all null; switch at least one on")
+        return self
 
 
 class Batch(Section):
@@ -115,7 +131,7 @@ class Optimizer(Section):
     """AdamW with linear warm-up and polynomial decay; defaults are the released recipe's."""
 
     lr: float = Field(2e-4, gt=0, description="peak learning rate")
-    betas: list[float] = Field([0.9, 0.98], min_length=2, max_length=2, description="Adam's β")
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.9, 0.98], min_length=2, max_length=2, description="Adam's β")
     eps: float = Field(1e-6, gt=0, description="Adam's ε")
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay, on every parameter")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
@@ -158,7 +174,9 @@ class Wandb(Section):
     name: str | None = Field(None, description="name of the run; null: W&B chooses one")
     entity: str | None = Field(None, description="user or team; null: the one that is logged in")
     tags: list[str] = Field([], description="labels of the run")
-    mode: Literal["online", "offline"] = Field("online", description="offline: into the run's folder, for `wandb sync`")
+    mode: Literal["online", "offline", "disabled"] | None = Field(
+        None, description="offline: into the run's folder, for `wandb sync`; null: WANDB_MODE, else online"
+    )
 
 
 class Run(Section):
@@ -236,16 +254,3 @@ def _apply(content: dict[str, Any], override: str) -> None:
         content[name] = parse_yaml(text)
     except yaml.YAMLError:
         raise ValueError(f"override {override!r}: {text!r} is not a YAML value") from None
-
-
-def load_deepspeed_json(path: Path) -> dict[str, Any]:
-    """Read a DeepSpeed JSON; ValueError in one line where it cannot be."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot read the DeepSpeed config ({error.strerror}); see ds_configs/") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: a DeepSpeed config is a JSON object; see ds_configs/")
-    return content

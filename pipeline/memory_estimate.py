@@ -84,7 +84,7 @@ def memory_per_rank(work: Work, settings: dict[str, Any], stage: int) -> dict[st
 
 
 def _offloads(zero: dict[str, Any], what: str) -> bool:
-    return zero.get(what, {}).get("device", "none") != "none"
+    return (zero.get(what) or {}).get("device", "none") != "none"
 
 
 def _vocabulary_bytes(work: Work, width: int) -> float:
