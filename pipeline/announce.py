@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pipeline.config import Config
-from pipeline.data import PairStream, TrainingData
+from pipeline.data import TrainingData
 from pipeline.model import PretrainingModel
 from pipeline.monitor import Monitor
+from pipeline.streams import PairStream
 
 
 def announce(

@@ -131,7 +131,9 @@ class Optimizer(Section):
     """AdamW with linear warm-up and polynomial decay; defaults are the released recipe's."""
 
     lr: float = Field(2e-4, gt=0, description="peak learning rate")
-    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field([0.9, 0.98], min_length=2, max_length=2, description="Adam's β")
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        [0.9, 0.98], min_length=2, max_length=2, description="Adam's β"
+    )
     eps: float = Field(1e-6, gt=0, description="Adam's ε")
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay, on every parameter")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")

@@ -56,7 +56,9 @@ def _locked(out: Path) -> Any:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
-        raise ValueError(f"run.out = {out}: {_describe(file.read())}; wait for its end, or choose another run.out") from None
+        raise ValueError(
+            f"run.out = {out}: {_describe(file.read())}; wait for its end, or choose another run.out"
+        ) from None
     return file
 
 

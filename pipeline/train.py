@@ -36,7 +36,7 @@ from pipeline.build import (
     term_weights,
 )
 from pipeline.config import Config, load_config
-from pipeline.data import BatchPlan, TrainingData
+from pipeline.data import TrainingData
 from pipeline.divergence import NonFiniteSteps, check_weights, poison
 from pipeline.meter import Meter
 from pipeline.model import PretrainingModel
@@ -44,6 +44,7 @@ from pipeline.monitor import Monitor
 from pipeline.precision import LossScale, precision_of
 from pipeline.prefetch import prefetched
 from pipeline.run_folder import CONFIG
+from pipeline.streams import BatchPlan
 from pipeline.validate import Validator
 from pipeline.wandb_sink import check_wandb
 

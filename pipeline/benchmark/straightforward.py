@@ -24,11 +24,11 @@ from pipeline import ranks
 from pipeline.batch import StreamBatch
 from pipeline.build import build_data, build_model, build_objectives, deepspeed_settings, lr_factor, term_weights
 from pipeline.config import Config
-from pipeline.data import BatchPlan
 from pipeline.hugging_face import hugging_face_state, write_config
 from pipeline.memory import peak_bytes
 from pipeline.model import PretrainingModel
 from pipeline.run_folder import METRICS
+from pipeline.streams import BatchPlan
 from sinkhorn_align import AlignmentSettings, align
 
 PAD, IGNORED = 1, -100
