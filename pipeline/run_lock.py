@@ -6,10 +6,12 @@ Knows the lock's file, and who holds it; nothing of what is trained.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,30 +19,41 @@ from typing import Any
 from pipeline.cluster.agent import JOB
 from pipeline.run_folder import LOCK
 
-_held: list[Any] = []
-"""The open files of locks, which the end of the process closes."""
+_held: dict[Path, Any] = {}
+"""The open files of this process's locks by folder; its end closes them."""
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What file systems without locks answer, as some parallel ones."""
 
 
 def hold(out: Path) -> None:
-    """Take the lock of a run's folder until this process ends.
+    """Take the lock of a run's folder until this process ends; on a file system without locks, only say so.
 
     Raises:
         ValueError: another process holds it; the line names it and its host.
     """
     out.mkdir(parents=True, exist_ok=True)
-    file = _locked(out)
+    if out.resolve() in _held:
+        return
+    file = (out / LOCK).open("a+b")
+    try:
+        _lock(out, file)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        print(f"note: {out}: its file system has no locks; nothing keeps a second training out of it", file=sys.stderr)
+        return
     holder = {"process": os.getpid(), "host": socket.gethostname(), "job": os.environ.get(JOB, ""), "since": _now()}
-    file.seek(0)
-    file.truncate()
+    file.truncate(0)
     file.write(json.dumps(holder).encode())
     file.flush()
-    _held.append(file)
+    _held[out.resolve()] = file
 
 
 def check_free(out: Path) -> None:
     """ValueError where another process holds the lock; nothing is made or held."""
-    if (out / LOCK).is_file() and os.access(out / LOCK, os.W_OK):
-        _locked(out).close()
+    if (out / LOCK).is_file() and out.resolve() not in _held:
+        with (out / LOCK).open("rb") as file, contextlib.suppress(OSError):
+            _lock(out, file)
 
 
 def forget(out: Path, job: str) -> None:
@@ -50,16 +63,13 @@ def forget(out: Path, job: str) -> None:
             (out / LOCK).unlink()
 
 
-def _locked(out: Path) -> Any:
-    file = (out / LOCK).open("a+b")
+def _lock(out: Path, file: Any) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
-        raise ValueError(
-            f"run.out = {out}: {_describe(file.read())}; wait for its end, or choose another run.out"
-        ) from None
-    return file
+        who = _describe(file.read())
+        raise ValueError(f"run.out = {out}: {who}; wait for its end, or choose another run.out") from None
 
 
 def _describe(content: bytes) -> str:

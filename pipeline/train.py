@@ -17,6 +17,11 @@ if __name__ == "__main__":
     # Started as a file: put the repository on the path instead of this folder, whose names are not top-level modules.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+    # DeepSpeed and PyTorch log while they are imported, and until the process ends.
+    from data_prep.quiet import quiet
+
+    quiet().__enter__()
+
 import deepspeed
 import torch
 import torch.distributed as dist

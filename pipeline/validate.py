@@ -26,6 +26,7 @@ from pipeline.data import collate
 from pipeline.model import EncoderConfig
 from pipeline.monitor import Monitor
 from pipeline.packing import Packed
+from pipeline.start_check import check_validation
 from pipeline.use.evaluate import best_layer, distinct, score_layers
 from pipeline.use.loading import longest_side
 from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
@@ -44,15 +45,11 @@ class Validator:
         self._settings, dwa = config.validation, config.objectives.dwa
         self._objectives = build_objectives(config)
         self._data = None
+        check_validation(config, manifest)
         if not self._settings.every:
             return
         if self._settings.data is not None:
             held_out = Manifest.load(self._settings.data)
-            if held_out.tokenizer_sha256 != manifest.tokenizer_sha256:
-                raise ValueError(
-                    f"validation.data = {self._settings.data}: made with another tokenizer than data.path = "
-                    f"{config.data.path}; binarize it with {manifest.tokenizer_dir}"
-                )
             held = {"mono": held_out.mono, "pairs": held_out.pairs}
             streams = sorted({objective.reads for objective in self._objectives if held[objective.reads]})
             self._data = open_data(config, streams, held_out)

@@ -22,10 +22,10 @@ from pipeline.cluster.attempt import LAUNCHER_DIED, Attempt, Ended, explain
 from pipeline.cluster.crew import Crew
 from pipeline.cluster.finished import ends
 from pipeline.cluster.hostfile import Hosts, include_of, write_hostfile
-from pipeline.cluster.launch import Interrupts, deepspeed_command
 from pipeline.cluster.options import Options, job_name
 from pipeline.cluster.preflight import preflight, show
 from pipeline.cluster.preflight_findings import Findings, Job
+from pipeline.cluster.process import Interrupts, deepspeed_command
 from pipeline.config import Config, load_config
 from pipeline.run_folder import METRICS
 from pipeline.run_lock import forget
@@ -39,7 +39,9 @@ def job_of(options: Options) -> Job:
     """What the preflight checks: hosts, launcher, and the run if a config was given."""
     config = load_config(options.config, options.overrides) if options.config else None
     given = options.given
-    return Job(options.hosts, given.launcher, os.environ, given.master_addr, given.master_port, config, options.config)
+    return Job(
+        options.hosts, given.launcher, os.environ, given.master_addr, options.master_port, config, options.config
+    )
 
 
 def check(options: Options, console: Console) -> int:
