@@ -69,7 +69,10 @@ class Monitor:
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl; numbers also go to TensorBoard and W&B."""
-        self._lines.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        try:
+            self._lines.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        except OSError as error:
+            raise OSError(f"{self._out / METRICS}: cannot be written ({error.strerror}); make room") from None
         numbers = {name: value for name, value in values.items() if isinstance(value, (int, float))}
         for name, value in numbers.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)

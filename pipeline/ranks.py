@@ -22,8 +22,10 @@ import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 
+from data_prep.quiet import prints_hidden
 from pipeline.cluster import rendezvous
 from pipeline.cluster.ports import check_port, taken
+from pipeline.room import NotWrittenError
 
 
 def start(timeout_minutes: int) -> torch.device:
@@ -47,9 +49,10 @@ def start(timeout_minutes: int) -> torch.device:
     if accelerator.device_name() != "cpu":
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
     try:
-        deepspeed.init_distributed(
-            accelerator.communication_backend_name(), timeout=timedelta(minutes=timeout_minutes), verbose=False
-        )
+        with prints_hidden():
+            deepspeed.init_distributed(
+                accelerator.communication_backend_name(), timeout=timedelta(minutes=timeout_minutes), verbose=False
+            )
     except RuntimeError as error:
         if "EADDRINUSE" not in str(error):
             raise
@@ -140,7 +143,7 @@ def run_main(main: Callable[[], None]) -> NoReturn:
         main()
         code = 0
     except (ValueError, OSError) as error:
-        if rank() == 0:
+        if rank() == 0 or isinstance(error, NotWrittenError):
             print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT

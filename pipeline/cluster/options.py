@@ -147,6 +147,10 @@ def parse(words: Sequence[str]) -> Options:
     if hostfile is None and (given.keep_going or given.launcher != "pdsh" or given.no_ssh):
         what = "--keep-going" if given.keep_going else f"--launcher {given.launcher} and --no_ssh"
         raise ValueError(f"{what}: needs --hostfile FILE, with lines `host slots=N`")
+    if ":" in given.master_addr:
+        raise ValueError(
+            f"--master_addr {given.master_addr}: IPv6 is not taken by DeepSpeed; give an IPv4 address or a name"
+        )
     if hostfile is None:
         _check_words_of_one_host(given)
     if given.no_ssh and (check or given.keep_going):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline.report import CHARTS, write_report
-from pipeline.run_folder import read_metrics
+from pipeline.run_folder import read_metrics, read_training
 
 Lines = list[dict[str, Any]]
 
