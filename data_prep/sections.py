@@ -12,8 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PathField = Annotated[Path, Field(strict=False)]
-Positive = Annotated[int, Field(gt=0)]
-NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**63)]
+NotNegative = Annotated[int, Field(ge=0, lt=2**63)]
 SHOWN_VALUE = 80
 
 AnySection = TypeVar("AnySection", bound="Section")
@@ -22,7 +22,7 @@ AnySection = TypeVar("AnySection", bound="Section")
 class Section(BaseModel):
     """A part of such a file: an unknown key or a wrong type is an error."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class _Loader(yaml.SafeLoader):
@@ -122,6 +122,10 @@ def _explain(error: ValidationError, schema: type[Section]) -> str:
         return f"unknown key {field}" + (f"; did you mean {near[0]}?" if near else "") + more
     if not field:
         return first["msg"] + more
+    if first["type"] == "model_type":
+        return f"{field} = {_shown(first['input'])}: must be a mapping of keys to values{more}"
+    if first["type"] == "value_error":
+        return f"{field}: {first['ctx']['error']}{more}"
     value = "" if first["type"] == "missing" else f" = {_shown(first['input'])}"
     return f"{field}{value}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+
+from pipeline import checkpoint
 from pipeline.config import Config
-from pipeline.data import PairStream, TrainingData
+from pipeline.data import TrainingData
 from pipeline.model import PretrainingModel
 from pipeline.monitor import Monitor
+from pipeline.streams import PairStream
 
 
 def announce(
@@ -31,3 +35,22 @@ def announce(
             notes = [*notes, f"{cut:,} pairs have a side over data.side_tokens = {stream.limit} and are cut"]
     for note in notes:
         monitor.say(f"note: {note}")
+
+
+def say_end(monitor: Monitor, config: Config, step: int, losses: dict[str, float]) -> None:
+    """Where the run is, what it came to, and what one does next; `losses`: those of the last line of the log."""
+    out = shlex.quote(str(config.run.out))
+    last = ", ".join(f"{name.removesuffix('_loss')} {value:.3f}" for name, value in losses.items())
+    state = "done" if step == config.run.steps else "stopped"
+    monitor.say(f"{state} at step {step:,}: {config.run.out / 'checkpoints' / checkpoint.tag_of(step)}")
+    if losses:
+        monitor.say(f"last losses: {last}")
+    if step < config.run.steps:
+        monitor.say("next: the same command with --resume auto continues")
+        return
+    for command, what in (
+        (f"report {out}", "curves of the run as one page"),
+        (f"export {out} HF_DIR", "the model as a Hugging Face folder"),
+        (f"align {out} TEXT.src TEXT.trg", "words of a translated text"),
+    ):
+        monitor.say(f"next: python -m pipeline {command}   ({what})")

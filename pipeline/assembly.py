@@ -12,6 +12,7 @@ from itertools import chain
 import numpy as np
 
 BOS, EOS = 0, 2
+FIRST_POSITION = 2  # of a sequence's first token; XLM-R counts from the padding's id on
 
 
 @dataclass

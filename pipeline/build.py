@@ -13,27 +13,21 @@ from torch.nn import Parameter
 
 from data_prep.manifest import Manifest
 from pipeline.blend import Stage
-from pipeline.config import Config, Optimizer, Term, load_deepspeed_json
-from pipeline.data import BatchPlan, TrainingData
+from pipeline.config import Config, Optimizer, Term
+from pipeline.data import TrainingData
+from pipeline.deepspeed_json import check_fits, load_deepspeed_json
 from pipeline.hugging_face import load_encoder, load_head
-from pipeline.model import Encoder, EncoderConfig, PretrainingModel
+from pipeline.model import Encoder, PretrainingModel
 from pipeline.objectives.base import Objective
 from pipeline.objectives.dwa import WordAlignment
 from pipeline.objectives.masked_lm import HEAD as MASKED_LM_HEAD
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.pretrained import read_pretrained
+from pipeline.sizes import check_sizes, scratch_sizes
+from pipeline.streams import BatchPlan, blend_stages, limits_of
 
 Factor = Callable[[int], float]
 """Factor of the peak learning rate at an optimizer step, from 0."""
-
-OWNED_KEYS = {  # set from the config, so that one value cannot say two things
-    "train_batch_size": "batch",
-    "train_micro_batch_size_per_gpu": "batch",
-    "gradient_accumulation_steps": "batch.micro_steps",
-    "gradient_clipping": "optimizer.clip",
-    "optimizer": "optimizer",
-    "scheduler": "optimizer.warmup_steps",
-}
 
 
 def build_objectives(config: Config) -> list[Objective]:
@@ -46,35 +40,21 @@ def build_objectives(config: Config) -> list[Objective]:
         objectives.append(MaskedLM("tlm", "pairs"))
     if terms.dwa is not None:
         objectives.append(WordAlignment("dwa", terms.dwa.alignment_layer, terms.dwa.alignment_settings()))
-    if not objectives:
-        raise ValueError("objectives: mlm, tlm and dwa are all null; switch at least one on")
     return objectives
 
 
 def build_data(config: Config, objectives: list[Objective], manifest: Manifest) -> TrainingData:
     """Open the streams that the objectives read; ValueError where the manifest has no data for one."""
     streams = sorted({objective.reads for objective in objectives})
-    return open_streams(config, streams, manifest, {name: blend_stages(config, name) for name in streams})
+    return open_data(config, streams, manifest, {name: blend_stages(config, name) for name in streams})
 
 
-def blend_stages(config: Config, stream: str) -> list[Stage]:
-    """The blends of a stream's languages, each with its first sample."""
-    alpha, weights = config.data.alpha, config.data.weights
-    stages = [Stage(0, alpha, getattr(weights, stream) or None)]
-    for later in config.data.schedule:
-        alpha = alpha if later.alpha is None else later.alpha
-        weights = weights if later.weights is None else later.weights
-        stages.append(Stage(later.from_step * getattr(config.batch, stream), alpha, getattr(weights, stream) or None))
-    return stages
-
-
-def open_streams(
+def open_data(
     config: Config, streams: list[str], manifest: Manifest, stages: dict[str, list[Stage]] | None = None
 ) -> TrainingData:
     """Open streams with the limits and the seed of the config, and by default with its alpha."""
-    limits = {"mono": config.data.block_tokens, "pairs": config.data.side_tokens}
     return TrainingData(
-        manifest, streams, alpha=config.data.alpha, seed=config.run.seed, limits=limits, stages=stages or {}
+        manifest, streams, alpha=config.data.alpha, seed=config.run.seed, limits=limits_of(config), stages=stages or {}
     )
 
 
@@ -93,53 +73,10 @@ def build_model(config: Config, objectives: list[Objective], vocab_size: int) ->
     return model, MASKED_LM_HEAD in model.heads and load_head(model.heads[MASKED_LM_HEAD], state, init)
 
 
-def longest_sequence(config: Config) -> int:
-    """Tokens of the longest block or pair, special tokens included."""
-    return max(config.data.block_tokens, 2 * config.data.side_tokens + 3)
-
-
-def scratch_sizes(config: Config, vocab_size: int) -> EncoderConfig:
-    """Sizes of a model that starts from random weights."""
-    names = ("layers", "hidden", "heads", "feed_forward", "dropout", "init_std")
-    sizes = {name: getattr(config.model, name) for name in names}
-    return EncoderConfig(vocab_size=vocab_size, positions=longest_sequence(config) + 2, **sizes)
-
-
-def check_sizes(config: Config, sizes: EncoderConfig, vocab_size: int) -> None:
-    """ValueError where the data has other words, or the config asks for more positions or layers, than the model has."""
-    init, longest, dwa = config.model.init, longest_sequence(config), config.objectives.dwa
-    if sizes.vocab_size != vocab_size:
-        raise ValueError(
-            f"model.init = {init}: vocabulary of {sizes.vocab_size}, the token files in data.path = "
-            f"{config.data.path} have {vocab_size}; binarize with this model's own tokenizer"
-        )
-    if longest + 2 > sizes.positions:
-        raise ValueError(
-            f"model.init = {init}: {sizes.positions - 2} positions, data.block_tokens and data.side_tokens "
-            f"need {longest}; lower them"
-        )
-    if dwa is not None and dwa.alignment_layer > sizes.layers:
-        raise ValueError(
-            f"objectives.dwa.alignment_layer = {dwa.alignment_layer}: the model has {sizes.layers} layers; "
-            f"choose 0 to {sizes.layers}"
-        )
-
-
 def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str, Any]:
     """The complete DeepSpeed config: the JSON's ZeRO stage and precision, everything else from ours."""
-    path = config.deepspeed
-    settings = load_deepspeed_json(path)
-    for key, owner in OWNED_KEYS.items():
-        if key in settings:
-            raise ValueError(f"{path}: {key} is set here and by {owner} of the run's config; remove it from the JSON")
-    stage = settings.get("zero_optimization", {}).get("stage", 0)
-    if settings.get("fp16", {}).get("enabled"):
-        if device == "cpu":
-            raise ValueError(f"{path}: fp16 needs a GPU, this machine trains on the CPU; use a bf16 or fp32 config")
-        if stage == 0:
-            # At stage 0 DeepSpeed unscales gradients of a loss that it never scaled.
-            raise ValueError(f"{path}: fp16 needs ZeRO stage 1 or higher; use ds_configs/zero1_fp16.json")
-    _check_offload(config, settings, device)
+    settings = load_deepspeed_json(config.deepspeed)
+    check_fits(config.deepspeed, settings, device, config.optimizer.torch_adam)
     per_rank = sum(plan.global_sizes.values()) // (plan.world_size * plan.micro_steps)
     return {
         **settings,
@@ -149,20 +86,6 @@ def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str
         "gradient_clipping": config.optimizer.clip,
         "optimizer": _adamw(config.optimizer, device),
     }
-
-
-def _check_offload(config: Config, settings: dict[str, Any], device: str) -> None:
-    """ValueError where states are offloaded from a CPU, or to an optimizer that does not work there."""
-    zero = settings.get("zero_optimization", {})
-    if all(zero.get(what, {}).get("device", "none") == "none" for what in ("offload_optimizer", "offload_param")):
-        return
-    if device == "cpu":
-        raise ValueError(f"{config.deepspeed}: offload needs a GPU, this machine trains on the CPU; use one without it")
-    if config.optimizer.torch_adam:
-        raise ValueError(
-            f"optimizer.torch_adam = true: {config.deepspeed} offloads the optimizer, for which DeepSpeed has an Adam of its "
-            "own; set it to false"
-        )
 
 
 def _adamw(optimizer: Optimizer, device: str) -> dict[str, Any]:

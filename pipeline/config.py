@@ -5,15 +5,15 @@ YAML file, then `key=value` overrides; an unknown key, a wrong type or an imposs
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_prep.sections import NotNegative, PathField, Positive, Section, checked, dump_yaml, parse_yaml, read_yaml
+from pipeline import shipped
 from sinkhorn_align import AlignmentSettings
 
 
@@ -65,6 +65,12 @@ class Model(Section):
         0.02, gt=0, description="standard deviation of new weights; narrow models want a larger one"
     )
 
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Model:
+        if self.init is None and self.hidden % self.heads:
+            raise ValueError(f"hidden = {self.hidden} is not a multiple of heads = {self.heads}")
+        return self
+
 
 class Term(Section):
     """An objective of the loss."""
@@ -89,6 +95,11 @@ class WordAlignmentTerm(Term):
         names = ("cost", "similarity", "temperature", "sinkhorn_iterations", "filter_rounds", "discount")
         return AlignmentSettings(**{name: getattr(self, name) for name in names})
 
+    @model_validator(mode="after")
+    def _settings_go_together(self) -> WordAlignmentTerm:
+        self.alignment_settings()
+        return self
+
 
 class Objectives(Section):
     """null switches one off."""
@@ -100,6 +111,12 @@ class Objectives(Section):
     def active(self) -> dict[str, Term]:
         terms = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: term for name, term in terms.items() if term is not None}
+
+    @model_validator(mode="after")
+    def _some_are_on(self) -> Objectives:
+        if not self.active():
+            raise ValueError("mlm, tlm and dwa are all null; switch at least one on")
+        return self
 
 
 class Batch(Section):
@@ -114,7 +131,9 @@ class Optimizer(Section):
     """AdamW with linear warm-up and polynomial decay; defaults are the released recipe's."""
 
     lr: float = Field(2e-4, gt=0, description="peak learning rate")
-    betas: list[float] = Field([0.9, 0.98], min_length=2, max_length=2, description="Adam's β")
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        [0.9, 0.98], min_length=2, max_length=2, description="Adam's β"
+    )
     eps: float = Field(1e-6, gt=0, description="Adam's ε")
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay, on every parameter")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
@@ -157,7 +176,9 @@ class Wandb(Section):
     name: str | None = Field(None, description="name of the run; null: W&B chooses one")
     entity: str | None = Field(None, description="user or team; null: the one that is logged in")
     tags: list[str] = Field([], description="labels of the run")
-    mode: Literal["online", "offline"] = Field("online", description="offline: into the run's folder, for `wandb sync`")
+    mode: Literal["online", "offline", "disabled"] | None = Field(
+        None, description="offline: into the run's folder, for `wandb sync`; null: WANDB_MODE, else online"
+    )
 
 
 class Run(Section):
@@ -188,19 +209,38 @@ class Config(Section):
     run: Run
     deepspeed: PathField = Field(description="DeepSpeed JSON with the ZeRO stage and precision; see ds_configs/")
 
+    def absolute(self) -> Config:
+        """The same, with paths that mean the same from any folder."""
+        return Config.model_validate(_absolute(self.model_dump()))
+
     def dump(self) -> str:
-        """The resolved config as YAML that `load_config` reads back."""
-        return dump_yaml(self.model_dump(mode="json"))
+        """The resolved config as YAML that `load_config` reads back, from any folder."""
+        return dump_yaml(self.absolute().model_dump(mode="json"))
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML config and apply overrides such as `optimizer.lr=1e-4`; relative paths are relative to the caller."""
+    """Read a YAML config (a file, or a shipped one by name) and apply overrides such as `optimizer.lr=1e-4`.
+
+    Paths are relative to the caller. `deepspeed` alone is looked up relative to the config's own file, or as an override
+    relative to the caller, and then among the shipped JSONs.
+    """
+    path = shipped.config_path(path)
     content = read_yaml(path, "config")
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds no settings; see pipeline/configs/ for examples")
     for override in overrides:
         _apply(content, override)
-    return checked(Config, content, str(path))
+    config = checked(Config, content, str(path))
+    base = Path() if any(override.startswith("deepspeed=") for override in overrides) else path.parent
+    return config.model_copy(update={"deepspeed": shipped.deepspeed_json(config.deepspeed, base)})
+
+
+def _absolute(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _absolute(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_absolute(value) for value in content]
+    return content.absolute() if isinstance(content, Path) else content
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
@@ -216,16 +256,3 @@ def _apply(content: dict[str, Any], override: str) -> None:
         content[name] = parse_yaml(text)
     except yaml.YAMLError:
         raise ValueError(f"override {override!r}: {text!r} is not a YAML value") from None
-
-
-def load_deepspeed_json(path: Path) -> dict[str, Any]:
-    """Read a DeepSpeed JSON; ValueError in one line where it cannot be."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot read the DeepSpeed config ({error.strerror}); see ds_configs/") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: a DeepSpeed config is a JSON object; see ds_configs/")
-    return content

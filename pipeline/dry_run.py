@@ -1,35 +1,33 @@
 """What a config would train, before anything is trained: parameters, memory per rank, operations, tokens, days.
 
-Reads the config, and the token files' manifest where they exist; makes no weights and starts no ranks.
+Reads the config, and the token files' manifest where they exist; makes no weights, starts no ranks, and needs PyTorch only to
+look into a pretrained model or at what a validation encodes.
 
 - Operations of a step: those of a sample of its blocks and pairs by `flops`, times the batch over the sample.
-- Days: steps × operations / (GPUs × the data sheet's half-precision peak × utilisation) / 86,400.
+- Days: steps × operations / (GPUs × the data sheet's half-precision peak × utilisation) / 86,400; on a CPU the peak is what a
+  product of matrices reaches here, which all ranks share.
 - Memory: see `memory_estimate`.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Group
 from rich.table import Table
 
 from data_prep.manifest import Manifest
-from pipeline.batch import MicroBatch, StreamBatch
-from pipeline.build import build_data, build_objectives, check_sizes, deepspeed_settings, scratch_sizes
 from pipeline.config import Config
-from pipeline.data import BatchPlan, Sequences, collate
-from pipeline.flops import PEAK_HALF_FLOPS
+from pipeline.deepspeed_json import check_fits, load_deepspeed_json
+from pipeline.flops import PEAK_HALF_FLOPS, encoder_forward_flops, masked_lm_flops, pointer_flops
+from pipeline.masking import mask_sequences
 from pipeline.memory_estimate import Work, memory_per_rank
-from pipeline.model import Encoder, EncoderConfig, PretrainingModel
-from pipeline.objectives.base import Objective
-from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.precision import precision_of
-from pipeline.pretrained import read_sizes
-from pipeline.validate import read_texts
+from pipeline.sizes import EncoderConfig, check_sizes, count_parameters, scratch_sizes
+from pipeline.streams import BatchPlan, Sequences, blend_stages, limits_of, open_streams, streams_read
 
 DEVICES = {name.lower().replace(" ", "-"): peak for name, peak in PEAK_HALF_FLOPS.items()}
 SAMPLE = 128  # blocks and pairs that stand for the step's
@@ -59,35 +57,53 @@ class DryRun:
         return {**asdict(self), "tokens": tokens * self.steps, "flops": self.flops_per_step * self.steps}
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """Samples of a stream that stand for a step's: their lengths in tokens, and how many of these are masked."""
+
+    lengths_S: np.ndarray
+    predicted: int
+
+    @property
+    def tokens(self) -> int:
+        return int(self.lengths_S.sum())
+
+
 def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tokens: int) -> DryRun:
     """Work everything out; ValueError where training would refuse the config too.
 
     pair_tokens: tokens of a mean pair, where there are no token files to tell.
     """
     _check_arguments(device, gpus, utilisation, pair_tokens)
-    objectives = build_objectives(config)
-    sizes, samples, notes = _sizes_and_samples(config, objectives, pair_tokens)
+    settings = load_deepspeed_json(config.deepspeed)
+    check_fits(config.deepspeed, settings, "cpu" if device == "cpu" else "cuda", config.optimizer.torch_adam)
+    sizes, samples, notes = _sizes_and_samples(config, pair_tokens)
     plan = BatchPlan({name: getattr(config.batch, name) for name in samples}, gpus, config.batch.micro_steps)
-    settings = deepspeed_settings(config, plan, "cpu" if device == "cpu" else "cuda")
-    with torch.device("meta"):
-        model = PretrainingModel(Encoder(sizes), objectives)
-    scale = {name: plan.global_sizes[name] / len(stream.sample_S) for name, stream in samples.items()}
-    tokens = {name: scale[name] * stream.masked.tokens for name, stream in samples.items()}
-    flops = sum(scale[name] * model.flops(MicroBatch({name: stream})) for name, stream in samples.items())
+    parameters = count_parameters(sizes, config)
+    scale = {name: plan.global_sizes[name] / len(sample.lengths_S) for name, sample in samples.items()}
+    tokens = {name: scale[name] * sample.tokens for name, sample in samples.items()}
+    flops = sum(scale[name] * _flops(config, sizes, name, sample) for name, sample in samples.items())
     parts = gpus * config.batch.micro_steps
     work = Work(
         sizes=sizes,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        word_objectives=sum(isinstance(objective, MaskedLM) for objective in objectives),
+        parameters=parameters["total"],
+        word_objectives=sum(term is not None for term in (config.objectives.mlm, config.objectives.tlm)),
         tokens=sum(tokens.values()) / parts,
-        predicted=max(scale[name] * len(stream.predicted_P) for name, stream in samples.items()) / parts,
+        predicted=max(scale[name] * sample.predicted for name, sample in samples.items()) / parts,
         ranks=gpus,
         micro_steps=config.batch.micro_steps,
     )
     precision = precision_of(settings)
     days = None
-    if precision == "fp32" or device == "cpu":
-        notes.append("no days: peaks are known of half precision on GPUs, not of fp32 or CPUs")
+    if device == "cpu":
+        peak = cpu_flops()
+        days = config.run.steps * flops / (peak * utilisation) / 86_400
+        notes.append(
+            f"days: this machine made {peak / 1e9:,.0f} GFLOP/s in a product of matrices, measured just now; that training "
+            f"makes {utilisation:.0%} of it is assumed (--utilisation; narrow models make less)"
+        )
+    elif precision == "fp32":
+        notes.append("no days: the peaks of GPUs are known in half precision, not in fp32")
     else:
         days = config.run.steps * flops / (gpus * DEVICES[device] * utilisation) / 86_400
     notes += _validation_notes(config)
@@ -99,7 +115,7 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         utilisation=utilisation,
         precision=precision,
         stage=settings.get("zero_optimization", {}).get("stage", 0),
-        parameters=_count(model),
+        parameters=parameters,
         layers=sizes.layers,
         tokens_per_step=tokens,
         flops_per_step=flops,
@@ -108,6 +124,30 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         memory={stage: memory_per_rank(work, settings, stage) for stage in stages},
         notes=notes,
     )
+
+
+def cpu_flops(width: int = 1024, seconds: float = 0.3) -> float:
+    """Operations a second that products of fp32 matrices reach here, on as many threads as NumPy takes: the best of some."""
+    left = right = np.ones((width, width), np.float32)
+    left @ right
+    best, end = 0.0, time.perf_counter() + seconds
+    while best == 0.0 or time.perf_counter() < end:
+        began = time.perf_counter()
+        left @ right
+        best = max(best, 2 * width**3 / (time.perf_counter() - began))
+    return best
+
+
+def _flops(config: Config, sizes: EncoderConfig, stream: str, sample: _Sample) -> float:
+    """Operations of labelling, forward and backward of a sample, as `PretrainingModel.flops` counts them of a batch."""
+    terms = config.objectives
+    flops = 3 * encoder_forward_flops(sizes, sample.lengths_S, sizes.layers)
+    if terms.mlm if stream == "mono" else terms.tlm:
+        flops += masked_lm_flops(sizes, sample.predicted)
+    if stream == "pairs" and terms.dwa:
+        flops += encoder_forward_flops(sizes, sample.lengths_S, terms.dwa.alignment_layer)
+        flops += pointer_flops(sizes, sample.tokens, sample.predicted)
+    return flops
 
 
 def _check_arguments(device: str, gpus: int, utilisation: float, pair_tokens: int) -> None:
@@ -121,13 +161,11 @@ def _check_arguments(device: str, gpus: int, utilisation: float, pair_tokens: in
         raise ValueError(f"--pair-tokens {pair_tokens}: a pair has at least 5, three of them special")
 
 
-def _sizes_and_samples(
-    config: Config, objectives: list[Objective], pair_tokens: int
-) -> tuple[EncoderConfig, dict[str, StreamBatch], list[str]]:
+def _sizes_and_samples(config: Config, pair_tokens: int) -> tuple[EncoderConfig, dict[str, _Sample], list[str]]:
     """The model's sizes, a sample of each stream that is read, and what had to be assumed."""
     init, notes = config.model.init, []
     manifest = Manifest.load(config.data.path) if config.data.path.exists() else None
-    sizes = None if init is None else read_sizes(init, config.model.dropout)
+    sizes = None if init is None else _pretrained_sizes(config)
     if manifest is not None:
         vocabulary = manifest.vocab_size
     elif sizes is not None:
@@ -138,21 +176,45 @@ def _sizes_and_samples(
     if sizes is None:
         sizes = scratch_sizes(config, vocabulary)
     check_sizes(config, sizes, vocabulary)
-    streams = sorted({objective.reads for objective in objectives})
+    streams = streams_read(config)
     counts = {name: min(SAMPLE, getattr(config.batch, name)) for name in streams}
     if manifest is not None:
-        data = build_data(config, objectives, manifest)
-        return sizes, data.micro_batch(BatchPlan(counts, 1, 1), 0, 0, 0).streams, notes
+        stages = {name: blend_stages(config, name) for name in streams}
+        opened = open_streams(
+            manifest,
+            streams,
+            alpha=config.data.alpha,
+            seed=config.run.seed,
+            limits=limits_of(config),
+            stages=stages,
+        )
+        drawn = {name: stream.samples(np.arange(counts[name])) for name, stream in opened.items()}
+        return (
+            sizes,
+            {name: _sample(sequences, config.run.seed, vocabulary) for name, sequences in drawn.items()},
+            notes,
+        )
     side = min((pair_tokens - 3) // 2, config.data.side_tokens)
     lengths = {"mono": config.data.block_tokens, "pairs": 2 * side + 3}
     notes += [f"{config.data.path} is not there: assumed {name} of {lengths[name]} tokens each" for name in streams]
     return sizes, {name: _made_up(lengths[name], counts[name], vocabulary) for name in streams}, notes
 
 
+def _pretrained_sizes(config: Config) -> EncoderConfig:
+    from pipeline.pretrained import read_sizes  # reads models, and with that needs PyTorch
+
+    assert config.model.init is not None
+    return read_sizes(config.model.init, config.model.dropout)
+
+
 def _validation_notes(config: Config) -> list[str]:
     """What every rank encodes at a validation, beside held-out token files; what is wrong with it, as it may come later."""
     if not config.validation.every:
         return []
+    if not config.validation.gold and not config.validation.retrieval:
+        return []
+    from pipeline.validation_texts import read_texts  # which needs PyTorch
+
     try:
         golds, sentences = read_texts(config.validation)
     except ValueError as error:
@@ -164,22 +226,17 @@ def _validation_notes(config: Config) -> list[str]:
     return [f"validation every {config.validation.every:,} steps: each rank encodes {what}, all layers"]
 
 
-def _made_up(length: int, count: int, vocabulary: int) -> StreamBatch:
+def _made_up(length: int, count: int, vocabulary: int) -> _Sample:
     """Sequences of this length of one word, masked as any."""
     word = min(10, vocabulary - 2)
     ids_T = np.tile(np.array([0, *[word] * (length - 2), 2], dtype=np.int64), count)
     numbers = np.arange(count)
     sequences = Sequences(ids_T, np.full(count, length), np.zeros(count, np.int32), numbers.astype(np.uint64), numbers)
-    return collate(sequences, 1, vocabulary)
+    return _sample(sequences, 1, vocabulary)
 
 
-def _count(model: PretrainingModel) -> dict[str, int]:
-    """Parameters by part; the vocabulary matrix, which the head shares, counts as embedding."""
-    encoder = model.encoder
-    total = sum(parameter.numel() for parameter in model.parameters())
-    layers = sum(parameter.numel() for parameter in encoder.layers.parameters())
-    embedding = sum(parameter.numel() for parameter in encoder.parameters()) - layers
-    return {"embeddings": embedding, "layers": layers, "heads": total - embedding - layers, "total": total}
+def _sample(sequences: Sequences, mask_seed: int, vocabulary: int) -> _Sample:
+    return _Sample(sequences.lengths_S, len(mask_sequences(sequences, mask_seed, vocabulary)[1]))
 
 
 def table(result: DryRun) -> Group:
@@ -194,7 +251,8 @@ def table(result: DryRun) -> Group:
     facts.add_row("operations per step", f"{_scaled(result.flops_per_step)}FLOP")
     facts.add_row("operations per token", f"{_scaled(result.flops_per_step / tokens)}FLOP")
     if result.days is not None:
-        where = f"{result.gpus} × {result.device} at {result.utilisation:.0%} of the peak"
+        where = "this CPU" if result.device == "cpu" else f"{result.gpus} × {result.device}"
+        where += f" at {result.utilisation:.0%} of the peak"
         facts.add_row(f"days on {where}", f"{result.days:,.2f}")
     stages = [f"ZeRO-{stage}" + (" ←" if stage == result.stage else "") for stage in result.memory]
     title = f"GB per rank in {result.precision}, {result.gpus} ranks (← this config)"

@@ -7,15 +7,18 @@ counted: padding, anything done twice to save memory, norms, softmax, Sinkhorn. 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 
-from pipeline.packing import Packed
+if TYPE_CHECKING:
+    import torch
 
 # Dense half-precision peaks of the data sheets (no sparsity), by a part of the name that CUDA gives the device.
 PEAK_HALF_FLOPS = {"B200": 2.25e15, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "V100": 125e12}
+
+LOGITS_AT_ONCE = 2**28
+"""Logits over the vocabulary that `linear_cross_entropy` has in memory at a time, on a GPU."""
 
 
 class Sizes(Protocol):
@@ -25,18 +28,32 @@ class Sizes(Protocol):
     def hidden(self) -> int: ...
     @property
     def feed_forward(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
 
 
-def encoder_forward_flops(sizes: Sizes, packed: Packed, layers: int) -> float:
+def encoder_forward_flops(sizes: Sizes, lengths_S: np.ndarray, layers: int) -> float:
     """One forward of `layers` layers: per token 8·D² + 4·D·F for the weights, and 4·D·L for a sequence of L tokens."""
-    lengths_S = np.diff(packed.offsets_S1).astype(np.float64)
+    tokens_S = lengths_S.astype(np.float64)
     weights = 8 * sizes.hidden**2 + 4 * sizes.hidden * sizes.feed_forward
-    return layers * float(weights * lengths_S.sum() + 4 * sizes.hidden * (lengths_S**2).sum())
+    return layers * float(weights * tokens_S.sum() + 4 * sizes.hidden * (tokens_S**2).sum())
+
+
+def masked_lm_flops(sizes: Sizes, predicted: int) -> float:
+    """Forward and backward of the masked-LM head over so many predicted tokens."""
+    return 6.0 * predicted * sizes.hidden * (sizes.hidden + sizes.vocab_size)
+
+
+def pointer_flops(sizes: Sizes, tokens: int, predicted: int) -> float:
+    """Forward and backward of the pointer head: keys are made of every token, queries of every masked one."""
+    return 6.0 * (tokens + predicted) * sizes.hidden**2
 
 
 def peak_flops(device: torch.device) -> float | None:
     """What the device can do in half precision per second; None where its data sheet is not listed here, as for CPUs."""
     if device.type != "cuda":
         return None
+    import torch  # only where there is one already: the counts above are told without it
+
     name = torch.cuda.get_device_name(device)
     return next((flops for part, flops in PEAK_HALF_FLOPS.items() if part in name), None)

@@ -7,11 +7,25 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.assembly import FIRST_POSITION
 from pipeline.counter_random import hash_key, integers, uniform
+from pipeline.streams import Sequences
 
 FIRST_ORDINARY_ID = 4  # below: <s> <pad> </s> <unk>
 MASK_RATE = 0.15
 MASK_TOKEN_SHARE, RANDOM_TOKEN_SHARE = 0.8, 0.1  # the rest stays as it is
+
+
+_MASK = 2  # what a key is for; see `streams`
+
+
+def mask_sequences(sequences: Sequences, mask_seed: int, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """(masked_ids_T int64, predicted_P int64) of sequences, whose keys and places alone decide; see `mask_tokens`."""
+    lengths_S = sequences.lengths_S
+    first_S = np.cumsum(lengths_S) - lengths_S
+    position_T = np.arange(lengths_S.sum()) - np.repeat(first_S, lengths_S) + FIRST_POSITION
+    key_T = np.repeat(hash_key(mask_seed, _MASK, sequences.key_S), lengths_S)
+    return mask_tokens(sequences.ids_T, position_T, key_T, vocab_size)
 
 
 def mask_tokens(

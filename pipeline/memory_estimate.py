@@ -23,9 +23,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.linear_cross_entropy import LOGITS_AT_ONCE
-from pipeline.model import EncoderConfig
+from pipeline.flops import LOGITS_AT_ONCE
 from pipeline.precision import precision_of
+from pipeline.sizes import EncoderConfig
 
 # What DeepSpeed takes where its JSON says nothing.
 _REDUCE_BUCKET, _MAX_LIVE_PARAMETERS = 5e8, 1e9
@@ -84,7 +84,7 @@ def memory_per_rank(work: Work, settings: dict[str, Any], stage: int) -> dict[st
 
 
 def _offloads(zero: dict[str, Any], what: str) -> bool:
-    return zero.get(what, {}).get("device", "none") != "none"
+    return (zero.get(what) or {}).get("device", "none") != "none"
 
 
 def _vocabulary_bytes(work: Work, width: int) -> float:

@@ -7,7 +7,6 @@ exact GELU. `pipeline/hugging_face.py` maps the parameters to and from Hugging F
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -20,25 +19,7 @@ from pipeline.flops import encoder_forward_flops
 from pipeline.linear import Linear, LinearGELU
 from pipeline.objectives.base import Objective
 from pipeline.packing import Packed, join
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Sizes of an XLM-R-shaped encoder; the defaults are XLM-R base."""
-
-    vocab_size: int = 250002
-    layers: int = 12
-    hidden: int = 768
-    heads: int = 12
-    feed_forward: int = 3072
-    positions: int = 514  # longest sequence is positions - 2
-    norm_eps: float = 1e-5
-    dropout: float = 0.0
-    init_std: float = 0.02
-
-    def __post_init__(self) -> None:
-        if self.hidden % self.heads:
-            raise ValueError(f"model.hidden = {self.hidden} is not a multiple of model.heads = {self.heads}")
+from pipeline.sizes import EncoderConfig
 
 
 class Layer(nn.Module):
@@ -129,7 +110,10 @@ class PretrainingModel(nn.Module):
     def flops(self, batch: MicroBatch) -> float:
         """Floating-point operations of labelling, forward and backward of a micro-step, by the rules of `flops`."""
         sizes = self.encoder.config
-        encoding = [encoder_forward_flops(sizes, stream.masked, sizes.layers) for stream in batch.streams.values()]
+        encoding = [
+            encoder_forward_flops(sizes, stream.masked.sequence_lengths, sizes.layers)
+            for stream in batch.streams.values()
+        ]
         return 3 * sum(encoding) + sum(o.flops(sizes, batch[o.reads]) for o in self.objectives if o.reads in batch)
 
     def forward(self, work: str, batch: MicroBatch | Packed, layers: int | None = None) -> dict[str, dict[str, Tensor]]:

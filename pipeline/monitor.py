@@ -18,11 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
-from pipeline.alignment_record import ALIGNMENTS
 from pipeline.config import Config
+from pipeline.run_folder import ALIGNMENTS, METRICS, PHASES
 from pipeline.wandb_sink import WandbSink
 
-_PHASES = ("input", "label", "forward", "backward", "step")
 _DETAILS = {  # by the end of the key, as docs/metrics.md lists them
     "tflops_per_device": "{:,.2f} TFLOP/s",
     "utilisation": "utilisation {:.1%}",
@@ -43,7 +42,7 @@ class Monitor:
         out, steps = config.run.out, config.run.steps
         out.mkdir(parents=True, exist_ok=True)
         self._out = out
-        self._lines = _open_after_whole_lines(out / "metrics.jsonl")
+        self._lines = _open_after_whole_lines(out / METRICS)
         self._wandb = WandbSink(config) if config.run.wandb else None
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step)
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
@@ -70,7 +69,10 @@ class Monitor:
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl; numbers also go to TensorBoard and W&B."""
-        self._lines.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        try:
+            self._lines.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        except OSError as error:
+            raise OSError(f"{self._out / METRICS}: cannot be written ({error.strerror}); make room") from None
         numbers = {name: value for name, value in values.items() if isinstance(value, (int, float))}
         for name, value in numbers.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
@@ -109,7 +111,7 @@ def describe(values: dict[str, float]) -> str:
     """What a line has beside losses and throughput: use of the device, labels, the update's health, share of each phase."""
     parts = [text.format(value) for end, text in _DETAILS.items() for key, value in values.items() if key.endswith(end)]
     total = values["seconds_per_step"]
-    parts += [f"{phase} {values[f'seconds_{phase}'] / total:.0%}" for phase in _PHASES if f"seconds_{phase}" in values]
+    parts += [f"{phase} {values[f'seconds_{phase}'] / total:.0%}" for phase in PHASES if f"seconds_{phase}" in values]
     return "  ".join(parts)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FIRST_POSITION = 2  # XLM-R counts positions from pad_id + 1
+from pipeline.assembly import FIRST_POSITION
 
 
 @dataclass
@@ -40,6 +40,11 @@ class Packed:
     bounds_S1: Tensor  # int32: the same, beside the tokens
     groups: list[AttentionGroup]
     place_T: Tensor  # int64: where each token lies when the groups' [G * L] layouts follow one another
+
+    @property
+    def sequence_lengths(self) -> np.ndarray:
+        """Tokens of each sequence, int64 [S]."""
+        return np.diff(self.offsets_S1)
 
     @property
     def tokens(self) -> int:

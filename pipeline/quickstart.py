@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -21,10 +20,12 @@ from rich.table import Table
 
 from data_prep.standard_output import data_console
 from data_prep.tokenizer import Tokenizer
+from pipeline import shipped
 from pipeline.build import build_model, build_objectives
 from pipeline.cluster.finished import finished
 from pipeline.config import load_config
 from pipeline.model import Encoder
+from pipeline.run_folder import CONFIG, METRICS, read_training
 from pipeline.use.evaluate import evaluate
 from pipeline.use.gold import Gold, read_gold
 from pipeline.use.loading import load_model
@@ -32,8 +33,7 @@ from pipeline.use.picture import draw_alignments
 from pipeline.use.word_alignment import WordAligner, WordLinks
 from sinkhorn_align import AlignmentSettings
 
-CONFIG = Path(__file__).resolve().parent / "configs" / "quickstart.yaml"
-REPOSITORY = CONFIG.parents[2]
+RECIPE = shipped.CONFIGS / "quickstart.yaml"
 VOCABULARY = 300
 PYTHON = [sys.executable, "-m"]
 
@@ -65,7 +65,7 @@ def binarize(out: Path, seed: int) -> None:
     texts = sorted([*(corpus / "mono").iterdir(), *(corpus / "parallel").iterdir()])
     arguments = [*map(str, texts), "--vocab-size", str(VOCABULARY), "--out", str(tokenizer)]
     run("tokenizer", [*PYTHON, "data_prep", "tokenizer", "train", *arguments])
-    blocks = ["--block-tokens", str(load_config(CONFIG, [f"run.out={out}"]).data.block_tokens)]
+    blocks = ["--block-tokens", str(load_config(RECIPE, [f"run.out={out}"]).data.block_tokens)]
     for part, data in ((corpus, out / "data"), (corpus / "valid", out / "valid")):
         common = ["--tokenizer", str(tokenizer), "--out", str(data)]
         for text in sorted((part / "mono").iterdir()):
@@ -88,22 +88,14 @@ def train(out: Path, seed: int, steps: int | None, gold_folders: list[Path]) -> 
         "validation.retrieval": [str(out / "corpus" / "valid" / "parallel")],
         "run.out": out / "run",
         "run.seed": seed,
-        "deepspeed": REPOSITORY / "ds_configs" / "zero1_fp32.json",
     }
     if steps is not None:
         settings["run.steps"] = steps
     overrides = [f"{key}={value}" for key, value in settings.items()]
-    launcher = ["--num_accelerators", "2", "--master_port", str(free_port())]
-    run("pretraining", [*PYTHON, "pipeline.cluster.launch", "train", str(CONFIG), *launcher, *overrides])
-    if not finished(load_config(CONFIG, overrides)):
+    launcher = ["--num_accelerators", "2"]
+    run("pretraining", [*PYTHON, "pipeline.cluster.launch", "train", str(RECIPE), *launcher, *overrides])
+    if not finished(load_config(RECIPE, overrides)):
         raise ValueError(f"pretraining was stopped before its last step; delete {out} to start over")
-
-
-def free_port() -> int:
-    """A port for the ranks to meet on: DeepSpeed's default may be held by a training beside this one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def run(what: str, command: list[str]) -> None:
@@ -122,9 +114,9 @@ def run(what: str, command: list[str]) -> None:
 
 def summarize(out: Path, golds: list[Gold]) -> dict[str, Any]:
     """AER before and after at the last layer, the losses, the throughput, where things lie; draws the picture."""
-    config = load_config(out / "run" / "config.yaml")
+    config = load_config(out / "run" / CONFIG)
     dwa = config.objectives.dwa
-    assert dwa is not None, f"{CONFIG} trains word alignment"
+    assert dwa is not None, f"{RECIPE} trains word alignment"
     trained, tokenizer = load_model(out / "model")
     # The seed decides the initial weights: this is the model that training started from.
     untrained = build_model(config, build_objectives(config), tokenizer.vocab_size)[0].encoder.eval()
@@ -141,8 +133,7 @@ def summarize(out: Path, golds: list[Gold]) -> dict[str, Any]:
     pair = longest_pair(shown)
     draw_alignments(shown.source[pair], shown.target[pair], shown.sure[pair], drawn, picture)
 
-    lines = [json.loads(line) for line in (out / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    steps = [line for line in lines if line["kind"] == "train"]
+    steps = [line for _, line in sorted(read_training(out / "run").train.items())]
     return {
         "aer_before": mean(scores["before"]),
         "aer_after": mean(scores["after"]),
@@ -158,7 +149,7 @@ def summarize(out: Path, golds: list[Gold]) -> dict[str, Any]:
         "paths": {
             "model": str(out / "model"),
             "checkpoints": str(out / "run" / "checkpoints"),
-            "metrics": str(out / "run" / "metrics.jsonl"),
+            "metrics": str(out / "run" / METRICS),
             "picture": str(picture),
         },
     }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -23,7 +22,10 @@ import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 
+from data_prep.quiet import prints_hidden
 from pipeline.cluster import rendezvous
+from pipeline.cluster.ports import check_port, taken
+from pipeline.room import NotWrittenError
 
 
 def start(timeout_minutes: int) -> torch.device:
@@ -36,7 +38,7 @@ def start(timeout_minutes: int) -> torch.device:
             f"{missing[0]} is not set: start with `deepspeed pipeline/train.py …` or `./launch.sh train …`"
         )
     if rank() == 0 and not dist.is_initialized():
-        _check_port(int(os.environ["MASTER_PORT"]))
+        check_port(int(os.environ["MASTER_PORT"]))
     interface = rendezvous.choose_interface(os.environ)
     accelerator = get_accelerator()
     if rank() == 0 and interface is not None:
@@ -46,9 +48,15 @@ def start(timeout_minutes: int) -> torch.device:
         print(f"{world_size()} ranks meet at {place} over {interface} with {backend}", flush=True)
     if accelerator.device_name() != "cpu":
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
-    deepspeed.init_distributed(
-        accelerator.communication_backend_name(), timeout=timedelta(minutes=timeout_minutes), verbose=False
-    )
+    try:
+        with prints_hidden():
+            deepspeed.init_distributed(
+                accelerator.communication_backend_name(), timeout=timedelta(minutes=timeout_minutes), verbose=False
+            )
+    except RuntimeError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise ValueError(taken(int(os.environ["MASTER_PORT"]))) from None  # by another start, since it was looked at
     return torch.device(accelerator.current_device_name())
 
 
@@ -57,17 +65,6 @@ def set_timeouts(timeout_minutes: int) -> None:
     timeout = timedelta(minutes=timeout_minutes)
     for group in list(dist.distributed_c10d._world.pg_map):
         dist.distributed_c10d._set_pg_timeout(timeout, group)
-
-
-def _check_port(port: int) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError:
-            raise ValueError(
-                f"port {port} is in use on {socket.gethostname()}: end what holds it, or start with --master_port PORT"
-            ) from None
 
 
 def rank() -> int:
@@ -146,7 +143,7 @@ def run_main(main: Callable[[], None]) -> NoReturn:
         main()
         code = 0
     except (ValueError, OSError) as error:
-        if rank() == 0:
+        if rank() == 0 or isinstance(error, NotWrittenError):
             print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT

@@ -8,13 +8,10 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
-from typing import Any
 
 import matplotlib
 
@@ -26,92 +23,17 @@ from matplotlib.ticker import MaxNLocator
 from pipeline.alignment_record import Views, read_alignments
 from pipeline.report_alignments import STYLE as ALIGNMENTS_STYLE
 from pipeline.report_alignments import evolution_html
-
-METRICS, CONFIG = "metrics.jsonl", "config.yaml"
-PHASES = ("input", "label", "forward", "backward", "step")
-Curve = tuple[list[int], list[float]]
-
-
-@dataclass
-class RunMetrics:
-    """A run's lines by kind and step: where a run went back to a checkpoint, what it did again counts as it was last."""
-
-    kinds: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
-    damaged_lines: int = 0  # of a run that was killed while it wrote
-    times_gone_back: int = 0
-
-    @property
-    def train(self) -> dict[int, dict[str, Any]]:
-        return self.kinds.get("train", {})
-
-    def go_back_before(self, step: int) -> None:
-        """Forget what was recorded of this step and later ones: the run does them again."""
-        self.times_gone_back += 1
-        for kind, lines in self.kinds.items():
-            self.kinds[kind] = {done: values for done, values in lines.items() if done < step}
-
-    def curve(self, kind: str, key: str) -> Curve:
-        """Steps and values of one figure, where it is a number."""
-        lines = self.kinds.get(kind, {})
-        found = [(step, lines[step][key]) for step in sorted(lines) if _is_number(lines[step].get(key))]
-        return [step for step, _ in found], [value for _, value in found]
-
-    def curves_by_layer(self, kind: str, fits: Callable[[str], bool]) -> dict[str, Curve]:
-        """A curve for each layer: the mean of the figures that fit and have a value for every layer."""
-        curves: dict[str, Curve] = {}
-        for step, line in sorted(self.kinds.get(kind, {}).items()):
-            figures = [values for key, values in line.items() if fits(key) and isinstance(values, list)]
-            for layer, values in enumerate(zip(*figures, strict=True)):
-                steps, means = curves.setdefault(f"layer {layer}", ([], []))
-                steps.append(step)
-                means.append(mean(values))
-        return curves
-
-    def keys(self, kind: str) -> list[str]:
-        """All figures of a kind, in the order of their first appearance."""
-        lines = self.kinds.get(kind, {}).values()
-        return list(dict.fromkeys(key for line in lines for key, value in line.items() if _is_number(value)))
-
-
-def read_metrics(run: Path) -> RunMetrics:
-    """Read a run's metrics; ValueError where there are none yet."""
-    path = run / METRICS
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); give the folder of a run, its run.out") from None
-    metrics, last = RunMetrics(), -1
-    for line in lines:
-        try:
-            content = json.loads(line)
-            kind, step = str(content.pop("kind")), int(content.pop("step"))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            metrics.damaged_lines += 1
-            continue
-        if kind == "train":
-            if step <= last:
-                metrics.go_back_before(step)
-            last = step
-        metrics.kinds.setdefault(kind, {})[step] = content
-    if not metrics.train:
-        raise ValueError(
-            f"{path}: holds no training metrics ({len(lines)} lines); wait for the first run.log_every steps"
-        )
-    return metrics
+from pipeline.run_folder import CONFIG, PHASES, Curve, RunMetrics, read_training
 
 
 def write_report(run: Path, out: Path) -> RunMetrics:
     """Write the page; returns what it was made of."""
-    metrics = read_metrics(run)
+    metrics = read_training(run)
     views, damaged_lines = read_alignments(run, metrics.kinds.get("validation", {}))
     metrics.damaged_lines += damaged_lines
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(_page(run, metrics, views), encoding="utf-8")
     return metrics
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,12 @@ if __name__ == "__main__":
     # Started as a file: put the repository on the path instead of this folder, whose names are not top-level modules.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+    # DeepSpeed and PyTorch log while they are imported, and until the process ends.
+    from data_prep.quiet import quiet
+
+    hidden = quiet()
+    hidden.__enter__()
+
 import deepspeed
 import torch
 import torch.distributed as dist
@@ -24,8 +30,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from data_prep.manifest import Manifest
-from pipeline import checkpoint, ranks, reshard
-from pipeline.announce import announce
+from pipeline import checkpoint, ranks, reshard, room, run_lock
+from pipeline.announce import announce, say_end
 from pipeline.batch import MicroBatch
 from pipeline.build import (
     build_data,
@@ -36,13 +42,15 @@ from pipeline.build import (
     term_weights,
 )
 from pipeline.config import Config, load_config
-from pipeline.data import BatchPlan, TrainingData
+from pipeline.data import TrainingData
 from pipeline.divergence import NonFiniteSteps, check_weights, poison
 from pipeline.meter import Meter
 from pipeline.model import PretrainingModel
 from pipeline.monitor import Monitor
 from pipeline.precision import LossScale, precision_of
 from pipeline.prefetch import prefetched
+from pipeline.run_folder import CONFIG
+from pipeline.streams import BatchPlan
 from pipeline.validate import Validator
 from pipeline.wandb_sink import check_wandb
 
@@ -52,6 +60,8 @@ def train(config: Config, resume: str | None) -> None:
     # 1. What the run is made of. Every rank checks the same things and would stop at the same one.
     device = ranks.start(config.run.timeout_minutes)
     rank, world_size = ranks.rank(), ranks.world_size()
+    config = config.absolute()
+    ranks.on_rank_0(lambda: run_lock.hold(config.run.out))
     check_wandb(config)
     manifest = Manifest.load(config.data.path)
     objectives = build_objectives(config)
@@ -80,7 +90,8 @@ def train(config: Config, resume: str | None) -> None:
         first_step = info.step
         if reshard.needed(info, now):
             names = [name for name, _ in model.named_parameters()]
-            source = ranks.on_rank_0(lambda: reshard.convert(found, config.run.out, names))
+            with room.told(checkpoint.universal_folder(config.run.out), least_bytes(model)):
+                source = ranks.on_rank_0(lambda: reshard.convert(found, config.run.out, names))
             settings["checkpoint"] = {**settings.get("checkpoint", {}), "load_universal": True}
 
     # 3. DeepSpeed wraps the model; from here on every forward goes through the engine.
@@ -100,7 +111,7 @@ def train(config: Config, resume: str | None) -> None:
 
     monitor = Monitor(config, first_step) if rank == 0 else None
     if monitor:
-        (config.run.out / "config.yaml").write_text(config.dump(), encoding="utf-8")
+        (config.run.out / CONFIG).write_text(config.dump(), encoding="utf-8")
         notes = warnings + ([f"continues from {found}"] if found else [])
         if source != found:
             notes.append(reshard.describe(info, now))
@@ -113,19 +124,22 @@ def train(config: Config, resume: str | None) -> None:
     def save(step: int) -> None:
         check_weights(engine)
         folder = ranks.on_rank_0(lambda: checkpoint.clear(config.run.out, step))
-        engine.save_checkpoint(
-            str(folder.parent), tag=folder.name, client_state=reshard.CLIENT_STATE, save_latest=False
-        )
+        ranks.on_rank_0(lambda: room.check(folder, least_bytes(model)))
+        with room.told(folder, least_bytes(model)):
+            engine.save_checkpoint(
+                str(folder.parent), tag=folder.name, client_state=reshard.CLIENT_STATE, save_latest=False
+            )
         dist.barrier()
         now.step, now.files = step, {}
-        ranks.on_rank_0(lambda: checkpoint.seal(folder, now))
+        with room.told(folder, least_bytes(model)):
+            ranks.on_rank_0(lambda: checkpoint.seal(folder, now))
         ranks.on_rank_0(lambda: checkpoint.prune(config.run.out, config.run.keep, config.run.keep_every))
         if monitor:
             monitor.record("checkpoint", step, {"path": str(folder)})
 
     # 4. The loop. Until here a signal ends the process at once: there is nothing to save.
     stop, limit = ranks.StopFlag(), ranks.TimeLimit(config.run.time_limit_minutes, save_seconds(model))
-    stopping = False
+    stopping, losses_logged = False, {}
     meter, loss_scale = Meter(device, objectives), LossScale(engine)
     non_finite = NonFiniteSteps(engine, objectives, config.run.non_finite_steps)
     if first_step == 0:
@@ -185,6 +199,7 @@ def train(config: Config, resume: str | None) -> None:
             norm = engine.get_global_grad_norm()
             if config.optimizer.clip and norm is not None:  # ZeRO 0 clips fp32 gradients without telling
                 values["gradient_norm"] = float(norm)
+            losses_logged = {name: value for name, value in values.items() if name.endswith("_loss")}
             if monitor:
                 monitor.train(step, values)
         if (
@@ -205,10 +220,8 @@ def train(config: Config, resume: str | None) -> None:
             monitor.say(
                 f"run.time_limit_minutes = {config.run.time_limit_minutes:g}: there is time to save, and no more"
             )
-        monitor.say(
-            f"stopped at step {step}: saved; continue with --resume auto" if step < config.run.steps else "done"
-        )
         monitor.record("end", step, {"finished": step == config.run.steps})
+        say_end(monitor, config, step, losses_logged)
         monitor.close()
 
 
@@ -220,7 +233,17 @@ def make_batches(data: TrainingData, plan: BatchPlan, rank: int, device: torch.d
 
 def save_seconds(model: PretrainingModel) -> float:
     """What a checkpoint (weights and two moments) may take before one was made: 100 MB/s."""
-    return 16 * sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()) / 100e6
+    return 16 * parameters_of(model) / 100e6
+
+
+def least_bytes(model: PretrainingModel) -> int:
+    """What a checkpoint takes at least: weights of two bytes, and a master copy and two moments, or weights and moments."""
+    return 12 * parameters_of(model)
+
+
+def parameters_of(model: PretrainingModel) -> int:
+    """All of them, also where ZeRO-3 has cut them."""
+    return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
 
 
 def sum_counts(objective: Any, batches: list[Any]) -> Tensor:

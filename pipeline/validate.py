@@ -20,30 +20,22 @@ from data_prep.tokenizer import Tokenizer
 from pipeline import ranks
 from pipeline.alignment_record import align_shown, choose_pairs
 from pipeline.batch import MicroBatch
-from pipeline.build import build_objectives, open_streams
-from pipeline.config import Config, Validation
+from pipeline.build import build_objectives, open_data
+from pipeline.config import Config
 from pipeline.data import collate
 from pipeline.model import EncoderConfig
 from pipeline.monitor import Monitor
 from pipeline.packing import Packed
-from pipeline.use.evaluate import best_layer, distinct, gold_folders, score_layers
-from pipeline.use.gold import Gold, read_gold
+from pipeline.start_check import check_validation
+from pipeline.use.evaluate import best_layer, distinct, score_layers
 from pipeline.use.loading import longest_side
 from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
-from pipeline.use.sentence_files import Sentences, find_pairs
 from pipeline.use.word_alignment import HiddenStates, WordAligner
+from pipeline.validation_texts import read_texts
 from sinkhorn_align import AlignmentSettings
 
 Figures = dict[str, float | list[float]]
 """Values by key, as docs/metrics.md has them; a list holds a value for every layer."""
-
-
-def read_texts(settings: Validation) -> tuple[dict[str, Gold], list[Sentences]]:
-    """The gold pairs by the names of their folders, and the sentences for retrieval; ValueError says what is wrong."""
-    golds = [read_gold(folder).first(settings.gold_pairs) for folder in gold_folders(settings.gold)]
-    names = distinct([f"{gold.source_language}-{gold.target_language}" for gold in golds])
-    found = find_pairs(*settings.retrieval)
-    return dict(zip(names, golds, strict=True)), [pair.loaded(settings.retrieval_sentences) for pair in found]
 
 
 class Validator:
@@ -53,18 +45,14 @@ class Validator:
         self._settings, dwa = config.validation, config.objectives.dwa
         self._objectives = build_objectives(config)
         self._data = None
+        check_validation(config, manifest)
         if not self._settings.every:
             return
         if self._settings.data is not None:
             held_out = Manifest.load(self._settings.data)
-            if held_out.tokenizer_sha256 != manifest.tokenizer_sha256:
-                raise ValueError(
-                    f"validation.data = {self._settings.data}: made with another tokenizer than data.path = "
-                    f"{config.data.path}; binarize it with {manifest.tokenizer_dir}"
-                )
             held = {"mono": held_out.mono, "pairs": held_out.pairs}
             streams = sorted({objective.reads for objective in self._objectives if held[objective.reads]})
-            self._data = open_streams(config, streams, held_out)
+            self._data = open_data(config, streams, held_out)
         self._golds, self._sentences = read_texts(self._settings)
         self._tokenizer, self._encoder = Tokenizer.load(manifest.tokenizer_dir), encoder
         self._shown = choose_pairs(self._golds, self._settings.shown_pairs, self._tokenizer, longest_side(encoder))

@@ -24,7 +24,7 @@ def check_wandb(config: Config) -> None:
 
 
 class WandbSink:
-    """One run of W&B, which a resumed run continues."""
+    """One run of W&B, which a resumed run continues. What the config leaves open, WANDB_MODE, WANDB_NAME and so on decide."""
 
     def __init__(self, config: Config) -> None:
         settings = config.run.wandb
@@ -35,7 +35,7 @@ class WandbSink:
             id_file.write_text(uuid.uuid4().hex, encoding="utf-8")
         try:
             self._run = wandb.init(
-                **settings.model_dump(),
+                **{name: value for name, value in settings.model_dump().items() if value not in (None, [])},
                 id=id_file.read_text(encoding="utf-8").strip(),
                 resume="allow",
                 dir=str(config.run.out),
@@ -46,7 +46,7 @@ class WandbSink:
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
-                f"run.wandb: W&B did not start ({reason}); log in, or set run.wandb.mode=offline"
+                f"run.wandb: W&B did not start ({reason}); log in, or set run.wandb.mode=offline or WANDB_MODE=offline"
             ) from None
 
     def log(self, kind: str, step: int, values: dict[str, Any]) -> None:

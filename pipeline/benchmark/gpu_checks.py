@@ -28,8 +28,8 @@ import deepspeed
 import torch
 import typer
 
-from pipeline import command_line
-from pipeline.benchmark.step import BASELINE, CONFIG, OURS, REPOSITORY, Line, figures, run, summary, total_loss
+from pipeline import command_line, shipped
+from pipeline.benchmark.step import BASELINE, CONFIG, OURS, Line, figures, run, summary, total_loss
 from pipeline.quickstart import binarize
 
 LAST = 50  # steps at the end of a curve whose mean is compared
@@ -81,7 +81,7 @@ class Session:
             print(f"left out: {what}: the time is up", flush=True)
             return None
         out = Path(tempfile.mkdtemp(dir=self.folder))
-        stage = f"deepspeed={REPOSITORY / 'ds_configs' / f'zero1_{precision}.json'}"
+        stage = f"deepspeed=ds_configs/zero1_{precision}.json"
         try:
             return run(
                 contender, CONFIG, 1, steps, [f"data.path={self.data}", stage, *self.sizes.model, *settings], out
@@ -153,7 +153,7 @@ def curves(session: Session) -> list[dict[str, Any]]:
 
 def environment() -> dict[str, str]:
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=REPOSITORY
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=shipped.PACKAGE
     )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from data_prep.manifest import Manifest
-from pipeline.data import MonoStream, PairStream, Stream, collate
+from pipeline.data import collate
+from pipeline.streams import MonoStream, PairStream, Stream
 
 SEED, ALPHA = 1, 0.7
 KINDS = {"mono": (MonoStream, 512, 64), "pairs": (PairStream, 254, 512)}  # stream, its limit, samples a batch

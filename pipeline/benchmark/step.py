@@ -22,14 +22,16 @@ from rich.table import Table
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from pipeline import command_line
+from pipeline import command_line, shipped
 from pipeline.benchmark.worker import CONTENDERS
+from pipeline.cluster.ports import free_port
 from pipeline.config import load_config
-from pipeline.quickstart import REPOSITORY, binarize, free_port
+from pipeline.quickstart import binarize
+from pipeline.run_folder import read_metrics
 
 BASELINE, *_, OURS = CONTENDERS
-CONFIG = REPOSITORY / "pipeline" / "configs" / "benchmark.yaml"
-WORKER = REPOSITORY / "pipeline" / "benchmark" / "worker.py"
+CONFIG = shipped.CONFIGS / "benchmark.yaml"
+WORKER = shipped.PACKAGE / "benchmark" / "worker.py"
 WARM_UP = 2  # steps left out of the timings: first allocations
 LARGEST_LOSS_DIFFERENCE = 0.01
 
@@ -49,8 +51,7 @@ def run(contender: str, config: Path, ranks: int, steps: int, overrides: list[st
         code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False).returncode
     if code:
         raise ValueError(f"{contender}: ended with exit code {code}; its output is in {log}")
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line["kind"] == "train"]
+    return [line for _, line in sorted(read_metrics(folder).train.items())]
 
 
 def total_loss(line: Line) -> float:
@@ -141,8 +142,6 @@ def benchmark(
         if data is None:
             binarize(out, seed=1)
         settings = [f"data.path={data or out / 'data'}", *(overrides or [])]
-        if not any(setting.startswith("deepspeed=") for setting in settings) and config == CONFIG:
-            settings.append(f"deepspeed={REPOSITORY / 'ds_configs' / 'zero2_fp32.json'}")
         load_config(config, [f"run.out={out}", *settings])  # a mistake is told before anything is started
         curves = {name: run(name, config, ranks, steps, settings, out) for name in (BASELINE, OURS)}
         results = {name: summary(lines) for name, lines in curves.items()}

@@ -24,10 +24,11 @@ from pipeline import ranks
 from pipeline.batch import StreamBatch
 from pipeline.build import build_data, build_model, build_objectives, deepspeed_settings, lr_factor, term_weights
 from pipeline.config import Config
-from pipeline.data import BatchPlan
 from pipeline.hugging_face import hugging_face_state, write_config
 from pipeline.memory import peak_bytes
 from pipeline.model import PretrainingModel
+from pipeline.run_folder import METRICS
+from pipeline.streams import BatchPlan
 from sinkhorn_align import AlignmentSettings, align
 
 PAD, IGNORED = 1, -100
@@ -190,7 +191,7 @@ def train_straightforwardly(config: Config, shortcuts: Shortcuts) -> None:
             "peak_memory_gb": float(peak) / 1e9,
         }
         if rank == 0:
-            with (config.run.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            with (config.run.out / METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"kind": "train", "step": step + 1, **line}) + "\n")
 
 

@@ -81,10 +81,10 @@ class Agent:
             "sources": _hash_of_sources(repository),
             "files": {path: _hash_of_file(path) for path in files},
             "shards": {path: _problem_of(path, size) for path, size in shards.items()},
-            "devices": _count_gpus(),
+            "devices": count_gpus(),
             "cores": len(os.sched_getaffinity(0)),
-            "free_disk": _free(out),
-            "free_shared_memory": _free("/dev/shm"),
+            "free_disk": free_bytes(out),
+            "free_shared_memory": free_bytes("/dev/shm"),
             "interfaces": {name: rendezvous.address_of(name) for name in rendezvous.interfaces()},
         }
 
@@ -295,7 +295,7 @@ def _problem_of(path: str, size: int) -> str | None:
     return None if found == size else f"{found} bytes, {size} expected"
 
 
-def _count_gpus() -> int | None:
+def count_gpus() -> int | None:
     """GPUs that this host's processes may use; None where the NVIDIA driver is not there."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return len([device for device in visible.split(",") if device.strip()])
@@ -316,7 +316,7 @@ def _nearest(path: str) -> Path:
     return place
 
 
-def _free(path: str) -> int:
+def free_bytes(path: str) -> int:
     return shutil.disk_usage(_nearest(path)).free
 
 

@@ -1,17 +1,16 @@
 """`python -m pipeline.cluster.finished CONFIG [key=value …]`: exit code 0 where a run has made all its steps, 3 where not.
 
-For batch scripts that ask for another turn. Reads the config and the last lines of the run's metrics.jsonl.
+For batch scripts that ask for another turn. Reads the config and the `end` lines of the run's metrics.jsonl.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config, load_config
+from pipeline.run_folder import METRICS, read_metrics
 
 
 def finished(config: Config) -> bool:
@@ -22,15 +21,8 @@ def finished(config: Config) -> bool:
 
 def ends(config: Config) -> list[dict[str, Any]]:
     """The `end` lines of a run: one for each time that its ranks ended by themselves, finished or told to stop."""
-    metrics = config.run.out / "metrics.jsonl"
-    if not metrics.exists():
-        return []
-    found = []
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        if '"end"' in line:
-            with contextlib.suppress(ValueError):  # what a killed run left of its last line
-                found.append(json.loads(line))
-    return [line for line in found if line["kind"] == "end"]
+    out = config.run.out
+    return read_metrics(out).ends if (out / METRICS).exists() else []
 
 
 def main() -> None:

@@ -5,10 +5,13 @@ A host is a name and the numbers of its slots (devices, or ranks on CPUs), in th
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 
 Hosts = dict[str, list[int]]
+MOST_SLOTS = 1024
+"""Of a host; a number beyond is a slip of the keyboard, and DeepSpeed would make a list of it."""
 
 
 def read_hostfile(path: Path) -> Hosts:
@@ -18,7 +21,7 @@ def read_hostfile(path: Path) -> Hosts:
         ValueError: the file cannot be read, a line is another, a host is named twice, or there is none.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ValueError(f"{path}: cannot read the hostfile ({reason}); give a file of lines `host slots=N`") from None
@@ -30,6 +33,13 @@ def read_hostfile(path: Path) -> Hosts:
         match = re.fullmatch(r"(\S+)\s+slots=(\d+)(\s+#.*)?", line)
         if not match or match[2] == "0":
             raise ValueError(f"{path}:{number}: {line!r}; write `host slots=N` with N of 1 or more")
+        if _is_ipv6(match[1]):
+            raise ValueError(
+                f"{path}:{number}: {match[1]} is an IPv6 address, and DeepSpeed's launchers take none; give the host's name "
+                "(in /etc/hosts or DNS, with an IPv4 address)"
+            )
+        if len(match[2]) > len(str(MOST_SLOTS)) or int(match[2]) > MOST_SLOTS:
+            raise ValueError(f"{path}:{number}: slots={match[2]}: a host has at most {MOST_SLOTS:,}; mend the number")
         if match[1] in hosts:
             raise ValueError(f"{path}:{number}: {match[1]} is there already; one line for each host")
         hosts[match[1]] = list(range(int(match[2])))
@@ -80,15 +90,39 @@ def include_of(hosts: Hosts) -> str:
 
 def _parse(text: str, hosts: Hosts, option: str) -> Hosts:
     named: Hosts = {}
-    for part in filter(None, text.split("@")):
+    for part in _parts(text, hosts):
         host, _, numbers = part.partition(":")
         if host not in hosts:
-            raise ValueError(f"{option} {text}: {host} is not in the hostfile")
+            user = "; a user's name belongs into ~/.ssh/config, @ is between hosts" if "@" in text else ""
+            raise ValueError(f"{option} {text}: {host} is not in the hostfile{user}")
         if not re.fullmatch(r"(\d+(,\d+)*)?", numbers):
             raise ValueError(f"{option} {text}: write {host}:0,1 for slots")
         slots = [int(number) for number in numbers.split(",")] if numbers else hosts[host]
         for slot in slots:
             if slot not in hosts[host]:
                 raise ValueError(f"{option} {text}: {host} has slots 0 to {len(hosts[host]) - 1}, not {slot}")
+        if "@" in host and numbers and set(slots) != set(hosts[host]):
+            raise ValueError(
+                f"{option} {text}: DeepSpeed's launchers cannot choose slots of {host}; name it without its user, who belongs "
+                "into ~/.ssh/config"
+            )
         named[host] = sorted({*named.get(host, []), *slots})
     return named
+
+
+def _parts(text: str, hosts: Hosts) -> list[str]:
+    """The hosts with their slots, between @; one of `user@host` is one, where the hostfile has it so."""
+    parts: list[str] = []
+    for part in filter(None, text.split("@")):
+        if parts and f"{parts[-1]}@{part.partition(':')[0]}" in hosts:
+            parts[-1] += f"@{part}"
+        else:
+            parts.append(part)
+    return parts
+
+
+def _is_ipv6(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name.strip("[]").partition("%")[0]).version == 6
+    except ValueError:
+        return False

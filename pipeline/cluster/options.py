@@ -7,9 +7,12 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
+from pipeline import shipped
+from pipeline.cluster import ports
 from pipeline.cluster.hostfile import Hosts, read_hostfile, select
 
 # Options of `deepspeed` that are read here as well, and then those that are only passed on.
@@ -37,7 +40,7 @@ FLAGS = (
     "no_local_rank",
 )
 SHORT = {"include": "-i", "exclude": "-e", "quiet": "-q"}
-NUMBERS = {"num_nodes": -1, "num_gpus": -1, "master_port": 29500, "node_rank": -1, "ssh_port": None}
+NUMBERS = {"num_nodes": -1, "num_gpus": -1, "master_port": None, "node_rank": -1, "ssh_port": None}
 LAUNCHERS = ("pdsh", "openmpi", "mpich", "slurm", "impi", "mvapich")
 
 
@@ -51,6 +54,7 @@ class Options:
     keep_going: int
     look_again: int
     check: bool
+    verbose: bool
     hostfile: Path | None
     given: argparse.Namespace
 
@@ -60,6 +64,21 @@ class Options:
         assert self.hostfile is not None
         chosen = {name: getattr(self.given, name) for name in ("include", "exclude", "num_nodes", "num_gpus")}
         return select(read_hostfile(self.hostfile), **chosen)
+
+    @property
+    def ranks(self) -> int | None:
+        """How many ranks there will be; None where the launcher takes all the devices that it finds."""
+        if self.hostfile is not None:
+            return sum(map(len, self.hosts.values()))
+        return self.given.num_gpus if self.given.num_gpus > 0 else None
+
+    @cached_property
+    def master_port(self) -> int:
+        """Where the ranks meet: on one host at any free port, as several have to agree on one before they can talk."""
+        if self.given.master_port is not None:
+            return int(self.given.master_port)
+        alone = (self.hostfile is None or self.only_here) and not self.given.no_ssh
+        return ports.free_port() if alone else ports.DEFAULT
 
     @property
     def over_ssh(self) -> bool:
@@ -89,6 +108,8 @@ class Options:
             value = getattr(self.given, name)
             if name not in leave_out and value not in ("", None, NUMBERS.get(name)) and value != _DEFAULTS.get(name):
                 words.append(f"--{name}={value}")
+        if not self.verbose and not self.given.quiet and not self.given.log_level:
+            words.append("--log_level=critical")  # an error of a rank tells more than the launcher's of its exit code
         return words + [f"--{name}" for name in FLAGS if getattr(self.given, name) and name not in leave_out]
 
     def for_training(self, resume: str | None, overrides: Sequence[str]) -> list[str]:
@@ -116,21 +137,48 @@ def parse(words: Sequence[str]) -> Options:
     config = (
         Path(positional.pop(0)) if positional and ("=" not in positional[0] or Path(positional[0]).exists()) else None
     )
+    if config is None and check and given.hostfile is None:
+        raise ValueError("check: name a config, to check this machine for it, or give --hostfile FILE, or both")
     if config is None and not check:
         raise ValueError("train: name a config; see pipeline/configs/")
-    if config is not None and not config.is_file():
-        raise ValueError(f"{config}: no such config; see pipeline/configs/")
+    if config is not None:
+        config = shipped.config_path(config)
     hostfile = given.hostfile
-    if hostfile is None and (check or given.keep_going or given.launcher != "pdsh" or given.no_ssh):
-        what = "check" if check else "--keep-going" if given.keep_going else f"--launcher {given.launcher} and --no_ssh"
+    if hostfile is None and (given.keep_going or given.launcher != "pdsh" or given.no_ssh):
+        what = "--keep-going" if given.keep_going else f"--launcher {given.launcher} and --no_ssh"
         raise ValueError(f"{what}: needs --hostfile FILE, with lines `host slots=N`")
+    if ":" in given.master_addr:
+        raise ValueError(
+            f"--master_addr {given.master_addr}: IPv6 is not taken by DeepSpeed; give an IPv4 address or a name"
+        )
+    if hostfile is None:
+        _check_words_of_one_host(given)
     if given.no_ssh and (check or given.keep_going):
         raise ValueError("--no_ssh: each host is started by hand; it does not go with check or --keep-going")
     if given.no_ssh and (given.node_rank < 0 or not given.master_addr):
         raise ValueError(
             "--no_ssh: give --node_rank (0, 1, … in the hostfile's order) and --master_addr of the first host"
         )
-    return Options(config, positional, given.resume, given.keep_going, given.look_again, check, hostfile, given)
+    if given.master_port is not None and not 0 < given.master_port < 65536:
+        raise ValueError(f"--master_port {given.master_port}: a port is a number from 1 to 65535")
+    return Options(
+        config, positional, given.resume, given.keep_going, given.look_again, check, given.verbose, hostfile, given
+    )
+
+
+def _check_words_of_one_host(given: argparse.Namespace) -> None:
+    """ValueError where options of DeepSpeed's launcher ask for hosts that are not there; it would end in a traceback."""
+    if given.num_gpus != -1 and given.num_gpus < 1:
+        raise ValueError(f"--num_accelerators {given.num_gpus}: one or more")
+    if given.num_nodes > 1:
+        raise ValueError(f"--num_nodes {given.num_nodes}: needs --hostfile FILE, with lines `host slots=N`")
+    for option in ("include", "exclude"):
+        if other := [
+            part for part in getattr(given, option).split("@") if part and part.partition(":")[0] != "localhost"
+        ]:
+            raise ValueError(
+                f"--{option} {getattr(given, option)}: without --hostfile FILE there is localhost alone, not {other[0]}"
+            )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -159,6 +207,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--look-again", type=int, default=15, metavar="S", help="seconds between looks at hosts that were lost"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="show all that DeepSpeed and PyTorch log, not errors alone"
     )
     for name in (*READ, *PASSED):
         names = [SHORT[name]] if name in SHORT else []

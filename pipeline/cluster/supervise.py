@@ -22,11 +22,13 @@ from pipeline.cluster.attempt import LAUNCHER_DIED, Attempt, Ended, explain
 from pipeline.cluster.crew import Crew
 from pipeline.cluster.finished import ends
 from pipeline.cluster.hostfile import Hosts, include_of, write_hostfile
-from pipeline.cluster.launch import Interrupts, deepspeed_command
 from pipeline.cluster.options import Options, job_name
 from pipeline.cluster.preflight import preflight, show
 from pipeline.cluster.preflight_findings import Findings, Job
+from pipeline.cluster.process import Interrupts, deepspeed_command
 from pipeline.config import Config, load_config
+from pipeline.run_folder import METRICS
+from pipeline.run_lock import forget
 
 POLL_SECONDS = 0.5
 SSH_OF_PDSH = "-o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3"
@@ -37,7 +39,9 @@ def job_of(options: Options) -> Job:
     """What the preflight checks: hosts, launcher, and the run if a config was given."""
     config = load_config(options.config, options.overrides) if options.config else None
     given = options.given
-    return Job(options.hosts, given.launcher, os.environ, given.master_addr, given.master_port, config, options.config)
+    return Job(
+        options.hosts, given.launcher, os.environ, given.master_addr, options.master_port, config, options.config
+    )
 
 
 def check(options: Options, console: Console) -> int:
@@ -130,7 +134,7 @@ def _attempt(
         launcher.append(f"--include={include}")
     command = deepspeed_command([*launcher, *options.for_deepspeed(OURS)], options.for_training(resume, overrides))
     # Not those that answer and are unfit, or that the batch cannot be cut for: they would be back at once, for nothing.
-    returned = Returned(list(crew.gone), options, job.config.run.out / "metrics.jsonl")
+    returned = Returned(list(crew.gone), options, job.config.run.out / METRICS)
     crew.keep_only(hosts)
     ends_before = len(ends(job.config))
     attempt = Attempt(name, hosts, crew, command, _environment(job.launcher, place / "environment"), job.master_port)
@@ -138,6 +142,7 @@ def _attempt(
         ended = attempt.watch(lambda: interrupts.count + returned.count)
     finally:
         returned.stop()
+        forget(job.config.run.out, name)
     if ended.code == 0 and len(ends(job.config)) == ends_before:
         ended = Ended(1, LAUNCHER_DIED)
     return ended, bool(returned.count)

@@ -11,10 +11,11 @@ import typer
 from rich.console import Console
 
 from pipeline import command_line
-from pipeline.experiments.compare import Outcome, as_json, draw, pair_table, read_cost, table
+from pipeline.experiments.compare import Outcome, as_json, draw, pair_table, table
 from pipeline.experiments.measure import Yardstick, measure_run, measure_start
 from pipeline.experiments.plan import common_start, read_experiment, trials
 from pipeline.experiments.training import has_finished, train_all
+from pipeline.run_folder import cost
 
 
 def run(
@@ -43,9 +44,10 @@ def run(
         raise ValueError(f"{out}: no run has finished yet; train without --no-train")
     if len(finished) < len(planned):
         print(f"note: {len(planned) - len(finished)} of {len(planned)} runs have not finished and are left out")
-    outcomes = [
-        Outcome(trial.arm, trial.seed, measure_run(trial.out, yardstick), *read_cost(trial.out)) for trial in finished
-    ]
+    outcomes = []
+    for trial in finished:
+        teraflops, seconds = cost(trial.out)
+        outcomes.append(Outcome(trial.arm, trial.seed, measure_run(trial.out, yardstick), teraflops, seconds / 60))
     init = common_start(plan, finished)
     start = measure_start(init, out, yardstick) if init is not None else None
     console = Console(width=None if sys.stdout.isatty() else 160)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,21 +38,6 @@ class Outcome:
     def curve(self) -> tuple[list[int], list[float]]:
         """Steps, and mean AER over pairs at the layer chosen then."""
         return list(self.measured), [mean_aer(each["aer"]) for each in self.measured.values()]
-
-
-def read_cost(run: Path) -> tuple[float, float]:
-    """(operations in 10^12, minutes) of a run's steps, from its metrics."""
-    teraflops, seconds, before = 0.0, 0.0, 0
-    for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        values = json.loads(line)
-        if values["kind"] == "train" and values["step"] > before:
-            spent = values["seconds_per_step"] * (values["step"] - before)
-            teraflops, seconds, before = (
-                teraflops + spent * values["tflops_per_device"],
-                seconds + spent,
-                values["step"],
-            )
-    return teraflops, seconds / 60
 
 
 def differences(outcomes: Sequence[Outcome], arm: str, baseline: str) -> list[float]:

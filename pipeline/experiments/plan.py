@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from data_prep.sections import PathField, Positive, Section, checked, dump_yaml, read_yaml
+from pipeline import shipped
 from pipeline.config import Config, load_config
 
 
@@ -58,11 +59,12 @@ class Trial:
 
 
 def read_experiment(path: Path, settings: Sequence[str] = ()) -> Experiment:
-    """Read an experiment; `settings` (`key=value`) override its config in every arm.
+    """Read an experiment, a file or a shipped one by name; `settings` (`key=value`) override its config in every arm.
 
     Raises:
         ValueError: the file cannot be read, or is none; names field, value and mend.
     """
+    path = shipped.experiment_path(path)
     experiment = checked(Experiment, read_yaml(path, "experiment"), str(path))
     for setting in settings:
         if "=" not in setting:

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from pipeline import shipped
 from pipeline.cluster.finished import finished
+from pipeline.cluster.ports import free_port
 from pipeline.config import load_config
 from pipeline.experiments.plan import Experiment, Trial
-from pipeline.quickstart import free_port
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from pipeline.run_folder import CONFIG
 
 
 def has_finished(experiment: Experiment, trial: Trial) -> bool:
@@ -24,11 +24,11 @@ def has_finished(experiment: Experiment, trial: Trial) -> bool:
     Raises:
         ValueError: what lies in the trial's folder was trained with other settings.
     """
-    kept = trial.out / "config.yaml"
+    kept = trial.out / CONFIG
     if not kept.is_file():
         return False
     run = load_config(kept)
-    was, wants = (config.model_dump(mode="json") for config in (run, trial.config(experiment)))
+    was, wants = (config.absolute().model_dump(mode="json") for config in (run, trial.config(experiment)))
     if was != wants:
         raise ValueError(
             f"{kept}: trained with other settings than {trial.arm} has now ({', '.join(_differing(was, wants))}); give "
@@ -68,7 +68,7 @@ def _train(experiment: Experiment, trial: Trial) -> None:
     trial.out.mkdir(parents=True, exist_ok=True)
     log = trial.out / "log.txt"
     command = ["deepspeed", "--num_accelerators", "1", "--master_port", str(free_port())]
-    command += [str(REPOSITORY / "pipeline" / "train.py"), "--config", str(experiment.config), "--resume", "auto"]
+    command += [str(shipped.PACKAGE / "train.py"), "--config", str(experiment.config), "--resume", "auto"]
     threads = {"OMP_NUM_THREADS": str(experiment.threads)}
     path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     with log.open("a", encoding="utf-8") as written:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.batch import Pointers, StreamBatch
-from pipeline.flops import encoder_forward_flops
+from pipeline.flops import encoder_forward_flops, pointer_flops
 from pipeline.linear import Linear
 from pipeline.objectives.base import Encode, EncoderParts, EncoderSizes, Objective
 from sinkhorn_align import AlignmentSettings, align
@@ -69,9 +69,8 @@ class WordAlignment(Objective):
         return (_partners(batch) >= 0).sum()
 
     def flops(self, sizes: EncoderSizes, batch: StreamBatch) -> float:
-        labelling = encoder_forward_flops(sizes, batch.masked, self.alignment_layer)
-        # Keys are made of every token, queries of every masked one.
-        return labelling + 6.0 * (batch.masked.tokens + len(batch.predicted_P)) * sizes.hidden**2
+        labelling = encoder_forward_flops(sizes, batch.masked.sequence_lengths, self.alignment_layer)
+        return labelling + pointer_flops(sizes, batch.masked.tokens, len(batch.predicted_P))
 
     def loss(self, encode: Encode, heads: nn.ModuleDict, batch: StreamBatch) -> dict[str, Tensor]:
         assert batch.pointers is not None

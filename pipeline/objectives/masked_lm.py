@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.batch import StreamBatch
+from pipeline.flops import masked_lm_flops
 from pipeline.linear import Linear
 from pipeline.linear_cross_entropy import linear_cross_entropy
 from pipeline.objectives.base import Encode, EncoderParts, EncoderSizes, Objective
@@ -56,7 +57,7 @@ class MaskedLM(Objective):
         return torch.full((), len(batch.predicted_P), device=batch.predicted_P.device)
 
     def flops(self, sizes: EncoderSizes, batch: StreamBatch) -> float:
-        return 6.0 * len(batch.predicted_P) * sizes.hidden * (sizes.hidden + sizes.vocab_size)
+        return masked_lm_flops(sizes, len(batch.predicted_P))
 
     def loss(self, encode: Encode, heads: nn.ModuleDict, batch: StreamBatch) -> dict[str, Tensor]:
         loss, correct = heads[HEAD](encode(batch.masked)[batch.predicted_P], batch.target_ids_P)

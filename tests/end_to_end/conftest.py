@@ -114,9 +114,12 @@ class Launcher:
 
     def one_rank(self, *arguments: object, port: int | None = None) -> Finished:
         """Run train.py as the only rank, without the launcher's seconds."""
+        return self.start_one_rank(*arguments, port=port).wait()
+
+    def start_one_rank(self, *arguments: object, port: int | None = None) -> Running:
         port = port or free_port()
         world = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        return self._start([sys.executable, TRAIN, *arguments], port, world).wait()
+        return self._start([sys.executable, TRAIN, *arguments], port, world)
 
     def step_worker(self, script: Path, *arguments: object) -> Finished:
         """Run a script that forks its ranks itself (see `forked`), and is told a port for them."""

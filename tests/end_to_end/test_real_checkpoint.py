@@ -16,8 +16,9 @@ from transformers import AutoModel, AutoTokenizer
 
 from data_prep.manifest import Manifest
 from data_prep.tokenizer import Tokenizer
-from pipeline.data import BatchPlan, TrainingData
+from pipeline.data import TrainingData
 from pipeline.objectives import dwa
+from pipeline.streams import BatchPlan
 from pipeline.use.aligner import Aligner
 from pipeline.use.evaluate import evaluate
 from pipeline.use.export import save_tokenizer

@@ -14,7 +14,7 @@ from torch import Tensor
 from data_prep.manifest import Manifest
 from pipeline.build import build_data, build_model, build_objectives
 from pipeline.config import load_config
-from pipeline.data import BatchPlan
+from pipeline.streams import BatchPlan
 
 WORKER = Path(__file__).with_name("step_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))

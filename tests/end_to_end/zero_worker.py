@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from pipeline import ranks
 from pipeline.build import deepspeed_settings
 from pipeline.config import load_config
-from pipeline.data import BatchPlan
 from pipeline.memory_estimate import Work, memory_per_rank
 from pipeline.model import EncoderConfig
+from pipeline.streams import BatchPlan
 from tests.end_to_end.forked import REPOSITORY, allow_fp16_on_the_cpu, fork, parse_arguments
 
 FILES = sorted((REPOSITORY / "ds_configs").glob("*.json"))

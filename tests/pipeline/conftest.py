@@ -16,10 +16,10 @@ from data_prep.manifest import Manifest, Shard
 from data_prep.token_file import TokenFileWriter, shard_file
 from data_prep.tokenizer import train
 from pipeline.cli import main
-from pipeline.data import Sequences
 from pipeline.hugging_face import hugging_face_state, write_config
 from pipeline.model import Encoder, EncoderConfig
 from pipeline.objectives.masked_lm import MaskedLMHead
+from pipeline.streams import Sequences
 
 VOCAB_SIZE = 64
 Ids = list[int]

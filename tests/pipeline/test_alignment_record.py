@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.alignment_record import ALIGNMENTS, ShownPair, align_shown, choose_pairs, read_alignments
+from pipeline.alignment_record import ShownPair, align_shown, choose_pairs, read_alignments
+from pipeline.run_folder import ALIGNMENTS
 from pipeline.use.gold import Gold
 from pipeline.use.loading import load_model
 from pipeline.use.word_alignment import WordAligner

@@ -12,8 +12,6 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaMode
 from data_prep.manifest import Manifest
 from pipeline.blend import Stage
 from pipeline.build import (
-    OWNED_KEYS,
-    blend_stages,
     build_data,
     build_model,
     build_objectives,
@@ -23,7 +21,8 @@ from pipeline.build import (
     term_weights,
 )
 from pipeline.config import Config, Optimizer, Term
-from pipeline.data import BatchPlan
+from pipeline.deepspeed_json import OWNED_KEYS
+from pipeline.streams import BatchPlan, blend_stages
 
 VOCAB_SIZE = 64
 TINY: dict[str, Any] = {

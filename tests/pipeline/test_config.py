@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config, load_config, load_deepspeed_json
+from pipeline.config import Config, load_config
+from pipeline.deepspeed_json import load_deepspeed_json
 
 MINIMAL = "data: {path: data}\nrun: {out: run}\ndeepspeed: zero1_fp32.json\n"
 Load = Callable[..., Config]
@@ -108,6 +109,15 @@ def test_an_override_that_cannot_be_is_refused(load: Load, override: str) -> Non
         ("objectives.dwa.cost=log", "objectives.dwa.cost = 'log'"),
         ("optimizer.betas=[0.9]", "optimizer.betas = [0.9]"),
         ("model.dropout=1.0", "model.dropout = 1.0"),
+        ("run.seed=9223372036854775808", "run.seed = 9223372036854775808: input should be less than"),
+        ("run.steps=99999999999999999999", "run.steps = 99999999999999999999"),
+        ("optimizer.lr=.inf", "optimizer.lr = inf: input should be a finite number"),
+        ("data.weights={mono: {en: .nan}}", "data.weights.mono.en = nan"),
+        ("optimizer.betas=[1.5, 0.9]", "optimizer.betas.0 = 1.5"),
+        ("model.heads=5", "model: hidden = 768 is not a multiple of heads = 5"),
+        ("objectives.dwa.similarity=cosine", "objectives.dwa: alignment settings: similarity is 'cosine'"),
+        ("objectives={mlm: null, tlm: null, dwa: null}", "objectives: mlm, tlm and dwa are all null"),
+        ("run=3", "run = 3: must be a mapping of keys to values"),
     ],
 )
 def test_an_impossible_value_is_refused_with_its_field(load: Load, override: str, field: str) -> None:
@@ -134,7 +144,7 @@ def test_a_file_that_is_no_config_is_refused_in_one_line(load: Load, text: str) 
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="cannot read the config"):
+    with pytest.raises(ValueError, match=r"no such config, neither as a file nor by name; shipped are benchmark"):
         load_config(tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"a: \xff\xfe")
     with pytest.raises(ValueError, match="not UTF-8"):
@@ -151,12 +161,12 @@ def test_the_resolved_config_reads_back_equal(load: Load) -> None:
         "objectives.dwa.temperature=0.1",
         "model.init=models/x",
     )
-    assert load(base=config.dump()) == config
+    assert load(base=config.dump()) == config.absolute()
 
 
 def test_a_folder_whose_name_looks_like_a_number_survives_the_resolved_config(load: Load) -> None:
     config = load("", "run.out='1e5'")
-    assert load(base=config.dump()) == config
+    assert load(base=config.dump()) == config.absolute()
 
 
 def test_alignment_settings_are_those_of_the_config(load: Load) -> None:
@@ -197,7 +207,7 @@ def test_a_deepspeed_file_is_read_as_it_stands(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "pipeline" / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_of_the_repository_reads_and_names_a_deepspeed_file_that_exists(path: Path) -> None:
     config = load_config(path)
-    assert load_deepspeed_json(ROOT / config.deepspeed)
+    assert load_deepspeed_json(config.deepspeed)
 
 
 def test_the_base_config_is_the_released_recipe(load: Load) -> None:
@@ -208,3 +218,39 @@ def test_the_base_config_is_the_released_recipe(load: Load) -> None:
         defaults.optimizer,
     )
     assert (config.batch.mono, config.batch.pairs, config.run.steps) == (2048, 2048, 200_000)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ({"zero_optimization": {"stage": 4}}, "zero_optimization.stage = 4: input should be less than or equal to 3"),
+        ({"zero_optimization": {"stage": "2"}}, "zero_optimization.stage = '2'"),
+        ({"zero_optimization": 3}, "zero_optimization = 3: must be a mapping"),
+        ({"zero_optimisation": {"stage": 2}}, "unknown key zero_optimisation; did you mean zero_optimization?"),
+        ({"zero_optimization": {"stages": 2}}, "unknown key zero_optimization.stages; did you mean"),
+        ({"zero_optimization": {"reduce_bucket_size": "auto"}}, "zero_optimization.reduce_bucket_size = 'auto'"),
+        ({"zero_optimization": {"offload_optimizer": {"device": "gpu"}}}, "offload_optimizer.device = 'gpu'"),
+        ({"fp16": {"enabled": "yes"}}, "fp16.enabled = 'yes'"),
+        ({"fp16": {"enabled": True}, "bf16": {"enabled": True}}, "both true"),
+        ({"bfloat16": {"enabled": True}}, "write bf16"),
+    ],
+)
+def test_a_wrong_value_in_the_deepspeed_file_is_named_with_file_and_field(
+    content: dict, part: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "zero.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"zero\.json") as caught:
+        load_deepspeed_json(path)
+    assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_key_twice_in_the_deepspeed_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "zero.json").write_text('{"bf16": {"enabled": true}, "bf16": {}}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"zero\.json: not valid JSON: the key bf16 stands twice"):
+        load_deepspeed_json(tmp_path / "zero.json")
+
+
+def test_a_size_of_buckets_in_exponents_is_a_whole_number(tmp_path: Path) -> None:
+    (tmp_path / "zero.json").write_text('{"zero_optimization": {"reduce_bucket_size": 5e8}}', encoding="utf-8")
+    assert load_deepspeed_json(tmp_path / "zero.json")["zero_optimization"]["reduce_bucket_size"] == 5e8

@@ -12,7 +12,8 @@ from data_prep.manifest import Manifest
 from pipeline.assembly import BOS, EOS
 from pipeline.batch import MicroBatch
 from pipeline.blend import PERIOD, Stage
-from pipeline.data import BatchPlan, MonoStream, PairStream, Sequences, TrainingData, collate
+from pipeline.data import TrainingData, collate
+from pipeline.streams import BatchPlan, MonoStream, PairStream, Sequences
 
 LIMIT = 16
 MakeManifest = Callable[..., Manifest]

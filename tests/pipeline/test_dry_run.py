@@ -17,11 +17,12 @@ from data_prep.manifest import Manifest
 from pipeline.batch import MicroBatch
 from pipeline.build import build_data, build_model, build_objectives
 from pipeline.config import Config, load_config
-from pipeline.data import BatchPlan, Sequences, collate
+from pipeline.data import collate
 from pipeline.dry_run import DEVICES, DryRun, dry_run, table
 from pipeline.memory_estimate import Work, activation_bytes, memory_per_rank
 from pipeline.model import Encoder, EncoderConfig, PretrainingModel
 from pipeline.objectives.masked_lm import MaskedLM
+from pipeline.streams import BatchPlan, Sequences
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "pipeline" / "configs").glob("*.yaml"))

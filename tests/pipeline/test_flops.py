@@ -11,11 +11,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.batch import MicroBatch
-from pipeline.data import Sequences, collate
+from pipeline.data import collate
 from pipeline.flops import encoder_forward_flops, peak_flops
 from pipeline.model import Encoder, EncoderConfig, PretrainingModel
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.packing import pack
+from pipeline.streams import Sequences
 
 VOCAB_SIZE = 64
 counted_attention = partial(sdpa_kernel, SDPBackend.MATH)  # the counter does not know the CPU's flash attention
@@ -26,7 +27,7 @@ def test_a_forward_of_the_encoder_is_counted_exactly(sizes: EncoderConfig, layer
     packed = pack([[4] * 30] * 5)
     with FlopCounterMode(display=False) as counter, torch.no_grad(), counted_attention():
         Encoder(sizes)(packed, layers)
-    assert encoder_forward_flops(sizes, packed, layers) == counter.get_total_flops()
+    assert encoder_forward_flops(sizes, packed.sequence_lengths, layers) == counter.get_total_flops()
 
 
 def test_forward_and_backward_of_a_micro_step_are_counted(
@@ -41,7 +42,9 @@ def test_forward_and_backward_of_a_micro_step_are_counted(
 
 def test_two_sequences_cost_less_attention_than_one_of_their_length(sizes: EncoderConfig) -> None:
     two, one = pack([[4] * 20] * 2), pack([[4] * 40])
-    difference = encoder_forward_flops(sizes, one, 1) - encoder_forward_flops(sizes, two, 1)
+    difference = encoder_forward_flops(sizes, one.sequence_lengths, 1) - encoder_forward_flops(
+        sizes, two.sequence_lengths, 1
+    )
     assert difference == 4 * sizes.hidden * (40**2 - 2 * 20**2)
 
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.counter_random import hash_key
-from pipeline.data import Sequences, collate
+from pipeline.data import collate
 from pipeline.masking import FIRST_ORDINARY_ID, mask_tokens
+from pipeline.streams import Sequences
 
 VOCAB_SIZE = 1000
 MASK = VOCAB_SIZE - 1

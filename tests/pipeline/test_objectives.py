@@ -11,12 +11,13 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from pipeline import attention
 from pipeline.batch import MicroBatch, Pointers, StreamBatch
-from pipeline.data import Sequences, collate
+from pipeline.data import collate
 from pipeline.model import Encoder, EncoderConfig, PretrainingModel
 from pipeline.objectives.base import Objective
 from pipeline.objectives.dwa import PointerHead, WordAlignment
 from pipeline.objectives.masked_lm import MaskedLM, MaskedLMHead
 from pipeline.packing import Packed
+from pipeline.streams import Sequences
 from sinkhorn_align import AlignmentSettings, Links, align
 
 VOCAB_SIZE = 64

@@ -10,8 +10,8 @@ import pytest
 from data_prep.manifest import Manifest
 from data_prep.token_file import shard_file
 from pipeline import shards as shards_module
-from pipeline.data import MonoStream, PairStream
 from pipeline.shards import Language, OpenShards, most_open_shards
+from pipeline.streams import MonoStream, PairStream
 
 MakeManifest = Callable[..., Manifest]
 LIMIT = 16

@@ -13,13 +13,14 @@ from pipeline.batch import MicroBatch
 from pipeline.benchmark import worker as benchmark_worker
 from pipeline.benchmark.straightforward import PaddedBatch, Shortcuts, StraightforwardModel
 from pipeline.benchmark.worker import whole_logits
-from pipeline.data import Sequences, collate
+from pipeline.data import collate
 from pipeline.hugging_face import hugging_face_state
 from pipeline.linear_cross_entropy import linear_cross_entropy
 from pipeline.model import Encoder, EncoderConfig, PretrainingModel
 from pipeline.objectives import masked_lm
 from pipeline.objectives.dwa import WordAlignment
 from pipeline.objectives.masked_lm import MaskedLM
+from pipeline.streams import Sequences
 from sinkhorn_align import AlignmentSettings
 
 VOCAB_SIZE, LAYER = 64, 2

@@ -1,0 +1,46 @@
+"""What a start on one host and one on many have in common: the command of DeepSpeed's launcher, signals, and the device."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import MutableMapping
+from pathlib import Path
+from types import FrameType
+
+from pipeline import shipped
+
+TRAIN = shipped.PACKAGE / "train.py"
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, and Windows's for Linux in it
+
+
+class Interrupts:
+    """Counts SIGTERM and Ctrl-C: the first asks the ranks to save, a second one ends them at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._arrived = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but no longer than until the next one."""
+        self._arrived.clear()
+        self._arrived.wait(seconds)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        self._arrived.set()
+
+
+def deepspeed_command(launcher: list[str], training: list[str]) -> list[str]:
+    """`deepspeed … pipeline/train.py …`, by the Python that runs this."""
+    return [str(Path(sys.executable).with_name("deepspeed")), *launcher, str(TRAIN), *training]
+
+
+def device_of(environment: MutableMapping[str, str]) -> str:
+    """What this host trains on, "cpu" or "cuda"; where no GPU's driver is there, DeepSpeed is told so."""
+    if not any(Path(path).exists() for path in GPU_DRIVERS):
+        environment.setdefault("DS_ACCELERATOR", "cpu")
+    return environment.get("DS_ACCELERATOR", "cuda")

@@ -1,0 +1,73 @@
+"""Sizes of an encoder: where a config gets them from, whether they fit the data, and how many parameters they make.
+
+Knows no PyTorch: what a config would train is told without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.config import Config
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of an XLM-R-shaped encoder; the defaults are XLM-R base."""
+
+    vocab_size: int = 250002
+    layers: int = 12
+    hidden: int = 768
+    heads: int = 12
+    feed_forward: int = 3072
+    positions: int = 514  # longest sequence is positions - 2
+    norm_eps: float = 1e-5
+    dropout: float = 0.0
+    init_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.hidden % self.heads:
+            raise ValueError(f"model.hidden = {self.hidden} is not a multiple of model.heads = {self.heads}")
+
+
+def longest_sequence(config: Config) -> int:
+    """Tokens of the longest block or pair, special tokens included."""
+    return max(config.data.block_tokens, 2 * config.data.side_tokens + 3)
+
+
+def scratch_sizes(config: Config, vocab_size: int) -> EncoderConfig:
+    """Sizes of a model that starts from random weights."""
+    names = ("layers", "hidden", "heads", "feed_forward", "dropout", "init_std")
+    sizes = {name: getattr(config.model, name) for name in names}
+    return EncoderConfig(vocab_size=vocab_size, positions=longest_sequence(config) + 2, **sizes)
+
+
+def check_sizes(config: Config, sizes: EncoderConfig, vocab_size: int) -> None:
+    """ValueError where the data has other words, or the config asks for more positions or layers, than the model has."""
+    init, longest, dwa = config.model.init, longest_sequence(config), config.objectives.dwa
+    if sizes.vocab_size != vocab_size:
+        raise ValueError(
+            f"model.init = {init}: vocabulary of {sizes.vocab_size}, the token files in data.path = "
+            f"{config.data.path} have {vocab_size}; binarize with this model's own tokenizer"
+        )
+    if longest + 2 > sizes.positions:
+        raise ValueError(
+            f"model.init = {init}: {sizes.positions - 2} positions, data.block_tokens and data.side_tokens "
+            f"need {longest}; lower them"
+        )
+    if dwa is not None and dwa.alignment_layer > sizes.layers:
+        raise ValueError(
+            f"objectives.dwa.alignment_layer = {dwa.alignment_layer}: the model has {sizes.layers} layers; "
+            f"choose 0 to {sizes.layers}"
+        )
+
+
+def count_parameters(sizes: EncoderConfig, config: Config) -> dict[str, int]:
+    """Parameters by part; the vocabulary matrix, which the masked-LM head shares, counts as embedding."""
+    width, inner, terms = sizes.hidden, sizes.feed_forward, config.objectives
+    norm = 2 * width
+    embeddings = (sizes.vocab_size + sizes.positions + 1) * width + norm
+    layer = 4 * (width * width + width) + 2 * width * inner + inner + width + 2 * norm
+    masked_lm = width * width + width + norm + sizes.vocab_size if terms.mlm or terms.tlm else 0
+    pointer = 2 * (width * width + width) if terms.dwa else 0
+    parts = {"embeddings": embeddings, "layers": sizes.layers * layer, "heads": masked_lm + pointer}
+    return {**parts, "total": sum(parts.values())}
