@@ -63,7 +63,7 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show bytes and sh
 
 @tokenizer_app.command("train", cls=DataCommand)
 def train_tokenizer(
-    files: Annotated[list[Path], typer.Argument(help="Text, one sentence a line; plain, .xz, .gz or .zst.")],
+    files: Annotated[list[Path], typer.Argument(help="Text, one sentence a line; plain, .xz, .gz, .bz2 or .zst.")],
     vocab_size: Annotated[int, typer.Option(help="SentencePiece pieces; the model's vocabulary is two larger.")],
     out: Annotated[Path, typer.Option(help="TOKENIZER_DIR to write.")],
     character_coverage: Annotated[float, typer.Option(help="Share of characters with a piece of their own.")] = 0.9995,
@@ -150,7 +150,7 @@ def mono(
     max_bad_rate: BadRateOption = 0.0,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Binarize monolingual text: plain, .xz, .gz or .zst, JSONL, Parquet, TMX, or a dataset.
+    """Binarize monolingual text: plain, .xz, .gz, .bz2 or .zst, JSONL, Parquet, TMX, or a dataset.
 
     Example: python -m data_prep mono de.txt.xz --lang de --tokenizer xlmr --out data --workers 8
     """

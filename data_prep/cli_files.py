@@ -92,7 +92,7 @@ def merge_folders(
 
 @app.command("rechunk", cls=DataCommand)
 def rechunk_archives(
-    files: Annotated[list[Path], typer.Argument(help="Text, plain or .xz, .gz, .zst.")],
+    files: Annotated[list[Path], typer.Argument(help="Text, plain or .xz, .gz, .bz2, .zst.")],
     out: Annotated[Path, typer.Option(help="Folder to write `NAME.zst` into.")],
     frame_bytes: Annotated[int, typer.Option(help="Text per frame, in bytes; reading begins at a frame.")] = (
         DEFAULT_FRAME_BYTES

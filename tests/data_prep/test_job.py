@@ -1,5 +1,6 @@
 """Runs of `mono` and `parallel`: same input, same bytes; resumed, repeated, filtered and replaced."""
 
+import bz2
 import gzip
 import json
 import lzma
@@ -66,7 +67,12 @@ def test_one_two_and_three_workers_give_identical_files(
 
 @pytest.mark.parametrize(
     ("suffix", "compress"),
-    [(".xz", lzma.compress), (".gz", gzip.compress), (".zst", zstandard.ZstdCompressor().compress)],
+    [
+        (".xz", lzma.compress),
+        (".gz", gzip.compress),
+        (".bz2", bz2.compress),
+        (".zst", zstandard.ZstdCompressor().compress),
+    ],
 )
 def test_an_archive_gives_the_token_files_of_its_plain_text(
     suffix: str, compress: Callable[[bytes], bytes], mono_file: Path, tokenizer_dir: Path, tmp_path: Path, run: Run
