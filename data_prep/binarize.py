@@ -22,7 +22,7 @@ from data_prep.language_id import LanguageFilter
 from data_prep.plan import ShardRange, SourcePlan
 from data_prep.readers import is_blank, is_skipped, parse_tsv, raw_record, split_lines
 from data_prep.spool import TextPiece
-from data_prep.token_file import SCHEMA, TokenFileWriter, shard_file
+from data_prep.token_file import SCHEMA, Kind, TokenFileWriter, shard_file
 from data_prep.tokenizer import Tokenizer
 
 IndexedPair = tuple[int, str, str, float | None]
@@ -61,8 +61,9 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What became of a shard: its text's size, its counts, and what was dropped and why."""
+    """What became of a shard: its kind, its text's size, its counts, and what was dropped and why."""
 
+    kind: Kind
     bytes: int
     counts: dict[str, Any]
     dropped: dict[str, int]
@@ -168,11 +169,13 @@ def binarize(tokenizer: Tokenizer, job: ShardJob) -> ShardResult:
     _write_records(quarantine_file(job.data_dir, stem), tally.quarantined)
     _write_records(dropped_file(job.data_dir, stem), tally.samples)
     counts, dropped = _counts(writer), dict(sorted(tally.dropped.items()))
-    marker = {**job.header, "counts": counts, "dropped": dropped, "files": files}
+    # not part of what makes a shard: it only tells that another source is the same text
+    texts = [file.text_sha256 for file in job.plan.files]
+    marker = {**job.header, "counts": counts, "dropped": dropped, "files": files, "text_sha256": texts}
     write_durably(shard_file(job.stem, ".json"), canonical_json(marker))
     for piece in job.text:
         piece.discard()
-    return ShardResult(job.range.bytes, counts, dropped)
+    return ShardResult(job.plan.source.kind, job.range.bytes, counts, dropped)
 
 
 def quarantine_file(data_dir: Path, stem: str) -> Path:

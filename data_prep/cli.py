@@ -16,6 +16,7 @@ from data_prep import cli_files
 from data_prep.block_table import DEFAULT_BLOCK_TOKENS
 from data_prep.filters import DuplicateUnit, MonoFilters, PairFilters
 from data_prep.formats import DEFAULT_COLUMNS, Reading, mono_source, pair_source, parse_language, parse_pair
+from data_prep.held import Choice
 from data_prep.job import Outcome, run_job
 from data_prep.mix import load_mix, mix_sources
 from data_prep.plan import DEFAULT_SHARD_BYTES
@@ -58,12 +59,19 @@ LangIdOption = Annotated[
     float | None,
     typer.Option(help="Drop text that is another language with at least this probability (0.8 is usual; slow)."),
 ]
+ReplaceOption = Annotated[
+    bool,
+    typer.Option("--replace", help="Put a corrected or renamed source in the place of the one that the folder holds."),
+]
+AddOption = Annotated[
+    bool, typer.Option("--add", help="Keep sources of one name with other content, or of one text, beside each other.")
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show bytes and shards of each source; write nothing.")]
 
 
 @tokenizer_app.command("train", cls=DataCommand)
 def train_tokenizer(
-    files: Annotated[list[Path], typer.Argument(help="Text, one sentence a line; plain, .xz, .gz or .zst.")],
+    files: Annotated[list[Path], typer.Argument(help="Text, one sentence a line; plain, .xz, .gz, .bz2 or .zst.")],
     vocab_size: Annotated[int, typer.Option(help="SentencePiece pieces; the model's vocabulary is two larger.")],
     out: Annotated[Path, typer.Option(help="TOKENIZER_DIR to write.")],
     character_coverage: Annotated[float, typer.Option(help="Share of characters with a piece of their own.")] = 0.9995,
@@ -148,9 +156,11 @@ def mono(
         int, typer.Option(help="Training's data.block_tokens; another value works, but starts slower.")
     ] = DEFAULT_BLOCK_TOKENS,
     max_bad_rate: BadRateOption = 0.0,
+    replace: ReplaceOption = False,
+    add: AddOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Binarize monolingual text: plain, .xz, .gz or .zst, JSONL, Parquet, TMX, or a dataset.
+    """Binarize monolingual text: plain, .xz, .gz, .bz2 or .zst, JSONL, Parquet, TMX, or a dataset.
 
     Example: python -m data_prep mono de.txt.xz --lang de --tokenizer xlmr --out data --workers 8
     """
@@ -158,7 +168,7 @@ def mono(
     reading = Reading(format, fields=_names(fields), documents=documents, config=config, split=split, revision=revision)
     filters = MonoFilters(drop_control, max_characters, drop_duplicates, lang_id)
     sources = [mono_source(file, language, reading, filters, shard_bytes, block_tokens) for file in files]
-    _finish(run_job(sources, tokenizer, out, workers, max_bad_rate, dry_run), out, dry_run)
+    _finish(run_job(sources, tokenizer, out, workers, max_bad_rate, dry_run, _choice(replace, add)), out, dry_run)
 
 
 @app.command(cls=DataCommand)
@@ -192,6 +202,8 @@ def parallel(
     workers: WorkersOption = 1,
     shard_bytes: ShardBytesOption = DEFAULT_SHARD_BYTES,
     max_bad_rate: BadRateOption = 0.0,
+    replace: ReplaceOption = False,
+    add: AddOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Binarize translation pairs: Moses' two files, or one TSV (WikiMatrix), OPUS zip, TMX, JSONL or Parquet, or a dataset.
@@ -208,7 +220,7 @@ def parallel(
     reading = Reading(kind, columns, _names(fields), config=config, split=split, revision=revision)
     filters = PairFilters(max_tokens, max_ratio, keep_identical, min_score, drop_duplicates, lang_id)
     source = pair_source(files, languages, reading, filters, shard_bytes)
-    _finish(run_job([source], tokenizer, out, workers, max_bad_rate, dry_run), out, dry_run)
+    _finish(run_job([source], tokenizer, out, workers, max_bad_rate, dry_run, _choice(replace, add)), out, dry_run)
 
 
 @app.command(cls=DataCommand)
@@ -217,6 +229,8 @@ def mix(
     tokenizer: TokenizerOption,
     out: DataDirOption,
     workers: WorkersOption = 1,
+    replace: ReplaceOption = False,
+    add: AddOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Binarize everything that one YAML file describes; docs/data.md has its keys.
@@ -225,7 +239,15 @@ def mix(
     """
     content = load_mix(corpora)
     sources = mix_sources(content, str(corpora))
-    _finish(run_job(sources, tokenizer, out, workers, content.max_bad_rate, dry_run), out, dry_run)
+    _finish(
+        run_job(sources, tokenizer, out, workers, content.max_bad_rate, dry_run, _choice(replace, add)), out, dry_run
+    )
+
+
+def _choice(replace: bool, add: bool) -> Choice:
+    if replace and add:
+        raise ValueError("--replace and --add: one or the other")
+    return "replace" if replace else "add" if add else "refuse"
 
 
 def _names(fields: str) -> tuple[str, ...]:
@@ -249,19 +271,21 @@ def _show_plan(outcome: Outcome, data_dir: Path) -> None:
 
 
 def _finish(outcome: Outcome, data_dir: Path, dry_run: bool) -> None:
-    for failure in outcome.failures:
-        _print_error(failure)
     if dry_run and outcome.planned:
         _show_plan(outcome, data_dir)
     dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(outcome.dropped.items())) or "nothing"
     if outcome.made or outcome.skipped:
+        written = [_number(count, what) for what, count in outcome.written.items() if count]
         put(
-            f"{data_dir}: {outcome.made} shards made, {outcome.skipped} were there, {outcome.replaced} of other "
-            f"settings removed; made: {outcome.documents:,} documents, {outcome.sequences:,} sequences, "
-            f"{outcome.tokens:,} tokens; dropped: {dropped}"
+            f"{data_dir}: {_number(outcome.made, 'shard')} written, {outcome.skipped:,} already present, "
+            f"{outcome.replaced:,} outdated removed; written: {', '.join(written) or 'nothing'}; dropped: {dropped}"
         )
     if outcome.failures:
         raise typer.Exit(1)
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 @app.command(cls=DataCommand)

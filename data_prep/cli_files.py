@@ -1,4 +1,4 @@
-"""The commands of `python -m data_prep` on files that are there: inspect, verify, merge, rechunk, export.
+"""The commands of `python -m data_prep` on files that are there: inspect, verify, remove, merge, rechunk, export.
 
 As in `cli`, words become calls and results become words.
 """
@@ -16,6 +16,7 @@ from data_prep.frames import DEFAULT_FRAME_BYTES, rechunk_files
 from data_prep.inspection import draw, drop_table, samples, summary, summary_table
 from data_prep.manifest import Manifest
 from data_prep.merge import merge
+from data_prep.remove import remove
 from data_prep.standard_output import DataCommand, data_console, put
 from data_prep.verify import find_problems
 
@@ -73,26 +74,43 @@ def verify(data_dir: DataDirArgument) -> None:
     put(f"{data_dir}: {len(Manifest.load(data_dir).shards)} shards, all as written")
 
 
+@app.command("remove", cls=DataCommand)
+def remove_source(
+    data_dir: DataDirArgument,
+    source: Annotated[str, typer.Argument(help="A file's name, or mono/de/NAME-…, as `inspect --json` lists it.")],
+) -> None:
+    """Take a source out of a data folder: its shards, its line of the manifest, and what was dropped of it.
+
+    Example: python -m data_prep remove data de.txt.xz
+    """
+    removed = remove(data_dir, source)
+    put(f"{data_dir}: {removed.stem} removed, {removed.shards} shards")
+    if removed.duplicates_elsewhere:
+        note = "sources that dropped text as repeated have not got it back; run their commands again"
+        print(f"note: {note}", file=sys.stderr)
+
+
 @app.command("merge", cls=DataCommand)
 def merge_folders(
     folders: Annotated[list[Path], typer.Argument(metavar="DATA_DIR...", help="Folders written by mono and parallel.")],
     out: Annotated[Path, typer.Option(help="DATA_DIR to write, or to add to.")],
     link: Annotated[bool, typer.Option("--link", help="Hard links instead of copies, on one file system.")] = False,
+    add: Annotated[bool, typer.Option("--add", help="Keep sources of one name with different content.")] = False,
 ) -> None:
     """Make one data folder out of several of the same tokenizer; a source that several hold is in it once.
 
     Example: python -m data_prep merge data-de data-en --out data --link
     """
-    merged = merge(folders, out, link)
+    merged = merge(folders, out, link, add)
     put(
-        f"{out}: {merged.shards} shards brought, {merged.present} were there; "
-        f"sources that were there more than once: {merged.duplicates}"
+        f"{out}: {merged.shards} shards copied, {merged.present} already present; "
+        f"sources found more than once: {merged.duplicates}"
     )
 
 
 @app.command("rechunk", cls=DataCommand)
 def rechunk_archives(
-    files: Annotated[list[Path], typer.Argument(help="Text, plain or .xz, .gz, .zst.")],
+    files: Annotated[list[Path], typer.Argument(help="Text, plain or .xz, .gz, .bz2, .zst.")],
     out: Annotated[Path, typer.Option(help="Folder to write `NAME.zst` into.")],
     frame_bytes: Annotated[int, typer.Option(help="Text per frame, in bytes; reading begins at a frame.")] = (
         DEFAULT_FRAME_BYTES

@@ -154,7 +154,7 @@ class BadLines:
         self.count += 1
         self.first = self.first or f"{path}:{line}: {reason} in {raw_record(raw)[:SHOWN_BYTES]!r}"
         if self.max_rate == 0:
-            raise ValueError(f"{self.first}; mend the line, or set bad lines aside with --max-bad-rate 0.001")
+            raise ValueError(f"{self.first}; correct the line, or set bad lines aside with --max-bad-rate 0.001")
 
     def finish(self, lines: int) -> None:
         """Judge the whole source.
@@ -165,5 +165,5 @@ class BadLines:
         if self.count > self.max_rate * lines:
             raise ValueError(
                 f"{self.first}, the first of {self.count} bad lines in {lines}, above --max-bad-rate {self.max_rate}; "
-                "mend the file or allow more"
+                "correct the file or allow more"
             )

@@ -120,18 +120,18 @@ def write_text(path: Path, text: str, inputs: Iterable[Path] = ()) -> None:
         file.write(text)
 
 
-def read_json(path: Path, mend: str) -> Any:
+def read_json(path: Path, advice: str) -> Any:
     """Parse a JSON file.
 
     Raises:
-        ValueError: the file is missing or not JSON; one line that names it and ends with `mend`.
+        ValueError: the file is missing or not JSON; one line that names it and ends with `advice`.
     """
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; {mend}") from None
+        raise ValueError(f"{path}: no such file; {advice}") from None
     except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); {mend}") from None
+        raise ValueError(f"{path}: not valid JSON ({error}); {advice}") from None
 
 
 @contextmanager

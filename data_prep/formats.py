@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from data_prep.block_table import DEFAULT_BLOCK_TOKENS
+from data_prep.compression import uncompressed_name
 from data_prep.filters import MonoFilters, PairFilters
 from data_prep.inputs import Dataset, Records, StoredFile, ZipMember, parse_location
 from data_prep.language_id import check_known
 from data_prep.plan import DEFAULT_SHARD_BYTES, Settings, Source
-from data_prep.readers import MAGIC, SCORE, SOURCE, TARGET, parse_columns
+from data_prep.readers import SCORE, SOURCE, TARGET, parse_columns
 from data_prep.records import Layout
 
 LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Za-z0-9]+)*")
@@ -58,9 +59,7 @@ class Reading:
         """The format of a file of this name."""
         if self.format != "auto":
             return self.format
-        path = PurePosixPath(name)
-        path = path.with_suffix("") if path.suffix in MAGIC else path
-        return SUFFIXES.get(path.suffix.lower(), "text")
+        return SUFFIXES.get(PurePosixPath(uncompressed_name(name)).suffix.lower(), "text")
 
     def dataset(self, path: str, layout: Layout) -> Dataset:
         """The dataset that is meant."""

@@ -22,9 +22,10 @@ import zstandard
 from numpy.typing import NDArray
 
 from data_prep.blocks import MAX_HELD_BYTES
+from data_prep.compression import BUFFER_BYTES, archive_errors, uncompressed_name
 from data_prep.files import publish, temporary_name
 from data_prep.progress import ByteProgress
-from data_prep.readers import BUFFER_BYTES, MAGIC, archive_errors, check_file, decompressed
+from data_prep.readers import check_file, decompressed
 
 SUFFIX = ".zst"
 SKIPPABLE = struct.Struct("<II")
@@ -56,7 +57,7 @@ def read_table(file: BinaryIO | io.FileIO, path: Path) -> FrameTable | None:
         ValueError: the table does not describe this file.
     """
     size = file.seek(0, os.SEEK_END)
-    if path.suffix != SUFFIX or size < SKIPPABLE.size + FOOTER.size:
+    if path.suffix.lower() != SUFFIX or size < SKIPPABLE.size + FOOTER.size:
         return None
     file.seek(size - FOOTER.size)
     frames, flags, magic = FOOTER.unpack(file.read(FOOTER.size))
@@ -121,7 +122,7 @@ def rechunk_files(
 
 
 def _target(source: Path, folder: Path) -> Path:
-    return folder / f"{source.stem if source.suffix in MAGIC else source.name}{SUFFIX}"
+    return folder / f"{uncompressed_name(source.name)}{SUFFIX}"
 
 
 def rechunk(

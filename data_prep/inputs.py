@@ -19,8 +19,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
+from data_prep.compression import BUFFER_BYTES
 from data_prep.files import sha256_of_file
-from data_prep.readers import BUFFER_BYTES, TextFile, check_head, decompressed, open_text
+from data_prep.readers import TextFile, check_head, decompressed, open_text
 from data_prep.records import Layout, LineStream, dataset_lines, jsonl_lines, parquet_lines
 from data_prep.spool import identity_of
 from data_prep.tmx import tmx_lines

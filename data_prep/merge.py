@@ -15,6 +15,7 @@ from typing import Any
 
 from data_prep.binarize import dropped_file, quarantine_file
 from data_prep.files import BLOCK_BYTES, canonical_json, locked, publish, read_json, remove_temporaries, temporary_name
+from data_prep.held import source_of_marker
 from data_prep.manifest import (
     MEND,
     TOKENIZER_FOLDER,
@@ -38,7 +39,7 @@ class Merged:
 
     Attributes:
         shards: brought into the folder now.
-        present: were there already.
+        present: already in the folder.
         duplicates: sources that more than one of the folders has; they are in the result once.
     """
 
@@ -47,14 +48,14 @@ class Merged:
     duplicates: int = 0
 
 
-def merge(folders: list[Path], data_dir: Path, link: bool) -> Merged:
+def merge(folders: list[Path], data_dir: Path, link: bool, add: bool = False) -> Merged:
     """Bring the complete sources of several data folders into one, which may hold data already.
 
     The result does not depend on the order of the folders. Nothing of it is in the manifest before all is there.
 
     Raises:
         ValueError: a folder without a manifest, behind its shards or with another tokenizer; a source that two folders
-            have with different settings; a damaged shard; `link` across file systems.
+            have with different settings or, unless `add`, with different content; a damaged shard; `link` across file systems.
     """
     if any(folder.resolve() == data_dir.resolve() for folder in folders):
         raise ValueError(f"--out {data_dir}: is one of the folders to merge; give another, or only the others")
@@ -69,6 +70,8 @@ def merge(folders: list[Path], data_dir: Path, link: bool) -> Merged:
     if (data_dir / TOKENIZER_FOLDER).exists():
         sources[data_dir] = complete_sources(data_dir)
     wanted, duplicates = _without_duplicates(sources, data_dir)
+    if not add:
+        _check_names(wanted)
     merged = Merged(duplicates=duplicates)
     install_tokenizer(Tokenizer.load(folders[0] / TOKENIZER_FOLDER), data_dir)
     with ExitStack() as stack:
@@ -122,6 +125,20 @@ def _without_duplicates(
         folder != data_dir for _, folder, _ in chosen.values()
     )
     return {stem: (folder, members) for stem, folder, members in chosen.values()}, again
+
+
+def _check_names(wanted: dict[str, tuple[Path, Members]]) -> None:
+    """Refuse two sources of the same name and languages from two folders: one is likely to be a corrected other."""
+    seen: dict[tuple[object, ...], tuple[str, Path]] = {}
+    for settings_stem, (folder, members) in sorted(wanted.items()):
+        source = source_of_marker(settings_stem.rpartition("-")[0], members[0][1])
+        place = (source.kind, source.languages, source.names)
+        other, its_folder = seen.setdefault(place, (source.stem, folder))
+        if its_folder != folder:
+            raise ValueError(
+                f"{source.name}: with different content in {its_folder} ({other}) and {folder} ({source.stem}); remove one "
+                "with `python -m data_prep remove`, or keep both with --add"
+            )
 
 
 def _bring(folder: Path, data_dir: Path, stem: str, marker: dict[str, Any], link: bool) -> bool:

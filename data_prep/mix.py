@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field
 
 from data_prep.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS
+from data_prep.compression import uncompressed_name
 from data_prep.filters import DuplicateUnit, MonoFilters, PairFilters
 from data_prep.formats import DEFAULT_COLUMNS, Reading, mono_source, pair_source, parse_language, parse_pair
 from data_prep.inputs import RemoteFile, parse_location, remote_errors
 from data_prep.plan import DEFAULT_SHARD_BYTES, Source
-from data_prep.readers import MAGIC
 from data_prep.sections import Section, checked, read_yaml
 
 Names = Annotated[str | list[str], Field(min_length=1)]
@@ -182,8 +182,7 @@ def _moses(corpus: Corpus, fill: Callable[[str], str]) -> list[list[str]]:
 
 def _stem(location: str) -> str:
     """A file's name without compression and language."""
-    path = PurePosixPath(parse_location(location).name)
-    return (path.with_suffix("") if path.suffix in MAGIC else path).stem
+    return PurePosixPath(uncompressed_name(parse_location(location).name)).stem
 
 
 def expand(pattern: str) -> list[str]:

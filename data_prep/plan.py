@@ -97,7 +97,7 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A source's file: name without folders (the same bytes wherever it lies), size and hash as given.
+    """A source's file: name without folders (the same bytes wherever it lies), size and hash as stored, hash of its text.
 
     The state tells whether the file is still the one that was planned (`inputs.state_of`); it leaves no trace in the output.
     """
@@ -105,6 +105,7 @@ class SourceFile:
     name: str
     bytes: int
     sha256: str
+    text_sha256: str
     state: State
 
 
@@ -181,11 +182,11 @@ class _Reading:
         framed = [isinstance(path, Path) and has_table(path) for path in source.paths]
         self.in_place = all(map(or_, plain, framed))
         self.starts, texts = zip(*map(without_mark, streams), strict=True)
+        self.digests = [_Digest(BYTE_ORDER_MARK[:start] if all(plain) else b"") for start in self.starts]
+        texts = tuple(digest.passing(blocks) for blocks, digest in zip(texts, self.digests, strict=True))
         if all(plain):
             # plain text is hashed as it is read, which saves reading it twice
-            digests = [_Digest(BYTE_ORDER_MARK[:start]) for start in self.starts]
-            texts = tuple(digest.passing(blocks) for blocks, digest in zip(texts, digests, strict=True))
-            self.identities = [digest.identity for digest in digests]
+            self.identities = [digest.identity for digest in self.digests]
         else:
             # of an archive what counts is the file as it is stored
             known = [path.identity() if not isinstance(path, Path) else stored_identity(path) for path in source.paths]
@@ -195,8 +196,10 @@ class _Reading:
     def files(self) -> tuple[SourceFile, ...]:
         """The files' records; of plain text when all of it is read."""
         return tuple(
-            SourceFile(path.name, *identity(), state)
-            for path, identity, state in zip(self.source.paths, self.identities, self.states, strict=True)
+            SourceFile(path.name, *identity(), digest.text_sha256(), state)
+            for path, identity, digest, state in zip(
+                self.source.paths, self.identities, self.digests, self.states, strict=True
+            )
         )
 
     def check_unchanged(self) -> None:
@@ -207,21 +210,28 @@ class _Reading:
 
 
 class _Digest:
-    """Size and sha256 of the blocks that pass through."""
+    """Size and sha256 of the blocks that pass through, with what stood before them and without."""
 
     def __init__(self, head: bytes) -> None:
         self.sha256, self.size = hashlib.sha256(head), len(head)
+        self.text = hashlib.sha256() if head else self.sha256
 
     def passing(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
         """The blocks themselves."""
         for raw in blocks:
             self.sha256.update(raw)
+            if self.text is not self.sha256:
+                self.text.update(raw)
             self.size += len(raw)
             yield raw
 
     def identity(self) -> tuple[int, str]:
-        """Of all that passed."""
+        """Of all that passed, and what stood before it."""
         return self.size, self.sha256.hexdigest()
+
+    def text_sha256(self) -> str:
+        """Of what passed."""
+        return self.text.hexdigest()
 
 
 def make_plan(source: Source, settings: Settings, max_bad_rate: float, spool: Spool | None = None) -> SourcePlan:
@@ -277,7 +287,9 @@ def _check_equal(reading: _Reading, before: int, texts: tuple[bytes, ...]) -> No
         return
     totals = [before + count + sum(map(count_lines, side)) for count, side in zip(counts, reading.sides, strict=True)]
     told = ", ".join(f"{path} has {total} lines" for path, total in zip(reading.source.paths, totals, strict=True))
-    raise ValueError(f"{told}; both files of a pair need one line per pair: fetch them again or mend the shorter one")
+    raise ValueError(
+        f"{told}; both files of a pair need one line per pair: fetch them again or complete the shorter one"
+    )
 
 
 def _check_whole(source: Source, settings: Settings, cutter: Cutter) -> None:

@@ -1,4 +1,4 @@
-"""Corpus files as lines, documents and pairs: plain, .xz, .gz or .zst, strict UTF-8, split on the newline byte only.
+"""Corpus files as lines, documents and pairs: plain, .xz, .gz, .bz2 or .zst, strict UTF-8, split on the newline byte only.
 
 Knows text layouts; nothing of tokenizers, filters or shards. What is not a local file of lines (zip, TMX, JSONL, Parquet,
 datasets, remote files) becomes a stream of lines in `inputs`.
@@ -8,22 +8,34 @@ spaces of the first and the last, and <unk> of U+0085). A byte order mark at the
 `BYTE_ORDER_MARK` is skipped by the plan.
 """
 
-import gzip
 import io
-import lzma
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-import zstandard
+from data_prep.compression import (
+    BUFFER_BYTES,
+    HEAD_BYTES,
+    ArchiveText,
+    archive_errors,
+    compression_in,
+    compression_of,
+)
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-BUFFER_BYTES = 1 << 20
-MAGIC = {".xz": b"\xfd7zXZ\x00", ".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
-UNREAD_MAGIC = {"a zip archive": b"PK\x03\x04", "bzip2 data": b"BZh"}
+UNREAD_MAGIC = {
+    "a zip archive": b"PK\x03\x04",
+    "a 7-Zip archive": b"7z\xbc\xaf\x27\x1c",
+    "a RAR archive": b"Rar!\x1a\x07",
+    "compressed by lz4": b"\x04\x22\x4d\x18",
+    "compressed by lzip": b"LZIP\x01",
+    "compressed by xz's predecessor lzma": b"\x5d\x00\x00",
+    "compressed by compress (.Z)": b"\x1f\x9d",
+    "a Parquet file": b"PAR1",
+    "a PDF document": b"%PDF-",
+}
 SCORE, SOURCE, TARGET, IGNORED = "score", "source", "target", "-"
 # Text never holds NUL, so a line that begins with it can tell what a reader of records found instead of text.
 NOTE = re.compile(rb"\x00([!-])([a-z0-9_]{1,30})\x00")
@@ -50,35 +62,20 @@ class Input(Protocol):
 TextFile = Path | Input
 
 
-class _ZstdReader(io.RawIOBase):
-    """Decompresses zstd frames one after the other and, unlike the library's own reader, notices a cut-off frame."""
+class _Chained(io.RawIOBase):
+    """A stream of which the beginning was read already, such as a pipe."""
 
-    def __init__(self, file: BinaryIO | io.FileIO) -> None:
-        self.file = file
-        self.frame = zstandard.ZstdDecompressor().decompressobj()
-        self.frame_begun = False
-        self.compressed = b""
-        self.text = memoryview(b"")
+    def __init__(self, head: bytes, rest: io.FileIO) -> None:
+        self.head, self.rest = memoryview(head), rest
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self.text:
-            if not self.compressed:
-                self.compressed = self.file.read(BUFFER_BYTES)
-            if not self.compressed:
-                if self.frame_begun:
-                    raise EOFError("compressed file ended inside a frame")
-                return 0
-            self.text = memoryview(self.frame.decompress(self.compressed))
-            self.frame_begun, self.compressed = True, b""
-            if self.frame.eof:
-                self.compressed = self.frame.unused_data
-                self.frame, self.frame_begun = zstandard.ZstdDecompressor().decompressobj(), False
-        size = min(len(buffer), len(self.text))
-        buffer[:size] = self.text[:size]
-        self.text = self.text[size:]
+        if not self.head:
+            return self.rest.readinto(buffer) or 0
+        size = min(len(buffer), len(self.head))
+        buffer[:size], self.head = self.head[:size], self.head[size:]
         return size
 
 
@@ -86,13 +83,21 @@ def check_file(path: Path) -> None:
     """Refuse a file that cannot be read as its name says.
 
     Raises:
-        ValueError: missing, a folder, empty, or its first bytes do not fit its extension.
+        ValueError: missing, a folder, a pipe, empty, or its first bytes do not fit its extension.
     """
+    check_exists(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; check the path")
+        raise ValueError(f"{path}: is a pipe or a device, and has to be read twice; write its text to a file first")
     with open(path, "rb") as file:
-        head = file.read(8)
-    check_head(head, path)
+        check_head(file.read(HEAD_BYTES), path)
+
+
+def check_exists(path: Path) -> None:
+    """Refuse what is not there, or is a folder."""
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; give a file, as in {path / '*.txt'}")
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; check the path")
 
 
 def check_head(head: bytes, path: TextFile) -> None:
@@ -102,49 +107,52 @@ def check_head(head: bytes, path: TextFile) -> None:
     for name, magic in UNREAD_MAGIC.items():
         if head.startswith(magic):
             raise ValueError(f"{path}: is {name}, which is not read as text; unpack it, or name it as what it is")
-    suffix = Path(path.name).suffix
-    named = suffix if suffix in MAGIC else "plain text"
-    found = next((suffix for suffix, magic in MAGIC.items() if head.startswith(magic)), "plain text")
+    named = compression_of(path.name) or "plain text"
+    found = compression_in(head) or "plain text"
     if named != found:
         raise ValueError(f"{path}: named as {named} but its first bytes are {found}; rename it")
 
 
 @contextmanager
 def open_text(path: TextFile) -> Iterator[BinaryIO]:
-    """Open a corpus file, decompressing by extension, and yield a buffered stream of its text's bytes.
+    """Open a file of text, decompressing by its name's extension, and yield a buffered stream of its text's bytes.
+
+    A pipe (`<(zcat a.gz)`, `/dev/stdin`) is read as the plain text that it brings.
 
     Raises:
-        ValueError: see `check_file`; and while the stream is read: a truncated or damaged archive.
+        ValueError: missing, a folder, empty, or not what its name says; and while the stream is read: a truncated or damaged
+            archive, or one with bytes that belong to nothing.
     """
     with archive_errors(path):
         if not isinstance(path, Path):
             with path.open() as stream:
                 yield stream
             return
-        check_file(path)
-        with open(path, "rb", buffering=0) as file, io.BufferedReader(decompressed(file, path), BUFFER_BYTES) as stream:
-            yield stream
+        check_exists(path)
+        with open(path, "rb", buffering=0) as file:
+            head = _head_of(file)
+            check_head(head, path)
+            whole = file
+            if file.seekable():
+                file.seek(0)
+            else:
+                whole = cast(io.FileIO, _Chained(head, file))
+            with io.BufferedReader(decompressed(whole, path), BUFFER_BYTES) as stream:
+                yield stream
 
 
-@contextmanager
-def archive_errors(path: TextFile) -> Iterator[None]:
-    """Turn what the decompressors raise into a ValueError that names the file."""
-    try:
-        yield
-    except EOFError:
-        raise ValueError(f"{path}: truncated archive, its end is missing; fetch or write it again") from None
-    except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
-        raise ValueError(f"{path}: damaged archive ({error}); fetch or write it again") from None
+def _head_of(file: io.FileIO) -> bytes:
+    """The first bytes; a pipe may bring them one by one."""
+    head = b""
+    while len(head) < HEAD_BYTES and (more := file.read(HEAD_BYTES - len(head))):
+        head += more
+    return head
 
 
 def decompressed(file: BinaryIO | io.FileIO, path: TextFile) -> io.RawIOBase:
     """The text of an open file, by its name's extension."""
-    suffix = Path(path.name).suffix
-    if suffix == ".xz":
-        return cast(io.RawIOBase, lzma.open(file))
-    if suffix == ".gz":
-        return cast(io.RawIOBase, gzip.open(file))
-    return _ZstdReader(file) if suffix == ".zst" else cast(io.RawIOBase, file)
+    suffix = compression_of(path.name)
+    return ArchiveText(file, suffix) if suffix else cast(io.RawIOBase, file)
 
 
 def split_lines(text: bytes) -> list[bytes]:

@@ -18,9 +18,10 @@ from pathlib import Path
 from types import TracebackType
 
 from data_prep.blocks import BLOCK_BYTES, line_blocks
+from data_prep.compression import archive_errors
 from data_prep.files import locked
 from data_prep.frames import open_at
-from data_prep.readers import TextFile, archive_errors
+from data_prep.readers import TextFile
 
 PREFIX = ".spool-"
 

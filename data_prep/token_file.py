@@ -185,7 +185,7 @@ class TokenFile:
         blocks: where blocks begin, mapped too; None without a table.
 
     Raises:
-        ValueError: a file is missing, of the wrong size or of another format; one line that names it and the mend.
+        ValueError: a file is missing, of the wrong size or of another format; one line that names it and says what to do.
     """
 
     def __init__(self, stem: Path) -> None:

@@ -1,6 +1,6 @@
 """Checks a data folder to the last byte: hashes, offsets, ids, counts, markers and manifest.
 
-Reads everything and mends nothing; what training checks on opening (sizes) is in `manifest` and `token_file`.
+Reads everything and changes nothing; what training checks on opening (sizes) is in `manifest` and `token_file`.
 """
 
 from collections.abc import Iterator

@@ -146,10 +146,10 @@ def test_a_shard_is_made_again_when_other_lines_of_it_are_repeated(
     archive.write_bytes(gzip.compress(repeated[1].read_bytes()))
     first, second, third = repeated[0], archive, repeated[2]
     options = ("--lang", "de", "--tokenizer", tokenizer_dir, "--drop-duplicates", "lines", "--out")
-    assert "2 shards made, 0 were there" in run("mono", second, third, *options, tmp_path / "a")[1]
+    assert "2 shards written, 0 already present" in run("mono", second, third, *options, tmp_path / "a")[1]
     # "red" of the third repeats the second as well as the first
-    assert "2 shards made, 1 were there" in run("mono", first, second, third, *options, tmp_path / "a")[1]
-    assert "0 shards made, 3 were there" in run("mono", first, second, third, *options, tmp_path / "a")[1]
+    assert "2 shards written, 1 already present" in run("mono", first, second, third, *options, tmp_path / "a")[1]
+    assert "0 shards written, 3 already present" in run("mono", first, second, third, *options, tmp_path / "a")[1]
     assert run("mono", first, second, third, *options, tmp_path / "b")[0] == 0
     assert files_under(tmp_path / "a") == files_under(tmp_path / "b")
 

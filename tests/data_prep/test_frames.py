@@ -1,5 +1,6 @@
 """Frames with a table: the text as it was, read from anywhere, the same shards as of plain text, and damage told."""
 
+import bz2
 import gzip
 import lzma
 import os
@@ -36,7 +37,13 @@ def frames_of(path: Path) -> list[bytes]:
 
 @pytest.mark.parametrize(
     ("name", "compress"),
-    [("a.txt", bytes), ("a.txt.xz", lzma.compress), ("a.txt.gz", gzip.compress), ("a.zst", zstandard.compress)],
+    [
+        ("a.txt", bytes),
+        ("a.txt.xz", lzma.compress),
+        ("a.txt.gz", gzip.compress),
+        ("a.txt.bz2", bz2.compress),
+        ("a.zst", zstandard.compress),
+    ],
 )
 def test_the_text_stays_as_it_is_in_frames_of_whole_lines(
     name: str, compress: Callable[[bytes], bytes], documents_text: Callable[[int, int], bytes], tmp_path: Path

@@ -1,5 +1,6 @@
 """Runs of `mono` and `parallel`: same input, same bytes; resumed, repeated, filtered and replaced."""
 
+import bz2
 import gzip
 import json
 import lzma
@@ -66,7 +67,12 @@ def test_one_two_and_three_workers_give_identical_files(
 
 @pytest.mark.parametrize(
     ("suffix", "compress"),
-    [(".xz", lzma.compress), (".gz", gzip.compress), (".zst", zstandard.ZstdCompressor().compress)],
+    [
+        (".xz", lzma.compress),
+        (".gz", gzip.compress),
+        (".bz2", bz2.compress),
+        (".zst", zstandard.ZstdCompressor().compress),
+    ],
 )
 def test_an_archive_gives_the_token_files_of_its_plain_text(
     suffix: str, compress: Callable[[bytes], bytes], mono_file: Path, tokenizer_dir: Path, tmp_path: Path, run: Run
@@ -104,10 +110,10 @@ def test_a_second_run_makes_nothing_and_a_damaged_shard_is_made_again(
     command = (*command, "--shard-bytes", 3000)
     assert run(*command)[0] == 0
     before = files_under(tmp_path / "data")
-    assert "0 shards made" in run(*command)[1]
+    assert "0 shards written" in run(*command)[1]
     victim = sorted((tmp_path / "data").rglob("*.bin"))[1]
     victim.write_bytes(victim.read_bytes()[:-4])
-    assert "1 shards made" in run(*command)[1]
+    assert "1 shard written" in run(*command)[1]
     assert files_under(tmp_path / "data") == before
 
 
@@ -135,7 +141,7 @@ def test_a_killed_run_leaves_nothing_to_read_and_its_repetition_completes_it(
     assert run(*command, "--out", straight)[0] == 0
     total = len(list(straight.glob("mono/de/*.json")))
     assert 5 <= shards_done < total
-    assert " 0 were there" not in out
+    assert " 0 already present" not in out
     assert files_under(killed) == files_under(straight)
 
 
@@ -161,7 +167,7 @@ def test_other_settings_replace_a_sources_shards(
     assert run(*command, "--out", tmp_path / "both")[0] == 0
     pairs = sum(shard.documents for shard in Manifest.load(tmp_path / "both").pairs["en-de"])
     code, out, _ = run(*command, "--out", tmp_path / "both", "--max-tokens", 9)
-    assert (code, "1 of other settings removed" in out) == (0, True)
+    assert (code, "1 outdated removed" in out) == (0, True)
     assert run(*command, "--out", tmp_path / "fresh", "--max-tokens", 9)[0] == 0
     assert files_under(tmp_path / "both") == files_under(tmp_path / "fresh")
     shards = Manifest.load(tmp_path / "both").pairs["en-de"]
@@ -262,7 +268,7 @@ def test_a_shard_that_loses_every_record_is_done_without_a_token_file(
     assert run(*command, "--out", tmp_path / "data")[0] == 0
     assert not list((tmp_path / "data").rglob("*.bin"))
     assert Manifest.load(tmp_path / "data").shards == []
-    assert "0 shards made, 1 were there" in run(*command, "--out", tmp_path / "data")[1]
+    assert "0 shards written, 1 already present" in run(*command, "--out", tmp_path / "data")[1]
 
 
 def test_a_bad_file_among_several_fails_alone(mono_file: Path, tokenizer_dir: Path, tmp_path: Path, run: Run) -> None:
@@ -273,5 +279,5 @@ def test_a_bad_file_among_several_fails_alone(mono_file: Path, tokenizer_dir: Pa
     assert [line for line in err.splitlines() if line.startswith("error: ")] == [
         f"error: {tmp_path / 'broken.txt.xz'}: truncated archive, its end is missing; fetch or write it again"
     ]
-    assert "1 shards made" in out
+    assert "1 shard written" in out
     assert len(Manifest.load(tmp_path / "data").mono["de"]) == 1

@@ -85,7 +85,7 @@ def test_a_mix_gives_what_the_single_commands_give(
     ]:
         assert run(*command, *fixed)[0] == 0
     assert Manifest.load(folder / "whole").digest() == Manifest.load(folder / "parts").digest()
-    assert "0 shards made, 7 were there" in run("mix", mix, "--tokenizer", tokenizer_dir, "--out", "whole")[1]
+    assert "0 shards written, 7 already present" in run("mix", mix, "--tokenizer", tokenizer_dir, "--out", "whole")[1]
 
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(

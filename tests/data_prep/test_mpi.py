@@ -86,7 +86,7 @@ def test_ranks_and_processes_give_identical_folders(
         for command in commands(f"ranks{ranks}"):
             done = mpi(ranks, *launcher, "-m", "data_prep", *command, "--workers", workers)
             assert done.returncode == 0, done.stderr
-            assert done.stdout.count("shards made, 0 were there") == 1
+            assert done.stdout.count("written, 0 already present") == 1
             assert errors(done.stderr) == []
         assert files_under(tmp_path / f"ranks{ranks}") == expected
 

@@ -1,5 +1,6 @@
 """How text becomes lines, documents and fields, whatever the archive."""
 
+import bz2
 import gzip
 import lzma
 from pathlib import Path
@@ -23,6 +24,7 @@ COMPRESS = {
     "": lambda text: text,
     ".xz": lzma.compress,
     ".gz": gzip.compress,
+    ".bz2": bz2.compress,
     ".zst": zstandard.ZstdCompressor().compress,
 }
 line_text = st.text(st.characters(codec="utf-8", exclude_characters="\n\x00"), max_size=20)
@@ -56,7 +58,7 @@ def test_documents_are_runs_of_lines_between_blank_ones() -> None:
     assert list(documents(lines)) == [[(1, b"a"), (2, b"b")], [(5, b"c")]]
 
 
-@pytest.mark.parametrize("suffix", [".xz", ".gz", ".zst"])
+@pytest.mark.parametrize("suffix", [".xz", ".gz", ".bz2", ".zst"])
 def test_several_members_in_one_archive_are_read_to_the_end(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"text{suffix}"
     path.write_bytes(COMPRESS[suffix](b"one\n" * 9000) + COMPRESS[suffix](b"two\n"))
@@ -64,7 +66,7 @@ def test_several_members_in_one_archive_are_read_to_the_end(suffix: str, tmp_pat
         assert stream.read() == b"one\n" * 9000 + b"two\n"
 
 
-@pytest.mark.parametrize("suffix", [".xz", ".gz", ".zst"])
+@pytest.mark.parametrize("suffix", [".xz", ".gz", ".bz2", ".zst"])
 def test_every_cut_of_an_archive_is_refused(suffix: str, tmp_path: Path) -> None:
     whole = COMPRESS[suffix](bytes(range(32, 127)) * 9 + b"\n")
     path = tmp_path / f"text{suffix}"
@@ -74,7 +76,7 @@ def test_every_cut_of_an_archive_is_refused(suffix: str, tmp_path: Path) -> None
             stream.read()
 
 
-@pytest.mark.parametrize("suffix", [".xz", ".gz", ".zst"])
+@pytest.mark.parametrize("suffix", [".xz", ".gz", ".bz2", ".zst"])
 def test_a_flipped_byte_in_an_archive_is_refused(suffix: str, tmp_path: Path) -> None:
     compress = zstandard.ZstdCompressor(write_checksum=True).compress if suffix == ".zst" else COMPRESS[suffix]
     whole = bytearray(compress(bytes(range(32, 127)) * 9 + b"\n"))

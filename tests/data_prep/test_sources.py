@@ -41,7 +41,7 @@ def test_pairs_of_every_format_are_the_pairs_of_two_text_files(
     assert documents_of(tmp_path / "data", tokenizer) == expected_pairs()
     (source,) = Manifest.load(tmp_path / "data").sources
     assert all(file["bytes"] > 0 and len(file["sha256"]) == 64 for file in source["files"])
-    assert "0 shards made, 1 were there" in parallel(*arguments)[1]
+    assert "0 shards written, 1 already present" in parallel(*arguments)[1]
 
 
 @pytest.mark.parametrize("kind", ["a.jsonl", "parquet", "tmx", "zip", "dataset"])
@@ -85,7 +85,7 @@ def test_a_saved_dataset_is_read_from_disk(parallel: Run, tokenizer: Tokenizer, 
     assert documents_of(tmp_path / "data", tokenizer) == expected_pairs()
     options = ("--format", "dataset", "--split", "test", "--fields", "s,t")
     code, out, _ = parallel(tmp_path / "all", *options)
-    assert (code, "8 sequences" in out) == (0, True)
+    assert (code, "8 sentences" in out) == (0, True)
 
 
 def test_scores_of_records_are_filtered_and_a_wrong_one_is_bad(parallel: Run, tmp_path: Path) -> None:
