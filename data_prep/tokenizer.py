@@ -10,7 +10,7 @@ moved up by one, and `<mask>` last.
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,13 @@ class Tokenizer:
         if not (folder / META_NAME).exists():
             write_durably(folder / META_NAME, canonical_json(meta))
 
-    def same_ids(self, other: "Tokenizer") -> bool:
-        """Whether both give the same ids for every text, though their files may differ in what does not matter."""
-        return self.sha256 == other.sha256 or content_key(self.model) == content_key(other.model)
+    def identity(self) -> dict[str, str]:
+        """Hashes of the model's bytes and of what decides its ids, to be kept with what was made with it."""
+        return {"sha256": self.sha256, "content_sha256": content_key(self.model)}
+
+    def gives_ids_of(self, identity: Mapping[str, str]) -> bool:
+        """Whether it gives the ids of the tokenizer with that `identity`, though their files may differ in what matters not."""
+        return identity.get("sha256") == self.sha256 or identity.get("content_sha256") == content_key(self.model)
 
     def kept_in(self, folder: Path) -> "Tokenizer":
         """The same tokenizer, which is pickled as this folder's name, to be loaded from there.
@@ -241,7 +245,9 @@ def read_tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer(path.read_bytes(), str(path))
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); give XLM-R's {MODEL_NAME} ({GET_MODEL})") from None
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}); give XLM-R's {MODEL_NAME} ({GET_MODEL})"
+        ) from None
 
 
 def import_tokenizer(path: Path) -> Tokenizer:

@@ -55,9 +55,9 @@ def unigram_tokenizer(model: bytes) -> "tokenizers.Tokenizer":
     vocabulary += [(piece.piece, piece.score) for piece in proto.pieces[3:]] + [(MASK, 0.0)]
     made = Tokenizer(models.Unigram(vocabulary, 3, False))
     if proto.normalizer_spec.precompiled_charsmap:
-        made.normalizer = normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap)  # type: ignore[assignment]
+        made.normalizer = normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap)
     split = pre_tokenizers.Metaspace(_SPACE, "always")
-    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), split])  # type: ignore[assignment]
+    made.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), split])
     return made
 
 

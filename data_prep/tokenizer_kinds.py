@@ -16,7 +16,7 @@ MASK = "<mask>"
 SAMPLED_PIECES = 4000
 WORDS_A_LINE = 16
 # Unicode's white space, at which Hugging Face's tokenizer ends a word. U+0085 is left out: XLM-R's own model keeps it.
-WHITE_SPACE = "\t\n\v\f\r\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+WHITE_SPACE = "\t\n\v\f\r\u00a0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 SAMPLE_TEXT = (
     "The quick brown fox, aged 3.14 years, didn't jump over 'the' lazy dog -- twice!",
     "  spaces   at both ends and between  ",

@@ -14,7 +14,8 @@ from data_prep.tokenizer import Tokenizer, train
 from pipeline.checkpoint import CheckpointInfo, seal
 from pipeline.finetune.start import read_start
 from pipeline.finetune.tagging import Tagging
-from pipeline.use.export import ENCODER_PREFIX, save_tokenizer
+from pipeline.use.checkpoint_weights import ENCODER_PREFIX
+from pipeline.use.hugging_face_tokenizer import save_tokenizer
 from pipeline.use.loading import load_model
 
 

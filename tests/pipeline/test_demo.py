@@ -72,7 +72,7 @@ def test_raw_text_is_split(page: Page) -> None:
 MISTAKES = {
     "nothing filled in": ({}, "the source has no words"),
     "no target": ({"source": "a", "target": " \t"}, "the target has no words"),
-    "too long": ({**PAIR, "target": "fox " * 500}, "tokens, at most 30 can be shown; shorten it"),
+    "too long": ({**PAIR, "target": "fox " * 500}, "tokens, at most 62 can be shown; shorten it"),
     "unknown layer": ({**PAIR, "layer": "9"}, "layer 9: the model has 3 layers"),
     "layer of letters": ({**PAIR, "layer": "two"}, "layer &#x27;two&#x27;: choose a number"),
     "unknown method": ({**PAIR, "method": "<best>"}, "method &#x27;&lt;best&gt;&#x27;: choose ot-filter"),
