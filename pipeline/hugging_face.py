@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pipeline.model import Encoder, EncoderConfig
 
@@ -212,9 +213,21 @@ def _tensors_of(names: Iterable[str], state: dict[str, Tensor], source: Path) ->
     return found
 
 
+class WithoutDrawing(TorchFunctionMode):
+    """While it is active, `torch.nn.init` does nothing: modules are made whose weights come from elsewhere.
+
+    To draw on the meta device costs nothing but PyTorch's import of its compiler, which takes seconds.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def build_encoder(sizes: EncoderConfig, state: dict[str, Tensor], source: Path) -> Encoder:
     """An encoder that holds the state's own tensors, without drawing weights first; see `load_encoder`."""
-    with torch.device("meta"):
+    with torch.device("meta"), WithoutDrawing():
         encoder = Encoder(sizes)
     tensors = _tensors_of(encoder.state_dict(), state, source)
     _check_shapes(encoder, tensors, source)

@@ -56,6 +56,14 @@ def check_vocabulary(init: Path, rows: int, data: Path, known: int) -> None:
         )
 
 
+def made_with(manifest: Manifest, tokenizer: Tokenizer) -> bool:
+    """Whether token files hold this tokenizer's ids."""
+    if manifest.tokenizer_sha256 == tokenizer.sha256:
+        return True
+    folder = manifest.tokenizer_dir
+    return folder.is_dir() and tokenizer.gives_ids_of(Tokenizer.load(folder).identity())
+
+
 def check_tokenizer(init: Path | None, manifest: Manifest) -> list[str]:
     """See that the token files were made with the tokenizer of the model that training begins with; notes for the user.
 
@@ -69,7 +77,7 @@ def check_tokenizer(init: Path | None, manifest: Manifest) -> list[str]:
     if not files:
         return [f"{init} has neither {MODEL_NAME} nor {JSON_NAME}: whether the token files fit it cannot be checked"]
     own = read_tokenizer(files[0])
-    if own.sha256 == manifest.tokenizer_sha256 or own.gives_ids_of(Tokenizer.load(manifest.tokenizer_dir).identity()):
+    if made_with(manifest, own):
         return []
     raise ValueError(
         f"model.init = {init}: {files[0].name} is another tokenizer than that of data.path = {manifest.data_dir}, so that ids "

@@ -24,7 +24,7 @@ from data_prep.tokenizer import META_NAME, MODEL_NAME
 from pipeline import checkpoint
 from pipeline.checkpoint import CheckpointInfo
 from pipeline.file_modes import give_usual_modes
-from pipeline.hugging_face import CONFIG_NAME, SAFETENSORS, write_config
+from pipeline.hugging_face import CONFIG_NAME, SAFETENSORS, WithoutDrawing, write_config
 from pipeline.model import EncoderConfig
 from pipeline.objectives.masked_lm import MaskedLMHead
 from pipeline.pretrained import DROPOUTS
@@ -107,7 +107,7 @@ def config_of(info: CheckpointInfo, record: Record) -> dict[str, Any]:
 
 def _fresh_head(sizes: EncoderConfig) -> dict[str, Tensor]:
     """Weights of a masked-LM head that nobody has trained, so that Hugging Face finds all that it looks for."""
-    with torch.device("meta"):
+    with torch.device("meta"), WithoutDrawing():
         word = torch.nn.Embedding(sizes.vocab_size, sizes.hidden)
     head = MaskedLMHead(word, sizes.norm_eps, sizes.init_std)
     names = {"dense.weight": "dense.weight", "dense.bias": "dense.bias", "bias": "bias"}

@@ -114,7 +114,7 @@ def test_other_paths_are_not_found(page: Page) -> None:
 def test_show_writes_pictures(use: Use, hf_dir: Path, tmp_path: Path) -> None:
     files = tmp_path / "pair.png", tmp_path / "pair.html"
     done = use("show", hf_dir, *PAIR.values(), "--gold", "0-0", "--out", files[0], "--out", files[1], "--layer", 2)
-    assert done.code == 0 and "ot-filter, layer 2, joint" in done.out
+    assert done.code == 0 and "layer 2, argmax, separate" in done.out
     assert files[0].read_bytes().startswith(b"\x89PNG")
     assert "<svg" in files[1].read_text(encoding="utf-8")
 
