@@ -45,10 +45,11 @@ def check_sizes(config: Config, sizes: EncoderConfig, vocab_size: int) -> None:
     """ValueError where the data has other words, or the config asks for more positions or layers, than the model has."""
     init, longest, dwa = config.model.init, longest_sequence(config), config.objectives.dwa
     if sizes.vocab_size != vocab_size:
-        raise ValueError(
-            f"model.init = {init}: vocabulary of {sizes.vocab_size}, the token files in data.path = "
-            f"{config.data.path} have {vocab_size}; binarize with this model's own tokenizer"
-        )
+        # Only here: it needs PyTorch, and most models have the data's vocabulary.
+        from pipeline.pretrained import check_vocabulary
+
+        assert init is not None, "a model from scratch has the data's vocabulary"
+        check_vocabulary(init, sizes.vocab_size, config.data.path, vocab_size)
     if longest + 2 > sizes.positions:
         raise ValueError(
             f"model.init = {init}: {sizes.positions - 2} positions, data.block_tokens and data.side_tokens "

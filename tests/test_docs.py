@@ -14,7 +14,11 @@ def test_the_site_is_built_without_a_warning_and_holds_the_reference(tmp_path: P
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     reference = (tmp_path / "reference" / "index.html").read_text(encoding="utf-8")
-    for name in ("pipeline.use.aligner.Aligner.load", "pipeline.use.aligner.Aligner.stream", "sinkhorn_align.api.align"):
+    for name in (
+        "pipeline.use.aligner.Aligner.load",
+        "pipeline.use.aligner.Aligner.stream",
+        "sinkhorn_align.api.align",
+    ):
         assert f'id="{name}"' in reference
     assert "two of its subwords" in reference or "cosine" in reference, "docstrings are there, not names alone"
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep.standard_output import put
 from pipeline.commands.options import CostOption, EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
-from pipeline.use.align_options import WINDOW
+from pipeline.use.align_options import WINDOW, note
 from pipeline.use.alignment_output import Remembered, format_links
 from pipeline.use.sentence_pairs import PairReader
 from sinkhorn_align import AlignmentSettings
@@ -29,8 +29,8 @@ def align_command(
     source: Annotated[Path, typer.Argument(help="one sentence a line; alone: lines of `source ||| target`; -: stdin")],
     target: Annotated[Path | None, typer.Argument(help="its translations, line by line")] = None,
     layer: LayerOption = None,
-    method: MethodOption = "ot-filter",
-    encoding: EncodingOption = "joint",
+    method: MethodOption = None,
+    encoding: EncodingOption = None,
     cost: CostOption = None,
     raw: Annotated[bool, typer.Option("--raw", help="untokenised text: split into words first")] = False,
     scores: Annotated[bool, typer.Option("--scores", help="i-j:score, the cosine of the hidden states")] = False,
@@ -67,6 +67,7 @@ def align_command(
         keep_space_pieces=keep_space_pieces,
         window=window,
     )
+    print(f"note: {note(aligner.options)}", file=sys.stderr)
     try:
         with ExitStack() as files:
             pairs = Remembered(

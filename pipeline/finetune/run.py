@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.file_modes import give_usual_modes
 from pipeline.finetune.inputs import Part, Source
 from pipeline.finetune.output import summarise, with_mean, write_predictions
 from pipeline.finetune.predict import write_record
@@ -171,6 +172,8 @@ def _train_and_test(
     if keep_model:
         trainer.save_model(str(out / "model"))
         write_record(out / "model", task, settings)
+        start.sentencepiece.save(out / "model")  # which aligning needs, and Transformers leaves out
+        give_usual_modes(out / "model")
     return scores
 
 

@@ -21,8 +21,8 @@ from pipeline.objectives import dwa
 from pipeline.streams import BatchPlan
 from pipeline.use.aligner import Aligner
 from pipeline.use.evaluate import evaluate
-from pipeline.use.export import save_tokenizer
 from pipeline.use.gold import read_gold
+from pipeline.use.hugging_face_tokenizer import save_tokenizer
 from pipeline.use.loading import load_model
 from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
 from pipeline.use.sentence_files import find_pairs
