@@ -9,10 +9,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from functools import cache
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
+
+from data_prep.quiet import quiet
 
 _claimed: TextIO | None = None
 
@@ -82,8 +85,38 @@ def data_console(width_off_terminal: int = 200) -> Console:
 
 
 class DataCommand(typer.core.TyperCommand):
-    """A command of typer that claims standard output as soon as its words are understood; its help is printed as usual."""
+    """A command of typer that claims standard output as soon as its words are understood; its help is printed as usual.
+
+    It takes `--verbose` beside its own options, and without it hides what libraries say; see `quiet`.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params += _common_parameters()
 
     def invoke(self, ctx: Any) -> Any:
-        with claimed():
+        with claimed(), quiet(ctx.meta[__name__]):
             return super().invoke(ctx)
+
+
+def _note(ctx: typer.Context, verbose: bool) -> bool:
+    ctx.meta[__name__] = verbose
+    return verbose
+
+
+def _verbose(
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", callback=_note, expose_value=False, help="show all that libraries log, not errors alone"
+        ),
+    ] = False,
+) -> None:
+    """The option that every command has."""
+
+
+@cache
+def _common_parameters() -> list[Any]:
+    app = typer.Typer(add_completion=False)
+    app.command()(_verbose)
+    return list(typer.main.get_command(app).params)

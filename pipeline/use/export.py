@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaTokenizer
 from transformers.utils import logging as transformers_logging
 
+from data_prep.quiet import prints_hidden
 from data_prep.tokenizer import Tokenizer
 from pipeline import checkpoint
 from pipeline.hugging_face import hugging_face_state, write_config
@@ -68,7 +69,8 @@ def full_state(found: Path, info: checkpoint.CheckpointInfo) -> dict[str, Tensor
         # Sealed by our own manifest, and DeepSpeed's state holds more than tensors.
         content = torch.load(path, map_location="cpu", weights_only=False)
         return {name: tensor.float() for name, tensor in content["module"].items()}
-    return get_fp32_state_dict_from_zero_checkpoint(str(found.parent), found.name)
+    with prints_hidden():
+        return get_fp32_state_dict_from_zero_checkpoint(str(found.parent), found.name)
 
 
 def save_tokenizer(tokenizer: Tokenizer, out: Path) -> None:

@@ -5,8 +5,6 @@ Knows folders; nothing of what the model is used for.
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from pathlib import Path
 
 import torch
@@ -80,8 +78,7 @@ def _read_checkpoint(folder: Path) -> tuple[EncoderConfig, dict[str, Tensor], Pa
     assert found is not None, "find raises where there is nothing"
     info = checkpoint.read_info(found)
     tokenizer_path = Path(info.config["data"]["path"]) / "tokenizer" / MODEL_NAME
-    with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed tells its progress there, where links or figures go
-        state = full_state(found, info)
+    state = full_state(found, info)
     return EncoderConfig(**info.encoder), hugging_face_parts(state)[0], tokenizer_path
 
 
