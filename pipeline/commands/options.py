@@ -19,3 +19,6 @@ EncodingOption = Annotated[
 LayerOption = Annotated[
     int | None, typer.Option(help="layer whose hidden states are aligned; default: two below the top")
 ]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto: cuda where there is a GPU, else cpu; or cpu, cuda, cuda:1 and so on")
+]
