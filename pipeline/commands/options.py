@@ -11,7 +11,11 @@ CostOption = Annotated[str | None, typer.Option(help="of ot-filter; clip (defaul
 TokenizerDir = Annotated[Path | None, typer.Option(help="TOKENIZER_DIR, where HF_DIR holds no SentencePiece model")]
 ModelDir = Annotated[Path, typer.Argument(help="Hugging Face folder, run folder or checkpoint")]
 MethodOption = Annotated[
-    str, typer.Option(help="ot-filter: as in pretraining; ot: the released aligner; argmax: mutual largest cosine")
+    str,
+    typer.Option(
+        help="ot-filter: as in pretraining; ot: the released aligner; SimAlign's argmax: mutual largest cosine, "
+        "itermax: argmax and once more beside its links, match: as many links as the shorter side allows"
+    ),
 ]
 EncodingOption = Annotated[
     str, typer.Option(help="joint: a pair in one sequence, as in pretraining; separate: each side")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Method = Literal["ot-filter", "ot", "argmax"]
+Method = Literal["ot-filter", "ot", "argmax", "itermax", "match"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Encoding = Literal["joint", "separate"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)

@@ -156,7 +156,8 @@ class Aligner:
     def align_scored(self, pairs: Iterable[TextPair], raw: bool = False) -> list[ScoredLinks]:
         """`align` with scores: for every pair a dictionary from link to score, sorted by links.
 
-        A score is the largest cosine of two of the words' subword hidden states, from -1 to 1.
+        A score is the cosine of the hidden states of the two subwords that link the words (the largest of several), from
+        -1 to 1.
         """
         return list(self.stream(pairs, scored=True, raw=raw))
 
