@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TextIO
+from typing import TextIO
 
 VERBOSE = "XLM_ALIGN_VERBOSE"
 """Environment variable that makes a command and the processes that it starts verbose; empty or 0: not."""
@@ -79,7 +79,12 @@ def _own_warnings() -> Iterator[None]:
 
 
 def _one_line(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, *_: Any
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
     print(f"warning: {message}", file=file or sys.stderr)
 

@@ -79,9 +79,18 @@ def put(*words: object, end: str = "\n", flush: bool = False) -> None:
 
 
 def data_console(width_off_terminal: int = 200) -> Console:
-    """A rich console on standard output, for tables; wide where it is no terminal, so that nothing is cut."""
+    """A rich console on standard output, for tables; wide where it is no terminal, so that nothing is cut.
+
+    Brackets and colons in what is printed stand for themselves: names of files and words of text may hold them.
+    """
     stream = data_stream()
-    return Console(file=stream, width=None if stream.isatty() else width_off_terminal)
+    width = None if stream.isatty() else width_off_terminal
+    return Console(file=stream, width=width, markup=False, emoji=False)
+
+
+def shares_a_terminal() -> bool:
+    """Whether data goes to a terminal, where what is drawn on standard error, as a bar, would run into it."""
+    return data_stream().isatty()
 
 
 class DataCommand(typer.core.TyperCommand):

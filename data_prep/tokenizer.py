@@ -7,10 +7,13 @@ SentencePiece has `<unk>`=0, `<s>`=1, `</s>`=2; XLM-R has `<s>`=0, `<pad>`=1, `<
 moved up by one, and `<mask>` last.
 """
 
+import contextlib
 import hashlib
 import io
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +53,7 @@ class Tokenizer:
         self._folder: Path | None = None
         self.sha256 = hashlib.sha256(model).hexdigest()
         try:
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+            self._processor = _processor_of(model)
         except RuntimeError:
             raise ValueError(
                 f"{name}: not a SentencePiece model; give XLM-R's sentencepiece.bpe.model ({GET_MODEL})"
@@ -189,6 +192,32 @@ class Tokenizer:
             if token_id >= UNK and token_id != self.mask_id:
                 piece_ids.append(0 if token_id == UNK else token_id - 1)
         return str(self._processor.decode(piece_ids)) if piece_ids else ""
+
+
+_one_at_a_time = threading.Lock()
+
+
+def _processor_of(model: bytes) -> Any:
+    """SentencePiece's processor, which is never changed; the same one for the same bytes as last time."""
+    with _one_at_a_time:
+        return _made(model)
+
+
+@lru_cache(maxsize=1)
+def _made(model: bytes) -> Any:
+    return sentencepiece.SentencePieceProcessor(model_proto=model)
+
+
+def prepare(path: Path) -> None:
+    """Begin to load a SentencePiece model in a thread, where there is one: XLM-R's takes a second, which the import of
+    PyTorch need not wait for. Whoever makes a `Tokenizer` of it waits for the rest; what is wrong with it is told there."""
+
+    def load() -> None:
+        with contextlib.suppress(OSError, RuntimeError):
+            _processor_of(path.read_bytes())
+
+    if path.is_file():
+        threading.Thread(target=load, name="tokenizer", daemon=True).start()
 
 
 def _load_same(folder: Path, sha256: str) -> Tokenizer:

@@ -3,58 +3,93 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_prep.standard_output import put
-from pipeline.commands.options import CostOption, EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
+from data_prep.files import check_output, output_file
+from data_prep.standard_output import data_stream, put
+from pipeline.commands.options import (
+    CostOption,
+    DeviceOption,
+    EncodingOption,
+    LayerOption,
+    MethodOption,
+    ModelDir,
+    TokenizerDir,
+)
+from pipeline.commands.progress import Counted
 from pipeline.use.align_options import WINDOW, note
-from pipeline.use.alignment_output import Remembered, format_links
-from pipeline.use.sentence_pairs import PairReader
+from pipeline.use.alignment_output import Remembered, closing_line, format_links
+from pipeline.use.arriving import Arriving
+from pipeline.use.raw_text import RawTextWatch
+from pipeline.use.sentence_pairs import PairReader, WordPair
 from sinkhorn_align import AlignmentSettings
 
-PAIRS_A_LINE = 1000
-"""Pairs between two updates of the progress bar; a hundred times as many between two lines where there is no terminal."""
+if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
+    from pipeline.use.aligner import Aligner
 
 
 def align_command(
     hf_dir: ModelDir,
-    source: Annotated[Path, typer.Argument(help="one sentence a line; alone: lines of `source ||| target`; -: stdin")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="text, one sentence a line; alone: lines of `source ||| target`, or a .tsv of two columns; -: stdin. "
+            "Plain, .gz, .xz, .zst or .bz2"
+        ),
+    ],
     target: Annotated[Path | None, typer.Argument(help="its translations, line by line")] = None,
     layer: LayerOption = None,
     method: MethodOption = None,
     encoding: EncodingOption = None,
     cost: CostOption = None,
-    raw: Annotated[bool, typer.Option("--raw", help="untokenised text: split into words first")] = False,
-    scores: Annotated[bool, typer.Option("--scores", help="i-j:score, the cosine of the hidden states")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="text that is not tokenised: split words and punctuation apart first")
+    ] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="print i-j:score; the score is the cosine of the hidden states, at most 1")
+    ] = False,
     words: Annotated[
-        bool, typer.Option("--words", help="`source target` words in place of numbers, a tab apart")
+        bool, typer.Option("--words", help="print words in place of numbers: `source target`, links a tab apart")
     ] = False,
     split: Annotated[
-        Path | None, typer.Option(help="write the words that are counted there, `source ||| target` a line")
+        Path | None, typer.Option(help="write the words that the numbers count there, as `source ||| target` lines")
     ] = None,
+    max_bad_rate: Annotated[
+        float,
+        typer.Option(help="share of lines that may be unusable: their links are an empty line; 0: fail at the first"),
+    ] = 0.0,
     keep_space_pieces: Annotated[
-        bool, typer.Option("--keep-space-pieces", help="a word's lone space piece counts, as in the released aligner")
+        bool, typer.Option("--keep-space-pieces", help="count a word's lone space piece, as the released aligner does")
     ] = False,
-    window: Annotated[int, typer.Option(help="tokens of the windows of sentences too long for the model")] = WINDOW,
+    window: Annotated[
+        int, typer.Option(help="tokens of each part in which a sentence too long for the model is aligned")
+    ] = WINDOW,
     dtype: Annotated[str, typer.Option(help="fp32 or bf16; bf16 is faster where the hardware has it")] = "fp32",
-    device: Annotated[str, typer.Option(help="cpu, or cuda")] = "cpu",
+    device: DeviceOption = "auto",
     tokenizer: TokenizerDir = None,
 ) -> None:
-    """Print the word links of each pair in Pharaoh format (`i-j`, from 0), one line a pair.
+    """Print the word links of each pair in Pharaoh format (`i-j`, words counted from 0), one line a pair.
 
-    Example: python -m pipeline align hf/base text.en text.de --layer 8 > links.pharaoh
+    Which settings suit which model: one trained with XLM-Align aligns best by `--method ot-filter --encoding joint` at
+    the layer it was trained at; any other (XLM-R, a sentence encoder) by `--method argmax --encoding separate` a little
+    above the middle, layer 7 or 8 of 12. `itermax` and `match` find more links than argmax, and more wrong ones.
+    `evaluate --gold` measures all layers.
+
+    Example: python -m pipeline align hf/base text.en text.de --raw > links.pharaoh
     """
+    reader = PairReader(source, target, raw, max_bad_rate)
+    if split is not None:
+        check_output(split, [path for path in (source, target) if path is not None])
+    from data_prep.tokenizer import MODEL_NAME, prepare
+
+    prepare((tokenizer or hf_dir) / MODEL_NAME)
     from pipeline.use.aligner import Aligner
 
-    reader = PairReader(source, target, raw)
     aligner = Aligner.load(
         hf_dir,
         layer,
@@ -69,34 +104,48 @@ def align_command(
     )
     print(f"note: {note(aligner.options)}", file=sys.stderr)
     try:
-        with ExitStack() as files:
-            pairs = Remembered(
-                reader, words, None if split is None else files.enter_context(split.open("w", encoding="utf-8"))
-            )
-            for links in _with_rate(aligner.stream(pairs, scores), reader):
-                put(format_links(links, pairs.take(), scores))
+        _print_links(aligner, reader, scores, words, split)
     finally:
-        report = aligner.report
-        print(
-            f"{report.pairs:,} pairs at layer {aligner.layer}; {report.empty_pairs:,} with an empty side, "
-            f"{report.long_pairs:,} long ones by {report.windows:,} windows, "
-            f"{report.non_finite_pairs:,} with non-finite similarities",
-            file=sys.stderr,
-        )
+        print(closing_line(aligner, reader.bad), file=sys.stderr)
 
 
-def _with_rate(links: Iterable[Any], reader: PairReader) -> Iterator[Any]:
-    """Pass the links on, and show how far the reader is: a bar on a terminal, else a line now and then."""
-    console = Console(stderr=True)
-    size = reader.source.stat().st_size if reader.source.is_file() else None
-    columns = (TextColumn("aligning"), BarColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    started = time.monotonic()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("aligning", total=size, rate="")
-        for number, each in enumerate(links, start=1):
-            yield each
-            if number % PAIRS_A_LINE == 0:
-                rate = f"{number:,} pairs, {number / (time.monotonic() - started):,.0f} pairs/s"
-                bar.update(task, completed=reader.bytes_read, rate=rate)
-                if not console.is_terminal and number % (100 * PAIRS_A_LINE) == 0:
-                    print(rate, file=sys.stderr)
+def _print_links(aligner: Aligner, reader: PairReader, scores: bool, words: bool, split: Path | None) -> None:
+    watch = None if reader.raw else RawTextWatch()
+    arriving = Arriving(reader) if reader.comes_by_and_by else reader
+    problem = None
+    with ExitStack() as ends:
+        split_file = None
+        if split is not None:
+            inputs = [path for path in (reader.source, reader.target) if path is not None]
+            split_file = ends.enter_context(output_file(split, inputs))
+        pairs = Remembered(_watched(arriving, watch), words, split_file)
+        progress = ends.enter_context(Counted("aligning", "pairs"))
+        try:
+            count = 0
+            for together in aligner.stream_together(pairs, scores):
+                for links in together:
+                    put(format_links(links, pairs.take()))
+                    count += 1
+                data_stream().flush()  # more may have to be waited for
+                progress.show(count, reader.bytes_read / reader.size if reader.size else None)
+                watch = _tell(watch)
+        except ValueError as error:  # what was split until then is kept, as are its links
+            problem = error
+    _tell(watch)
+    if problem is not None:
+        raise problem
+
+
+def _watched(pairs: Arriving[WordPair] | PairReader, watch: RawTextWatch | None) -> Iterator[WordPair | None]:
+    for pair in pairs:
+        if pair is not None and watch is not None:
+            watch.look(pair)
+        yield pair
+
+
+def _tell(watch: RawTextWatch | None) -> RawTextWatch | None:
+    """Say once that the text looks untokenised; what is still to be watched."""
+    if watch is None or watch.notice is None:
+        return watch
+    print(f"note: {watch.notice}", file=sys.stderr)
+    return None

@@ -23,8 +23,9 @@ ModelDir = Annotated[
 MethodOption = Annotated[
     str | None,
     typer.Option(
-        help="ot-filter: as in pretraining; ot: the released aligner; argmax: mutual largest cosine; default: what is recorded "
-        "with the model, else argmax",
+        help="ot-filter: as in pretraining; ot: the released aligner; SimAlign's argmax: mutual largest cosine, "
+        "itermax: argmax and once more beside its links, match: as many links as the shorter side allows; default: what is "
+        "recorded with the model, else argmax",
         show_default=False,
     ),
 ]
@@ -48,4 +49,7 @@ FromOneOption = Annotated[
         "--from-one/--from-zero",
         help="gold links count words from 1, or from 0; default: as usual for their format, or as the sentences leave no doubt",
     ),
+]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto: cuda where there is a GPU, else cpu; or cpu, cuda, cuda:1 and so on")
 ]

@@ -12,12 +12,18 @@ from typing import Any, Literal, get_args
 
 from sinkhorn_align import AlignmentSettings
 
-Method = Literal["ot-filter", "ot", "argmax"]
+Method = Literal["ot-filter", "ot", "argmax", "itermax", "match"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Encoding = Literal["joint", "separate"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
-ENCODING_OF: dict[Method, Encoding] = {"ot-filter": "joint", "ot": "joint", "argmax": "separate"}
-"""What each method is known for: the first two from XLM-Align, whose pretraining reads pairs in one sequence; the last from
+ENCODING_OF: dict[Method, Encoding] = {
+    "ot-filter": "joint",
+    "ot": "joint",
+    "argmax": "separate",
+    "itermax": "separate",
+    "match": "separate",
+}
+"""What each method is known for: the first two from XLM-Align, whose pretraining reads pairs in one sequence; the others from
 SimAlign."""
 
 WINDOW = 128

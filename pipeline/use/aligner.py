@@ -4,13 +4,15 @@
     aligner = Aligner.load("hf/base", layer=8)
     aligner.align([("the house", "das Haus")])  # [[(0, 0), (1, 1)]]
 
-Puts a model, a tokenizer and `WordAligner` together; the command `align` is this class and a file reader.
+Puts a model, a tokenizer and `WordAligner` together; the command `align` is this class and a file reader. docs/python.md shows
+what every call returns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal, overload
 
 import torch
 
@@ -18,19 +20,21 @@ from data_prep.tokenizer import UNK, Tokenizer
 from pipeline.model import Encoder
 from pipeline.packing import Packed
 from pipeline.use.align_options import WINDOW, AlignOptions, Encoding, Method, resolve
+from pipeline.use.devices import describe, device_of
 from pipeline.use.loading import DTYPES, load, longest_side
-from pipeline.use.sentence_pairs import split_words
 from pipeline.use.word_alignment import (
     BATCH_TOKENS,
     AlignmentReport,
     ScoredLinks,
     WordAligner,
     WordLinks,
+    WordPair,
 )
+from pipeline.use.word_splitting import split_raw, split_words
 from sinkhorn_align import AlignmentSettings
 
 TextPair = tuple[str | Sequence[str], str | Sequence[str]]
-"""Two sides; a string is split at white space."""
+"""Source and target; a string is split into words, a list holds them."""
 
 
 class ReleasedPieces:
@@ -74,7 +78,7 @@ class Aligner:
             encoder.config.layers, recorded, layer=layer, method=method, encoding=encoding, settings=settings
         )
         self.layer = self.options.layer
-        device = next(encoder.parameters()).device
+        self.device = device = next(encoder.parameters()).device
 
         def hidden_states(packed: Packed) -> list[torch.Tensor]:
             return [encoder(packed.to(device), self.layer)]
@@ -99,7 +103,7 @@ class Aligner:
         *,
         tokenizer_dir: str | Path | None = None,
         dtype: str = "fp32",
-        device: str | torch.device = "cpu",
+        device: str | torch.device = "auto",
         method: Method | None = None,
         encoding: Encoding | None = None,
         settings: AlignmentSettings | None = None,
@@ -113,10 +117,7 @@ class Aligner:
         """
         if dtype not in DTYPES:
             raise ValueError(f"--dtype {dtype}: choose {' or '.join(DTYPES)}")
-        try:
-            place = torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"--device {device}: {str(error).splitlines()[0]}; choose cpu") from None
+        place = device_of(device)
         loaded = load(Path(folder), None if tokenizer_dir is None else Path(tokenizer_dir))
         return cls(
             loaded.encoder.to(place, DTYPES[dtype]),
@@ -132,33 +133,108 @@ class Aligner:
         )
 
     @property
+    def device_name(self) -> str:
+        """Where it runs, in words."""
+        return describe(self.device)
+
+    @property
     def report(self) -> AlignmentReport:
         return self._aligner.report
 
-    def align(self, pairs: Iterable[TextPair]) -> list[WordLinks]:
-        """The links (source word, target word) of every pair, from 0, sorted."""
-        return [list(links) for links in self._links(pairs, scored=False)]
+    def align(self, pairs: Iterable[TextPair], raw: bool = False) -> list[WordLinks]:
+        """The links of every pair: a list of (source word, target word), counted from 0 and sorted.
 
-    def align_scored(self, pairs: Iterable[TextPair]) -> list[ScoredLinks]:
-        """`align` with every link's score: the largest cosine of two of its subwords' hidden states."""
-        return list(self._links(pairs, scored=True))
+        raw: strings are untokenised text, split by `word_splitting.split_raw`; without, they are split at white space. Words
+            that are given as lists are taken as they are.
 
-    def stream(self, pairs: Iterable[TextPair], scored: bool = False) -> Iterator[ScoredLinks]:
-        """Links and scores (0 unless `scored`) pair by pair, as they come; memory does not grow with their number."""
-        return self._links(pairs, scored)
+        Raises:
+            ValueError: a pair is not two sides, or a side neither a string nor a list of strings; says which pair.
+        """
+        return list(self.stream(pairs, raw=raw))
 
-    def similarities(self, pair: TextPair) -> list[list[float]]:
+    def align_scored(self, pairs: Iterable[TextPair], raw: bool = False) -> list[ScoredLinks]:
+        """`align` with scores: for every pair a dictionary from link to score, sorted by links.
+
+        A score is the cosine of the hidden states of the two subwords that link the words (the largest of several), from
+        -1 to 1.
+        """
+        return list(self.stream(pairs, scored=True, raw=raw))
+
+    @overload
+    def stream(
+        self, pairs: Iterable[TextPair], scored: Literal[False] = False, raw: bool = False
+    ) -> Iterator[WordLinks]: ...
+
+    @overload
+    def stream(self, pairs: Iterable[TextPair], scored: Literal[True], raw: bool = False) -> Iterator[ScoredLinks]: ...
+
+    def stream(
+        self, pairs: Iterable[TextPair], scored: bool = False, raw: bool = False
+    ) -> Iterator[WordLinks] | Iterator[ScoredLinks]:
+        """What `align` gives, or with `scored` what `align_scored` gives, pair by pair as they come.
+
+        Pairs are read ahead, 32 at first and 1,024 at most; memory does not grow with their number.
+        """
+        layers = self._aligner.links_by_layer(_words_of(pairs, raw), scored)
+        return (links for (links,) in layers) if scored else (list(links) for (links,) in layers)
+
+    def stream_together(
+        self, pairs: Iterable[TextPair | None], scored: bool = False
+    ) -> Iterator[Iterator[WordLinks] | Iterator[ScoredLinks]]:
+        """`stream` by as many pairs as are aligned together; a None among the pairs says that nothing more is there yet.
+
+        For whoever hands links on while pairs are still to come, see `arriving.Arriving`.
+        """
+        for together in self._aligner.links_as_they_come(_words_of(pairs, raw=False), scored):
+            yield (links for (links,) in together) if scored else (list(links) for (links,) in together)
+
+    def similarities(self, pair: TextPair, raw: bool = False) -> list[list[float]]:
         """The largest cosine of two subwords' hidden states for every source (row) and target word, for a picture.
 
         ValueError where a side has no words or is too long to be encoded whole.
         """
-        rows: list[list[float]] = self._aligner.similarities((_words(pair[0]), _words(pair[1]))).tolist()
+        words = _pair_of(pair, 0, split_raw if raw else split_words)
+        rows: list[list[float]] = self._aligner.similarities(words).tolist()
         return rows
 
-    def _links(self, pairs: Iterable[TextPair], scored: bool) -> Iterator[ScoredLinks]:
-        words = ((_words(source), _words(target)) for source, target in pairs)
-        return (links for (links,) in self._aligner.links_by_layer(words, scored))
+
+def _words_of(pairs: Iterable[TextPair | None], raw: bool) -> Iterator[WordPair | None]:
+    if isinstance(pairs, (str, bytes)):
+        raise ValueError(f"{_shown(pairs)} is no list of pairs; give pairs as {_EXAMPLE}")
+    split = split_raw if raw else split_words
+
+    def words() -> Iterator[WordPair | None]:
+        for number, pair in enumerate(pairs):
+            yield None if pair is None else _pair_of(pair, number, split)
+
+    return words()
 
 
-def _words(side: str | Sequence[str]) -> Sequence[str]:
-    return split_words(side) if isinstance(side, str) else side
+def _pair_of(pair: TextPair, number: int, split: Callable[[str], list[str]]) -> WordPair:
+    if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
+        raise ValueError(f"pair {number} is {_shown(pair)}, not a source and a target; give pairs as {_EXAMPLE}")
+    source, target = (
+        side if isinstance(side, str) else _listed(side, f"pair {number}: the {name}")
+        for side, name in zip(pair, ("source", "target"), strict=True)
+    )
+    return (
+        split(source) if isinstance(source, str) else source,
+        split(target) if isinstance(target, str) else target,
+    )
+
+
+def _listed(side: object, name: str) -> Sequence[str]:
+    if not isinstance(side, Sequence) or isinstance(side, (bytes, bytearray)):
+        raise ValueError(f"{name} is {_shown(side)}; give a string, or a list of words")
+    for word in side:
+        if not isinstance(word, str):
+            raise ValueError(f"{name} has the word {_shown(word)}; words are strings")
+    return side
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_EXAMPLE = '[("the house", "das Haus")]'

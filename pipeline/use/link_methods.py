@@ -14,11 +14,14 @@ from torch import Tensor
 
 from pipeline.use.align_options import METHODS, Method
 from sinkhorn_align import AlignmentSettings, PairStatus, align
-from sinkhorn_align.batched import first_largest, is_finite, similarity, transport_plan
+from sinkhorn_align.batched import filter_plan, first_largest, is_finite, similarity, transport_plan
 from sinkhorn_align.buckets import blocks
 
 _ARGMAX = AlignmentSettings(cost="exp", similarity="cosine", sinkhorn_iterations=0, filter_rounds=1)
+_ITERMAX = AlignmentSettings(cost="exp", similarity="cosine", sinkhorn_iterations=0, filter_rounds=2, discount=0.9)
 _ONE_ITERATION = AlignmentSettings(sinkhorn_iterations=1, filter_rounds=1)
+_SMALLEST_AFFINITY = 1e-12
+"""What an affinity is at least, so that it has a logarithm: that of two hidden states in opposite directions is 0."""
 
 
 class Spans(NamedTuple):
@@ -58,10 +61,17 @@ def find_links(
 
     `ot-filter`: the labels of pretraining, optimal transport and iterative filtering by `settings`.
     `ot`: the word aligner released with XLM-Align, see `_released`.
-    `argmax`: the cosine is the largest of both its row and its column, SimAlign's (Jalili Sabet et al., 2020).
+    `argmax`: the cosine is the largest of both its row and its column, SimAlign's (Jalili Sabet et al., 2020) `inter`.
+    `itermax`: SimAlign's, `argmax` and a second round of it: there a link's two tokens may have one link, but not both, and
+        such cells count 0.9 of their affinity, (1 + cosine) / 2. Finds more links.
+    `match`: SimAlign's, the one-to-one links, as many as the shorter side has tokens, with the largest sum of affinities.
     """
     if method == "ot":
         triple_L3, non_finite_B = _released(hidden_TD, spans)
+    elif method == "itermax":
+        triple_L3, non_finite_B = _itermax(hidden_TD, spans)
+    elif method == "match":
+        triple_L3, non_finite_B = _match(hidden_TD, spans)
     else:
         found = align(hidden_TD, *spans, settings if method == "ot-filter" else _ARGMAX)
         triple_L3 = found.local(*spans[:3]).cpu()
@@ -98,20 +108,71 @@ def _released(hidden_TD: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
     return torch.cat(triples), non_finite_B
 
 
-def _plans(hidden_TD: Tensor, spans: Spans) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
-    """By blocks of pairs of like lengths, after one iteration of the `clip` cost: (pairs [B], log P fp32 [B, M, N], -inf
-    on padding, which rows [B, M] and columns [B, N] are real, which pairs are finite [B])."""
+def _itermax(hidden_TD: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
+    """(triples int64 [L, 3], non-finite bool [B]) by SimAlign's iterative argmax."""
+    triples, non_finite_B = [torch.empty(0, 3, dtype=torch.int64)], torch.zeros(len(spans[0]), dtype=torch.bool)
+    for block in _blocks(hidden_TD, spans, _ITERMAX):
+        log_affinity_BMN = ((1 + block.similarity_BMN) / 2).clamp_(min=_SMALLEST_AFFINITY).log_()
+        finite_B1 = block.finite_B[:, None]
+        real_BM, real_BN = block.source_real_BM & finite_B1, block.target_real_BN & finite_B1
+        log_affinity_BMN.masked_fill_(~(real_BM[:, :, None] & real_BN[:, None, :]), float("-inf"))
+        work_2BMN = log_affinity_BMN.new_empty(2, *log_affinity_BMN.shape)
+        column_RBM = filter_plan(log_affinity_BMN, real_BM, real_BN, _ITERMAX, work_2BMN)
+        round_L, which_L, source_L = torch.nonzero(column_RBM >= 0, as_tuple=True)
+        target_L = column_RBM[round_L, which_L, source_L]
+        triples.append(torch.stack([block.pair_B.to(which_L.device)[which_L], source_L, target_L], dim=1).cpu())
+        non_finite_B[block.pair_B] = ~block.finite_B.cpu()
+    return torch.cat(triples), non_finite_B
+
+
+def _match(hidden_TD: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
+    """(triples int64 [L, 3], non-finite bool [B]) by maximum-weight matching, pair by pair."""
+    # Only here: most users never ask for it.
+    from scipy.optimize import linear_sum_assignment
+
+    triples, non_finite_B = [torch.empty(0, 3, dtype=torch.int64)], torch.zeros(len(spans[0]), dtype=torch.bool)
+    for block in _blocks(hidden_TD, spans, _ITERMAX):
+        non_finite_B[block.pair_B] = ~block.finite_B.cpu()
+        similarity_BMN = block.similarity_BMN.cpu().numpy()
+        for place, pair in enumerate(block.pair_B.tolist()):
+            if non_finite_B[pair]:
+                continue
+            rows, columns = int(spans.source_length_B[pair]), int(spans.target_length_B[pair])
+            # The sum of affinities is largest where that of cosines is: there are as many links in either case.
+            links = linear_sum_assignment(similarity_BMN[place, :rows, :columns], maximize=True)
+            source_L, target_L = map(torch.from_numpy, links)
+            triples.append(torch.stack([torch.full_like(source_L, pair), source_L, target_L], dim=1))
+    return torch.cat(triples), non_finite_B
+
+
+class _Block(NamedTuple):
+    """Pairs of like lengths, padded; padding reads the side's first token again, so that its similarities are the pair's."""
+
+    pair_B: Tensor
+    similarity_BMN: Tensor  # fp32
+    source_real_BM: Tensor
+    target_real_BN: Tensor
+    finite_B: Tensor
+
+
+def _blocks(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) -> Iterator[_Block]:
+    """The similarities of all pairs, by the settings' measure."""
     for pair_B, padded in blocks(spans.source_length_B, spans.target_length_B):
         sides = []
         position_L = torch.arange(padded)
         for start_B, length_B in (spans[:2], spans[2:]):
             real_BL = position_L < length_B[pair_B, None]
-            # Padding reads the side's first token again, so that its similarities are some of the pair's own.
             token_BL = start_B[pair_B, None] + torch.where(real_BL, position_L, 0)
             sides.append((hidden_TD[token_BL.to(hidden_TD.device)].float(), real_BL.to(hidden_TD.device)))
         (source_BMD, source_real_BM), (target_BND, target_real_BN) = sides
-        similarity_BMN = similarity(source_BMD, target_BND, _ONE_ITERATION)
-        finite_B = is_finite(similarity_BMN, _ONE_ITERATION)
+        similarity_BMN = similarity(source_BMD, target_BND, settings)
+        yield _Block(pair_B, similarity_BMN, source_real_BM, target_real_BN, is_finite(similarity_BMN, settings))
+
+
+def _plans(hidden_TD: Tensor, spans: Spans) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+    """By blocks of pairs of like lengths, after one iteration of the `clip` cost: (pairs [B], log P fp32 [B, M, N], -inf
+    on padding, which rows [B, M] and columns [B, N] are real, which pairs are finite [B])."""
+    for pair_B, similarity_BMN, source_real_BM, target_real_BN, finite_B in _blocks(hidden_TD, spans, _ONE_ITERATION):
         work_2BMN = similarity_BMN.new_empty(2, *similarity_BMN.shape)
         log_plan_BMN = transport_plan(
             similarity_BMN, source_real_BM, target_real_BN, finite_B, _ONE_ITERATION, work_2BMN

@@ -1,146 +1,166 @@
-"""Sentence pairs as a stream: line by line from two files, from one with `source ||| target` lines, or from stdin.
+"""Sentence pairs as a stream: line by line from two files, or from one whose lines hold both sides.
 
-Knows bytes, lines and words; nothing of what is done with them. Never holds more than a line of each file.
+Knows lines and words; nothing of what is done with them. Never holds more than a line of each file.
 """
 
 from __future__ import annotations
 
-import sys
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import BinaryIO
+
+from pipeline.use.text_files import STDIN, TABLE, Lines, check_is_text, comes_by_and_by, decoded, kind_of, name_of
+from pipeline.use.word_splitting import split_raw, split_words
 
 WordPair = tuple[Sequence[str], Sequence[str]]
 """Source and target words."""
-STDIN = Path("-")
 SEPARATOR = "|||"
-_INNER = "'’.,·-‐_"
-"""Marks that stay inside a word when a letter or digit stands on both sides: don't, 3.14, e-mail."""
-# Scripts that are written without spaces between words, by the first word of their characters' Unicode names.
-_NO_SPACE = ("CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "BOPOMOFO", "YI")
+RATE_LINES = 1000
+"""Lines after which, and after as many more each time, the rate of bad ones is looked at."""
+
+
+@dataclass
+class BadLines:
+    """Lines that could not be used: how many, and what was wrong with the first."""
+
+    count: int = 0
+    first: str = ""
 
 
 @dataclass
 class PairReader:
-    """Reads pairs of words from `source` and `target`; `target` None: `source` holds `source ||| target` lines.
+    """Reads pairs of words from `source` and `target`; `target` None: `source` holds both sides in each line.
 
-    Words are what `split_words` says, or with `raw` what `split_raw` says. A line without words is an empty side.
+    Such lines are `source ||| target`, or where the file is named .tsv `source`, a tab, `target`. Words are what
+    `split_words` says, or with `raw` what `split_raw` says. A line without words is an empty side.
     Where one file ends before the other, the pairs until then come first and then a ValueError, so that whoever writes a
     line a pair has written one for every pair there was.
+
+    max_bad_rate: share of lines that may be bad (not UTF-8, not two sides): each is a pair without words and counted in
+        `bad`. With 0 the first is an error. Looked at every 1,000 lines and at the end.
     """
 
     source: Path
     target: Path | None = None
     raw: bool = False
-    bytes_read: int = field(default=0, init=False)
-    """Of `source`, for showing how far it is."""
+    max_bad_rate: float = 0.0
+    bad: BadLines = field(default_factory=BadLines, init=False)
 
     def __post_init__(self) -> None:
         if self.source == self.target == STDIN:
             raise ValueError("- -: stdin cannot be both sides; give one -, with lines `source ||| target`")
+        if not 0 <= self.max_bad_rate < 1:
+            raise ValueError(f"--max-bad-rate {self.max_bad_rate}: give a share of lines, from 0 to less than 1")
+        for path in (self.source, self.target):
+            if path is not None:
+                check_is_text(path)
+        if self.target is not None:
+            for path in (self.source, self.target):
+                if kind_of(path) == TABLE:
+                    raise ValueError(
+                        f"{path}: is a table by its name; give it alone, with source and target in two columns"
+                    )
+        self._is_table = kind_of(self.source) == TABLE
+        self._source = Lines(self.source)
+        self._target = None if self.target is None else Lines(self.target)
+
+    @property
+    def bytes_read(self) -> int:
+        """Of `source`, for showing how far it is."""
+        return self._source.bytes_read
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of `source`; None where nobody knows."""
+        return self._source.size
+
+    @property
+    def comes_by_and_by(self) -> bool:
+        """Whether a pair may have to be waited for: one from a pipe or a terminal."""
+        return any(comes_by_and_by(path) for path in (self.source, self.target) if path is not None)
 
     def __iter__(self) -> Iterator[WordPair]:
-        split = split_raw if self.raw else split_words
         with ExitStack() as files:
-            source = self._lines(self.source, files)
-            if self.target is None:
-                for number, line in enumerate(source, start=1):
-                    yield _both_sides(line, f"{_name(self.source)}:{number}", split)
-                return
-            target = self._lines(self.target, files)
-            for number, (source_line, target_line) in enumerate(zip_longest(source, target)):
-                if source_line is None or target_line is None:
-                    shorter, longer = (self.source, self.target) if source_line is None else (self.target, self.source)
-                    more = number + 1 + sum(1 for _ in (target if source_line is None else source))
-                    raise ValueError(
-                        f"{_name(shorter)} has {number:,} lines, {_name(longer)} has {more:,}; the first {number:,} pairs "
-                        "were read; give translations line by line"
-                    )
-                yield split(source_line), split(target_line)
+            number = 0
+            for number, lines in enumerate(self._lines(files), start=1):
+                try:
+                    pair = self._pair(lines, number)
+                except ValueError as error:
+                    pair = self._set_aside(error)
+                yield pair
+                if number % RATE_LINES == 0:
+                    self._check_rate(number)
+            self._check_rate(number)
 
-    def _lines(self, path: Path, files: ExitStack) -> Iterator[str]:
-        try:
-            file: BinaryIO = sys.stdin.buffer if path == STDIN else files.enter_context(path.open("rb"))
-        except OSError as error:
-            raise ValueError(f"{path}: cannot be read ({error.strerror}); give a text file, or - for stdin") from None
-        for number, line in enumerate(file, start=1):
-            if path == self.source:
-                self.bytes_read += len(line)
-            try:
-                yield line.rstrip(b"\r\n").decode()
-            except UnicodeDecodeError as error:
+    def _lines(self, files: ExitStack) -> Iterator[tuple[bytes, ...]]:
+        """The line, or the two lines, of every pair."""
+        source = self._source.open(files)
+        if self._target is None:
+            yield from zip(source)
+            return
+        target = self._target.open(files)
+        for before, (source_line, target_line) in enumerate(zip_longest(source, target)):
+            if source_line is None or target_line is None:
+                shorter, longer = (self.source, self.target) if source_line is None else (self.target, self.source)
+                assert shorter is not None and longer is not None
+                more = before + 1 + sum(1 for _ in (target if source_line is None else source))
                 raise ValueError(
-                    f"{_name(path)}:{number}: byte 0x{line[error.start]:02x} at {error.start} is not UTF-8; convert it"
-                ) from None
+                    f"{name_of(shorter)} has {before:,} lines, {name_of(longer)} has {more:,}; the first {before:,} pairs "
+                    "were read; give translations line by line"
+                )
+            yield source_line, target_line
 
+    def _pair(self, lines: tuple[bytes, ...], number: int) -> WordPair:
+        if self.target is not None:
+            source, target = (
+                decoded(line, path, number) for line, path in zip(lines, (self.source, self.target), strict=True)
+            )
+            return self._split(source), self._split(target)
+        both = decoded(lines[0], self.source, number)
+        if not both.strip():
+            return [], []
+        return self._columns(both, number) if self._is_table else self._separated(both, number)
 
-def _both_sides(line: str, place: str, split: Callable[[str], list[str]]) -> WordPair:
-    if not line.strip():
+    def _split(self, text: str) -> list[str]:
+        return split_raw(text) if self.raw else split_words(text)
+
+    def _separated(self, line: str, number: int) -> WordPair:
+        words = split_words(line)
+        count = words.count(SEPARATOR)
+        if count == 1:
+            at = words.index(SEPARATOR)
+            return self._split(" ".join(words[:at])), self._split(" ".join(words[at + 1 :]))
+        place = f"{name_of(self.source)}:{number}"
+        if count:
+            raise ValueError(f"{place}: {count} {SEPARATOR!r} between spaces; write `source ||| target`")
+        if line.count("\t") == 1:
+            raise ValueError(f"{place}: a tab stands where {SEPARATOR!r} is looked for; name the file .tsv")
+        raise ValueError(
+            f"{place}: no {SEPARATOR!r} between spaces; give the file of its translations after it, or lines "
+            "`source ||| target`"
+        )
+
+    def _columns(self, line: str, number: int) -> WordPair:
+        columns = line.split("\t")
+        if len(columns) != 2:
+            raise ValueError(
+                f"{name_of(self.source)}:{number}: {len(columns)} columns; give a table with two, source and target, as "
+                f"`cut -f 1,2` makes"
+            )
+        return self._split(columns[0]), self._split(columns[1])
+
+    def _set_aside(self, error: ValueError) -> WordPair:
+        if not self.max_bad_rate:
+            raise error
+        self.bad.count += 1
+        self.bad.first = self.bad.first or str(error)
         return [], []
-    words = split_words(line)
-    if words.count(SEPARATOR) != 1:
-        raise ValueError(f"{place}: {words.count(SEPARATOR)} {SEPARATOR!r} between spaces; write `source ||| target`")
-    at = words.index(SEPARATOR)
-    return split(" ".join(words[:at])), split(" ".join(words[at + 1 :]))
 
-
-def _name(path: Path) -> str:
-    return "stdin" if path == STDIN else str(path)
-
-
-def split_words(text: str) -> list[str]:
-    """The words of tokenised text: what ASCII white space sets apart, as in gold files; others may stand within a word."""
-    return [word.decode() for word in text.encode().split()]
-
-
-def split_raw(text: str) -> list[str]:
-    """The words of untokenised text, by a rule that needs no language: no character but white space is lost.
-
-    White space ends a word. A run of letters, digits and combining marks is a word; an apostrophe, full stop, comma,
-    hyphen, middle dot or underscore stays in it between two letters or digits. In scripts without spaces (Chinese,
-    Japanese, Thai, Lao, Khmer, Burmese, Tibetan, Yi) each letter with its combining marks is a word. Every other
-    character is a word by itself.
-    """
-    words: list[str] = []
-    joins = False  # whether the next letter goes to the last word
-    for at, character in enumerate(text):
-        if character.isspace():
-            joins = False
-        elif _is_mark(character) and words and not text[at - 1].isspace():
-            words[-1] += character
-        elif _is_letter(character):
-            alone = _stands_alone(character)
-            if joins and not alone:
-                words[-1] += character
-            else:
-                words.append(character)
-            joins = not alone
-        elif joins and character in _INNER and _continues(text, at + 1):
-            words[-1] += character
-        else:
-            words.append(character)
-            joins = False
-    return words
-
-
-def _is_mark(character: str) -> bool:
-    """Combining marks, and the joiners that shape a word without being seen."""
-    return unicodedata.category(character)[0] == "M" or character in "\u200c\u200d"
-
-
-def _is_letter(character: str) -> bool:
-    return character.isalnum()
-
-
-def _continues(text: str, at: int) -> bool:
-    return at < len(text) and _is_letter(text[at]) and not _stands_alone(text[at])
-
-
-def _stands_alone(character: str) -> bool:
-    if character < "\u0e00":  # Thai is the first of these scripts
-        return False
-    return unicodedata.name(character, "").split(" ")[0].split("-")[0] in _NO_SPACE
+    def _check_rate(self, lines: int) -> None:
+        if self.bad.count > self.max_bad_rate * lines:
+            raise ValueError(
+                f"{self.bad.count:,} of {lines:,} lines cannot be used, more than --max-bad-rate {self.max_bad_rate:g}; "
+                f"the first: {self.bad.first}"
+            )

@@ -21,6 +21,7 @@ from pipeline.use.align_options import ENCODINGS, WINDOW, Encoding, Method
 from pipeline.use.link_methods import Spans, TokenLinks, check_method, find_links
 from pipeline.use.sentence_pairs import WordPair
 from pipeline.use.windows import Part, Side, cut_into_parts
+from pipeline.use.word_splitting import visible
 from pipeline.use.workers import Map, side_by_side
 from sinkhorn_align import AlignmentSettings
 
@@ -30,8 +31,9 @@ ScoredLinks = dict[tuple[int, int], float]
 """Links (source word, target word) from 0, sorted, and of each the largest cosine of its subword links."""
 HiddenStates = Callable[[Packed], Sequence[Tensor]]
 
-READ_AHEAD = 4096
-"""Pairs that are read ahead and sorted by length, so that a batch holds pairs of like lengths."""
+FIRST_AHEAD, READ_AHEAD = 32, 1024
+"""Pairs that are read ahead and sorted by length, so that a batch holds pairs of like lengths: few at first, so that the first
+links come soon, and twice as many each time. By number and not by time, so that a file gives the same links every time."""
 TOKENS_AHEAD = 1 << 18
 """Tokens that are read ahead at most (or one pair), so that memory stays flat where lines are long."""
 BATCH_TOKENS = 4096
@@ -130,18 +132,27 @@ class WordAligner:
         self._batch_tokens, self._side_by_side = batch_tokens, side_by_side
         self._pieces: dict[str, list[int]] = {}
 
-    def align(self, pairs: Iterable[WordPair]) -> Iterator[list[WordLinks]]:
+    def align(self, pairs: Iterable[WordPair | None]) -> Iterator[list[WordLinks]]:
         """For every pair in order: for each layer its links (source word, target word) from 0, sorted."""
         return ([list(links) for links in layers] for layers in self.links_by_layer(pairs, scored=False))
 
-    def links_by_layer(self, pairs: Iterable[WordPair], scored: bool) -> Iterator[list[ScoredLinks]]:
+    def links_by_layer(self, pairs: Iterable[WordPair | None], scored: bool) -> Iterator[list[ScoredLinks]]:
         """`align` with a score for every link, 0 unless `scored`.
+
+        pairs: None among them says that nothing more is there yet: what was read is then aligned without waiting for more.
 
         A ValueError or OSError of the pairs is raised when all pairs before it have been aligned.
         """
+        return (links for of_pairs in self.links_as_they_come(pairs, scored) for links in of_pairs)
+
+    def links_as_they_come(
+        self, pairs: Iterable[WordPair | None], scored: bool
+    ) -> Iterator[Iterable[list[ScoredLinks]]]:
+        """`links_by_layer` by as many pairs as are aligned together: after each of them more may have to be waited for."""
         with side_by_side(self._workers()) as run:
-            for chunk in _one_behind(self._begin(ahead, scored, run) for ahead in self._read_ahead(pairs)):
-                yield from self._finish(chunk)
+            chunks = (None if ahead is None else self._begin(ahead, scored, run) for ahead in self._read_ahead(pairs))
+            for chunk in _one_behind(chunks):
+                yield self._finish(chunk)
 
     @torch.no_grad()
     def similarities(self, pair: WordPair) -> Tensor:
@@ -173,18 +184,23 @@ class WordAligner:
     def _workers(self) -> int:
         return torch.get_num_threads() if self._side_by_side else 1
 
-    def _read_ahead(self, pairs: Iterable[WordPair]) -> Iterator[list[tuple[Side, Side]]]:
-        """The pairs' tokens, many pairs at a time; what went wrong with a pair is raised after all before it."""
+    def _read_ahead(self, pairs: Iterable[WordPair | None]) -> Iterator[list[tuple[Side, Side]] | None]:
+        """The pairs' tokens, many pairs at a time; None where nothing more is there yet. What went wrong with a pair is
+        raised after all before it."""
         ahead: list[tuple[Side, Side]] = []
-        tokens, problem = 0, None
+        tokens, problem, most = 0, None, min(FIRST_AHEAD, READ_AHEAD)
         try:
-            for source, target in pairs:
-                sides = self._encode(source), self._encode(target)
-                ahead.append(sides)
-                tokens += len(sides[0]) + len(sides[1])
-                if len(ahead) >= READ_AHEAD or tokens >= TOKENS_AHEAD:
+            for pair in pairs:
+                if pair is not None:
+                    sides = self._encode(pair[0]), self._encode(pair[1])
+                    ahead.append(sides)
+                    tokens += len(sides[0]) + len(sides[1])
+                if ahead and (pair is None or len(ahead) >= most or tokens >= TOKENS_AHEAD):
                     yield ahead
-                    ahead, tokens = [], 0
+                    ahead, tokens, most = [], 0, min(2 * most, READ_AHEAD)
+                if pair is None:
+                    most = min(FIRST_AHEAD, READ_AHEAD)
+                    yield None
         except (ValueError, OSError) as error:
             problem = error
         if ahead:
@@ -223,7 +239,7 @@ class WordAligner:
         for index, word in enumerate(words):
             pieces = self._pieces.get(word)
             if pieces is None:
-                pieces = self._tokenizer.encode_words([word])[0]
+                pieces = self._tokenizer.encode_words([visible(word)])[0]
                 if len(self._pieces) >= KNOWN_WORDS:
                     self._pieces.clear()
                 self._pieces[word] = pieces
@@ -268,17 +284,19 @@ class WordAligner:
         return [find_links(hidden_TD, spans, self._method, self._settings, scored) for hidden_TD in states]
 
 
-def _one_behind(items: Iterable[T]) -> Iterator[T]:
-    """Each item when the next has been made; what goes wrong with one is raised after all before it."""
-    held: list[T] = []
+def _one_behind(items: Iterable[T | None]) -> Iterator[T]:
+    """Each item when the next has been made, or None comes; what goes wrong with one is raised after all before it."""
+    held: T | None = None
     problem = None
     try:
         for item in items:
-            yield from held
-            held = [item]
+            if held is not None:
+                yield held
+            held = item
     except (ValueError, OSError) as error:
         problem = error
-    yield from held
+    if held is not None:
+        yield held
     if problem is not None:
         raise problem
 

@@ -1,9 +1,12 @@
 """The methods of the word aligner against explicit loops over one pair."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
 
+from pipeline.use.align_options import METHODS
 from pipeline.use.link_methods import Spans, check_method, find_links
 from sinkhorn_align import AlignmentSettings
 
@@ -94,6 +97,62 @@ def test_argmax_is_mutual_and_by_cosine_and_scores_are_cosines():
         assert links == pytest.approx({link: cosine[link] for link in links}, abs=1e-5)
 
 
+def affinity_of(hidden_TD: torch.Tensor, spans: Spans, pair: int) -> np.ndarray:
+    unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides(hidden_TD, spans, pair)]
+    return (unit[0] @ unit[1].T + 1) / 2
+
+
+def simalign_itermax(affinity: np.ndarray, rounds: int = 2, alpha: float = 0.9) -> set[tuple[int, int]]:
+    """SimAlign's loop, cell by cell, from the paper's algorithm 1: a cell counts 1 where neither its row nor its column has
+    a link, alpha where one has, 0 where both have."""
+    links = mutual(affinity, affinity)
+    rows, columns = affinity.shape
+    for _ in range(rounds - 1):
+        linked_rows, linked_columns = {i for i, _ in links}, {j for _, j in links}
+        if min(rows, columns) <= 2 or len(linked_rows) == rows or len(linked_columns) == columns:
+            break
+        weight = np.array(
+            [[(1, alpha, 0)[(i in linked_rows) + (j in linked_columns)] for j in range(columns)] for i in range(rows)]
+        )
+        links = links | {(i, j) for i, j in mutual(affinity * weight, affinity * weight) if weight[i, j] > 0}
+    return links
+
+
+def test_itermax_links_as_simalign_and_finds_more_than_argmax():
+    more = 0
+    for seed in range(8):
+        hidden_TD, spans = flat(seed, 0.3)
+        links, first = found(hidden_TD, spans, "itermax"), found(hidden_TD, spans, "argmax")
+        for pair in range(len(LENGTHS)):
+            assert set(links[pair]) == simalign_itermax(affinity_of(hidden_TD, spans, pair))
+            assert set(first[pair]) <= set(links[pair])
+            more += len(links[pair]) - len(first[pair])
+    assert more > 100
+
+
+def test_itermax_is_symmetric():
+    hidden_TD, spans = flat(2)
+    turned = Spans(spans.target_start_B, spans.target_length_B, spans.source_start_B, spans.source_length_B)
+    there, back = found(hidden_TD, spans, "itermax"), found(hidden_TD, turned, "itermax")
+    assert [{(j, i) for i, j in links} for links in back] == [set(links) for links in there]
+
+
+def test_match_is_one_to_one_with_the_largest_sum():
+    hidden_TD, spans = flat(4)
+    for pair, links in enumerate(found(hidden_TD, spans, "match")):
+        affinity = affinity_of(hidden_TD, spans, pair)
+        short = min(LENGTHS[pair])
+        assert len(links) == len({i for i, _ in links}) == len({j for _, j in links}) == short
+        total = sum(affinity[i, j] for i, j in links)
+        if short <= 3:
+            wide = affinity if LENGTHS[pair][0] <= LENGTHS[pair][1] else affinity.T
+            ways = permutations(range(wide.shape[1]), short)
+            assert total == pytest.approx(max(sum(wide[i, j] for i, j in enumerate(way)) for way in ways))
+        else:
+            argmax = sum(affinity[i, j] for i, j in mutual(affinity, affinity))
+            assert total > argmax
+
+
 def test_ot_filter_holds_the_links_that_its_settings_give():
     hidden_TD, spans = flat(3, 1.0)
     one_round = find_links(hidden_TD, spans, "ot-filter", AlignmentSettings(filter_rounds=1), scored=False)
@@ -107,7 +166,7 @@ def test_links_without_filter_rounds_are_refused():
         check_method("ot-filter", AlignmentSettings(filter_rounds=0))
 
 
-@pytest.mark.parametrize("method", ["ot", "ot-filter", "argmax"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_non_finite_pair_has_no_links_and_says_so_and_no_other_changes(method):
     hidden_TD, spans = flat(1, 1.0)
     before = found(hidden_TD, spans, method)

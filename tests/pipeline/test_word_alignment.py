@@ -69,6 +69,7 @@ def permuted_pairs() -> tuple[list[tuple[list[str], list[str]]], list[list[tuple
 
 def test_every_pair_keeps_its_place_whatever_the_batches(monkeypatch):
     pairs, expected = permuted_pairs()
+    monkeypatch.setattr(word_alignment, "FIRST_AHEAD", 100)
     whole = OneHot()
     assert [layers[0] for layers in WordAligner(Letters(), whole, SETTINGS).align(iter(pairs))] == expected
     assert len(whole.batches) == 1
@@ -103,12 +104,46 @@ def test_batches_side_by_side_give_the_same_links_in_the_same_places(monkeypatch
 def test_every_worker_has_a_batch_where_it_is_worth_it_and_batches_are_alike(monkeypatch, pairs, batches):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(word_alignment, "LEAST_BATCH_TOKENS", 80)
+    monkeypatch.setattr(word_alignment, "FIRST_AHEAD", 200)
     encoder = OneHot()
     aligner = WordAligner(Letters(), encoder, SETTINGS, batch_tokens=412, side_by_side=True)
     list(aligner.align([(["abcd"], ["dcba"])] * pairs))  # 12 tokens a pair, of which four are special ones at most
     assert len(encoder.batches) == batches
     sizes = [len(packed.offsets_S1) - 1 for packed in encoder.batches]
     assert sum(sizes) == pairs and max(sizes) - min(sizes) <= 1
+
+
+def test_few_pairs_are_read_before_the_first_links_and_more_each_time():
+    read = 0
+
+    def pairs():
+        nonlocal read
+        for _ in range(5000):
+            read += 1
+            yield ["a"], ["a"]
+
+    ahead = [read - done for done, _ in enumerate(WordAligner(Letters(), OneHot(), SETTINGS).align(pairs()))]
+    assert ahead[0] == 32 + 64, "the second lot is under way when the first comes out"
+    assert max(ahead) == 2 * word_alignment.READ_AHEAD
+
+
+def test_what_has_come_is_aligned_without_waiting_for_more():
+    events = []
+
+    def pairs():
+        for letter in ("a", None, "b", "c", None, None):
+            events.append(letter)
+            yield letter and ([letter], [letter])
+
+    for links in WordAligner(Letters(), OneHot(), SETTINGS).align(pairs()):
+        events.append(links[0])
+    assert events == ["a", None, [(0, 0)], "b", "c", None, [(0, 0)], [(0, 0)], None]
+
+
+def test_invisible_characters_are_not_shown_to_the_model():
+    encoder = OneHot()
+    next(WordAligner(Letters(), encoder, SETTINGS).align([(["\ufeffa\u00adb", "\u202bc\u202c"], ["c"])]))
+    assert encoder.batches[0].ids_T.tolist() == [0, 4, 5, 6, 2, 6, 2]
 
 
 def test_empty_sides_have_no_links_keep_their_line_and_are_counted():
@@ -175,7 +210,7 @@ def test_sides_encoded_apart_are_sequences_of_their_own():
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"method": "itermax"}, "method 'itermax': choose ot-filter, ot, argmax"),
+        ({"method": "best"}, "method 'best': choose ot-filter, ot, argmax, itermax, match"),
         ({"window": 0}, "window 0: it must have at least 1 token"),
         ({"encoding": "both"}, "encoding 'both': choose joint or separate"),
         ({"method": "ot", "settings": SETTINGS}, "only ot-filter takes others"),
