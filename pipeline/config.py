@@ -181,6 +181,20 @@ class Wandb(Section):
     )
 
 
+class Aligner(Section):
+    """How words are aligned with the model, in validation and by whoever uses it; recorded with every checkpoint."""
+
+    layer: NotNegative | None = Field(
+        None, description="layer; null: the best by validation.gold, else the layer that words are labelled by"
+    )
+    method: Literal["ot-filter", "ot", "argmax", "itermax", "match"] | None = Field(
+        None, description="null: ot-filter, as words are labelled, or argmax where no word alignment is trained"
+    )
+    encoding: Literal["joint", "separate"] | None = Field(
+        None, description="null: what the method is known for, joint of ot-filter and ot, else separate"
+    )
+
+
 class Run(Section):
     out: PathField = Field(description="folder of the run: config, metrics, checkpoints")
     steps: Positive = Field(200_000, description="optimizer steps")
@@ -206,6 +220,7 @@ class Config(Section):
     batch: Batch = Batch()
     optimizer: Optimizer = Optimizer()
     validation: Validation = Validation()
+    aligner: Aligner = Aligner()
     run: Run
     deepspeed: PathField = Field(description="DeepSpeed JSON with the ZeRO stage and precision; see ds_configs/")
 

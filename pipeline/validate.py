@@ -28,7 +28,7 @@ from pipeline.model import EncoderConfig
 from pipeline.monitor import Monitor
 from pipeline.packing import Packed
 from pipeline.start_check import check_validation
-from pipeline.use.align_options import trained_options
+from pipeline.use.align_options import AlignOptions, check_layer, chosen_over, options_of_json, trained_options
 from pipeline.use.evaluate import best_layer, distinct, score_layers
 from pipeline.use.loading import longest_side
 from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
@@ -51,6 +51,9 @@ class Validator:
         self._alignment_layer, self._layers = (dwa.alignment_layer if dwa else None), encoder.layers
         self._alignment = dwa.alignment_settings() if dwa else AlignmentSettings()
         self._best: tuple[int, str] | None = None
+        self._chosen = config.aligner
+        if self._chosen.layer is not None:
+            check_layer(self._chosen.layer, encoder.layers, "aligner.layer =")
         if not self._settings.every:
             return
         if self._settings.data is not None:
@@ -61,8 +64,7 @@ class Validator:
         self._golds, self._sentences = read_texts(self._settings)
         self._tokenizer, self._encoder = Tokenizer.load(manifest.tokenizer_dir), encoder
         self._shown = choose_pairs(self._golds, self._settings.shown_pairs, self._tokenizer, longest_side(encoder))
-        # Without word alignment there is no label layer; the released recipe's, two below the top, stands in.
-        self._layer = dwa.alignment_layer if dwa else max(encoder.layers - 2, 0)
+        self._layer = self._options().layer
         if self._alignment.filter_rounds == 0:  # links are what is scored, and without filtering there are none
             self._alignment = replace(self._alignment, filter_rounds=AlignmentSettings.filter_rounds)
 
@@ -91,8 +93,14 @@ class Validator:
         before: what was kept with the checkpoint that the run continues from, which may have been measured too.
         """
         if self._best is None and before:
-            return dict(before)
-        return trained_options(self._layers, self._alignment_layer, self._alignment, self._best).as_json()
+            return self._chosen_over(options_of_json(before, "the checkpoint's alignment")).as_json()
+        return self._options(self._best).as_json()
+
+    def _options(self, best: tuple[int, str] | None = None) -> AlignOptions:
+        return self._chosen_over(trained_options(self._layers, self._alignment_layer, self._alignment, best))
+
+    def _chosen_over(self, options: AlignOptions) -> AlignOptions:
+        return chosen_over(options, self._chosen.layer, self._chosen.method, self._chosen.encoding)
 
     def _losses(self, engine: Any) -> dict[str, float]:
         """Loss per predicted token of each objective and language."""
@@ -146,7 +154,15 @@ class Validator:
         }
 
     def _aligner(self, hidden_states: HiddenStates) -> WordAligner:
-        return WordAligner(self._tokenizer, hidden_states, self._alignment, longest_side=longest_side(self._encoder))
+        options = self._options()
+        return WordAligner(
+            self._tokenizer,
+            hidden_states,
+            options.settings,
+            method=options.method,
+            encoding=options.encoding,
+            longest_side=longest_side(self._encoder, options.encoding),
+        )
 
 
 def best_of(values: Figures, step: int) -> tuple[int, str] | None:

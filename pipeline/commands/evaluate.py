@@ -16,7 +16,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import data_console, put
-from pipeline.commands.options import CostOption, EncodingOption, FromOneOption, MethodOption, ModelDir, TokenizerDir
+from pipeline.commands.options import (
+    CostOption,
+    DeviceOption,
+    EncodingOption,
+    FromOneOption,
+    MethodOption,
+    ModelDir,
+    TokenizerDir,
+)
 from pipeline.use.align_options import AlignOptions, note, resolve
 from sinkhorn_align import AlignmentSettings
 
@@ -66,11 +74,13 @@ def evaluate_command(
     ] = False,
     blocks: Annotated[int, typer.Option(min=1, help="blocks per language for the perplexity")] = 256,
     tokenizer: TokenizerDir = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Print AER, the alignment error rate, of every layer against manual word alignments; retrieval and perplexity too.
 
     Example: python -m pipeline evaluate hf/base --gold gold/en-cs --gold gold/en-de --json aer.json
     """
+    from pipeline.use.devices import device_of
     from pipeline.use.evaluate import gold_folders
     from pipeline.use.gold import read_gold
     from pipeline.use.loading import head_of, load
@@ -87,6 +97,7 @@ def evaluate_command(
     for file in (json_file, picture):
         if file is not None:
             check_output(file)
+    place = device_of(device)
     golds = [read_gold(folder, from_one=from_one) for folder in gold_folders(gold or [])]
     for remark in (remark for each in golds for remark in each.notes):
         print(f"note: {remark}", file=sys.stderr)
@@ -94,8 +105,8 @@ def evaluate_command(
     if sentences is not None:
         texts = [pair.loaded(sentences) for pair in texts]
     loaded = load(hf_dir, tokenizer, with_head=perplexity is not None)
-    encoder, words = loaded.encoder, loaded.tokenizer
-    head = None if perplexity is None else head_of(loaded, hf_dir)
+    encoder, words = loaded.encoder.to(place), loaded.tokenizer
+    head = None if perplexity is None else head_of(loaded, hf_dir).to(place)
     console = data_console()
     entries: list[dict[str, Any]] = []
     panels: list[Panel] = []
@@ -174,7 +185,10 @@ def _evaluate_retrieval(
     from pipeline.use.evaluate import columns_of, retrieval_table
     from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
 
-    pooler = SentencePooler(words, encoder.hidden_states, encoder.config.positions - 2)
+    device = next(encoder.parameters()).device
+    pooler = SentencePooler(
+        words, lambda packed: encoder.hidden_states(packed.to(device)), encoder.config.positions - 2
+    )
     found = evaluate_retrieval(sentences, pooler, lambda pairs: _progress(pairs, "retrieving"))
     console.print(retrieval_table(found))
     for r in found:

@@ -10,7 +10,7 @@ import typer
 
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import put
-from pipeline.commands.options import EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
+from pipeline.commands.options import DeviceOption, EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
 from pipeline.use.align_options import note, resolve
 
 PORT = 8000
@@ -27,12 +27,14 @@ def show_command(
     encoding: EncodingOption = None,
     raw: Annotated[bool, typer.Option("--raw", help="untokenised text: split into words first")] = False,
     tokenizer: TokenizerDir = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Draw a pair's alignment: similarities as a heat map, predicted links and gold links on it.
 
     Example: python -m pipeline show hf/base "the house" "das Haus" --gold "0-0 1-1" --out pair.png --out pair.html
     """
     from pipeline.use.demo import view_pair
+    from pipeline.use.devices import device_of
     from pipeline.use.fonts import MissingFontsError
     from pipeline.use.loading import load
     from pipeline.use.pair_view import page_html, view_html
@@ -43,6 +45,7 @@ def show_command(
         if path.suffix not in (".png", ".html"):
             raise ValueError(f"--out {path}: pictures are .png or .html; give one of these suffixes")
         check_output(path)
+    place = device_of(device)
     loaded = load(hf_dir, tokenizer)
     options = resolve(
         loaded.encoder.config.layers,
@@ -52,7 +55,7 @@ def show_command(
         encoding=encoding,  # type: ignore[arg-type]
     )
     print(f"note: {note(options)}", file=sys.stderr)
-    view = view_pair(loaded.encoder, loaded.tokenizer, source, target, options, raw=raw, gold=gold)
+    view = view_pair(loaded.encoder.to(place), loaded.tokenizer, source, target, options, raw=raw, gold=gold)
     written = []
     for path in files:
         try:
@@ -71,6 +74,7 @@ def demo_command(
     hf_dir: ModelDir,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = PORT,
     tokenizer: TokenizerDir = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Serve a page on this machine where one pastes a pair, picks layer and method, and sees the links.
 
@@ -79,10 +83,12 @@ def demo_command(
     Example: python -m pipeline demo hf/base --port 8000
     """
     from pipeline.use.demo import HOST, Demo, make_server
+    from pipeline.use.devices import device_of
     from pipeline.use.loading import load
 
+    place = device_of(device)
     loaded = load(hf_dir, tokenizer)
-    demo = Demo(loaded.encoder, loaded.tokenizer, hf_dir.resolve().name, loaded.recorded)
+    demo = Demo(loaded.encoder.to(place), loaded.tokenizer, hf_dir.resolve().name, loaded.recorded)
     try:
         server = make_server(demo, port)
     except OSError as error:

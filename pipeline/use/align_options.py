@@ -124,6 +124,20 @@ def trained_options(
     return AlignOptions(layer, "ot-filter", "joint", why, of_method)
 
 
+def chosen_over(
+    options: AlignOptions, layer: int | None, method: Method | None, encoding: Encoding | None
+) -> AlignOptions:
+    """What a run's config chooses, in place of what `trained_options` found."""
+    if method is not None and method != options.method:
+        settings = options.settings if method == "ot-filter" else None
+        options = replace(options, method=method, encoding=ENCODING_OF[method], settings=settings)
+    if encoding is not None:
+        options = replace(options, encoding=encoding)
+    if layer is not None:
+        options = replace(options, layer=layer, why="the layer of its training's config")
+    return options
+
+
 def check_layer(layer: int, layers: int, name: str = "--layer") -> int:
     """The layer; ValueError where the model has no such layer."""
     if not 0 <= layer <= layers:

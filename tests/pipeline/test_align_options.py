@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.use.align_options import (
     AlignOptions,
+    chosen_over,
     note,
     options_of_json,
     plain_options,
@@ -113,3 +114,11 @@ def test_a_model_trained_to_align_is_aligned_as_it_was_trained() -> None:
 def test_a_model_trained_without_alignment_is_aligned_as_a_plain_one() -> None:
     assert settings_of(trained_options(12, None, AlignmentSettings())) == (7, "argmax", "separate", None)
     assert settings_of(trained_options(12, None, AlignmentSettings(), (6, "the lowest AER")))[:2] == (6, "argmax")
+
+
+def test_what_a_config_chooses_goes_before_what_training_suggests() -> None:
+    found = trained_options(12, 7, EXP, (6, "the lowest AER"))
+    assert chosen_over(found, None, None, None) == found
+    assert settings_of(chosen_over(found, None, "argmax", None)) == (6, "argmax", "separate", None)
+    assert settings_of(chosen_over(found, 9, "ot-filter", "separate")) == (9, "ot-filter", "separate", EXP)
+    assert settings_of(chosen_over(found, None, "argmax", "joint")) == (6, "argmax", "joint", None)
