@@ -40,6 +40,10 @@ Figures = dict[str, float | list[float]]
 """Values by key, as docs/metrics.md has them; a list holds a value for every layer."""
 
 
+NAMES_SHOWN = 4
+"""Languages or pairs of a measure that the screen shows one by one; of more, their mean. metrics.jsonl has them all."""
+
+
 class Validator:
     """What the config asks to be measured; opened, and checked, before training starts."""
 
@@ -82,7 +86,7 @@ class Validator:
         self._best = best_of(alignment_error, step) or self._best
         if monitor and values:
             monitor.record("validation", step, values)
-            monitor.say(f"validation at step {step}: {_describe(values)}")
+            monitor.say(f"validation at step {step}: {describe(values)}")
         if monitor and shown:
             monitor.record_alignments(step, self._layer, shown)
         return values
@@ -192,15 +196,23 @@ def _hidden_states(engine: Any, layer: int | None = None) -> HiddenStates:
     return hidden_states
 
 
-def _describe(values: Figures) -> str:
-    """Losses, and what the alignment layer and the best one reach."""
-    parts = []
+def describe(values: Figures) -> str:
+    """Losses, and what the alignment layer and the best one reach; of many languages or pairs the mean."""
+    by_measure: dict[str, dict[str, float]] = {}
     for key, value in values.items():
         measure, _, name = key.partition("/")
-        if measure.endswith(("_best", "_best_layer", "_by_layer")):
+        if isinstance(value, float) and not measure.endswith(("_best", "_best_layer", "_by_layer")):
+            by_measure.setdefault(measure, {})[name] = value
+    parts = []
+    for measure, of_names in by_measure.items():
+        if len(of_names) > NAMES_SHOWN:
+            worst = max(of_names, key=of_names.__getitem__), min(of_names, key=of_names.__getitem__)
+            extremes = f"{of_names[worst[1]]:.3f} {worst[1]} to {of_names[worst[0]]:.3f} {worst[0]}"
+            parts.append(f"{measure} {mean(of_names.values()):.3f}, mean of {len(of_names)} ({extremes})")
             continue
-        best, layer = values.get(f"{measure}_best/{name}"), values.get(f"{measure}_best_layer/{name}")
-        parts.append(f"{key} {value:.3f}" + ("" if best is None else f" (best {best:.3f}, layer {layer})"))
+        for name, value in of_names.items():
+            best, layer = values.get(f"{measure}_best/{name}"), values.get(f"{measure}_best_layer/{name}")
+            parts.append(f"{measure}/{name} {value:.3f}" + ("" if best is None else f" (best {best:.3f}, layer {layer})"))
     return "  ".join(parts)
 
 
