@@ -212,7 +212,9 @@ def describe(values: Figures) -> str:
             continue
         for name, value in of_names.items():
             best, layer = values.get(f"{measure}_best/{name}"), values.get(f"{measure}_best_layer/{name}")
-            parts.append(f"{measure}/{name} {value:.3f}" + ("" if best is None else f" (best {best:.3f}, layer {layer})"))
+            parts.append(
+                f"{measure}/{name} {value:.3f}" + ("" if best is None else f" (best {best:.3f}, layer {layer})")
+            )
     return "  ".join(parts)
 
 

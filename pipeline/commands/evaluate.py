@@ -94,9 +94,10 @@ def evaluate_command(
         raise ValueError(f"--picture {picture}: only AER and retrieval have layers; give --gold or --retrieval too")
     if record and not gold:
         raise ValueError("--record: only AER tells how words align best; give --gold too")
+    inputs = [path for place in (hf_dir, *gold_folders(gold or []), *(retrieval or [])) for path in _files_of(place)]
     for file in (json_file, picture):
         if file is not None:
-            check_output(file)
+            check_output(file, inputs)
     place = device_of(device)
     golds = [read_gold(folder, from_one=from_one) for folder in gold_folders(gold or [])]
     for remark in (remark for each in golds for remark in each.notes):
@@ -139,6 +140,10 @@ def evaluate_command(
         write_text(json_file, json.dumps(entries, indent=1) + "\n")
     if picture is not None:
         draw_layers(panels, picture)
+
+
+def _files_of(place: Path) -> list[Path]:
+    return sorted(place.iterdir()) if place.is_dir() else [place]
 
 
 def _evaluate_gold(

@@ -50,7 +50,7 @@ def report_command(
     from pipeline.report import write_report
 
     path = run_dir / "report.html" if out is None else out
-    check_output(path)
+    check_output(path, [file for file in run_dir.glob("*") if file.suffix != ".html"])
     metrics = write_report(run_dir, path)
     put(f"{path}: {len(metrics.train):,} lines of metrics up to step {max(metrics.train):,}")
     if metrics.damaged_lines:

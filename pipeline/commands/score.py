@@ -48,7 +48,7 @@ def score_command(
     from pipeline.use.link_files import read_links
 
     if json_file is not None:
-        check_output(json_file, [*links, gold])
+        check_output(json_file, [*links, gold, *gold.glob("*")])
     truth, lengths = _read_truth(gold, links[0], from_one)
     if lengths is not None and reverse:
         lengths = [(n, m) for m, n in lengths]

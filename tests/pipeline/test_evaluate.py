@@ -61,6 +61,17 @@ def test_gold_of_the_wild_is_told_about_and_the_place_of_the_files_tried_first(
     assert done.code == 1 and "cannot be made" in done.error and not done.out, "before anything is measured"
 
 
+def test_no_input_is_overwritten(use: Use, hf_dir: Path, gold_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.en").write_text("the fox\n")
+    (tmp_path / "x.de").write_text("the fox\n")
+    measured = ("--gold", gold_dir, "--retrieval", tmp_path / "x.de")
+    for given in (gold_dir / "alignv2.txt", gold_dir / "test.de", tmp_path / "x.de", hf_dir / "config.json"):
+        before = given.read_bytes()
+        done = use("evaluate", hf_dir, *measured, "--json", given)
+        assert done.code == 1 and "is an input too and would be overwritten" in done.error
+        assert given.read_bytes() == before
+
+
 def test_so_many_sentences_of_each_pair_are_measured(use: Use, hf_dir: Path, tmp_path: Path) -> None:
     for language in ("en", "de"):
         (tmp_path / f"x.{language}").write_text("the fox\nmy box\njudge\n", encoding="utf-8")
