@@ -13,6 +13,7 @@ from typing import Any
 from pipeline import shipped
 from pipeline.cluster.finished import finished
 from pipeline.cluster.ports import free_port
+from pipeline.cluster.process import SAFE_PATH
 from pipeline.config import load_config
 from pipeline.experiments.plan import Experiment, Trial
 from pipeline.run_folder import CONFIG
@@ -74,7 +75,7 @@ def _train(experiment: Experiment, trial: Trial) -> None:
     with log.open("a", encoding="utf-8") as written:
         done = subprocess.run(
             [*command, *trial.overrides],
-            env={**os.environ, **threads, **path},
+            env={**os.environ, **threads, **path, **SAFE_PATH},
             stdout=written,
             stderr=written,
             check=False,
