@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.experiments.compare import Outcome, as_json, differences, draw, standard_error
+from pipeline.experiments.compare import Outcome, as_json, differences, draw, standard_error, table
 from pipeline.experiments.measure import Yardstick, best_retrieval, chosen_layer, mean_aer, measure_start, reported_aer
 from pipeline.experiments.plan import common_start, read_experiment, trials
 from pipeline.experiments.training import has_finished
@@ -172,3 +172,10 @@ def test_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:
     assert "less_baseline_error" not in as_json(found[::2], "base", None)["arms"]["new"]
     draw(found, None, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_difference_is_named_as_a_difference_and_has_its_sign() -> None:
+    found = [outcome("base", 1, 0.5), outcome("new", 1, 0.4), outcome("worse", 1, 0.62)]
+    drawn = table(found, "base", None)
+    columns = {str(column.header): list(column.cells) for column in drawn.columns}
+    assert columns["AER minus base's"] == ["", "-10.00", "+12.00"]
