@@ -196,7 +196,9 @@ def gpu_checks(
 
 
 def main() -> None:
-    command_line.run(lambda: typer.run(gpu_checks))
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(gpu_checks)
+    command_line.run(app)
 
 
 if __name__ == "__main__":

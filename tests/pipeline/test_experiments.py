@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +181,12 @@ def test_the_difference_is_named_as_a_difference_and_has_its_sign() -> None:
     drawn = table(found, "base", None)
     columns = {str(column.header): list(column.cells) for column in drawn.columns}
     assert columns["AER minus base's"] == ["", "-10.00", "+12.00"]
+
+
+def test_data_that_is_missing_is_told_with_what_makes_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipeline.experiments", "generated", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    expected = "gold: quickstart/corpus/gold: no such file or folder; make it with `python -m pipeline quickstart --out quickstart"
+    assert done.stderr == f"error: {expected} --steps 1`\n"
+    assert not (tmp_path / "out").exists()
