@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# The one door:
+# Usage:
 #   ./launch.sh setup                                         make .venv and install the project into it
 #   ./launch.sh quickstart [--out DIR] [--seed N] [--steps N] the whole pipeline on a small generated corpus, on the CPU
 #   ./launch.sh test [pytest options]                         format, lint, types and all tests
 #   ./launch.sh train CONFIG [--resume auto|PATH] [--num_accelerators N] [key=value ...]        on this host
 #   ./launch.sh train CONFIG --hostfile H [--launcher pdsh|openmpi|mpich|slurm] [--keep-going N] ...   on many
 #   ./launch.sh train CONFIG --hostfile H --no_ssh --node_rank K --master_addr A ...            one of many, by hand
+#   ./launch.sh check CONFIG [key=value ...]                  is this machine fit for it?
 #   ./launch.sh check --hostfile H [CONFIG] [key=value ...]   are these hosts fit for it?
-# Every option of the deepspeed launcher may be given to `train`.
+#   ./launch.sh --help | COMMAND --help
+# CONFIG is a YAML file, or the name of one in pipeline/configs/, as xlm_align_base. Every option of the deepspeed launcher may
+# be given to `train`; --verbose shows all that DeepSpeed and PyTorch log.
 # PYTHON=... chooses the interpreter that .venv is made with (3.10 or newer).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -26,14 +29,27 @@ install() {
     printf '%s\n' "$want" > "$stamp"
 }
 
-setup() {
-    if [ ! -x "$venv/bin/python" ]; then
-        local python=${PYTHON:-python3}
+# make_environment: .venv, with a Python and pip; what an interrupted setup left of one is made whole.
+make_environment() {
+    local python=${PYTHON:-python3}
+    [ -x "$venv/bin/python" ] && [ -e "$venv/.installed-runtime" ] && return
+    if ! { [ -x "$venv/bin/python" ] && "$venv/bin/python" -c '' 2> /dev/null; }; then
         command -v "$python" > /dev/null || fail "$python not found; install Python 3.10 or newer, or set PYTHON"
         "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
             || fail "$("$python" --version) is too old; set PYTHON to 3.10 or newer"
-        "$python" -m venv "$venv"
+        "$python" -m venv "$venv" || fail "$python cannot make $venv; apt-get install python3-venv, or set PYTHON"
     fi
+    "$venv/bin/python" -c 'import pip' 2> /dev/null && return
+    echo ".venv has no pip, as an interrupted setup leaves it: adding it" >&2
+    "$venv/bin/python" -m ensurepip > /dev/null || fail "$venv is not whole; delete it, and start again"
+}
+
+setup() {
+    # Two at a time would install over each other: the second waits. The lock goes with this shell, however it ends.
+    if command -v flock > /dev/null && exec 9> "$here/.venv.lock"; then
+        flock --nonblock 9 || { echo "waiting for another ./launch.sh that sets up .venv ..." >&2; flock 9; }
+    fi
+    make_environment
     install runtime -e .
     export PATH="$venv/bin:$PATH"
     # DeepSpeed compiles its extensions here: a folder per environment, so that a lock left by a killed build stays local.
@@ -41,12 +57,20 @@ setup() {
     mkdir -p "$TORCH_EXTENSIONS_DIR"
     # A start that was killed while it compiled leaves a lock on which the next one would wait for ever.
     if ! pgrep -f "$here/pipeline/train.py" > /dev/null; then
-        find "$TORCH_EXTENSIONS_DIR" -name lock -type f -print -delete | sed 's/^/removed a stale lock: /'
+        find "$TORCH_EXTENSIONS_DIR" -name lock -type f -print -delete | sed 's/^/removed a stale lock: /' >&2
     fi
-    if [ -z "${DS_ACCELERATOR:-}" ] && ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    # PyTorch takes seconds to say that there is no GPU: it is only asked where a driver is there.
+    if [ -z "${DS_ACCELERATOR:-}" ] && ! { has_driver && python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; }
+    then
         export DS_ACCELERATOR=cpu
     fi
+    exec 9>&-
 }
+
+has_driver() { [ -e /dev/nvidiactl ] || [ -e /dev/kfd ] || [ -e /dev/dxg ]; }
+
+# in_safety COMMAND...: nothing in the caller's folder that is called as a Python module (random.py, pipeline/) is taken for one.
+in_safety() { PYTHONSAFEPATH=1 exec "$@"; }
 
 run_tests() {
     install test -e ".[test]"
@@ -59,12 +83,16 @@ run_tests() {
     python -m pytest "$@"
 }
 
+help() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
+
 command=${1:-}
 [ $# -gt 0 ] && shift
 case $command in
+    -h | --help | help) help ;;
     setup) setup; echo "ready: .venv ($("$venv/bin/python" --version))" ;;
-    quickstart) setup; exec python -m pipeline quickstart "$@" ;;
+    quickstart) setup; in_safety python -m pipeline quickstart "$@" ;;
     test) setup; run_tests "$@" ;;
-    train | check) setup; exec python -m pipeline.cluster.launch "$command" "$@" ;;
-    *) sed -n '2,10p' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
+    train | check) setup; in_safety python -m pipeline.cluster.launch "$command" "$@" ;;
+    "") help >&2; exit 2 ;;
+    *) echo "error: $command: no such command; choose setup, quickstart, test, train or check (--help says more)" >&2; exit 2 ;;
 esac

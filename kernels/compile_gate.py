@@ -20,7 +20,10 @@ from pathlib import Path
 
 os.environ.pop("TRITON_INTERPRET", None)  # its functions cannot be compiled
 
-import triton
+try:
+    import triton
+except ModuleNotFoundError:
+    sys.exit("error: the package triton is not installed; `pip install triton` (it comes with PyTorch for CUDA)")
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 

@@ -22,7 +22,11 @@ if "--dry-run" in sys.argv:
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 
 import torch
-import triton
+
+try:
+    import triton
+except ModuleNotFoundError:
+    sys.exit("error: the package triton is not installed; `pip install triton` (it comes with PyTorch for CUDA)")
 from torch import Tensor
 
 from sinkhorn_align import AlignmentSettings, Links, align

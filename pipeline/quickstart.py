@@ -23,6 +23,7 @@ from data_prep.tokenizer import Tokenizer
 from pipeline import shipped
 from pipeline.build import build_model, build_objectives
 from pipeline.cluster.finished import finished
+from pipeline.cluster.process import SAFE_PATH
 from pipeline.config import load_config
 from pipeline.model import Encoder
 from pipeline.run_folder import CONFIG, METRICS, read_training
@@ -103,7 +104,7 @@ def run(what: str, command: list[str]) -> None:
     """Show a command and run it; its failure ends the quickstart, and nothing is hidden of what it printed."""
     Console(stderr=True).rule(what, align="left")
     print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
-    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", **SAFE_PATH}) as process:
         try:
             process.wait()
         except KeyboardInterrupt:  # which the command has got as well: training saves before it ends

@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from pipeline.alignment_record import Views, read_alignments
 from pipeline.report_alignments import STYLE as ALIGNMENTS_STYLE
 from pipeline.report_alignments import evolution_html
+from pipeline.report_head import before_and_after, facts
 from pipeline.run_folder import CONFIG, PHASES, Curve, RunMetrics, read_training
 
 
@@ -76,6 +77,7 @@ CHARTS = (
         "Sentence retrieval by layer, mean", "validation", _starting("retrieval_by_layer/"), "accuracy", by_layer=True
     ),
     Chart("Links per pair", "train", _ending("_links_per_pair"), "links"),
+    Chart("Pairs that cannot be aligned", "train", _ending("_unalignable_pairs"), "pairs between two lines of the log"),
     Chart("Self-labelling agreement, masked-LM accuracy", "train", _ending("_agreement", "_accuracy"), "share"),
     Chart("Throughput", "train", _named("tokens_per_second"), "tokens/s, without padding"),
     Chart("Arithmetic per device", "train", _named("tflops_per_device"), "TFLOP/s"),
@@ -89,23 +91,35 @@ CHARTS = (
 )
 
 
-def _pictures(metrics: RunMetrics) -> list[tuple[str, str]]:
-    """Title and SVG (base64) of every chart that has something to show; figures that no chart fits get one of their own."""
-    pictures, shown = [], {("train", "seconds_per_step")}
+def _charts(metrics: RunMetrics) -> list[tuple[Chart, dict[str, Curve]]]:
+    """Every chart that has something to show, with its curves; figures that no chart fits get one of their own."""
+    shown = {("train", "seconds_per_step")}
     rest = [
-        Chart(key, kind, _named(key))
+        Chart(_in_words(key), kind, _named(key))
         for kind in ("train", "validation")
         for key in metrics.keys(kind)
         if not any(chart.kind == kind and chart.fits(key) for chart in CHARTS) and (kind, key) not in shown
     ]
+    found = []
     for chart in (*CHARTS, *rest):
         if chart.by_layer:
             curves = metrics.curves_by_layer(chart.kind, chart.fits)
         else:
             curves = {key: metrics.curve(chart.kind, key) for key in metrics.keys(chart.kind) if chart.fits(key)}
         if curves:
-            pictures.append((chart.title, _draw(chart, curves)))
-    return pictures
+            found.append((chart, curves))
+    return found
+
+
+def _is_constant(chart: Chart, curves: Mapping[str, Curve]) -> bool:
+    """Whether all curves are flat: that takes a line of text, not a picture."""
+    flat = all(len(values) > 1 and len(set(values)) == 1 for _, values in curves.values())
+    return flat and not (chart.by_layer or chart.stacked)
+
+
+def _in_words(key: str) -> str:
+    words = key.replace("_", " ")
+    return words[:1].upper() + words[1:]
 
 
 def _draw(chart: Chart, curves: Mapping[str, Curve]) -> str:
@@ -124,9 +138,10 @@ def _draw(chart: Chart, curves: Mapping[str, Curve]) -> str:
     if chart.logarithmic and positive:
         axis.set_yscale("log")
     axis.set_xlabel("optimizer step")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.set_ylabel(chart.unit)
     if chart.unit == "layer":
-        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.grid(visible=True, color="#dddddd", lw=0.5)
     if chart.by_layer:
         axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
@@ -140,13 +155,13 @@ def _draw(chart: Chart, curves: Mapping[str, Curve]) -> str:
 
 def _label(key: str) -> str:
     measure, _, name = key.partition("/")
-    return name if measure.startswith(("aer", "retrieval")) else key.removeprefix("seconds_")
+    return name if measure.startswith(("aer", "retrieval")) else key.removeprefix("seconds_").replace("_", " ")
 
 
 _STYLE = (
     "body{font-family:sans-serif;margin:2em auto;max-width:88em;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;margin:1em 0}"
-    ".facts td{padding:.15em .8em;border-bottom:1px solid #ddd}.facts td+td{text-align:right;"
+    ".facts td{padding:.15em .8em;border-bottom:1px solid #ddd}.facts td+td,.facts th+th{text-align:right;"
     "font-variant-numeric:tabular-nums}"
     ".charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(34em,1fr));gap:1em}figure{margin:0}"
     "img{width:100%}figcaption{font-weight:bold}pre{background:#f6f6f6;padding:1em;overflow:auto}"
@@ -154,40 +169,37 @@ _STYLE = (
 
 
 def _page(run: Path, metrics: RunMetrics, views: Views) -> str:
+    charts = _charts(metrics)
     figures = "".join(
-        f'<figure><figcaption>{html.escape(title)}</figcaption><img alt="{html.escape(title)}" '
-        f'src="data:image/svg+xml;base64,{svg}"></figure>'
-        for title, svg in _pictures(metrics)
+        f'<figure><figcaption>{html.escape(chart.title)}</figcaption><img alt="{html.escape(chart.title)}" '
+        f'src="data:image/svg+xml;base64,{_draw(chart, curves)}"></figure>'
+        for chart, curves in charts
+        if not _is_constant(chart, curves)
     )
+    constant = [
+        (f"{chart.title}: {_label(key)}" if len(curves) > 1 else chart.title, _shown(values))
+        for chart, curves in charts
+        if _is_constant(chart, curves)
+        for key, (_, values) in curves.items()
+    ]
+    unchanged = f"<h2>Did not change</h2>{_table(constant)}" if constant else ""
     config = run / CONFIG
     settings = config.read_text(encoding="utf-8") if config.is_file() else f"{CONFIG} is not in the run's folder"
     title = html.escape(f"Run {run.resolve().name}")
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>{_STYLE}{ALIGNMENTS_STYLE}</style></head>\n<body><h1>{title}</h1>\n"
-        f"{_table(_state(metrics))}\n{evolution_html(views)}\n"
-        f'<h2>Curves</h2>\n<div class="charts">{figures}</div>\n'
-        f"<details><summary>Last values</summary>{_table(_last_values(metrics))}</details>\n"
-        f"<details><summary>Config</summary><pre>{html.escape(settings)}</pre></details></body></html>\n"
+        f"{_table(facts(run, metrics))}\n"
+        f"<details><summary>Config</summary><pre>{html.escape(settings)}</pre></details>\n"
+        f"{before_and_after(metrics)}\n{evolution_html(views)}\n"
+        f'<h2>Curves</h2>\n<div class="charts">{figures}</div>\n{unchanged}\n'
+        f"<details><summary>Last values</summary>{_table(_last_values(metrics))}</details></body></html>\n"
     )
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> str:
     cells = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in rows)
     return f'<table class="facts">{cells}</table>'
-
-
-def _state(metrics: RunMetrics) -> list[tuple[str, str]]:
-    """Where the run stands."""
-    last, ends = max(metrics.train), metrics.kinds.get("end", {})
-    ended = max(ends, default=-1)
-    state = "not ended" if ended < last else "finished" if ends[ended].get("finished") else "stopped"
-    return [
-        ("steps", f"{last:,}, {state}"),
-        ("checkpoints saved", f"{len(metrics.kinds.get('checkpoint', {})):,}"),
-        ("times that the run went back to a checkpoint", str(metrics.times_gone_back)),
-        ("damaged lines of metrics and alignments, left out", str(metrics.damaged_lines)),
-    ]
 
 
 def _last_values(metrics: RunMetrics) -> list[tuple[str, str]]:

@@ -15,7 +15,8 @@ from typing import Any
 
 if __name__ == "__main__":
     # Started as a file: put the repository on the path instead of this folder, whose names are not top-level modules.
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    # With PYTHONSAFEPATH the folder is not there, and nothing is replaced.
+    sys.path[: 0 if getattr(sys.flags, "safe_path", False) else 1] = [str(Path(__file__).resolve().parent.parent)]
 
     # DeepSpeed and PyTorch log while they are imported, and until the process ends.
     from data_prep.quiet import quiet

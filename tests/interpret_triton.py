@@ -16,6 +16,11 @@ os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
 import torch
 from torch import Tensor
 
+try:
+    import triton  # noqa: F401
+except ModuleNotFoundError:
+    sys.exit("error: the package triton is not installed; `pip install triton` (it comes with PyTorch for CUDA)")
+
 from sinkhorn_align import AlignmentSettings, align
 from sinkhorn_align.agreement import compare
 

@@ -24,6 +24,12 @@ sys.path[0] = str(REPOSITORY)
 os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "kernels")])
 
 from pipeline import checkpoint  # noqa: E402
+
+try:
+    import pytest  # noqa: F401 (what follows is the tests' own)
+except ModuleNotFoundError:
+    sys.exit("error: the package pytest is not installed; `./launch.sh test --version` installs what the tests need")
+
 from tests.end_to_end.conftest import TRAIN, Launcher, Running, make_corpus, read_lines  # noqa: E402
 
 RANKS, STEPS, SAVE_EVERY = 2, 60, 2

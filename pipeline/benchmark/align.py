@@ -143,7 +143,7 @@ class Peer:
     """
 
     def __init__(self, python: Path, model: Path, pairs: Path, layer: int, threads: int, words: Sequence[str]) -> None:
-        self._name, self._out = words[0], pairs.with_name(f"{'_'.join(words)}.links")
+        self._python, self._name, self._out = python, words[0], pairs.with_name(f"{'_'.join(words)}.links")
         options = [*words[1:], "--layer", str(layer), "--threads", str(threads)]
         command = [str(python), str(PEERS), words[0], str(model), str(pairs), str(self._out), *options]
         self._errors = self._out.with_suffix(".errors")
@@ -172,7 +172,9 @@ class Peer:
         else:
             self._process.wait()
             last = self._errors.read_text(encoding="utf-8").strip().splitlines()[-1:]
-            raise ValueError(f"{self._name}: ended with exit code {self._process.returncode}: {''.join(last)}")
+            missing = "No module named" in "".join(last)
+            mend = f"; `{self._python} -m pip install simalign awesome-align eflomal`" if missing else ""
+            raise ValueError(f"{self._name}: ended with exit code {self._process.returncode}: {''.join(last)}{mend}")
         lines = self._out.read_text(encoding="utf-8").splitlines()
         links = [[(int(i), int(j)) for i, j in (link.split("-") for link in line.split())] for line in lines]
         return json.loads(line)["seconds"], links
@@ -260,7 +262,9 @@ def benchmark(
 
 
 def main() -> None:
-    command_line.run(lambda: typer.run(benchmark))
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(benchmark)
+    command_line.run(app)
 
 
 if __name__ == "__main__":

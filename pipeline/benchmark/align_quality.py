@@ -147,7 +147,9 @@ def benchmark(
 
 
 def main() -> None:
-    command_line.run(lambda: typer.run(benchmark))
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(benchmark)
+    command_line.run(app)
 
 
 if __name__ == "__main__":

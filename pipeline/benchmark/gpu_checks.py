@@ -22,7 +22,8 @@ from typing import Annotated, Any
 
 if __name__ == "__main__":
     # Started as a file: put the repository on the path instead of this folder, whose names are not top-level modules.
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    # With PYTHONSAFEPATH the folder is not there, and nothing is replaced.
+    sys.path[: 0 if getattr(sys.flags, "safe_path", False) else 1] = [str(Path(__file__).resolve().parents[2])]
 
 import deepspeed
 import torch
@@ -195,7 +196,9 @@ def gpu_checks(
 
 
 def main() -> None:
-    command_line.run(lambda: typer.run(gpu_checks))
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(gpu_checks)
+    command_line.run(app)
 
 
 if __name__ == "__main__":

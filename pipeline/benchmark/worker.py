@@ -13,7 +13,8 @@ from pathlib import Path
 
 if __name__ == "__main__":
     # Started as a file: put the repository on the path instead of this folder, whose names are not top-level modules.
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    # With PYTHONSAFEPATH the folder is not there, and nothing is replaced.
+    sys.path[: 0 if getattr(sys.flags, "safe_path", False) else 1] = [str(Path(__file__).resolve().parents[2])]
 
 import torch.nn.functional as F
 from torch import Tensor

@@ -44,7 +44,8 @@ class Hand:
         self.host = host
         python, folder = shlex.quote(sys.executable), shlex.quote(str(Path.cwd()))
         # Where our Python is missing, any will do to say so.
-        remote = f"cd {folder} 2>/dev/null; p={python}; [ -x $p ] || p=python3; exec $p -u -c {shlex.quote(BOOTSTRAP)}"
+        choose = f"p={python}; [ -x $p ] || p=python3"
+        remote = f"cd {folder} 2>/dev/null; {choose}; PYTHONSAFEPATH=1 exec $p -u -c {shlex.quote(BOOTSTRAP)}"
         self._ssh = subprocess.Popen(
             [*SSH, *ssh_options, host, remote],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,

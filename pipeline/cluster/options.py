@@ -77,7 +77,7 @@ class Options:
         """Where the ranks meet: on one host at any free port, as several have to agree on one before they can talk."""
         if self.given.master_port is not None:
             return int(self.given.master_port)
-        alone = (self.hostfile is None or self.only_here) and not self.given.no_ssh
+        alone = not self.given.no_ssh and (self.hostfile is None or self.only_here)
         return ports.free_port() if alone else ports.DEFAULT
 
     @property

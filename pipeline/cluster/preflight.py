@@ -28,6 +28,7 @@ OF_ANY_RUN: dict[str, Check] = {
     "code": hosts.code,
     "slots": hosts.slots,
 }
+OF_THIS_HOST = ("launcher", "environment files")
 OF_A_CONFIG: dict[str, Check] = {
     "config": hosts.config_files,
     "data": hosts.data,
@@ -41,7 +42,7 @@ def preflight(job: Job, crew: Crew, reduce: bool = True) -> Findings:
     """Make all checks; the all-reduce (`reduce`) only where nothing has failed before it."""
     findings = Findings(job, crew)
     for name, check in (OF_ANY_RUN | (OF_A_CONFIG if job.config else {}) | OF_THE_NETWORK).items():
-        findings.make(name, check)
+        findings.make(name, check, of_hosts=name not in OF_THIS_HOST)
     if reduce and not findings.failures:
         findings.make("all-reduce", network.all_reduce)
     return findings
@@ -55,9 +56,11 @@ def show(findings: Findings, console: Console) -> None:
     for column in ("check", "result", "found"):
         table.add_column(column, overflow="fold")
     for name, found in findings.rows:
-        failures = findings.failures.get(name, [])
-        if not failures:
+        failures, unseen = findings.failures.get(name, []), findings.unchecked.get(name, [])
+        if not failures and len(unseen) < len(all_hosts):
             table.add_row(name, "ok", escape(found))
+        if unseen:
+            table.add_row(name, "not checked", f"{', '.join(unseen)}: unreachable")
         for failure in failures:
             table.add_row(name, "[bold red]FAILED[/]", escape(f"{failure.host}: {failure.what}"))
     console.print(table)

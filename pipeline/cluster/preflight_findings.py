@@ -49,6 +49,7 @@ class Findings:
 
     Attributes:
         rows: check, and what was found.
+        unchecked: by check, the hosts that it could not look at, as they do not answer.
         failures: by check.
         here: this host's facts; facts: those of the others; routes: interface and address of each, by host.
     """
@@ -57,19 +58,23 @@ class Findings:
         self.job, self.crew = job, crew
         self.deadline = time.monotonic() + SECONDS
         self.rows: list[tuple[str, str]] = []
+        self.unchecked: dict[str, list[str]] = {}
         self.failures: dict[str, list[Failure]] = {}
         self.here: dict[str, Any] = {}
         self.facts: dict[str, dict[str, Any]] = {}
         self.routes: dict[str, dict[str, Any]] = {}
         self._check = ""
 
-    def make(self, name: str, check: Callable[[Findings], str]) -> None:
-        """Make a check under its name."""
+    def make(self, name: str, check: Callable[[Findings], str], *, of_hosts: bool = True) -> None:
+        """Make a check under its name; `of_hosts`: it looks at every host, and not only at this one."""
         self._check = name
         gone = set(self.crew.gone)
         found = check(self)
         for host in self.crew.gone.keys() - gone:
             self.fail(host, f"stopped answering ({self.crew.gone[host]})", "see that host's log, or leave it out")
+        failed = {failure.host for failure in self.failures.get(name, [])}
+        if of_hosts and (unseen := [host for host in self.job.hosts if host in self.crew.gone and host not in failed]):
+            self.unchecked[name] = unseen
         self.rows.append((name, found))
 
     def fail(self, host: str, what: str, mend: str) -> None:

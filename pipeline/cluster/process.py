@@ -11,6 +11,8 @@ from types import FrameType
 
 from pipeline import shipped
 
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""Of child processes: modules in the caller's folder, as a random.py, are not taken for Python's (from Python 3.11 on)."""
 TRAIN = shipped.PACKAGE / "train.py"
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, and Windows's for Linux in it
 

@@ -25,7 +25,7 @@ from pipeline.cluster.hostfile import Hosts, include_of, write_hostfile
 from pipeline.cluster.options import Options, job_name
 from pipeline.cluster.preflight import preflight, show
 from pipeline.cluster.preflight_findings import Findings, Job
-from pipeline.cluster.process import Interrupts, deepspeed_command
+from pipeline.cluster.process import SAFE_PATH, Interrupts, deepspeed_command
 from pipeline.config import Config, load_config
 from pipeline.run_folder import METRICS
 from pipeline.run_lock import forget
@@ -195,7 +195,12 @@ def _ranks(hosts: Hosts) -> int:
 def _environment(launcher: str, file: Path) -> Mapping[str, str]:
     """Of the deepspeed command on this host; the ranks get what is in the file."""
     appended = f"{os.environ.get('PDSH_SSH_ARGS_APPEND', '')} {SSH_OF_PDSH}".strip()
-    environment = {**os.environ, launch_environment.FILE_VARIABLE: str(file), "PDSH_SSH_ARGS_APPEND": appended}
+    environment = {
+        **os.environ,
+        **SAFE_PATH,
+        launch_environment.FILE_VARIABLE: str(file),
+        "PDSH_SSH_ARGS_APPEND": appended,
+    }
     if launcher == "openmpi" and (tool := shutil.which("ompi_info")):
         # MPICH's mpirun, which the environment's own folder may hold, would come first.
         environment["PATH"] = f"{Path(tool).parent}{os.pathsep}{environment['PATH']}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.cluster.agent import JOB, Agent
 from pipeline.cluster.attempt import LAUNCHER_DIED, exit_code, explain
 from pipeline.cluster.options import Options, job_name
-from pipeline.cluster.process import Interrupts, deepspeed_command
+from pipeline.cluster.process import SAFE_PATH, Interrupts, deepspeed_command
 
 POLL_SECONDS = 0.5
 
@@ -27,7 +27,7 @@ def train_here(options: Options) -> int:
     hostfile = [f"--hostfile={options.hostfile}"] if options.hostfile else []
     if options.given.master_port is None:
         hostfile.append(f"--master_port={options.master_port}")
-    environment = {**os.environ, JOB: agent.job}
+    environment = {**os.environ, JOB: agent.job, **SAFE_PATH}
     if options.only_here:
         hostfile += ["--no_ssh_check", "--master_addr=127.0.0.1"]
     elif options.given.launcher == "slurm":

@@ -13,22 +13,28 @@ from data_prep.standard_output import data_console, put
 
 
 def dry_run_command(
-    config: Annotated[Path, typer.Argument(help="YAML config; see pipeline/configs/")],
+    config: Annotated[Path, typer.Argument(help="YAML config, or the name of a shipped one")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="as in training")] = None,
-    gpus: Annotated[int, typer.Option(help="ranks, one a GPU")] = 8,
+    gpus: Annotated[int | None, typer.Option(help="ranks, one a GPU; default: 8, and 1 on a CPU")] = None,
     device: Annotated[str, typer.Option(help="h100, h100-pcie, h200, b200, a100, v100 or cpu")] = "h100",
-    utilisation: Annotated[float, typer.Option(help="share of the peak that training will reach")] = 0.4,
+    utilisation: Annotated[
+        float,
+        typer.Option(help="share of the peak that training will reach; on a CPU of the peak that is measured here"),
+    ] = 0.4,
     pair_tokens: Annotated[int, typer.Option(help="tokens of a mean pair, where data.path does not exist yet")] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
 ) -> None:
     """Print what a config would train: parameters, memory per GPU and ZeRO stage, operations, tokens, days.
 
-    Example: python -m pipeline dry-run pipeline/configs/xlm_align_base.yaml --gpus 8 --device a100 data.path=data
+    Days on a GPU are of its data sheet's peak, on a CPU of what a product of matrices reaches on this machine just now.
+
+    Example: python -m pipeline dry-run xlm_align_base --gpus 8 --device a100 data.path=data
     """
     from pipeline.config import load_config
     from pipeline.dry_run import dry_run, table
 
-    result = dry_run(load_config(config, overrides or []), device, gpus, utilisation, pair_tokens)
+    ranks = gpus if gpus is not None else 1 if device == "cpu" else 8
+    result = dry_run(load_config(config, overrides or []), device, ranks, utilisation, pair_tokens)
     if as_json:
         put(json.dumps(result.as_json(), indent=1))
     else:
@@ -36,7 +42,7 @@ def dry_run_command(
 
 
 def plan_command(
-    config: Annotated[Path, typer.Argument(help="YAML config; see pipeline/configs/")],
+    config: Annotated[Path, typer.Argument(help="YAML config, or the name of a shipped one")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="key=value", help="settings that override it")
     ] = None,
@@ -53,7 +59,7 @@ def plan_command(
 ) -> None:
     """Print what a run takes on so many hosts: memory, bytes between ranks, seconds a step, days.
 
-    Example: python -m pipeline plan pipeline/configs/xlm_align_base.yaml --nodes 4 --gpus 8 --tflops 150
+    Example: python -m pipeline plan xlm_align_base --nodes 4 --gpus 8 --tflops 150
     """
     from dataclasses import asdict
 

@@ -59,7 +59,7 @@ def report_command(
 
 def quickstart_command(
     out: Annotated[Path, typer.Option(help="folder for everything that is made")] = Path("quickstart"),
-    seed: Annotated[int, typer.Option(help="decides corpus, weights and order")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="decides corpus, weights and order")] = 1,
     steps: Annotated[int | None, typer.Option(help="optimizer steps; by default as many as it takes to align")] = None,
 ) -> None:
     """The whole pipeline on a small generated corpus: text, token files, pretraining, export, word alignment.

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from data_prep.standard_output import DataCommand, data_console, put
 from pipeline import command_line
-from pipeline.experiments.compare import Outcome, as_json, draw, pair_table, table
-from pipeline.experiments.measure import Yardstick, measure_run, measure_start
-from pipeline.experiments.plan import common_start, read_experiment, trials
-from pipeline.experiments.training import has_finished, train_all
-from pipeline.run_folder import cost
 
 
 def run(
-    experiment: Annotated[Path, typer.Argument(help="YAML, as in pipeline/experiments/")],
+    experiment: Annotated[Path, typer.Argument(help="YAML file, or the name of one in pipeline/experiments/")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="key=value", help="settings of every arm, as in training")
     ] = None,
@@ -31,36 +27,50 @@ def run(
 ) -> None:
     """Train every arm with every seed, measure the checkpoints, compare; DIR/results.json, DIR/curves.png.
 
-    Run it again to continue after an interruption, or with more seeds. Example:
-    python -m pipeline.experiments pipeline/experiments/generated.yaml --out generated --jobs 2
+    Run it again to continue after an interruption, or with more seeds.
+
+    Example: python -m pipeline.experiments generated --out generated --jobs 2
     """
+    from pipeline.experiments.plan import check_places, common_start, read_experiment, trials
+
     plan = read_experiment(experiment, settings or [])
+    check_places(plan)
+    # Measuring needs PyTorch, which takes seconds.
+    from pipeline.experiments.compare import Outcome, as_json, draw, pair_table, table
+    from pipeline.experiments.measure import Yardstick, measure_run, measure_start
+    from pipeline.experiments.training import check_start_of_all, has_finished, train_all
+    from pipeline.run_folder import cost
+
     yardstick = Yardstick(plan.gold, plan.retrieval)
     planned = trials(plan, out, seeds or [1, 2, 3], arms or [])
     if train:
+        check_start_of_all(plan, planned, os.environ)
         train_all(plan, planned, jobs)
     finished = [trial for trial in planned if has_finished(plan, trial)]
     if not finished:
         raise ValueError(f"{out}: no run has finished yet; train without --no-train")
     if len(finished) < len(planned):
-        print(f"note: {len(planned) - len(finished)} of {len(planned)} runs have not finished and are left out")
+        left_out = len(planned) - len(finished)
+        print(f"note: {left_out} of {len(planned)} runs have not finished and are left out", file=sys.stderr)
     outcomes = []
     for trial in finished:
         teraflops, seconds = cost(trial.out)
         outcomes.append(Outcome(trial.arm, trial.seed, measure_run(trial.out, yardstick), teraflops, seconds / 60))
     init = common_start(plan, finished)
     start = measure_start(init, out, yardstick) if init is not None else None
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = data_console()
     console.print(table(outcomes, plan.baseline, start))
     console.print(pair_table(outcomes, start))
     results = json.dumps(as_json(outcomes, plan.baseline, start), indent=1)
     (out / "results.json").write_text(results + "\n", encoding="utf-8")
     draw(outcomes, start, out / "curves.png")
-    print(f"{out / 'results.json'}, {out / 'curves.png'}")
+    put(f"{out / 'results.json'}, {out / 'curves.png'}")
 
 
 def main() -> None:
-    command_line.run(lambda: typer.run(run))
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(cls=DataCommand)(run)
+    command_line.run(app)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def table(outcomes: Sequence[Outcome], baseline: str, start: Measurement | None)
         "AER",
         "by seed",
         "layer",
-        f"less {baseline}",
+        f"AER minus {baseline}'s",
         "argmax, separate",
         "retrieval %",
         "TFLOP",
@@ -86,17 +86,17 @@ def _cells(measured: Sequence[Measurement], less: Sequence[float] = ()) -> list[
         with_error(aers),
         " ".join(f"{aer:.2f}" for aer in aers) if len(aers) > 1 else "",
         " ".join(str(chosen_layer(each["aer"])) for each in measured),
-        with_error(less),
+        with_error(less, sign="+"),
         with_error(separate),
         with_error(retrieval),
     ]
 
 
-def with_error(values: Sequence[float]) -> str:
-    """Mean ± standard error; nothing of nothing."""
+def with_error(values: Sequence[float], sign: str = "-") -> str:
+    """Mean ± standard error; nothing of nothing. sign: "+" where a difference is to show its own."""
     if not values:
         return ""
-    return f"{mean(values):.2f}" + (f" ± {standard_error(values):.2f}" if len(values) > 1 else "")
+    return f"{mean(values):{sign}.2f}" + (f" ± {standard_error(values):.2f}" if len(values) > 1 else "")
 
 
 def pair_table(outcomes: Sequence[Outcome], start: Measurement | None) -> Table:

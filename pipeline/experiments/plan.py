@@ -35,6 +35,7 @@ class Experiment(Section):
     baseline: str = Field(description="the arm that the others are compared to")
     gold: list[PathField] = Field(min_length=1, description="gold alignment folders, or folders of such")
     retrieval: list[PathField] = Field([], description="line-aligned files in the layout of PUD or Tatoeba")
+    made_by: str | None = Field(None, description="command that makes its data, to be named where that is missing")
     threads: Positive = Field(1, description="of a run, which is one rank")
     measured: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps between measurements; 0: at the end")
 
@@ -71,6 +72,15 @@ def read_experiment(path: Path, settings: Sequence[str] = ()) -> Experiment:
             raise ValueError(f"override {setting!r}: write key=value, for example optimizer.lr=1e-4")
     given = dict(setting.partition("=")[::2] for setting in settings)
     return experiment.model_copy(update={"settings": {**experiment.settings, **given}})
+
+
+def check_places(experiment: Experiment) -> None:
+    """ValueError where the gold folders or sentences are not there, with the command that makes them if there is one."""
+    for field in ("gold", "retrieval"):
+        for place in getattr(experiment, field):
+            if not place.exists():
+                mend = f"make it with `{experiment.made_by}`" if experiment.made_by else "give the folder's path"
+                raise ValueError(f"{field}: {place}: no such file or folder; {mend}")
 
 
 def trials(experiment: Experiment, out: Path, seeds: Sequence[int], arms: Sequence[str] = ()) -> list[Trial]:

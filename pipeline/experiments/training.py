@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 from pipeline import shipped
 from pipeline.cluster.finished import finished
 from pipeline.cluster.ports import free_port
+from pipeline.cluster.process import SAFE_PATH, device_of
 from pipeline.config import load_config
 from pipeline.experiments.plan import Experiment, Trial
 from pipeline.run_folder import CONFIG
+from pipeline.start_check import check_start
 
 
 def has_finished(experiment: Experiment, trial: Trial) -> bool:
@@ -49,17 +51,25 @@ def _differing(was: dict[str, Any], wants: dict[str, Any], prefix: str = "") -> 
     return sorted(names)
 
 
+def check_start_of_all(experiment: Experiment, trials: Sequence[Trial], environment: MutableMapping[str, str]) -> None:
+    """ValueError where a trial that is yet to be trained could not start; before any of them does."""
+    device = device_of(environment)
+    for trial in trials:
+        if not has_finished(experiment, trial):
+            check_start(trial.config(experiment), "auto", 1, device)
+
+
 def train_all(experiment: Experiment, trials: Sequence[Trial], jobs: int) -> None:
     """Train what has not finished, `jobs` at a time; after a ValueError or Ctrl-C no other begins."""
     waiting = [trial for trial in trials if not has_finished(experiment, trial)]
     if len(waiting) < len(trials):
-        print(f"{len(trials) - len(waiting)} of {len(trials)} runs have finished before", flush=True)
+        print(f"{len(trials) - len(waiting)} of {len(trials)} runs have finished before", file=sys.stderr)
     with ThreadPoolExecutor(jobs) as pool:
         running = {pool.submit(_train, experiment, trial): trial for trial in waiting}
         try:
             for done in as_completed(running):
                 done.result()
-                print(f"trained: {running[done].arm}, seed {running[done].seed}", flush=True)
+                print(f"trained: {running[done].arm}, seed {running[done].seed}", file=sys.stderr)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -74,7 +84,7 @@ def _train(experiment: Experiment, trial: Trial) -> None:
     with log.open("a", encoding="utf-8") as written:
         done = subprocess.run(
             [*command, *trial.overrides],
-            env={**os.environ, **threads, **path},
+            env={**os.environ, **threads, **path, **SAFE_PATH},
             stdout=written,
             stderr=written,
             check=False,

@@ -18,7 +18,7 @@ from pipeline.batch import MicroBatch
 from pipeline.build import build_data, build_model, build_objectives
 from pipeline.config import Config, load_config
 from pipeline.data import collate
-from pipeline.dry_run import DEVICES, DryRun, dry_run, table
+from pipeline.dry_run import DEVICES, DryRun, cpu_flops, dry_run, table
 from pipeline.memory_estimate import Work, activation_bytes, memory_per_rank
 from pipeline.model import Encoder, EncoderConfig, PretrainingModel
 from pipeline.objectives.masked_lm import MaskedLM
@@ -87,6 +87,21 @@ def test_days_are_operations_over_peak_and_utilisation() -> None:
     assert result.tokens_per_step["mono"] == 2048 * 512
     assert result.days == pytest.approx(result.flops_per_step * 200_000 / (8 * 312e12 * 0.25) / 86_400)
     assert result.as_json()["tokens"] == 2048 * 512 * 200_000
+
+
+def test_days_on_a_cpu_are_of_a_peak_that_is_measured_and_a_share_that_is_assumed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.dry_run.cpu_flops", lambda: 80e9)
+    one, two = (estimate(recipe("quickstart"), device="cpu", gpus=ranks, utilisation=0.25) for ranks in (1, 2))
+    assert one.days == pytest.approx(one.flops_per_step * one.steps / (80e9 * 0.25) / 86_400)
+    assert two.days == pytest.approx(one.days), "ranks share the machine"
+    (note,) = (note for note in one.notes if note.startswith("days: "))
+    assert "80 GFLOP/s in a product of matrices, measured just now" in note and "25% of it is assumed" in note
+
+
+def test_a_measured_peak_is_that_of_a_product() -> None:
+    assert 1e8 < cpu_flops(width=256, seconds=0.05) < 1e15
 
 
 @pytest.fixture

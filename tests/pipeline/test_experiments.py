@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from pipeline.experiments.compare import Outcome, as_json, differences, draw, standard_error
+from pipeline.experiments.compare import Outcome, as_json, differences, draw, standard_error, table
 from pipeline.experiments.measure import Yardstick, best_retrieval, chosen_layer, mean_aer, measure_start, reported_aer
 from pipeline.experiments.plan import common_start, read_experiment, trials
 from pipeline.experiments.training import has_finished
@@ -172,3 +174,19 @@ def test_differences_are_taken_seed_by_seed(tmp_path: Path) -> None:
     assert "less_baseline_error" not in as_json(found[::2], "base", None)["arms"]["new"]
     draw(found, None, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_difference_is_named_as_a_difference_and_has_its_sign() -> None:
+    found = [outcome("base", 1, 0.5), outcome("new", 1, 0.4), outcome("worse", 1, 0.62)]
+    drawn = table(found, "base", None)
+    columns = {str(column.header): list(column.cells) for column in drawn.columns}
+    assert columns["AER minus base's"] == ["", "-10.00", "+12.00"]
+
+
+def test_data_that_is_missing_is_told_with_what_makes_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipeline.experiments", "generated", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    expected = "gold: quickstart/corpus/gold: no such file or folder; make it with `python -m pipeline quickstart --out quickstart"
+    assert done.stderr == f"error: {expected} --steps 1`\n"
+    assert not (tmp_path / "out").exists()

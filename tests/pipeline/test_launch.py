@@ -58,6 +58,52 @@ def test_impossible_selections_are_refused(options: dict, part: str) -> None:
         select(HOSTS, **options)
 
 
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("a slots=99999999999", r"h:1: slots=99999999999: a host has at most 1,024"),
+        ("a slots=1025", r"h:1: slots=1025: a host has at most 1,024"),
+        ("fe80::1%eth0 slots=2", r"h:1: fe80::1%eth0 is an IPv6 address"),
+        ("[2001:db8::7] slots=2", r"h:1: \[2001:db8::7\] is an IPv6 address"),
+        ("a slots=0", "write `host slots=N`"),
+        ("a", "write `host slots=N`"),
+    ],
+)
+def test_a_line_of_a_hostfile_that_cannot_be_is_named(line: str, part: str, tmp_path: Path) -> None:
+    (tmp_path / "h").write_text(f"{line}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=part) as caught:
+        read_hostfile(tmp_path / "h")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hostfile_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "h").write_bytes("\ufeffnode1 slots=2\r\nroot@node2 slots=1\r\n".encode())
+    assert read_hostfile(tmp_path / "h") == {"node1": [0, 1], "root@node2": [0]}
+
+
+def test_a_host_with_its_user_can_be_included_whole() -> None:
+    hosts = {"node1": [0, 1], "root@node2": [0, 1]}
+    assert select(hosts, include="root@node2") == {"root@node2": [0, 1]}
+    assert select(hosts, include="node1:1@root@node2:0,1") == {"node1": [1], "root@node2": [0, 1]}
+    with pytest.raises(ValueError, match=r"cannot choose slots of root@node2; .*~/\.ssh/config"):
+        select(hosts, include="root@node2:0")
+    with pytest.raises(ValueError, match=r"root is not in the hostfile; a user's name belongs into ~/\.ssh/config"):
+        select({"node1": [0]}, include="root@node1:0")
+
+
+def test_ranks_of_one_host_meet_at_a_port_that_is_free(config: Path) -> None:
+    found = {parse(["train", str(config)]).master_port for _ in range(5)}
+    assert 29500 not in found and len(found) > 1, "two starts at once get two ports"
+    assert parse(["train", str(config), "--master_port", "29500"]).master_port == 29500
+    assert parse(["train", str(config), "--hostfile", "h", "--no_ssh", "--node_rank=0", "--master_addr=a"]).master_port
+
+
+def test_deepspeed_s_launcher_is_quiet_unless_asked(config: Path) -> None:
+    assert "--log_level=critical" in parse(["train", str(config)]).for_deepspeed()
+    assert not any("log_level" in word for word in parse(["train", str(config), "--verbose"]).for_deepspeed())
+    assert "--log_level=info" in parse(["train", str(config), "--log_level", "info"]).for_deepspeed()
+
+
 def test_a_written_hostfile_and_include_give_the_same_slots_again(tmp_path: Path) -> None:
     for hosts in (HOSTS, {"a": [1], "b": [0, 1]}):
         write_hostfile(tmp_path / "hosts", hosts)
@@ -91,7 +137,12 @@ def test_every_option_of_deepspeed_is_known_and_passed_on(config: Path) -> None:
         (["train", "{config}", "--num_node", "3"], "unrecognized arguments: --num_node 3; ./launch.sh train --help"),
         (["train", "{config}", "--num_nodes", "many"], "num_nodes: invalid int value: 'many'"),
         (["train", "none.yaml"], "none.yaml: no such config"),
-        (["check"], "check: needs --hostfile"),
+        (["check"], "check: name a config, to check this machine for it, or give --hostfile FILE"),
+        (["train", "{config}", "--num_accelerators", "0"], "--num_accelerators 0: one or more"),
+        (["train", "{config}", "--num_nodes", "2"], "--num_nodes 2: needs --hostfile"),
+        (["train", "{config}", "--include", "root@node1:0"], "there is localhost alone, not root"),
+        (["train", "{config}", "--master_port", "99999"], "--master_port 99999: a port is a number from 1 to 65535"),
+        (["train", "{config}", "--hostfile", "h", "--master_addr", "fe80::1"], "--master_addr fe80::1: IPv6"),
         (["train", "{config}", "--keep-going", "3"], "--keep-going: needs --hostfile"),
         (["train", "{config}", "--hostfile", "h", "--no_ssh"], "give --node_rank"),
         (["train", "{config}", "--hostfile", "h", "--launcher", "carrier-pigeon"], "choose one of pdsh"),

@@ -1,0 +1,113 @@
+"""`launch.sh` itself: its help, an environment that is not whole, two starts at once, and what lies in the caller's folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = """#!/usr/bin/env bash
+# Stands for an environment's Python: says what it was called with, and is as whole as its folder's files say.
+echo "python $* safe=${PYTHONSAFEPATH:-}" >> "$HERE/calls"
+case "$*" in
+    "-c ") exit 0 ;;
+    "-c import pip") [ -e "$HERE/pip" ] ;;
+    "-m ensurepip") [ ! -e "$HERE/beyond-repair" ] && touch "$HERE/pip" ;;
+    "-m pip install"*) echo "install begins" >> "$HERE/calls"; sleep "${INSTALLS:-0}"; echo "install ends" >> "$HERE/calls" ;;
+    "--version") echo "Python 3.11.0" ;;
+esac
+"""
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder with launch.sh, and an environment in which only pip is missing."""
+    folder = tmp_path / "a clone"
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name in ("launch.sh", "setup.cfg", "constraints.txt"):
+        shutil.copy(ROOT / name, folder / name)
+    python = folder / ".venv" / "bin" / "python"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    return folder
+
+
+def start(clone: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    variables = {**os.environ, "HERE": str(clone), "DS_ACCELERATOR": "cpu", **environment}
+    variables.pop("PYTHONSAFEPATH", None)
+    return subprocess.Popen(
+        [str(clone / "launch.sh"), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables
+    )
+
+
+def run(clone: Path, *words: str, **environment: str) -> tuple[int, str, str]:
+    process = start(clone, *words, **environment)
+    output, errors = process.communicate(timeout=60)
+    return process.returncode, output, errors
+
+
+def calls(clone: Path) -> list[str]:
+    file = clone / "calls"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_is_data_and_no_mistake(clone: Path, word: str) -> None:
+    code, output, errors = run(clone, word)
+    assert code == 0 and not errors and not calls(clone)
+    assert output.startswith("Usage:\n  ./launch.sh setup ") and "./launch.sh check CONFIG" in output
+    assert "#" not in output and "set -euo" not in output
+
+
+def test_an_unknown_command_is_one_line_and_code_2(clone: Path) -> None:
+    code, output, errors = run(clone, "trian")
+    assert (code, output) == (2, "")
+    assert (
+        errors == "error: trian: no such command; choose setup, quickstart, test, train or check (--help says more)\n"
+    )
+    code, output, errors = run(clone)
+    assert (code, output) == (2, "") and errors.startswith("Usage:\n")
+
+
+def test_an_environment_without_pip_is_made_whole(clone: Path) -> None:
+    code, output, errors = run(clone, "setup")
+    assert code == 0, errors
+    assert ".venv has no pip, as an interrupted setup leaves it: adding it" in errors
+    assert "ready: .venv (Python 3.11.0)" in output
+    assert any("-m pip install" in call for call in calls(clone))
+    done = len(calls(clone))
+    assert run(clone, "setup")[0] == 0
+    assert not any("pip" in call for call in calls(clone)[done:]), "what is whole is not looked at again"
+
+
+def test_an_environment_beyond_repair_is_named_and_left_alone(clone: Path) -> None:
+    (clone / "beyond-repair").touch()
+    (clone / ".venv" / "mine").touch()
+    code, _, errors = run(clone, "setup")
+    assert code == 1 and f"error: {clone}/.venv is not whole; delete it, and start again" in errors
+    assert (clone / ".venv" / "mine").exists()
+
+
+def test_two_starts_at_once_wait_for_each_other(clone: Path) -> None:
+    (clone / "pip").touch()
+    first = start(clone, "setup", INSTALLS="3")
+    end = time.monotonic() + 30
+    while "install begins" not in calls(clone):
+        assert time.monotonic() < end and first.poll() is None
+        time.sleep(0.02)
+    code, _, errors = run(clone, "setup", INSTALLS="3")
+    assert first.wait(30) == 0 and code == 0
+    assert "waiting for another ./launch.sh that sets up .venv" in errors
+    assert [call for call in calls(clone) if call.startswith("install")] == ["install begins", "install ends"]
+
+
+@pytest.mark.parametrize("command", ["train", "check", "quickstart"])
+def test_modules_of_the_caller_s_folder_are_not_taken_for_python_s(clone: Path, command: str) -> None:
+    (clone / "pip").touch()
+    assert run(clone, command, "my.yaml")[0] == 0
+    assert calls(clone)[-1].endswith("my.yaml safe=1")
