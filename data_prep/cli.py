@@ -15,7 +15,15 @@ from rich.table import Table
 from data_prep import cli_files
 from data_prep.block_table import DEFAULT_BLOCK_TOKENS
 from data_prep.filters import DuplicateUnit, MonoFilters, PairFilters
-from data_prep.formats import DEFAULT_COLUMNS, Reading, mono_source, pair_source, parse_language, parse_pair
+from data_prep.formats import (
+    DEFAULT_COLUMNS,
+    DEFAULT_SPLIT,
+    Reading,
+    mono_sources,
+    pair_sources,
+    parse_language,
+    parse_pair,
+)
 from data_prep.held import Choice
 from data_prep.job import Outcome, run_job
 from data_prep.mix import load_mix, mix_sources
@@ -46,14 +54,14 @@ BadRateOption = Annotated[
     float, typer.Option(help="Share of lines (invalid UTF-8, NUL, wrong TSV) to set aside in quarantine/; 0: fail.")
 ]
 FormatOption = Annotated[
-    str, typer.Option(help="text, tsv, zip, tmx, jsonl, parquet or dataset; auto goes by the file's name.")
+    str, typer.Option(help="text, tsv, csv, zip, tmx, jsonl, parquet or dataset; auto: by the file's name and content.")
 ]
 FieldsOption = Annotated[
     str,
     typer.Option(help="Comma-separated field names; dots lead into records. TMX and zip: the languages' names there."),
 ]
 ConfigOption = Annotated[str, typer.Option(help="Configuration of a dataset.")]
-SplitOption = Annotated[str, typer.Option(help="Split of a dataset.")]
+SplitOption = Annotated[str, typer.Option(help="Split of a dataset.", show_default=DEFAULT_SPLIT)]
 RevisionOption = Annotated[str, typer.Option(help="Branch, tag or commit of a dataset.")]
 LangIdOption = Annotated[
     float | None,
@@ -140,7 +148,7 @@ def mono(
         bool, typer.Option("--documents", help="Each record is a document and its lines are sentences.")
     ] = False,
     config: ConfigOption = "",
-    split: SplitOption = "train",
+    split: SplitOption = "",
     revision: RevisionOption = "",
     drop_control: Annotated[
         bool, typer.Option("--drop-control", help="Drop lines with control or replacement characters.")
@@ -167,7 +175,7 @@ def mono(
     language = parse_language(lang, "--lang")
     reading = Reading(format, fields=_names(fields), documents=documents, config=config, split=split, revision=revision)
     filters = MonoFilters(drop_control, max_characters, drop_duplicates, lang_id)
-    sources = [mono_source(file, language, reading, filters, shard_bytes, block_tokens) for file in files]
+    sources = mono_sources(files, language, reading, filters, shard_bytes, block_tokens)
     _finish(run_job(sources, tokenizer, out, workers, max_bad_rate, dry_run, _choice(replace, add)), out, dry_run)
 
 
@@ -184,11 +192,14 @@ def parallel(
     out: DataDirOption,
     format: FormatOption = "auto",
     tsv: Annotated[bool, typer.Option("--tsv", help="Short for --format tsv.")] = False,
-    columns: Annotated[str, typer.Option(help="The TSV's columns; - is ignored.")] = DEFAULT_COLUMNS,
+    columns: Annotated[str, typer.Option(help="The TSV's columns; - is ignored.", show_default=DEFAULT_COLUMNS)] = "",
     fields: FieldsOption = "",
     config: ConfigOption = "",
-    split: SplitOption = "train",
+    split: SplitOption = "",
     revision: RevisionOption = "",
+    trust_order: Annotated[
+        bool, typer.Option("--trust-order", help="SOURCE is the source side though the file names say otherwise.")
+    ] = False,
     min_score: Annotated[
         float | None, typer.Option(help="Drop pairs that score lower, where there are scores.")
     ] = None,
@@ -216,11 +227,12 @@ def parallel(
     --pair de-en --tokenizer xlmr --out data
     """
     languages = parse_pair(pair)
-    kind = "tsv" if tsv else format
-    reading = Reading(kind, columns, _names(fields), config=config, split=split, revision=revision)
+    if tsv and format not in ("auto", "tsv"):
+        raise ValueError(f"--tsv --format {format}: one or the other")
+    reading = Reading("tsv" if tsv else format, columns, _names(fields), False, config, split, revision, trust_order)
     filters = PairFilters(max_tokens, max_ratio, keep_identical, min_score, drop_duplicates, lang_id)
-    source = pair_source(files, languages, reading, filters, shard_bytes)
-    _finish(run_job([source], tokenizer, out, workers, max_bad_rate, dry_run, _choice(replace, add)), out, dry_run)
+    sources = pair_sources(files, languages, reading, filters, shard_bytes)
+    _finish(run_job(sources, tokenizer, out, workers, max_bad_rate, dry_run, _choice(replace, add)), out, dry_run)
 
 
 @app.command(cls=DataCommand)
