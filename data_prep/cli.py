@@ -4,7 +4,6 @@ Turns words into calls and results into words; the work is in the other rooms.
 """
 
 import json
-import os
 import signal
 import sys
 from functools import partial
@@ -32,7 +31,7 @@ from data_prep.mix import load_mix, mix_sources
 from data_prep.plan import DEFAULT_SHARD_BYTES, Source
 from data_prep.ranks import run_on_ranks
 from data_prep.sample import write_sample
-from data_prep.standard_output import DataCommand, data_console, put
+from data_prep.standard_output import DataCommand, print_table, put
 
 app = typer.Typer(
     help="Text to token files: tokenizer, monolingual text, translation pairs, inspection.",
@@ -222,7 +221,8 @@ def _show_plan(outcome: Outcome, data_dir: Path) -> None:
     table = Table(title=f"{data_dir}, nothing written")
     columns = ("data", "source", "bytes on disk", "bytes of text", "lines", "shards", "to be made")
     for name in columns:
-        table.add_column(name, justify="left" if name in columns[:2] else "right", overflow="fold")
+        is_number = name not in columns[:2]
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
     rows = []
     for plan, missing in outcome.planned:
         lines = sum(shard.lines for shard in plan.ranges)
@@ -230,7 +230,7 @@ def _show_plan(outcome: Outcome, data_dir: Path) -> None:
         table.add_row("-".join(plan.source.languages), plan.source.name, *(f"{number:,}" for number in rows[-1]))
     table.add_section()
     table.add_row("all", "", *(f"{sum(column):,}" for column in zip(*rows, strict=True)))
-    data_console().print(table)
+    print_table(table)
 
 
 class _JobInterruptedError(Exception):
@@ -301,10 +301,6 @@ def _run(arguments: list[str] | None) -> int:
         code, told = interrupted, "interrupted; finished shards are kept, run the same command again"
     except (KeyboardInterrupt, typer.Abort):
         code = interrupted
-    except BrokenPipeError:
-        # What is left in the buffer has no reader; without this the interpreter would tell of it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 128 + signal.SIGPIPE
     except (ValueError, OSError) as error:
         _print_error(str(error))
         code = 1

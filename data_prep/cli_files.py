@@ -17,7 +17,7 @@ from data_prep.inspection import draw, drop_table, samples, summary, summary_tab
 from data_prep.manifest import Manifest
 from data_prep.merge import merge
 from data_prep.remove import remove
-from data_prep.standard_output import DataCommand, data_console, put
+from data_prep.standard_output import DataCommand, print_table, put
 from data_prep.verify import find_problems
 
 app = typer.Typer()
@@ -53,10 +53,9 @@ def inspect(
         content |= {"sources": manifest.sources, "samples": texts} if show_samples else {"sources": manifest.sources}
         put(json.dumps({**content, "digest": manifest.digest()}, indent=2, ensure_ascii=False))
         return
-    console = data_console()
-    console.print(summary_table(manifest, rows))
+    print_table(summary_table(manifest, rows))
     if any(source["dropped"] for source in manifest.sources):
-        console.print(drop_table(manifest))
+        print_table(drop_table(manifest))
     for sample in texts:
         put(f"{sample['data']} {sample['why']}: {' ||| '.join(sample['text'])}")
 

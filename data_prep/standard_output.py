@@ -6,6 +6,7 @@ is printed.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,10 @@ from typing import Any, TextIO
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+WIDEST_TABLE = 1 << 16
 
 _claimed: TextIO | None = None
 
@@ -81,9 +86,24 @@ def data_console(width_off_terminal: int = 200) -> Console:
     return Console(file=stream, width=None if stream.isatty() else width_off_terminal)
 
 
+def print_table(table: Table) -> None:
+    """Print a table as data, with nothing of it cut: where it does not fit a terminal, the terminal breaks its lines."""
+    console = data_console()
+    width = Measurement.get(console, console.options.update(max_width=WIDEST_TABLE), table)
+    console.width = max(min(console.width, width.maximum), width.minimum) if console.is_terminal else width.maximum
+    console.print(table)
+
+
 class DataCommand(typer.core.TyperCommand):
-    """A command of typer that claims standard output as soon as its words are understood; its help is printed as usual."""
+    """A command of typer that claims standard output as soon as its words are understood; its help is printed as usual.
+
+    A reader of its output that has gone (`… | head`) ends it without a word, with 141 as it ends other programs.
+    """
 
     def invoke(self, ctx: Any) -> Any:
-        with claimed():
-            return super().invoke(ctx)
+        try:
+            with claimed():
+                return super().invoke(ctx)
+        except BrokenPipeError:
+            # typer would end with 1, which is an error's
+            raise typer.Exit(128 + signal.SIGPIPE) from None

@@ -177,7 +177,7 @@ def test_a_second_run_on_the_same_source_at_the_same_time_is_refused(
 
 @pytest.mark.parametrize(
     ("arguments", "part"),
-    [((), "command"), (("mono",), "files"), (("binarize",), "binarize"), (("inspect", "x", "--jso"), "--jso")],
+    [(("mono",), "files"), (("binarize",), "binarize"), (("inspect", "x", "--jso"), "--jso")],
 )
 def test_wrong_usage_is_one_line_too(arguments: tuple[str, ...], part: str, run: Run) -> None:
     assert_refused(run(*arguments), part.strip(), code=2)

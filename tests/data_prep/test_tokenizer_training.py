@@ -169,8 +169,8 @@ def test_training_tells_what_it_is_at(
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
     text = tmp_path / "part.txt"
     text.write_text("".join(slow_text.open().readlines()[:15_000]))
-    train_on(training_sources([str(text)], Reading()), 1500, 1.0)
+    train_on(training_sources([str(text)], Reading()), 1000, 1.0)
     err = capfd.readouterr().err
     assert "reading, 0 lines" in err
     assert "training on 15,000 lines" in err
-    assert "candidates left for 1,500 pieces" in err
+    assert "candidates left for 1,000 pieces" in err
