@@ -4,6 +4,7 @@ Turns words into calls and results into words; the work is in the other rooms.
 """
 
 import json
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,30 +13,34 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from data_prep import cli_files
+from data_prep import cli_files, cli_tokenizer
 from data_prep.block_table import DEFAULT_BLOCK_TOKENS
 from data_prep.filters import DuplicateUnit, MonoFilters, PairFilters
-from data_prep.formats import DEFAULT_COLUMNS, Reading, mono_source, pair_source, parse_language, parse_pair
+from data_prep.formats import (
+    DEFAULT_COLUMNS,
+    DEFAULT_SPLIT,
+    Reading,
+    mono_sources,
+    pair_sources,
+    parse_language,
+    parse_pair,
+)
 from data_prep.held import Choice
 from data_prep.job import Outcome, run_job
 from data_prep.mix import load_mix, mix_sources
-from data_prep.plan import DEFAULT_SHARD_BYTES
+from data_prep.plan import DEFAULT_SHARD_BYTES, Source
 from data_prep.ranks import run_on_ranks
-from data_prep.readers import BadRecordError, decode_line, is_blank, open_text
 from data_prep.sample import write_sample
-from data_prep.standard_output import DataCommand, data_console, put
-from data_prep.tokenizer import MODEL_NAME, import_tokenizer, train
-
-MAX_TRAINING_LINE_BYTES = 4192
+from data_prep.standard_output import DataCommand, print_table, put
 
 app = typer.Typer(
     help="Text to token files: tokenizer, monolingual text, translation pairs, inspection.",
+    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-tokenizer_app = typer.Typer(help="Train or import a SentencePiece tokenizer in XLM-R's id layout.")
-app.add_typer(tokenizer_app, name="tokenizer")
+app.add_typer(cli_tokenizer.app, name="tokenizer")
 app.add_typer(cli_files.app)
 
 TokenizerOption = Annotated[Path, typer.Option("--tokenizer", help="TOKENIZER_DIR of `tokenizer train|import`.")]
@@ -46,14 +51,16 @@ BadRateOption = Annotated[
     float, typer.Option(help="Share of lines (invalid UTF-8, NUL, wrong TSV) to set aside in quarantine/; 0: fail.")
 ]
 FormatOption = Annotated[
-    str, typer.Option(help="text, tsv, zip, tmx, jsonl, parquet or dataset; auto goes by the file's name.")
+    str, typer.Option(help="text, tsv, csv, zip, tmx, jsonl, parquet or dataset; auto: by the file's name and content.")
 ]
 FieldsOption = Annotated[
     str,
-    typer.Option(help="Comma-separated field names; dots lead into records. TMX and zip: the languages' names there."),
+    typer.Option(
+        help="Comma-separated field names; dots lead into records. TMX, zip: languages as spelled there; zip: members."
+    ),
 ]
 ConfigOption = Annotated[str, typer.Option(help="Configuration of a dataset.")]
-SplitOption = Annotated[str, typer.Option(help="Split of a dataset.")]
+SplitOption = Annotated[str, typer.Option(help="Split of a dataset.", show_default=DEFAULT_SPLIT)]
 RevisionOption = Annotated[str, typer.Option(help="Branch, tag or commit of a dataset.")]
 LangIdOption = Annotated[
     float | None,
@@ -69,68 +76,12 @@ AddOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show bytes and shards of each source; write nothing.")]
 
 
-@tokenizer_app.command("train", cls=DataCommand)
-def train_tokenizer(
-    files: Annotated[list[Path], typer.Argument(help="Text, one sentence a line; plain, .xz, .gz, .bz2 or .zst.")],
-    vocab_size: Annotated[int, typer.Option(help="SentencePiece pieces; the model's vocabulary is two larger.")],
-    out: Annotated[Path, typer.Option(help="TOKENIZER_DIR to write.")],
-    character_coverage: Annotated[float, typer.Option(help="Share of characters with a piece of their own.")] = 0.9995,
-) -> None:
-    """Train a SentencePiece unigram model. The same files in the same order give the same model.
-
-    Example: python -m data_prep tokenizer train de.txt.xz en.txt.xz --vocab-size 32000 --out tokenizer
-    """
-    if not 0 < character_coverage <= 1:
-        raise ValueError(f"--character-coverage {character_coverage}: must be above 0 and at most 1; 0.9995 is usual")
-    lines: list[str] = []
-    too_long = 0
-    for path in files:
-        with open_text(path) as stream:
-            for number, raw in enumerate(stream, start=1):
-                text = _training_line(path, number, raw)
-                too_long += len(raw) > MAX_TRAINING_LINE_BYTES
-                if not is_blank(raw) and len(raw) <= MAX_TRAINING_LINE_BYTES:
-                    lines.append(text)
-    if not lines:
-        raise ValueError(f"{files[0]}: no line to train on; give files with text")
-    tokenizer = train(lines, vocab_size, character_coverage, MAX_TRAINING_LINE_BYTES)
-    tokenizer.save(out)
-    put(f"{out}: {vocab_size} pieces from {len(lines)} lines, vocabulary {tokenizer.vocab_size}")
-    if too_long:
-        put(f"left out: {too_long} lines longer than {MAX_TRAINING_LINE_BYTES} bytes")
-
-
-def _training_line(path: Path, number: int, raw: bytes) -> str:
-    try:
-        return decode_line(raw.rstrip(b"\n")).removeprefix("\ufeff" if number == 1 else "")
-    except BadRecordError as reason:
-        raise ValueError(f"{path}:{number}: {reason} in {raw[:40]!r}; mend or delete the line") from None
-
-
-@tokenizer_app.command("import", cls=DataCommand)
-def import_tokenizer_command(
-    model: Annotated[
-        Path, typer.Argument(help="A sentencepiece.bpe.model, a tokenizer.json, or a Hugging Face folder with either.")
-    ],
-    out: Annotated[Path, typer.Option(help="TOKENIZER_DIR to write.")],
-) -> None:
-    """Take over an existing SentencePiece model of XLM-R's kind, such as XLM-R's own.
-
-    `hf download FacebookAI/xlm-roberta-base --local-dir xlm-roberta-base` gets a folder with one.
-
-    Example: python -m data_prep tokenizer import xlm-roberta-base --out xlmr
-    """
-    tokenizer = import_tokenizer(model)
-    tokenizer.save(out)
-    put(f"{out}: {MODEL_NAME} sha256 {tokenizer.sha256}, vocabulary {tokenizer.vocab_size}")
-
-
 @app.command(cls=DataCommand)
 def mono(
     files: Annotated[
         list[str],
         typer.Argument(
-            help="Paths or URLs; text in CC-100 layout (a sentence a line, documents apart by a blank line)."
+            help="Paths, folders or URLs; text in CC-100 layout (a sentence a line, documents apart by a blank line)."
         ),
     ],
     lang: Annotated[str, typer.Option(help="Language code, as de or zh_Hans.")],
@@ -142,7 +93,7 @@ def mono(
         bool, typer.Option("--documents", help="Each record is a document and its lines are sentences.")
     ] = False,
     config: ConfigOption = "",
-    split: SplitOption = "train",
+    split: SplitOption = "",
     revision: RevisionOption = "",
     drop_control: Annotated[
         bool, typer.Option("--drop-control", help="Drop lines with control or replacement characters.")
@@ -162,15 +113,17 @@ def mono(
     add: AddOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Binarize monolingual text: plain, .xz, .gz, .bz2 or .zst, JSONL, Parquet, TMX, or a dataset.
+    """Binarize monolingual text.
+
+    Files are plain text or .xz, .gz, .bz2, .zst; JSONL, CSV, Parquet, TMX or zip; folders of such files; or a dataset.
 
     Example: python -m data_prep mono de.txt.xz --lang de --tokenizer xlmr --out data --workers 8
     """
     language = parse_language(lang, "--lang")
     reading = Reading(format, fields=_names(fields), documents=documents, config=config, split=split, revision=revision)
     filters = MonoFilters(drop_control, max_characters, drop_duplicates, lang_id)
-    sources = [mono_source(file, language, reading, filters, shard_bytes, block_tokens) for file in files]
-    _finish(run_job(sources, tokenizer, out, workers, max_bad_rate, dry_run, _choice(replace, add)), out, dry_run)
+    sources = mono_sources(files, language, reading, filters, shard_bytes, block_tokens)
+    _run_and_tell(sources, tokenizer, out, workers, max_bad_rate, dry_run, _choice(replace, add))
 
 
 @app.command(cls=DataCommand)
@@ -178,7 +131,8 @@ def parallel(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE TARGET | FILE", help="Two aligned files, or one TSV, zip, TMX, JSONL or Parquet."
+            metavar="SOURCE TARGET | FILE",
+            help="Two aligned files, or one TSV, zip, TMX, JSONL, CSV or Parquet; or folders.",
         ),
     ],
     pair: Annotated[str, typer.Option(help="Languages of source and target, as en-de or en-zh_Hans.")],
@@ -186,11 +140,14 @@ def parallel(
     out: DataDirOption,
     format: FormatOption = "auto",
     tsv: Annotated[bool, typer.Option("--tsv", help="Short for --format tsv.")] = False,
-    columns: Annotated[str, typer.Option(help="The TSV's columns; - is ignored.")] = DEFAULT_COLUMNS,
+    columns: Annotated[str, typer.Option(help="The TSV's columns; - is ignored.", show_default=DEFAULT_COLUMNS)] = "",
     fields: FieldsOption = "",
     config: ConfigOption = "",
-    split: SplitOption = "train",
+    split: SplitOption = "",
     revision: RevisionOption = "",
+    trust_order: Annotated[
+        bool, typer.Option("--trust-order", help="SOURCE is the source side though the file names say otherwise.")
+    ] = False,
     min_score: Annotated[
         float | None, typer.Option(help="Drop pairs that score lower, where there are scores.")
     ] = None,
@@ -208,7 +165,9 @@ def parallel(
     add: AddOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Binarize translation pairs: Moses' two files, or one TSV (WikiMatrix), OPUS zip, TMX, JSONL or Parquet, or a dataset.
+    """Binarize translation pairs.
+
+    Moses' two files of text; or one TSV (WikiMatrix), OPUS zip, TMX, JSONL, CSV or Parquet; folders of such; or a dataset.
 
     Example: python -m data_prep parallel train.en train.de --pair en-de --tokenizer xlmr --out data
 
@@ -218,11 +177,12 @@ def parallel(
     --pair de-en --tokenizer xlmr --out data
     """
     languages = parse_pair(pair)
-    kind = "tsv" if tsv else format
-    reading = Reading(kind, columns, _names(fields), config=config, split=split, revision=revision)
+    if tsv and format not in ("auto", "tsv"):
+        raise ValueError(f"--tsv --format {format}: one or the other")
+    reading = Reading("tsv" if tsv else format, columns, _names(fields), False, config, split, revision, trust_order)
     filters = PairFilters(max_tokens, max_ratio, keep_identical, min_score, drop_duplicates, lang_id)
-    source = pair_source(files, languages, reading, filters, shard_bytes)
-    _finish(run_job([source], tokenizer, out, workers, max_bad_rate, dry_run, _choice(replace, add)), out, dry_run)
+    sources = pair_sources(files, languages, reading, filters, shard_bytes)
+    _run_and_tell(sources, tokenizer, out, workers, max_bad_rate, dry_run, _choice(replace, add))
 
 
 @app.command(cls=DataCommand)
@@ -235,15 +195,15 @@ def mix(
     add: AddOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Binarize everything that one YAML file describes; docs/data.md has its keys.
+    """Binarize a whole mix of corpora.
+
+    One YAML file describes it; docs/data.md has its keys.
 
     Example: python -m data_prep mix corpora.yaml --tokenizer xlmr --out data --workers 8 --dry-run
     """
     content = load_mix(corpora)
     sources = mix_sources(content, str(corpora))
-    _finish(
-        run_job(sources, tokenizer, out, workers, content.max_bad_rate, dry_run, _choice(replace, add)), out, dry_run
-    )
+    _run_and_tell(sources, tokenizer, out, workers, content.max_bad_rate, dry_run, _choice(replace, add))
 
 
 def _choice(replace: bool, add: bool) -> Choice:
@@ -261,7 +221,8 @@ def _show_plan(outcome: Outcome, data_dir: Path) -> None:
     table = Table(title=f"{data_dir}, nothing written")
     columns = ("data", "source", "bytes on disk", "bytes of text", "lines", "shards", "to be made")
     for name in columns:
-        table.add_column(name, justify="left" if name in columns[:2] else "right", overflow="fold")
+        is_number = name not in columns[:2]
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
     rows = []
     for plan, missing in outcome.planned:
         lines = sum(shard.lines for shard in plan.ranges)
@@ -269,20 +230,34 @@ def _show_plan(outcome: Outcome, data_dir: Path) -> None:
         table.add_row("-".join(plan.source.languages), plan.source.name, *(f"{number:,}" for number in rows[-1]))
     table.add_section()
     table.add_row("all", "", *(f"{sum(column):,}" for column in zip(*rows, strict=True)))
-    data_console().print(table)
+    print_table(table)
 
 
-def _finish(outcome: Outcome, data_dir: Path, dry_run: bool) -> None:
+class _JobInterruptedError(Exception):
+    """Ctrl-C in a job, which keeps what is finished."""
+
+
+def _run_and_tell(
+    sources: list[Source], tokenizer: Path, out: Path, workers: int, max_bad_rate: float, dry_run: bool, choice: Choice
+) -> None:
+    """Run the job and print what became of it."""
+    try:
+        outcome = run_job(sources, tokenizer, out, workers, max_bad_rate, dry_run, choice)
+    except KeyboardInterrupt:
+        raise _JobInterruptedError from None
     if dry_run and outcome.planned:
-        _show_plan(outcome, data_dir)
+        _show_plan(outcome, out)
     dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(outcome.dropped.items())) or "nothing"
     if outcome.made or outcome.skipped:
         written = [_number(count, what) for what, count in outcome.written.items() if count]
         put(
-            f"{data_dir}: {_number(outcome.made, 'shard')} written, {outcome.skipped:,} already present, "
+            f"{out}: {_number(outcome.made, 'shard')} written, {outcome.skipped:,} already present, "
             f"{outcome.replaced:,} outdated removed; written: {', '.join(written) or 'nothing'}; dropped: {dropped}"
         )
     if outcome.failures:
+        if outcome.made or outcome.skipped or outcome.planned:
+            told = "could not be read and is left out; the reason is above"
+            print(f"{len(outcome.failures)} of {len(sources)} sources {told}", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -295,7 +270,9 @@ def sample(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     seed: Annotated[int, typer.Option(help="Chooses the words and what is said.")] = 0,
 ) -> None:
-    """Write a small generated corpus of several languages with known word alignments.
+    """Write a small generated corpus.
+
+    Several languages with known word alignments.
 
     Example: python -m data_prep sample --out sample --seed 1
     """
@@ -307,7 +284,8 @@ def _print_error(message: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and give its exit code: 0, 1 (an error, one line), 2 (wrong usage, one line), 130 (interrupted).
+    """Run a command and give its exit code: 0, 1 (an error, one line), 2 (wrong usage, one line; no command: the help), 130
+    (interrupted), 141 (the reader of its output has gone).
 
     Under mpiexec every rank calls this, and rank 0 alone reads the arguments and prints.
     """
@@ -315,10 +293,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
+    interrupted = 128 + signal.SIGINT
+    told = "interrupted"
     try:
         code = app(arguments, standalone_mode=False)
+    except _JobInterruptedError:
+        code, told = interrupted, "interrupted; finished shards are kept, run the same command again"
     except (KeyboardInterrupt, typer.Abort):
-        code = 130
+        code = interrupted
     except (ValueError, OSError) as error:
         _print_error(str(error))
         code = 1
@@ -326,8 +308,11 @@ def _run(arguments: list[str] | None) -> int:
         # typer's usage errors changed their base class between versions; what they share is this method
         if not hasattr(error, "format_message"):
             raise
-        _print_error(error.format_message() or "no command given; see --help")
         code = 2
-    if code == 130:
-        print("interrupted; finished shards are kept, run the same command again", file=sys.stderr)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message(), file=sys.stderr)
+        else:
+            _print_error(error.format_message())
+    if code == interrupted:  # typer makes it of Ctrl-C
+        print(told, file=sys.stderr)
     return code if isinstance(code, int) else 0

@@ -17,7 +17,7 @@ from data_prep.inspection import draw, drop_table, samples, summary, summary_tab
 from data_prep.manifest import Manifest
 from data_prep.merge import merge
 from data_prep.remove import remove
-from data_prep.standard_output import DataCommand, data_console, put
+from data_prep.standard_output import DataCommand, print_table, put
 from data_prep.verify import find_problems
 
 app = typer.Typer()
@@ -37,7 +37,9 @@ def inspect(
         Path | None, typer.Option(help="Draw tokens per language and sentence lengths into a PNG.")
     ] = None,
 ) -> None:
-    """Show what a data folder holds, per language and language pair, and what each filter dropped of each source.
+    """Show what a data folder holds.
+
+    Per language and language pair, and what each filter dropped of each source.
 
     Example: python -m data_prep inspect data --samples 3 --picture data.png
     """
@@ -51,17 +53,18 @@ def inspect(
         content |= {"sources": manifest.sources, "samples": texts} if show_samples else {"sources": manifest.sources}
         put(json.dumps({**content, "digest": manifest.digest()}, indent=2, ensure_ascii=False))
         return
-    console = data_console()
-    console.print(summary_table(manifest, rows))
+    print_table(summary_table(manifest, rows))
     if any(source["dropped"] for source in manifest.sources):
-        console.print(drop_table(manifest))
+        print_table(drop_table(manifest))
     for sample in texts:
         put(f"{sample['data']} {sample['why']}: {' ||| '.join(sample['text'])}")
 
 
 @app.command(cls=DataCommand)
 def verify(data_dir: DataDirArgument) -> None:
-    """Read every byte of a data folder again: hashes, boundaries, ids. One line per problem, exit code 1 on any.
+    """Read every byte of a data folder again.
+
+    Hashes, boundaries, ids. One line per problem, exit code 1 on any.
 
     Example: python -m data_prep verify data
     """
@@ -79,7 +82,9 @@ def remove_source(
     data_dir: DataDirArgument,
     source: Annotated[str, typer.Argument(help="A file's name, or mono/de/NAME-…, as `inspect --json` lists it.")],
 ) -> None:
-    """Take a source out of a data folder: its shards, its line of the manifest, and what was dropped of it.
+    """Take a source out of a data folder.
+
+    Its shards go, its entry in the manifest, and what was set aside or dropped of it.
 
     Example: python -m data_prep remove data de.txt.xz
     """
@@ -97,7 +102,9 @@ def merge_folders(
     link: Annotated[bool, typer.Option("--link", help="Hard links instead of copies, on one file system.")] = False,
     add: Annotated[bool, typer.Option("--add", help="Keep sources of one name with different content.")] = False,
 ) -> None:
-    """Make one data folder out of several of the same tokenizer; a source that several hold is in it once.
+    """Make one data folder out of several.
+
+    They are of one tokenizer; a source that several hold is in it once.
 
     Example: python -m data_prep merge data-de data-en --out data --link
     """
@@ -118,7 +125,9 @@ def rechunk_archives(
     level: Annotated[int, typer.Option(help="zstd's compression level, 1 to 22.")] = 3,
     workers: Annotated[int, typer.Option(help="Threads that compress; the files are the same for any number.")] = 1,
 ) -> None:
-    """Write archives anew as zstd frames with a table, which can be read from anywhere, so that nothing is decoded twice.
+    """Write archives so that reading can begin anywhere.
+
+    As zstd frames with a table; nothing is then decoded twice.
 
     Example: python -m data_prep rechunk en.txt.xz --out framed --workers 2
     """
@@ -135,7 +144,9 @@ def export_for_fairseq(
         DEFAULT_BLOCK_TOKENS
     ),
 ) -> None:
-    """Write a data folder as the released XLM-Align code reads it: train.0.bin, train.0.idx and dict.txt of fairseq.
+    """Write a data folder for fairseq.
+
+    As the released XLM-Align code reads it: train.0.bin, train.0.idx and dict.txt.
 
     Example: python -m data_prep export-fairseq data --out fairseq-data
     """

@@ -113,9 +113,8 @@ class ArchiveText(io.RawIOBase):
 
     Raises, while it is read:
         EOFError: the file ends inside a stream.
-        DamagedArchiveError: bytes that belong to no stream and are no padding.
+        DamagedArchiveError: a damaged stream, or bytes that belong to no stream and are no padding.
         WindowTooLargeError: a zstd frame that takes more memory than there is.
-        lzma.LZMAError, zlib.error, OSError (without a number), zstandard.ZstdError: a damaged stream.
     """
 
     def __init__(self, file: BinaryIO | io.FileIO, suffix: str) -> None:
@@ -142,7 +141,10 @@ class ArchiveText(io.RawIOBase):
                 data, self._ahead = self._ahead or self._read(), b""
                 if not data:
                     raise EOFError
-            self._text = memoryview(self._decoder.decompress(data, BUFFER_BYTES))
+            try:
+                self._text = memoryview(self._decoder.decompress(data, BUFFER_BYTES))
+            except (OSError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+                raise DamagedArchiveError(str(error)) from None
             if self._decoder.eof:
                 self._ahead, self._decoder = self._decoder.unused_data, None
         size = min(len(buffer), len(self._text))
@@ -223,9 +225,5 @@ def archive_errors(path: object) -> Iterator[None]:
         raise ValueError(f"{path}: {error}") from None
     except EOFError:
         raise ValueError(f"{path}: truncated archive, its end is missing; fetch or write it again") from None
-    except (lzma.LZMAError, zlib.error, zstandard.ZstdError, DamagedArchiveError) as error:
-        raise ValueError(f"{path}: damaged archive ({error}); fetch or write it again") from None
-    except OSError as error:
-        if error.errno is not None:
-            raise  # bzip2's decoder gives no number, the system does
+    except DamagedArchiveError as error:
         raise ValueError(f"{path}: damaged archive ({error}); fetch or write it again") from None

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.blocks import blank_lines, count_lines, is_clean, line_ends, line_starts, unusable
+from data_prep.content import advice_on_encoding
 from data_prep.readers import TextFile, is_blank, is_skipped, raw_record, split_lines
 
 SHOWN_BYTES = 40
+SET_ASIDE = "set bad lines aside with --max-bad-rate 0.001"
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class BadLines:
     count: int = 0
     skipped: int = 0
     first: str = ""
+    advice: str = ""
 
     def check(
         self, paths: tuple[TextFile, ...], columns: tuple[str, ...], texts: tuple[bytes, ...], first_line: int
@@ -144,17 +147,19 @@ class BadLines:
         if not columns and all(map(is_clean, texts)):
             return
         for line, lines in enumerate(zip(*map(split_lines, texts), strict=True), start=first_line):
-            for path, raw in zip(paths, lines, strict=True):
+            for path, raw, text in zip(paths, lines, texts, strict=True):
                 if is_skipped(raw):
                     self.skipped += 1
                 elif reason := unusable(raw, columns):
-                    self._add(path, line, raw, reason)
+                    self._add(path, line, raw, _cause(reason, raw, text, columns))
 
-    def _add(self, path: TextFile, line: int, raw: bytes, reason: str) -> None:
+    def _add(self, path: TextFile, line: int, raw: bytes, cause: tuple[str, str]) -> None:
         self.count += 1
-        self.first = self.first or f"{path}:{line}: {reason} in {raw_record(raw)[:SHOWN_BYTES]!r}"
+        if not self.first:
+            reason, self.advice = cause
+            self.first = f"{path}:{line}: {reason} in {raw_record(raw)[:SHOWN_BYTES]!r}"
         if self.max_rate == 0:
-            raise ValueError(f"{self.first}; correct the line, or set bad lines aside with --max-bad-rate 0.001")
+            raise ValueError(f"{self.first}; {self.advice}")
 
     def finish(self, lines: int) -> None:
         """Judge the whole source.
@@ -165,5 +170,16 @@ class BadLines:
         if self.count > self.max_rate * lines:
             raise ValueError(
                 f"{self.first}, the first of {self.count} bad lines in {lines}, above --max-bad-rate {self.max_rate}; "
-                "correct the file or allow more"
+                f"{self.advice.replace(SET_ASIDE, 'allow more')}"
             )
+
+
+def _cause(reason: str, raw: bytes, text: bytes, columns: tuple[str, ...]) -> tuple[str, str]:
+    """The reason for which a line of a text is bad in more words, and what to do about it."""
+    if reason == "columns" and raw_record(raw) == raw:
+        found = raw.count(b"\t") + 1
+        order = "source,target" if found == 2 else ",".join(["source", "target", *"-" * (found - 2)])
+        told = f"columns ({found} where --columns {','.join(columns)} has {len(columns)})"
+        return told, f"name the columns in their order, as in --columns {order}; or {SET_ASIDE}"
+    encoding = advice_on_encoding(text) if reason in ("invalid_utf8", "nul", "json") else None
+    return reason, f"{encoding or 'correct the line'}, or {SET_ASIDE}"

@@ -1,69 +1,139 @@
-"""From the words of a user to a source: language codes, formats by name or option, fields and columns.
+"""From the words of a user to sources: language codes, formats by option, name and content, fields and columns.
 
-Knows options and file names; opens nothing.
+Knows options, and of files their names and first bytes.
 """
 
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from data_prep.block_table import DEFAULT_BLOCK_TOKENS
 from data_prep.compression import uncompressed_name
+from data_prep.content import advice_on_encoding, other_encoding, structure_of
+from data_prep.file_names import check_sides, note_language
 from data_prep.filters import MonoFilters, PairFilters
-from data_prep.inputs import Dataset, Records, StoredFile, ZipMember, parse_location
+from data_prep.inputs import Dataset, Records
 from data_prep.language_id import check_known
+from data_prep.locations import check_present, files_in, head_of, stem_of
 from data_prep.plan import DEFAULT_SHARD_BYTES, Settings, Source
-from data_prep.readers import SCORE, SOURCE, TARGET, parse_columns
+from data_prep.readers import SCORE, SOURCE, TARGET, check_file, parse_columns
 from data_prep.records import Layout
+from data_prep.stored import RemoteFile, StoredFile, parse_location
+from data_prep.zip_members import ZipMember
 
 LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Za-z0-9]+)*")
 SUFFIXES = {
     ".tsv": "tsv",
+    ".csv": "csv",
     ".zip": "zip",
     ".tmx": "tmx",
+    ".json": "jsonl",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
-FORMATS = ("auto", "text", "tsv", "zip", "tmx", "jsonl", "parquet", "dataset")
+FORMATS = ("auto", "text", "tsv", "csv", "zip", "tmx", "jsonl", "parquet", "dataset")
+RECORD_FORMATS = ("csv", "jsonl", "parquet", "dataset")
 DEFAULT_COLUMNS = "score,source,target"
+DEFAULT_SPLIT = "train"
 RECORD_COLUMNS = (SOURCE, TARGET, SCORE)
+# Which formats an option means something for; with others it is an error.
+APPLIES_TO = {
+    "columns": ("tsv",),
+    "fields": ("zip", "tmx", *RECORD_FORMATS),
+    "documents": RECORD_FORMATS,
+    "config": ("dataset",),
+    "split": ("dataset",),
+    "revision": ("dataset",),
+}
+JSON_ADVICE = "make it a record a line, as `jq -c '.[]' FILE > FILE.jsonl` does"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are to be read.
+    """How files are to be read; what is empty was not given.
 
     Attributes:
-        format: one of `FORMATS`; auto goes by the file's name.
+        format: one of `FORMATS`; auto goes by the file's name and first bytes.
         columns: of TSV, comma-separated.
         fields: see `records.Layout`; empty for the format's default.
         documents: monolingual records are documents.
         config, split, revision: of a dataset.
+        trust_order: the first file is the source side though the names say otherwise.
     """
 
     format: str = "auto"
-    columns: str = DEFAULT_COLUMNS
+    columns: str = ""
     fields: tuple[str, ...] = ()
     documents: bool = False
     config: str = ""
-    split: str = "train"
+    split: str = ""
     revision: str = ""
+    trust_order: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise ValueError(f"--format {self.format}: not known; give one of {', '.join(FORMATS)}")
 
-    def format_of(self, name: str) -> str:
-        """The format of a file of this name."""
-        if self.format != "auto":
-            return self.format
-        return SUFFIXES.get(PurePosixPath(uncompressed_name(name)).suffix.lower(), "text")
+    def format_of(self, location: str) -> str:
+        """The format of a file, by its name and, where that says text or JSON, its first bytes.
+
+        Raises:
+            ValueError: it is not there, not what its name says, or holds something that is no text of lines.
+        """
+        if self.format == "dataset":
+            return "dataset"
+        file = parse_location(location)
+        check_present(file)
+        named = self.format
+        if named == "auto":
+            named = SUFFIXES.get(PurePosixPath(uncompressed_name(file.name)).suffix.lower(), "text")
+        return _checked_format(named, location, file, self.format != "auto")
+
+    def check_options(self, kinds: Iterable[str], location: str) -> None:
+        """Refuse options that mean nothing for any of the files.
+
+        Raises:
+            ValueError: there is one.
+        """
+        kinds = set(kinds)
+        for option, formats in APPLIES_TO.items():
+            value = getattr(self, option)
+            if value and not kinds & set(formats):
+                shown = "" if value is True else f" {','.join(value) if isinstance(value, tuple) else value}"
+                kind = "plain text" if kinds == {"text"} else "/".join(sorted(kinds))
+                raise ValueError(
+                    f"--{option}{shown}: means nothing for {location}, which is read as {kind}; leave it out, or give another "
+                    f"--format (it is for {', '.join(formats)})"
+                )
 
     def dataset(self, path: str, layout: Layout) -> Dataset:
         """The dataset that is meant."""
-        return Dataset(path, self.config, self.split, self.revision, layout)
+        return Dataset(path, self.config, self.split or DEFAULT_SPLIT, self.revision, layout)
+
+
+def _checked_format(named: str, location: str, file: StoredFile, is_given: bool) -> str:
+    """The format by name and option against a file's first bytes."""
+    if named not in ("text", "tsv", "csv", "jsonl"):
+        return named
+    if not isinstance(file, RemoteFile):
+        check_file(file)
+    head = head_of(file)
+    if other_encoding(head):
+        raise ValueError(f"{location}: {advice_on_encoding(head)}")
+    found = structure_of(head)
+    if named == "jsonl" and found == "json":
+        raise ValueError(f"{location}: holds one JSON value, not a record a line; {JSON_ADVICE}")
+    if is_given or found is None or named != "text":
+        return named
+    if found == "tmx" and PurePosixPath(uncompressed_name(file.name)).suffix.lower() == ".xml":
+        return "tmx"
+    told = {"jsonl": "JSON records, a line each: give --format jsonl", "tmx": "a translation memory: give --format tmx"}
+    told["json"] = f"JSON: {JSON_ADVICE}"
+    advice = told.get(found, f"{found}: extract its text")
+    raise ValueError(f"{location}: holds {advice}, or take its lines as they are with --format text")
 
 
 def parse_language(code: str, option: str) -> str:
@@ -95,62 +165,109 @@ def parse_pair(pair: str, option: str = "--pair") -> tuple[str, str]:
     return source, target
 
 
-def mono_source(
-    location: str,
+def mono_sources(
+    locations: Sequence[str],
     language: str,
     reading: Reading,
     filters: MonoFilters,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     block_tokens: int = DEFAULT_BLOCK_TOKENS,
-) -> Source:
-    """Monolingual text in one file or dataset.
+) -> list[Source]:
+    """Monolingual text in files, folders of files, or a dataset; a source for each file.
 
     Raises:
-        ValueError: a format that holds no monolingual text, too many fields, or a language that cannot be judged.
+        ValueError: a file that is not there or not text, a format that holds no monolingual text, an option that means
+            nothing, too many fields, or a language that cannot be judged.
     """
-    file = parse_location(location)
-    kind = reading.format_of(file.name)
     if filters.min_language_probability is not None:
         check_known((language,))
+    files = locations if reading.format == "dataset" else [file for name in locations for file in files_in(name)]
+    kinds = [reading.format_of(file) for file in files]
+    reading.check_options(kinds, files[0])
     settings = Settings(shard_bytes, (), filters, block_tokens=block_tokens)
+    return [_mono_source(*both, language, reading, settings) for both in zip(files, kinds, strict=True)]
+
+
+def _mono_source(location: str, kind: str, language: str, reading: Reading, settings: Settings) -> Source:
+    file = parse_location(location)
     if kind == "text":
+        note_language(file.name, language, "--lang")
         return Source("mono", (language,), (file,), settings)
     if kind == "tsv":
         raise ValueError(
             f"{location}: TSV holds pairs; give it to parallel, or --format text to take its lines as they are"
         )
     default = (language,) if kind in ("tmx", "zip") else ("text",)
-    layout = Layout(kind, reading.fields or default, reading.documents)
+    layout = Layout(kind, reading.fields or default, reading.documents and kind in RECORD_FORMATS)
     if len(layout.fields) != 1:
         raise ValueError(f"--fields {','.join(layout.fields)}: monolingual text is one field; name one")
     path = ZipMember(file, layout.fields[0]) if kind == "zip" else _records(location, file, reading, layout)
     return Source("mono", (language,), (path,), replace(settings, layout=layout))
 
 
-def pair_source(
-    locations: list[str],
+def pair_sources(
+    locations: Sequence[str],
     languages: tuple[str, str],
     reading: Reading,
     filters: PairFilters,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
-) -> Source:
-    """Translation pairs: Moses' two files of text, or one file of another format, or a dataset.
+) -> list[Source]:
+    """Translation pairs: Moses' two files of text, or one file of another format, or a dataset; or folders of such files.
 
     Raises:
-        ValueError: another number of files than the format has, fields that make no pair, a score that is asked for and not
-            there, or a language that cannot be judged.
+        ValueError: a file that is not there or not what it is given as, another number of files than the format has, an option
+            that means nothing, fields that make no pair, a score that is asked for and not there, file names that say that
+            source and target are swapped, or a language that cannot be judged.
     """
-    files = [parse_location(location) for location in locations]
-    kinds = {reading.format_of(file.name) for file in files}
-    kind = kinds.pop() if len(kinds) == 1 else "text"
-    if len(files) != (2 if kind == "text" else 1):
-        told = "a Moses pair is two, SOURCE TARGET; TSV, zip, TMX, JSONL, Parquet and datasets are one (see --format)"
-        raise ValueError(f"{len(files)} files given: {told}")
     if filters.min_language_probability is not None:
         check_known(languages)
+    groups = [tuple(locations)] if reading.format == "dataset" else _groups(locations)
+    kinds = [_kind_of(group, reading) for group in groups]
+    reading.check_options(kinds, locations[0])
+    return [_pair_source(*both, languages, reading, filters, shard_bytes) for both in zip(groups, kinds, strict=True)]
+
+
+def _groups(locations: Sequence[str]) -> list[tuple[str, ...]]:
+    """The files of each source: two folders hold the two sides of Moses pairs, one folder files of another format."""
+    parts = [files_in(location) for location in locations]
+    if parts == [[location] for location in locations]:
+        return [tuple(locations)]
+    if len(parts) == 1:
+        return [(file,) for file in parts[0]]
+    if len(parts) != 2 or len(parts[0]) != len(parts[1]):
+        counts = ", ".join(f"{location} {len(part)}" for location, part in zip(locations, parts, strict=True))
+        raise ValueError(f"folders of pairs are two with as many files each, or one; found: {counts}")
+    for source, target in zip(*parts, strict=True):
+        if stem_of(source) != stem_of(target):
+            raise ValueError(f"{source} would be paired with {target}; name them so that they sort alike")
+    return list(zip(*parts, strict=True))
+
+
+def _kind_of(group: Sequence[str], reading: Reading) -> str:
+    kinds = {reading.format_of(location) for location in group}
+    kind = kinds.pop() if len(kinds) == 1 else "text"
+    if len(group) != (2 if kind == "text" else 1):
+        told = (
+            "a Moses pair is two, SOURCE TARGET; TSV, CSV, zip, TMX, JSONL, Parquet and datasets are one (see --format)"
+        )
+        raise ValueError(f"{' '.join(group)}: {len(group)} files given: {told}")
+    return kind
+
+
+def _pair_source(
+    group: Sequence[str],
+    kind: str,
+    languages: tuple[str, str],
+    reading: Reading,
+    filters: PairFilters,
+    shard_bytes: int,
+) -> Source:
+    files = [parse_location(location) for location in group]
+    if not reading.trust_order:
+        check_sides([file.name for file in files], kind, languages)
     layout, columns = _pair_layout(kind, languages, reading)
     if filters.min_score is not None and SCORE not in columns:
-        where = f"--columns {reading.columns} has" if kind == "tsv" else f"{locations[0]} has"
+        where = f"--columns {reading.columns or DEFAULT_COLUMNS} has" if kind == "tsv" else f"{group[0]} has"
         raise ValueError(
             f"--min-score {filters.min_score}: {where} no score; name its column or field, or leave it out"
         )
@@ -159,7 +276,7 @@ def pair_source(
         return Source("pair", languages, tuple(files), settings)
     if kind == "zip":
         return Source("pair", languages, tuple(ZipMember(files[0], field) for field in layout.fields), settings)
-    return Source("pair", languages, (_records(locations[0], files[0], reading, layout),), settings)
+    return Source("pair", languages, (_records(group[0], files[0], reading, layout),), settings)
 
 
 def _pair_layout(kind: str, languages: tuple[str, str], reading: Reading) -> tuple[Layout | None, tuple[str, ...]]:
@@ -167,7 +284,7 @@ def _pair_layout(kind: str, languages: tuple[str, str], reading: Reading) -> tup
     if kind == "text":
         return None, ()
     if kind == "tsv":
-        return None, parse_columns(reading.columns)
+        return None, parse_columns(reading.columns or DEFAULT_COLUMNS)
     by_language = kind in ("tmx", "zip")
     fields = reading.fields or (languages if by_language else ())
     if not 2 <= len(fields) <= (2 if by_language else 3):

@@ -68,7 +68,7 @@ def drop_table(manifest: Manifest) -> Table:
     table.add_column("data", no_wrap=True)
     table.add_column("source", overflow="fold")
     for name in ("lines", *reasons):
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
     for source in manifest.sources:
         counts = [f"{source['dropped'].get(reason, 0):,}" for reason in reasons]
         name = " + ".join(file["name"] for file in source["files"])

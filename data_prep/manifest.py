@@ -21,7 +21,7 @@ LOCKS = "locks"
 MANIFEST_LOCK = f"{LOCKS}/manifest.lock"
 STAT_THREADS = 16
 KIND_FOLDERS = ("mono", "pair")
-MEND = "run the mono or parallel command that made it once more"
+MEND = "run again the mono or parallel command that made it"
 
 
 @dataclass(frozen=True)

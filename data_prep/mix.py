@@ -3,25 +3,29 @@
 A strict schema: an unknown key, a wrong type or an impossible value is a ValueError of one line that names it.
 """
 
-import glob
-import re
-from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, cast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from data_prep.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS
-from data_prep.compression import uncompressed_name
 from data_prep.filters import DuplicateUnit, MonoFilters, PairFilters
-from data_prep.formats import DEFAULT_COLUMNS, Reading, mono_source, pair_source, parse_language, parse_pair
-from data_prep.inputs import RemoteFile, parse_location, remote_errors
+from data_prep.formats import (
+    DEFAULT_COLUMNS,
+    DEFAULT_SPLIT,
+    Reading,
+    mono_sources,
+    pair_sources,
+    parse_language,
+    parse_pair,
+)
+from data_prep.locations import expand, stem_of
 from data_prep.plan import DEFAULT_SHARD_BYTES, Source
 from data_prep.sections import Section, checked, read_yaml
 
 Names = Annotated[str | list[str], Field(min_length=1)]
-Format = Literal["auto", "text", "tsv", "zip", "tmx", "jsonl", "parquet"]
-GLOB = re.compile(r"[*?\[]")
+Format = Literal["auto", "text", "tsv", "csv", "zip", "tmx", "jsonl", "parquet"]
 
 
 class MonoSection(Section):
@@ -53,17 +57,18 @@ class Corpus(Section):
     pair: Names | None = Field(
         None, description="en-de, or several with {source}, {target} or {pair} in the file names"
     )
-    files: Names | None = Field(None, description="paths, globs or URLs of single-file formats")
+    files: Names | None = Field(None, description="paths, folders, globs or URLs of single-file formats")
     source_files: Names | None = Field(None, description="of Moses pairs: the source side's files")
     target_files: Names | None = Field(None, description="of Moses pairs: the target side's files, in the same order")
     dataset: str | None = Field(None, description="a dataset of the Hugging Face hub, or its folder")
     config: str = Field("", description="the dataset's configuration")
-    split: str = Field("train", description="the dataset's split")
+    split: str = Field(DEFAULT_SPLIT, description="the dataset's split")
     revision: str = Field("", description="the dataset's branch, tag or commit")
     format: Format = Field("auto", description="how files are read; auto goes by their names")
     columns: str = Field(DEFAULT_COLUMNS, description="columns of TSV; - is ignored")
     fields: list[str] = Field([], description="field names of JSONL, Parquet and datasets; languages in TMX and zip")
     documents: bool = Field(False, description="monolingual records are documents, their lines sentences")
+    trust_order: bool = Field(False, description="source_files are the source though their names say the target")
     filters: dict[str, Any] = Field({}, description="filters of this corpus, over the mix's")
 
 
@@ -106,22 +111,24 @@ def mix_sources(mix: Mix, name: str) -> list[Source]:
     return sources
 
 
-def _mono_sources(corpus: Corpus, mix: Mix) -> Iterator[Source]:
+def _mono_sources(corpus: Corpus, mix: Mix) -> list[Source]:
     if corpus.pair or corpus.source_files or corpus.target_files or not (corpus.files or corpus.dataset):
         raise ValueError("monolingual text is `mono` with `files` or `dataset`; leave the others out")
     options = _over(mix.mono_filters, corpus.filters)
     filters = MonoFilters(options.drop_control, options.max_characters, options.drop_duplicates, options.lang_id)
+    sources: list[Source] = []
     for code in _listed(corpus.mono):
         language = parse_language(code, "mono")
 
         def fill(text: str, code: str = code) -> str:
             return text.replace("{lang}", code)
 
-        for location in _locations(corpus, fill):
-            yield mono_source(location, language, _reading(corpus), filters, mix.shard_bytes, mix.block_tokens)
+        locations = _locations(corpus, fill)
+        sources += mono_sources(locations, language, _reading(corpus), filters, mix.shard_bytes, mix.block_tokens)
+    return sources
 
 
-def _pair_sources(corpus: Corpus, mix: Mix) -> Iterator[Source]:
+def _pair_sources(corpus: Corpus, mix: Mix) -> list[Source]:
     moses = bool(corpus.source_files and corpus.target_files)
     if not corpus.pair or sum([moses, bool(corpus.files), bool(corpus.dataset)]) != 1:
         raise ValueError("give `mono` or `pair`, and with a pair `files`, `dataset`, or source_files and target_files")
@@ -134,6 +141,7 @@ def _pair_sources(corpus: Corpus, mix: Mix) -> Iterator[Source]:
         options.drop_duplicates,
         options.lang_id,
     )
+    sources: list[Source] = []
     for pair in _listed(corpus.pair):
         languages, codes = parse_pair(pair, "pair"), pair.split("-")
 
@@ -142,7 +150,8 @@ def _pair_sources(corpus: Corpus, mix: Mix) -> Iterator[Source]:
 
         groups = _moses(corpus, fill) if moses else [[location] for location in _locations(corpus, fill)]
         for group in groups:
-            yield pair_source(group, languages, _reading(corpus), filters, mix.shard_bytes)
+            sources += pair_sources(group, languages, _reading(corpus), filters, mix.shard_bytes)
+    return sources
 
 
 def _over(default: Section, own: dict[str, Any]) -> Any:
@@ -151,9 +160,13 @@ def _over(default: Section, own: dict[str, Any]) -> Any:
 
 
 def _reading(corpus: Corpus) -> Reading:
-    kind = "dataset" if corpus.dataset else corpus.format
-    fields = tuple(corpus.fields)
-    return Reading(kind, corpus.columns, fields, corpus.documents, corpus.config, corpus.split, corpus.revision)
+    """How the corpus is to be read; a key that was not given is empty."""
+    options: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key in ("columns", "fields", "documents", "config", "split", "revision", "trust_order")
+        if key in corpus.model_fields_set and (value := getattr(corpus, key))
+    }
+    return Reading("dataset" if corpus.dataset else corpus.format, **options)
 
 
 def _listed(names: str | list[str] | None) -> list[str]:
@@ -175,34 +188,6 @@ def _moses(corpus: Corpus, fill: Callable[[str], str]) -> list[list[str]]:
     if len(sides[0]) != len(sides[1]):
         raise ValueError(f"source_files are {len(sides[0])}, target_files {len(sides[1])}; each needs its partner")
     for source, target in zip(*sides, strict=True):
-        if len(sides[0]) > 1 and _stem(source) != _stem(target):
+        if len(sides[0]) > 1 and stem_of(source) != stem_of(target):
             raise ValueError(f"{source} would be paired with {target}; name them so that they sort alike")
     return [list(pair) for pair in zip(*sides, strict=True)]
-
-
-def _stem(location: str) -> str:
-    """A file's name without compression and language."""
-    return PurePosixPath(uncompressed_name(parse_location(location).name)).stem
-
-
-def expand(pattern: str) -> list[str]:
-    """The files that a path, a URL or a glob names, sorted.
-
-    Raises:
-        ValueError: a glob that no file matches.
-    """
-    remote = isinstance(parse_location(pattern), RemoteFile)
-    # a question mark in a URL begins its query
-    if (remote and "*" not in pattern) or not GLOB.search(pattern) or Path(pattern).exists():
-        return [pattern]
-    if remote:
-        from fsspec.core import url_to_fs
-
-        with remote_errors(pattern):
-            file_system, path = url_to_fs(pattern)
-            found = [cast(str, file_system.unstrip_protocol(name)) for name in file_system.glob(path)]
-    else:
-        found = glob.glob(pattern.removeprefix("file://"), recursive=True)
-    if not found:
-        raise ValueError(f"{pattern}: no file matches; check the pattern")
-    return sorted(found)

@@ -25,11 +25,12 @@ from data_prep.duplicates import Duplicates
 from data_prep.files import sha256_of_json
 from data_prep.filters import MonoFilters, PairFilters
 from data_prep.frames import has_table
-from data_prep.inputs import State, state_of, stored_identity
+from data_prep.inputs import State, state_of
 from data_prep.line_hashes import LineHashes
-from data_prep.readers import BYTE_ORDER_MARK, TextFile, open_text
+from data_prep.readers import BYTE_ORDER_MARK, TextFile, open_text, readable_name
 from data_prep.records import Layout
 from data_prep.spool import Spool, SpoolWriter, TextPiece, changed
+from data_prep.stored import stored_identity
 from data_prep.token_file import SCHEMA, Kind
 
 DEFAULT_SHARD_BYTES = 64 << 20
@@ -92,7 +93,7 @@ class Source:
     @property
     def name(self) -> str:
         """The file name or names, for messages."""
-        return " + ".join(path.name for path in self.paths)
+        return " + ".join(readable_name(path.name) for path in self.paths)
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ class _Reading:
     def files(self) -> tuple[SourceFile, ...]:
         """The files' records; of plain text when all of it is read."""
         return tuple(
-            SourceFile(path.name, *identity(), digest.text_sha256(), state)
+            SourceFile(readable_name(path.name), *identity(), digest.text_sha256(), state)
             for path, identity, digest, state in zip(
                 self.source.paths, self.identities, self.digests, self.states, strict=True
             )

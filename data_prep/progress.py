@@ -1,13 +1,22 @@
-"""Shows how far long work has come: a bar with rate and time left on a terminal, plain lines elsewhere.
+"""Shows how far long work has come: a bar or a moving line on a terminal, plain lines elsewhere. Writes to standard error.
 
-Counts bytes and knows nothing of what they are.
+Knows nothing of what the work is.
 """
 
 import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 PLAIN_SECONDS = 10.0
 MEBIBYTE = 1 << 20
@@ -53,3 +62,36 @@ class ByteProgress:
                 soft_wrap=True,
                 highlight=False,
             )
+
+
+class Activity:
+    """Context manager around work whose end is not known: what it is at and for how long. Writes to standard error."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.bar: Progress | None = None
+
+    def __enter__(self) -> "Activity":
+        self.began = self.shown = time.monotonic()
+        if self.console.is_terminal:
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            self.bar = Progress(*columns, console=self.console)
+            self.task = self.bar.add_task("", total=None)
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def tell(self, text: str) -> None:
+        """What the work is at; without a terminal a line every ten seconds."""
+        if self.bar:
+            self.bar.update(self.task, description=text)
+            return
+        now = time.monotonic()
+        if now - self.shown >= PLAIN_SECONDS:
+            self.shown = now
+            self.console.print(f"{text}, {now - self.began:.0f} s", soft_wrap=True, highlight=False)

@@ -9,6 +9,7 @@ spaces of the first and the last, and <unk> of U+0085). A byte order mark at the
 """
 
 import io
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -79,17 +80,29 @@ class _Chained(io.RawIOBase):
         return size
 
 
+def readable_name(name: str) -> str:
+    """A file's name as text; bytes of it that are no UTF-8 as \\xe9."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def check_file(path: Path) -> None:
     """Refuse a file that cannot be read as its name says.
 
     Raises:
         ValueError: missing, a folder, a pipe, empty, or its first bytes do not fit its extension.
     """
+    check_regular(path)
+    with open(path, "rb") as file:
+        check_head(file.read(HEAD_BYTES), path)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is no file with content that can be read twice."""
     check_exists(path)
     if not path.is_file():
         raise ValueError(f"{path}: is a pipe or a device, and has to be read twice; write its text to a file first")
-    with open(path, "rb") as file:
-        check_head(file.read(HEAD_BYTES), path)
+    if not path.stat().st_size:
+        raise ValueError(f"{path}: empty file; give one with text or leave it out")
 
 
 def check_exists(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Structured corpora as lines: JSONL, Parquet and Hugging Face datasets, a record at a time in bounded memory.
+"""Structured corpora as lines: JSONL, CSV, Parquet and Hugging Face datasets, a record at a time in bounded memory.
 
 Knows records and their fields; nothing of where files lie, of filters or of shards. A record becomes one line: its text,
 or `source<TAB>target[<TAB>score]`. Line breaks and tabs inside become spaces, which SentencePiece makes of them anyway.
@@ -6,6 +6,7 @@ A record that cannot be used becomes a line that says so (see `readers.bad_recor
 numbers.
 """
 
+import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ BLOCK_BYTES = 1 << 16
 ROWS = 1024
 MAX_RECORD_BYTES = 256 << 20
 SHOWN_FIELDS = 20
+CSV_DELIMITERS = (",", ";", "\t")
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Layout:
     """How records become lines; part of a source's settings hash.
 
     Attributes:
-        format: "zip", "tmx", "jsonl", "parquet" or "dataset".
-        fields: of JSONL, Parquet and datasets the names of the text, or of source, target and, if there is one, score;
+        format: "zip", "tmx", "jsonl", "csv", "parquet" or "dataset".
+        fields: of JSONL, CSV, Parquet and datasets the names of the text, or of source, target and, if there is one, score;
             dots lead into nested records. Of TMX and zip the languages as the file spells them.
         documents: each record is a document: its line breaks separate sentences and a blank line follows it.
     """
@@ -118,6 +120,47 @@ def jsonl_lines(stream: BinaryIO, layout: Layout) -> Iterator[bytes]:
             yield bad_record("json", raw) + b"\n"
             continue
         yield record_line([field_value(record, name) for name in layout.fields], layout, raw)
+
+
+def csv_lines(stream: BinaryIO, name: str, layout: Layout) -> Iterator[bytes]:
+    """Lines of a CSV file, whose first row names its columns; commas, semicolons or tabs are between them.
+
+    A row with another number of columns is a bad record, "columns".
+
+    Raises:
+        ValueError: no such columns, or a quotation mark that nothing ends.
+    """
+    csv.field_size_limit(MAX_RECORD_BYTES)
+    # what is no UTF-8 becomes lone surrogates, and they a bad record
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    head = text.readline()
+    delimiter = max(CSV_DELIMITERS, key=head.count)
+    columns = next(csv.reader([head], delimiter=delimiter), [])
+    missing = [field for field in layout.fields if field not in columns]
+    if missing:
+        known = ", ".join(columns[:SHOWN_FIELDS])
+        raise ValueError(
+            f"{name}: no column {missing[0]}; its first row is {known}: name the columns with --fields, or take its lines as "
+            "they are with --format text"
+        )
+    places = [columns.index(field) for field in layout.fields]
+    rows = csv.reader(text, delimiter=delimiter, strict=True)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ValueError(
+                f"{name}:{rows.line_num + 1}: not valid CSV ({error}); correct it or fetch it again"
+            ) from None
+        raw = delimiter.join(row).encode("utf-8", "surrogateescape")
+        if not row:
+            yield skipped_record("blank") + b"\n"
+        elif len(row) != len(columns):
+            yield bad_record("columns", raw) + b"\n"
+        else:
+            yield record_line([row[place].encode("utf-8", "surrogateescape") for place in places], layout, raw)
 
 
 def parquet_lines(file: BinaryIO, name: str, layout: Layout) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from data_prep.files import locked, read_json
 from data_prep.held import source_of_marker
 from data_prep.manifest import MEND, Manifest, lock_file, rebuild, wanted_file
+from data_prep.readers import readable_name
 from data_prep.retire import giving_way_to, markers_of, remove_leftovers, remove_unmarked, stems_on_disk, unlink_all
 
 SHOWN_SOURCES = 20
@@ -31,7 +32,9 @@ def remove(data_dir: Path, name: str) -> Removed:
     """
     manifest = Manifest.read(data_dir)
     names = _names(data_dir, manifest)
-    found = [stem for stem, own in names.items() if name.startswith(stem) or {name, Path(name).name} & own]
+    found = [
+        stem for stem, own in names.items() if name.startswith(stem) or {name, readable_name(Path(name).name)} & own
+    ]
     if len(found) != 1:
         told = "several sources have this name" if found else "no such source"
         shown = ", ".join((found or list(names))[:SHOWN_SOURCES]) or "none"

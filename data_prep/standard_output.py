@@ -6,6 +6,7 @@ is printed.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,12 @@ from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 from data_prep.quiet import quiet
+
+WIDEST_TABLE = 1 << 16
 
 _claimed: TextIO | None = None
 
@@ -38,8 +43,8 @@ def claimed() -> Iterator[None]:
         if kept is None:
             _claimed = usual
         else:
-            # UTF-8 whatever the locale: the words come from files that are.
-            _claimed = os.fdopen(os.dup(kept), "w", encoding="utf-8", newline="\n")
+            # UTF-8 whatever the locale: the words come from files that are. Names of files may hold other bytes.
+            _claimed = os.fdopen(os.dup(kept), "w", encoding="utf-8", errors="surrogateescape", newline="\n")
             os.dup2(2, 1)
         sys.stdout = sys.stderr
         yield
@@ -93,10 +98,19 @@ def shares_a_terminal() -> bool:
     return data_stream().isatty()
 
 
+def print_table(table: Table) -> None:
+    """Print a table as data, with nothing of it cut: where it does not fit a terminal, the terminal breaks its lines."""
+    console = data_console()
+    width = Measurement.get(console, console.options.update(max_width=WIDEST_TABLE), table)
+    console.width = max(min(console.width, width.maximum), width.minimum) if console.is_terminal else width.maximum
+    console.print(table)
+
+
 class DataCommand(typer.core.TyperCommand):
     """A command of typer that claims standard output as soon as its words are understood; its help is printed as usual.
 
-    It takes `--verbose` beside its own options, and without it hides what libraries say; see `quiet`.
+    It takes `--verbose` beside its own options, and without it hides what libraries say; see `quiet`. A reader of its output
+    that has gone (`… | head`) ends it without a word, with 141 as it ends other programs.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -104,8 +118,12 @@ class DataCommand(typer.core.TyperCommand):
         self.params += _common_parameters()
 
     def invoke(self, ctx: Any) -> Any:
-        with claimed(), quiet(ctx.meta[__name__]):
-            return super().invoke(ctx)
+        try:
+            with claimed(), quiet(ctx.meta[__name__]):
+                return super().invoke(ctx)
+        except BrokenPipeError:
+            # typer would end with 1, which is an error's
+            raise typer.Exit(128 + signal.SIGPIPE) from None
 
 
 def _note(ctx: typer.Context, verbose: bool) -> bool:

@@ -4,7 +4,9 @@ Knows TMX's elements; nothing of files on disk, filters or shards. The parser is
 of an entity before any use of it, so that one which expands to gigabytes never does, and it builds no tree.
 """
 
-from collections.abc import Iterator
+import codecs
+import re
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 from xml.parsers import expat
 
@@ -15,6 +17,9 @@ from data_prep.records import BLOCK_BYTES, one_line
 CODE_ELEMENTS = frozenset({"bpt", "ept", "it", "ph", "ut"})
 MAX_SEGMENT_CHARACTERS = 1 << 20
 SHOWN_LANGUAGES = 20
+MAX_UNIT_BYTES = 64 << 20  # a unit that is longer is not gone behind
+UNIT_START, UNIT_END = re.compile(rb"<tu[\s>/]"), b"</tu>"
+UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
 def tmx_lines(stream: BinaryIO, name: str, languages: tuple[str, ...]) -> Iterator[bytes]:
@@ -22,34 +27,123 @@ def tmx_lines(stream: BinaryIO, name: str, languages: tuple[str, ...]) -> Iterat
 
     A language is found by prefix (`en` in `xml:lang="en-GB"`), an exact match wins, then the first. Line breaks and tabs
     become spaces, inline codes go. A unit without one of the languages becomes a skipped record, "missing_language"; one
-    with a segment of more than a million characters a bad record, "oversized".
+    with a segment of more than a million characters a bad record, "oversized"; one that is no well-formed XML (a control
+    character, a bare ampersand, a tag that nothing closes) a bad record, "not_well_formed".
 
     Raises:
-        ValueError: not well-formed XML, another root than <tmx>, an entity, or no unit with these languages.
+        ValueError: not well-formed XML outside of a unit, another root than <tmx>, an entity, or no unit with these languages.
     """
     units = _Units(name, languages)
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    parser.StartElementHandler, parser.EndElementHandler = units.start, units.end
-    parser.CharacterDataHandler = units.text
-    parser.EntityDeclHandler, parser.SkippedEntityHandler = units.entity, units.entity
+    memory = _Memory(units, name)
     complete, more = 0, True
     while more:
         block = stream.read(BLOCK_BYTES)
         more = bool(block)
-        try:
-            parser.Parse(block, not more)
-        except expat.ExpatError as error:
-            reason = expat.ErrorString(error.code)
-            raise ValueError(
-                f"{name}:{error.lineno}: not well-formed XML ({reason}); mend it or fetch it again"
-            ) from None
+        memory.add(block)
         complete += sum(line[0] != 0 for line in units.lines)
         yield from units.lines
         units.lines.clear()
     if units.count and not complete:
         wanted, seen = " and ".join(languages), ", ".join(sorted(units.seen)) or "none"
         raise ValueError(f"{name}: no unit has {wanted}; its languages are {seen}: name them with --fields")
+
+
+class _Memory:
+    """Parses a memory block by block and, where a unit is no well-formed XML, goes on behind it.
+
+    expat cannot go on after an error: a new parser then begins behind the unit. For that, the text since the last whole unit
+    is kept.
+    """
+
+    def __init__(self, units: "_Units", name: str) -> None:
+        self._units, self._name = units, name
+        self._encoding: str | None = None
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._kept = b""  # text since the last whole unit
+        self._lines_before = 0  # line breaks before it
+        self._error: expat.ExpatError | None = None  # where the parser has stopped
+        self._begin(b"")
+
+    def _begin(self, opened: bytes) -> None:
+        """A new parser, in the elements that `opened` opens."""
+        parser = expat.ParserCreate(self._encoding)
+        parser.buffer_text = True
+        parser.Parse(opened, False)
+        units = self._units
+        units.begin(opened.count(b"<"), lambda: parser.CurrentByteIndex)
+        parser.StartElementHandler, parser.EndElementHandler = units.start, units.end
+        parser.CharacterDataHandler = units.text
+        parser.EntityDeclHandler, parser.SkippedEntityHandler = units.entity, units.entity
+        parser.XmlDeclHandler = self._declared
+        self._parser, self._error = parser, None
+        self._offset = len(opened)  # of the kept text in what the parser was given
+
+    def _declared(self, version: str, encoding: str | None, standalone: int) -> None:
+        if self._decoder is None:
+            self._encoding = encoding
+
+    def add(self, block: bytes) -> None:
+        """Parse the next block, at the end an empty one."""
+        is_last = not block
+        block = self._as_bytes(block)
+        self._kept += block
+        while True:
+            if self._error is None:
+                try:
+                    self._parser.Parse(block, is_last)
+                    self._forget(self._units.unit_end)
+                    break
+                except expat.ExpatError as error:
+                    self._error = error
+            if not self._skip_unit(is_last):
+                break
+            block = self._kept
+        if self._error is None and len(self._kept) > MAX_UNIT_BYTES:
+            self._forget(self._offset + len(self._kept))  # an error in this unit will be one of the memory
+
+    def _as_bytes(self, block: bytes) -> bytes:
+        """A block as it is parsed: UTF-16 (which begins with a mark) as UTF-8, so that units can be found in it."""
+        if not self._offset and not self._kept and block[:2] in UTF_16 and self._decoder is None:
+            self._decoder = codecs.getincrementaldecoder(UTF_16[block[:2]])("surrogatepass")
+            self._encoding, block = "utf-8", block[2:]
+            self._begin(b"")
+        if self._decoder is None:
+            return block
+        try:
+            # a lone surrogate becomes invalid UTF-8, and its unit a bad one
+            return self._decoder.decode(block, not block).encode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            raise ValueError(f"{self._name}: ends inside a character of UTF-16; fetch it again") from None
+
+    def _forget(self, end: int) -> None:
+        """Forget the text before this byte of the parser's, the end of a unit."""
+        if end > self._offset:
+            self._lines_before += self._kept.count(b"\n", 0, end - self._offset)
+            self._kept, self._offset = self._kept[end - self._offset :], end
+
+    def _skip_unit(self, is_last: bool) -> bool:
+        """Count the unit in which the parser stopped as bad and begin a new parser behind it; False: its end is yet to come.
+
+        Raises:
+            ValueError: it stopped outside of a unit, or in one without an end.
+        """
+        assert self._error is not None, "it has stopped"
+        self._forget(self._units.unit_end)
+        stopped = self._parser.ErrorByteIndex - self._offset
+        starts = [match.start() for match in UNIT_START.finditer(self._kept) if match.start() <= stopped]
+        end = self._kept.find(UNIT_END, starts[-1]) if starts else -1
+        if end < 0 and starts and not is_last and len(self._kept) <= MAX_UNIT_BYTES:
+            return False
+        if end < 0:
+            reason = expat.ErrorString(self._error.code)
+            line = self._lines_before + self._kept.count(b"\n", 0, max(stopped, 0)) + 1
+            raise ValueError(f"{self._name}:{line}: not well-formed XML ({reason}); correct it or fetch it again")
+        end += len(UNIT_END)
+        self._units.add(bad_record("not_well_formed", self._kept[starts[-1] : end]))
+        self._lines_before += self._kept.count(b"\n", 0, end)
+        self._kept = self._kept[end:]
+        self._begin(b"<tmx><body>")
+        return True
 
 
 class _Units:
@@ -60,11 +154,21 @@ class _Units:
         self.wanted = [_normal(language) for language in languages]
         self.lines: list[bytes] = []
         self.seen: set[str] = set()
-        self.count = self.depth = self.codes = 0
+        self.count = 0
+
+    def begin(self, depth: int, position: Callable[[], int]) -> None:
+        """Begin anew, inside so many elements. `position`: the parser's, in bytes."""
+        self.depth, self.position = depth, position
+        self.codes = self.unit_end = 0
         self.found: dict[int, tuple[int, str]] = {}
         self.oversized = False
         self.language: int | None = None
         self.parts: list[str] | None = None
+
+    def add(self, line: bytes) -> None:
+        """Count a unit, and take the line that it makes."""
+        self.count += 1
+        self.lines.append(line + b"\n")
 
     def start(self, element: str, attributes: dict[str, str]) -> None:
         if self.depth == 0 and element != "tmx":
@@ -100,8 +204,8 @@ class _Units:
         elif element == "tuv":
             self.language = None
         elif element == "tu":
-            self.count += 1
-            self.lines.append(self._line() + b"\n")
+            self.unit_end = self.position()
+            self.add(self._line())
 
     def entity(self, name: str, *_: object) -> None:
         raise ValueError(f"{self.name}: uses the entity {name}, and entities are refused; replace it by its text")

@@ -39,7 +39,7 @@ TRAILER_MAGIC = b"XLMALIGN"
 TRAILER_HEADER = struct.Struct("<8sQ")
 TOKEN_BYTES = 4
 BLOCK_ROW_BYTES = 16
-MEND = "run the command that made it again, or restore the file"
+MEND = "run again the command that made it, or restore the file"
 
 
 def shard_file(stem: Path, suffix: str) -> Path:

@@ -326,7 +326,9 @@ def _moved_up(piece_ids: list[int]) -> list[int]:
     return [piece_id + 1 if piece_id else UNK for piece_id in piece_ids]
 
 
-def train(lines: Iterable[str], vocab_size: int, character_coverage: float, max_line_bytes: int) -> Tokenizer:
+def train(
+    lines: Iterable[str], vocab_size: int, character_coverage: float, max_line_bytes: int, is_quiet: bool = True
+) -> Tokenizer:
     """Train a SentencePiece unigram model in XLM-R's layout; the same lines give the same bytes.
 
     One thread and no sampling make it deterministic. Lines must be at most `max_line_bytes` long in UTF-8:
@@ -335,6 +337,7 @@ def train(lines: Iterable[str], vocab_size: int, character_coverage: float, max_
     Args:
         vocab_size: SentencePiece pieces; the model's vocabulary is two larger.
         character_coverage: share of the text's characters that get a piece of their own, the rest is `<unk>`.
+        is_quiet: SentencePiece tells nothing of its progress on standard error.
 
     Raises:
         ValueError: no text, or a vocabulary too large or too small for it; names the bound.
@@ -355,7 +358,7 @@ def train(lines: Iterable[str], vocab_size: int, character_coverage: float, max_
             pad_id=-1,
             num_threads=1,
             shuffle_input_sentence=False,
-            minloglevel=2,
+            minloglevel=2 if is_quiet else 0,
         )
     except RuntimeError as error:
         raise ValueError(_training_error(str(error), vocab_size)) from None

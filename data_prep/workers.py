@@ -46,7 +46,7 @@ def run_tasks(
     running: set[Future[Result]] = set()
     try:
         for task in tasks:
-            with _without_interrupts():
+            with without_interrupts():
                 running.add(_submit(pool, running, function, task))
             if len(running) > workers:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -75,7 +75,7 @@ def _submit(pool: ProcessPoolExecutor, running: set[Future[Result]], *work: Any)
 
 
 @contextmanager
-def _without_interrupts() -> Iterator[None]:
+def without_interrupts() -> Iterator[None]:
     """Workers are started in here and stay deaf to Ctrl-C, which reaches the whole process group: the parent decides.
 
     This process hears it at the end of the block.

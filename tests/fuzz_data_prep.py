@@ -36,12 +36,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from data_prep.filters import MonoFilters, PairFilters
 from data_prep.frames import rechunk
-from data_prep.inputs import Records, ZipMember
+from data_prep.inputs import Records
 from data_prep.line_hashes import LineHashes
 from data_prep.plan import Settings, Source, make_plan
 from data_prep.readers import TextFile, open_text
 from data_prep.records import Layout
 from data_prep.token_file import TokenFile, TokenFileWriter
+from data_prep.zip_members import ZipMember
 
 VOCABULARY = 250_002
 MAX_BYTES = 1 << 16

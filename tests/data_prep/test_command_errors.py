@@ -75,7 +75,7 @@ def test_unusable_text_is_refused_and_leaves_nothing(
 
 def test_a_folder_as_input_is_refused(run: Run, tokenizer_dir: Path, tmp_path: Path) -> None:
     result = run("mono", tmp_path, "--lang", "de", "--tokenizer", tokenizer_dir, "--out", tmp_path / "data")
-    assert_refused(result, str(tmp_path), "no such file")
+    assert_refused(result, str(tmp_path), "a folder without files")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_unequal_line_counts_name_both_files(
     for file, count in zip(files, lines, strict=True):
         file.write_text("the cat\n" * count)
     result = run("parallel", *files, "--pair", "en-de", "--tokenizer", tokenizer_dir, "--out", tmp_path / "data")
-    assert_refused(result, f"x.en has {counts[0]}", f"x.de has {counts[1]}", "mend")
+    assert_refused(result, f"x.en has {counts[0]}", f"x.de has {counts[1]}", "complete the shorter")
     assert_unreadable(tmp_path / "data")
 
 
@@ -177,7 +177,7 @@ def test_a_second_run_on_the_same_source_at_the_same_time_is_refused(
 
 @pytest.mark.parametrize(
     ("arguments", "part"),
-    [((), "command"), (("mono",), "files"), (("binarize",), "binarize"), (("inspect", "x", "--jso"), "--jso")],
+    [(("mono",), "files"), (("binarize",), "binarize"), (("inspect", "x", "--jso"), "--jso")],
 )
 def test_wrong_usage_is_one_line_too(arguments: tuple[str, ...], part: str, run: Run) -> None:
     assert_refused(run(*arguments), part.strip(), code=2)

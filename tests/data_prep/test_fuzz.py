@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.inputs import Records, choose_member
+from data_prep.inputs import Records
 from data_prep.readers import open_text
 from data_prep.records import Layout
 from data_prep.token_file import TokenFile, TokenFileWriter
+from data_prep.zip_members import choose_member
 
 
 def test_damaged_input_raises_nothing_but_our_errors() -> None:

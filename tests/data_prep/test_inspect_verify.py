@@ -71,7 +71,7 @@ def test_verify_names_a_shard_file_with_one_flipped_bit(pattern: str, data_dir: 
     code, _, err = run("verify", data_dir)
     assert code == 1
     assert err.splitlines() == [
-        f"error: {path}: content is not what was written (sha256); run the mono or parallel command that made it again"
+        f"error: {path}: content is not what was written (sha256); run again the mono or parallel command that made it"
     ]
 
 

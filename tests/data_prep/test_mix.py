@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from data_prep.locations import expand
 from data_prep.manifest import Manifest
-from data_prep.mix import expand, load_mix, mix_sources
+from data_prep.mix import load_mix, mix_sources
 
 Run = Callable[..., tuple[int, str, str]]
 Files = Callable[[Path], dict[str, bytes]]
@@ -143,7 +144,7 @@ def test_a_dry_run_tells_of_unreadable_sources(folder: Path, tokenizer_dir: Path
         ({"corpora": [{"mono": "de", "files": "none*.txt"}]}, ("corpus 1: none*.txt: no file matches",)),
         ({"corpora": [{"mono": "German", "files": "de.txt"}]}, ("corpus 1: mono German: not a language code",)),
         ({"corpora": [{"pair": "ende", "files": "w.tsv"}]}, ("corpus 1: pair ende",)),
-        ({"corpora": [{"mono": "de", "files": "de.txt", "format": "csv"}]}, ("corpora.0.format = 'csv'",)),
+        ({"corpora": [{"mono": "de", "files": "de.txt", "format": "doc"}]}, ("corpora.0.format = 'doc'",)),
         (
             {"corpora": [{"pair": "en-de", "source_files": "*.en", "target_files": "a.de-en.de"}]},
             ("source_files are 2, target_files 1",),

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from data_prep.inputs import choose_member
 from data_prep.manifest import Manifest
 from data_prep.readers import decode_line
 from data_prep.records import Layout, field_value, record_line
 from data_prep.tokenizer import Tokenizer
+from data_prep.zip_members import choose_member
 from tests.data_prep.source_kit import (
     PAIRS,
     documents_of,
@@ -198,13 +198,14 @@ def test_zip_members_of_unequal_length_and_damaged_archives_are_refused(parallel
         (("a.jsonl",), "--fields (none): jsonl needs the names of source, target"),
         (("a.jsonl", "--fields", "s"), "--fields s"),
         (("a.parquet", "--fields", "s,t,u,v"), "--fields s,t,u,v"),
-        (("a.en", "--format", "csv"), "--format csv: not known"),
+        (("a.en", "--format", "doc"), "--format doc: not known"),
         (("a.zip", "b.zip"), "2 files given"),
         (("a.en",), "1 files given"),
         (("a.tmx", "--min-score", 1), "has no score"),
-        (("a.tmx",), "a.tmx: no such file"),
-        (("a.zip",), "a.zip: no such file"),
-        (("a.jsonl", "--fields", "s,t"), "a.jsonl: no such file"),
+        (("none.tmx",), "none.tmx: no such file"),
+        (("none.zip",), "none.zip: no such file"),
+        (("none.jsonl", "--fields", "s,t"), "none.jsonl: no such file"),
+        (("folder",), "folder: a folder without files"),
         (("nothing", "--format", "dataset", "--fields", "s,t"), "nothing:train: cannot be read"),
         (("a.en", "a.de", "--lang-id", 0), "--lang-id 0.0"),
     ],
@@ -213,6 +214,9 @@ def test_wrong_options_are_named(
     arguments: tuple[object, ...], part: str, parallel: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in ("a.en", "a.de", "a.jsonl", "a.parquet", "a.zip", "b.zip", "a.tmx"):
+        (tmp_path / name).write_text("text\n")
+    (tmp_path / "folder").mkdir()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     code, _, err = parallel(*arguments)
@@ -234,5 +238,7 @@ def test_a_missing_field_tells_which_there_are(mono: Run, tmp_path: Path) -> Non
 
 
 def test_monolingual_text_is_one_field_and_no_tsv(mono: Run, tmp_path: Path) -> None:
+    for name in ("x.jsonl", "x.tsv"):
+        (tmp_path / name).write_text("text\n")
     assert "--fields a,b" in mono(tmp_path / "x.jsonl", "--fields", "a,b")[2]
     assert "TSV holds pairs" in mono(tmp_path / "x.tsv")[2]

@@ -95,3 +95,86 @@ def test_an_oversized_segment_is_a_bad_record(parallel: Run, tmp_path: Path) -> 
     units = [{"en": "cat", "de": "dog"}, {"en": "x" * 1_100_000, "de": "dog"}]
     path = write_tmx(tmp_path / "m.tmx", units)
     assert "m.tmx:2: oversized" in parallel(path)[2]
+
+
+GOOD = {"en": "the cat", "de": "a dog"}
+FAULTS = {
+    "a control character": {"en": "the\x0bcat", "de": "a dog"},
+    "a reference to one": {"en": "the&#11;cat", "de": "a dog"},
+    "a bare ampersand": {"en": "cat & dog", "de": "x"},
+    "an entity that is not defined": {"en": "cat&nbsp;dog", "de": "x"},
+    "a bare less-than sign": {"en": "cat < dog", "de": "x"},
+    "a tag that nothing closes": {"en": "<hi>cat", "de": "x"},
+    "a tag that nothing opens": {"en": "cat</hi>", "de": "x"},
+    "a lone surrogate": {"en": "cat &#xD800; dog", "de": "x"},
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "iso-8859-1"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_bad_unit_costs_that_unit_alone(
+    fault: str, encoding: str, parallel: Run, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    units = [GOOD, FAULTS[fault], {"en": "big é", "de": "small"}, FAULTS[fault], {"en": "red", "de": "old"}]
+    path = write_tmx(tmp_path / "m.tmx", units)
+    path.write_bytes(path.read_text().replace("UTF-8", encoding).encode(encoding))
+    code, _, err = parallel(path)
+    assert (code, err.count("error:")) == (1, 1)
+    assert "m.tmx:2: not_well_formed in b'<tu><tuv" in err and "--max-bad-rate" in err
+    assert parallel(path, "--max-bad-rate", 0.5)[0] == 0
+    assert documents_of(tmp_path / "data", tokenizer) == [["the cat", "a dog"], ["big é", "small"], ["red", "old"]]
+    assert Manifest.load(tmp_path / "data").sources[0]["dropped"] == {"not_well_formed": 2}
+
+
+def test_invalid_bytes_of_a_unit_cost_that_unit_alone(tmp_path: Path) -> None:
+    path = write_tmx(tmp_path / "m.tmx", [GOOD, {"en": "b?d", "de": "x"}, GOOD])
+    path.write_bytes(path.read_bytes().replace(b"b?d", b"b\xffd"))
+    with open_text(parse_records(path)) as stream:
+        lines = split_lines(stream.read())
+    assert [lines[0], lines[2]] == [b"the cat\ta dog"] * 2
+    assert lines[1].startswith(b"\x00!not_well_formed\x00<tu>") and b"b\xffd" in lines[1]
+
+
+@pytest.mark.parametrize("bad", [0, 7, 4999, 5000])
+def test_a_bad_unit_is_found_wherever_blocks_end(bad: int, tmp_path: Path) -> None:
+    units = [{"en": f"cat {number} " + "x" * (number % 97), "de": f"dog {number}"} for number in range(5001)]
+    whole = write_tmx(tmp_path / "whole.tmx", units)
+    with open_text(parse_records(whole)) as stream:
+        expected = split_lines(stream.read())
+    units[bad] = {"en": "y" * 200_000 + " & ", "de": "x" * 200_000}
+    with open_text(parse_records(write_tmx(tmp_path / "m.tmx", units))) as stream:
+        found = split_lines(stream.read())
+    assert found[bad].startswith(b"\x00!not_well_formed\x00")
+    assert found[:bad] + found[bad + 1 :] == expected[:bad] + expected[bad + 1 :]
+
+
+@pytest.mark.parametrize("cut", [20, 60, 150])
+def test_a_memory_that_is_cut_off_is_refused_even_where_bad_units_are_allowed(
+    cut: int, parallel: Run, tmp_path: Path
+) -> None:
+    path = write_tmx(tmp_path / "m.tmx", [GOOD, FAULTS["a bare ampersand"], GOOD, GOOD])
+    path.write_bytes(path.read_bytes()[:-cut])
+    code, _, err = parallel(path, "--max-bad-rate", 0.9)
+    assert (code, err.count("error:")) == (1, 1)
+    assert "not well-formed XML" in err
+
+
+def test_what_is_wrong_between_units_is_refused_with_its_line(parallel: Run, tmp_path: Path) -> None:
+    path = write_tmx(tmp_path / "m.tmx", [GOOD, GOOD, GOOD])
+    text = path.read_text().replace("</tu>\n", "</tu>\n&\n", 2)
+    path.write_text(text)
+    assert "m.tmx:3: not well-formed XML" in parallel(path, "--max-bad-rate", 0.9)[2]
+
+
+def test_utf_16_is_read_with_or_without_its_declaration(tmp_path: Path) -> None:
+    path = write_tmx(tmp_path / "m.tmx", [{"en": "日本 \U0001f600", "de": "ß"}] * 3)
+    text = path.read_text()
+    for encoding in ("utf-16", "utf-16-be"):
+        mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+        for content in (text.replace("UTF-8", "UTF-16"), text.split("?>", 1)[1]):
+            path.write_bytes(mark + content.encode(encoding))
+            with open_text(parse_records(path)) as stream:
+                assert split_lines(stream.read()) == ["日本 \U0001f600\tß".encode()] * 3
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="ends inside a character of UTF-16"), open_text(parse_records(path)) as stream:
+        stream.read()
