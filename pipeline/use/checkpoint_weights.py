@@ -5,6 +5,10 @@ Reads what DeepSpeed wrote; knows our names of parameters and nothing of what th
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -24,11 +28,24 @@ def full_state(found: Path, info: CheckpointInfo) -> dict[str, Tensor]:
         # Sealed by our own manifest, and DeepSpeed's state holds more than tensors.
         content = torch.load(path, map_location="cpu", weights_only=False)
         return {name: tensor.float() for name, tensor in content["module"].items()}
-    # Only here: DeepSpeed takes seconds to import.
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+    with quiet():
+        # Only here: DeepSpeed takes seconds to import.
+        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-    state: dict[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(found.parent), found.name)
+        state: dict[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(found.parent), found.name)
     return state
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what a library prints of its progress from the user, unless it fails; then it goes to stderr."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+            yield
+    except Exception:
+        sys.stderr.write(told.getvalue())
+        raise
 
 
 def hugging_face_parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:

@@ -5,7 +5,6 @@ Knows folders; nothing of what the model is used for.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,8 +176,7 @@ def _read_checkpoint(folder: Path) -> ModelFolder:
     found, info, skipped = checkpoint.find_model(folder)
     for note in skipped:
         print(f"note: {note}", file=sys.stderr)
-    with contextlib.redirect_stdout(sys.stderr):  # DeepSpeed tells its progress there, where links or figures go
-        state = hugging_face_parts(full_state(found, info))[0]
+    state = hugging_face_parts(full_state(found, info))[0]
     return ModelFolder(
         folder,
         EncoderConfig(**info.encoder),
