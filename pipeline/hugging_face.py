@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from data_prep.tokenizer import GET_MODEL
 from pipeline.model import Encoder, EncoderConfig
 
 _ENCODER_NAMES = {
@@ -68,7 +69,6 @@ _BUILT = {  # what changes hidden states and is built in one way only
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 DROPOUT = 0.1
 """`XLMRobertaConfig`'s and XLM-R's own, which fine-tuning wants whatever pretraining was done with."""
-GET_MODEL = "`hf download FacebookAI/xlm-roberta-base --local-dir xlm-roberta-base` gets one"
 CONFIG_NAME = "config.json"
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 
