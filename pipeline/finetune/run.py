@@ -172,7 +172,8 @@ def _train_and_test(
     if keep_model:
         trainer.save_model(str(out / "model"))
         write_record(out / "model", task, settings)
-        start.sentencepiece.save(out / "model")  # which aligning needs, and Transformers leaves out
+        if start.sentencepiece is not None:  # which aligning needs, and Transformers leaves out
+            start.sentencepiece.save(out / "model")
         give_usual_modes(out / "model")
     return scores
 
