@@ -6,6 +6,7 @@ is printed.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,7 +97,8 @@ def shares_a_terminal() -> bool:
 class DataCommand(typer.core.TyperCommand):
     """A command of typer that claims standard output as soon as its words are understood; its help is printed as usual.
 
-    It takes `--verbose` beside its own options, and without it hides what libraries say; see `quiet`.
+    A reader of its data that has gone ends it with 141. It takes `--verbose` beside its own options, and without it hides
+    what libraries say; see `quiet`.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -104,8 +106,12 @@ class DataCommand(typer.core.TyperCommand):
         self.params += _common_parameters()
 
     def invoke(self, ctx: Any) -> Any:
-        with claimed(), quiet(ctx.meta[__name__]):
-            return super().invoke(ctx)
+        try:
+            with claimed(), quiet(ctx.meta[__name__]):
+                return super().invoke(ctx)
+        except BrokenPipeError:
+            # A reader that has gone (`… | head`) ends it without a word, as it ends other programs. Typer would make it 1.
+            raise SystemExit(128 + signal.SIGPIPE) from None
 
 
 def _note(ctx: typer.Context, verbose: bool) -> bool:

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import data_console, put
-from pipeline.commands.options import CostOption, EncodingOption, MethodOption, ModelDir, TokenizerDir
+from pipeline.commands.options import CostOption, DeviceOption, EncodingOption, MethodOption, ModelDir, TokenizerDir
 from sinkhorn_align import AlignmentSettings
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
@@ -43,12 +43,14 @@ def evaluate_command(
     encoding: EncodingOption = "joint",
     cost: CostOption = None,
     blocks: Annotated[int, typer.Option(min=1, help="blocks per language for the perplexity")] = 256,
+    device: DeviceOption = "auto",
     tokenizer: TokenizerDir = None,
 ) -> None:
     """Print AER, the alignment error rate, of every layer against manual word alignments; retrieval and perplexity too.
 
     Example: python -m pipeline evaluate hf/base --gold gold/en-cs --gold gold/en-de --json aer.json
     """
+    from pipeline.use.devices import device_of
     from pipeline.use.evaluate import gold_folders
     from pipeline.use.gold import read_gold
     from pipeline.use.loading import load_masked_lm, load_model
@@ -64,10 +66,13 @@ def evaluate_command(
             check_output(file)
     golds = [read_gold(folder) for folder in gold_folders(gold or [])]
     sentences = [pair for place in retrieval or [] for pair in find_pairs(place)]
+    place = device_of(device)
     if perplexity is None:
         encoder, words = load_model(hf_dir, tokenizer)
     else:
         encoder, head, words = load_masked_lm(hf_dir, tokenizer)
+        head = head.to(place)
+    encoder = encoder.to(place)
     console = data_console()
     entries: list[dict[str, Any]] = []
     panels: list[Panel] = []
@@ -114,7 +119,8 @@ def _evaluate_retrieval(
     from pipeline.use.evaluate import columns_of, retrieval_table
     from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
 
-    pooler = SentencePooler(words, encoder.hidden_states, encoder.config.positions - 2)
+    place = next(encoder.parameters()).device
+    pooler = SentencePooler(words, lambda packed: encoder.hidden_states(packed.to(place)), encoder.config.positions - 2)
     found = evaluate_retrieval(sentences, pooler, lambda pairs: _progress(pairs, "retrieving"))
     console.print(retrieval_table(found))
     for r in found:

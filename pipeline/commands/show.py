@@ -9,7 +9,7 @@ import typer
 
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import put
-from pipeline.commands.options import EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
+from pipeline.commands.options import DeviceOption, EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
 
 PORT = 8000
 
@@ -24,6 +24,7 @@ def show_command(
     method: MethodOption = "ot-filter",
     encoding: EncodingOption = "joint",
     raw: Annotated[bool, typer.Option("--raw", help="untokenised text: split into words first")] = False,
+    device: DeviceOption = "auto",
     tokenizer: TokenizerDir = None,
 ) -> None:
     """Draw a pair's alignment: similarities as a heat map, predicted links and gold links on it.
@@ -31,6 +32,7 @@ def show_command(
     Example: python -m pipeline show hf/base "the house" "das Haus" --gold "0-0 1-1" --out pair.png --out pair.html
     """
     from pipeline.use.demo import view_pair
+    from pipeline.use.devices import device_of
     from pipeline.use.loading import load_model
     from pipeline.use.pair_view import page_html, view_html
     from pipeline.use.picture import draw_heat_map
@@ -40,7 +42,9 @@ def show_command(
         if path.suffix not in (".png", ".html"):
             raise ValueError(f"--out {path}: pictures are .png or .html; give one of these suffixes")
         check_output(path)
+    place = device_of(device)
     encoder, words = load_model(hf_dir, tokenizer)
+    encoder = encoder.to(place)
     view = view_pair(encoder, words, source, target, layer=layer, method=method, encoding=encoding, raw=raw, gold=gold)
     for path in files:
         if path.suffix == ".png":
@@ -53,6 +57,7 @@ def show_command(
 def demo_command(
     hf_dir: ModelDir,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = PORT,
+    device: DeviceOption = "auto",
     tokenizer: TokenizerDir = None,
 ) -> None:
     """Serve a page on this machine where one pastes a pair, picks layer and method, and sees the links.
@@ -60,9 +65,12 @@ def demo_command(
     Example: python -m pipeline demo hf/base --port 8000
     """
     from pipeline.use.demo import HOST, Demo, make_server
+    from pipeline.use.devices import device_of
     from pipeline.use.loading import load_model
 
+    place = device_of(device)
     encoder, words = load_model(hf_dir, tokenizer)
+    encoder = encoder.to(place)
     try:
         server = make_server(Demo(encoder, words, hf_dir.name), port)
     except OSError as error:
