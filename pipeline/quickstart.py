@@ -110,7 +110,10 @@ def run(what: str, command: list[str]) -> None:
     """Show a command and run it; its failure ends the quickstart, and nothing is hidden of what it printed."""
     Console(stderr=True).rule(what, align="left")
     print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
-    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+    # `-m pipeline` is to mean this package, whatever the caller's folder holds.
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    world = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1", "PYTHONPATH": paths}
+    with subprocess.Popen(command, env=world) as process:
         try:
             process.wait()
         except KeyboardInterrupt:  # which the command has got as well: training saves before it ends
