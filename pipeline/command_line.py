@@ -6,6 +6,10 @@ import signal
 import sys
 from collections.abc import Callable
 
+import typer
+
+from data_prep.standard_output import DataCommand
+
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -23,3 +27,10 @@ def run(command: Callable[[], object]) -> None:
         if end.code == INTERRUPTED:  # typer's way to end what Ctrl-C was pressed on
             print("interrupted", file=sys.stderr)
         raise
+
+
+def run_one(command: Callable[..., object]) -> None:
+    """`run` a module that is one command: a function with typer's annotations."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(cls=DataCommand)(command)
+    run(app)

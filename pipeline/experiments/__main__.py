@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from data_prep.standard_output import data_console, put
 from pipeline import command_line
 from pipeline.experiments.compare import Outcome, as_json, draw, pair_table, read_cost, table
 from pipeline.experiments.measure import Yardstick, measure_run, measure_start
@@ -42,23 +42,24 @@ def run(
     if not finished:
         raise ValueError(f"{out}: no run has finished yet; train without --no-train")
     if len(finished) < len(planned):
-        print(f"note: {len(planned) - len(finished)} of {len(planned)} runs have not finished and are left out")
+        left = len(planned) - len(finished)
+        print(f"note: {left} of {len(planned)} runs have not finished and are left out", file=sys.stderr)
     outcomes = [
         Outcome(trial.arm, trial.seed, measure_run(trial.out, yardstick), *read_cost(trial.out)) for trial in finished
     ]
     init = common_start(plan, finished)
     start = measure_start(init, out, yardstick) if init is not None else None
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = data_console(160)
     console.print(table(outcomes, plan.baseline, start))
     console.print(pair_table(outcomes, start))
     results = json.dumps(as_json(outcomes, plan.baseline, start), indent=1)
     (out / "results.json").write_text(results + "\n", encoding="utf-8")
     draw(outcomes, start, out / "curves.png")
-    print(f"{out / 'results.json'}, {out / 'curves.png'}")
+    put(f"{out / 'results.json'}, {out / 'curves.png'}")
 
 
 def main() -> None:
-    command_line.run(lambda: typer.run(run))
+    command_line.run_one(run)
 
 
 if __name__ == "__main__":

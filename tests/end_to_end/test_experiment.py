@@ -39,7 +39,7 @@ def test_from_an_experiment_to_its_table(corpus: Any, tmp_path: Path) -> None:
             env={**os.environ, "DS_ACCELERATOR": "cpu"},
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("trained: ") == trained
+        assert done.stderr.count("trained: ") == trained
         results = json.loads((out / "results.json").read_text(encoding="utf-8"))
         assert [(run["arm"], run["seed"], list(run["measured"])) for run in results["runs"]] == [
             ("tlm", 1, ["2", "4"]),

@@ -172,7 +172,7 @@ def test_without_a_terminal_a_line_now_and_then_tells_how_far_it_is(
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     with Counted("aligning", "pairs") as counted:
-        for now, count in ((4, 400), (11, 1100), (12, 1200), (22, 2000), (40, 100)):  # noqa: B007 - what the clock says
+        for now, count in ((4, 400), (11, 1100), (12, 1200), (22, 2000), (40, 100)):
             counted.show(count, count / 10_000 if now < 20 else None)
     assert capsys.readouterr().err.splitlines() == [
         "aligning: 1,100 pairs, 100 pairs/s, 1:29 left",
