@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,18 +33,17 @@ def takes_variable_lengths(device_type: str, dtype: torch.dtype, head_width: int
     """Whether PyTorch's own attention over sequences of any lengths, without padding, runs here."""
     is_half = dtype in (torch.float16, torch.bfloat16)
     fits = head_width <= WIDEST_VARIABLE_HEAD and head_width % 8 == 0
-    return device_type == "cuda" and is_half and fits and dropout == 0 and variable_lengths() is not None
+    return device_type == "cuda" and is_half and fits and dropout == 0 and varlen_attn() is not None
 
 
 @cache
-def variable_lengths() -> Callable[..., Tensor] | None:
-    """PyTorch's own attention over sequences of any lengths; None before PyTorch 2.10."""
+def varlen_attn() -> Callable[..., Any] | None:
+    """PyTorch's attention over sequences of any lengths; importing it takes as long as PyTorch, and only GPUs use it."""
     try:
-        # Only here: it brings PyTorch's compiler with it, which takes seconds to import.
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
+        from torch.nn.attention.varlen import varlen_attn as found
+    except ImportError:  # PyTorch before 2.10
         return None
-    return varlen_attn  # type: ignore[return-value]
+    return found
 
 
 def takes_products(device_type: str, dtype: torch.dtype, length: int) -> bool:
@@ -54,9 +54,10 @@ def takes_products(device_type: str, dtype: torch.dtype, length: int) -> bool:
 def _by_variable_lengths(query_TD: Tensor, key_TD: Tensor, value_TD: Tensor, packed: Packed, heads: int) -> Tensor:
     query_THD, key_THD, value_THD = (tensor.unflatten(1, (heads, -1)) for tensor in (query_TD, key_TD, value_TD))
     bounds_S1, longest = packed.bounds_S1, packed.longest
-    attention = variable_lengths()
-    assert attention is not None, "takes_variable_lengths has asked"
+    attention = varlen_attn()
+    assert attention is not None, "`takes_variable_lengths` has asked"
     mixed_THD = attention(query_THD, key_THD, value_THD, bounds_S1, bounds_S1, longest, longest)
+    assert isinstance(mixed_THD, Tensor)
     return mixed_THD.flatten(1)
 
 

@@ -56,7 +56,8 @@ class Counted:
         """So many are done; `done`: the share of all, from 0 to 1, where it is known."""
         now = time.monotonic()
         seconds = max(now - self._began, 1e-9)
-        rate = f"{count:,} {self._unit}, {count / seconds:,.0f} {self._unit}/s"
+        per_second = count / seconds
+        rate = f"{count:,} {self._unit}, {per_second:,.{0 if per_second >= 10 else 1}f} {self._unit}/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=None if done is None else 1, rate=rate)
         elif not self._silent and now - self._shown >= LINE_SECONDS:

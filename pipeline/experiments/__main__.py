@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from data_prep.standard_output import DataCommand, data_console, put
+from data_prep.standard_output import data_console, put
 from pipeline import command_line
 
 
@@ -68,9 +68,7 @@ def run(
 
 
 def main() -> None:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(cls=DataCommand)(run)
-    command_line.run(app)
+    command_line.run_one(run)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def one_by_one(
 def test_both_ways_give_the_same_mixtures(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
     sides = [torch.randn(packed.tokens, WIDTH) for _ in range(3)]
     by_groups = attention.attend(*sides, packed, HEADS, dropout=0.0)
-    monkeypatch.setattr(attention, "variable_lengths", lambda: one_by_one)
+    monkeypatch.setattr(attention, "varlen_attn", lambda: one_by_one)
     monkeypatch.setattr(attention, "takes_variable_lengths", lambda *_: True)
     by_lengths = attention.attend(*sides, packed, HEADS, dropout=0.0)
     assert by_lengths.shape == by_groups.shape
