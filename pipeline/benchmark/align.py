@@ -24,9 +24,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from data_prep.files import check_output, write_text
+from data_prep.standard_output import data_console, put
 from data_prep.tokenizer import MODEL_NAME, SPACE_PIECE, UNK, Tokenizer
 from pipeline import command_line
 from pipeline.hugging_face import read_config, read_state
@@ -203,7 +204,7 @@ def show(results: dict[str, Result], gold: Gold) -> None:
     for name, result in results.items():
         ratios = [f"{speed[name] / speed[other]:.1f}" for other in others]
         table.add_row(name, f"{speed[name]:.1f}", *ratios, f"{score_links(result.links, gold).aer:.3f}")
-    Console(width=150).print(table)
+    data_console(150).print(table)
 
 
 def same_links(ours: list[WordLinks], theirs: list[WordLinks]) -> float:
@@ -231,6 +232,8 @@ def benchmark(
 
     Example: python -m pipeline.benchmark.align small gold/en-cs --peers peers/bin/python --threads 2 --json figures.json
     """
+    if json_file is not None:
+        check_output(json_file)
     gold = read_gold(gold_dir).first(pairs)
     torch.set_num_threads(threads)
     runs: dict[str, Run] = {name: our_run(hf_dir, layer, gold, options) for name, options in OURS.items()}
@@ -255,16 +258,14 @@ def benchmark(
         other = next(iter(THEIRS))
         for mine in (name for name, options in OURS.items() if SAME_AS_SIMALIGN.items() <= options.items()):
             same = same_links(results[mine].links, results[other].links)
-            print(f"{mine} and {other}: {same:.2%} of links are the same")
+            put(f"{mine} and {other}: {same:.2%} of links are the same")
             entries.append({"name": "same links", "contender": mine, "value": same, "unit": "", "ratio_to": {}})
     if json_file:
-        json_file.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+        write_text(json_file, json.dumps(entries, indent=1) + "\n")
 
 
 def main() -> None:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(benchmark)
-    command_line.run(app)
+    command_line.run_one(benchmark)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from typing import IO, Annotated, Any
 import psutil
 import typer
 
+from data_prep.files import check_output, write_text
+from data_prep.standard_output import put
 from pipeline import command_line
 
 
@@ -55,6 +57,8 @@ def benchmark(
 
     Example: python -m pipeline.benchmark.align_memory small train.en train.de --layer 1 --json memory.json
     """
+    if json_file is not None:
+        check_output(json_file)
     lines = pairs_of(source, target)
     command = [
         sys.executable,
@@ -79,12 +83,12 @@ def benchmark(
             if done % every == 0:
                 megabytes = watched.memory_info().rss / 1e6
                 entries.append({"name": "resident memory", "pairs": done, "value": round(megabytes, 1), "unit": "MB"})
-                print(
+                put(
                     f"{done:,} pairs: {megabytes:,.1f} MB, {done / (time.monotonic() - started):,.0f} pairs/s",
                     flush=True,
                 )
                 if json_file:
-                    json_file.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+                    write_text(json_file, json.dumps(entries, indent=1) + "\n")
     if process.returncode:
         raise ValueError(f"align: ended with exit code {process.returncode}; its error stands above")
     if done != pairs:
@@ -92,9 +96,7 @@ def benchmark(
 
 
 def main() -> None:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(benchmark)
-    command_line.run(app)
+    command_line.run_one(benchmark)
 
 
 if __name__ == "__main__":

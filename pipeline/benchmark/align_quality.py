@@ -19,9 +19,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from data_prep.files import check_output, write_text
+from data_prep.standard_output import data_console, put
 from pipeline import command_line
 from pipeline.benchmark.align import Peer, pair_lines, write_for_simalign
 from pipeline.use.align_options import check_layer
@@ -125,6 +126,8 @@ def benchmark(
 
     Example: python -m pipeline.benchmark.align_quality small gold --peers peers/bin/python --json figures.json
     """
+    if json_file is not None:
+        check_output(json_file)
     golds: dict[str, Gold] = {}
     for folder in gold_folders(gold):
         golds[folder.resolve().name] = read_gold(folder)
@@ -132,9 +135,9 @@ def benchmark(
     more_pairs: dict[str, int] = {}
     if peers is not None:
         more_pairs = add_theirs(scores, hf_dir, golds, layer, peers, more_text or [])
-    Console(width=150).print(table(scores, golds))
+    data_console(150).print(table(scores, golds))
     for name, pairs in more_pairs.items():
-        print(f"{name}: {EFLOMAL_MORE}: {pairs:,} pairs beside the folder's own")
+        put(f"{name}: {EFLOMAL_MORE}: {pairs:,} pairs beside the folder's own")
     if json_file:
         entries: list[dict[str, Any]] = [
             {"folder": name, "pairs": len(golds[name]), "contender": contender, **asdict(score)}
@@ -143,13 +146,11 @@ def benchmark(
             for name, of_folder in scores.items()
             for contender, score in of_folder.items()
         ]
-        json_file.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+        write_text(json_file, json.dumps(entries, indent=1) + "\n")
 
 
 def main() -> None:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(benchmark)
-    command_line.run(app)
+    command_line.run_one(benchmark)
 
 
 if __name__ == "__main__":

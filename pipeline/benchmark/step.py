@@ -16,12 +16,13 @@ from typing import Annotated, Any
 
 import matplotlib
 import typer
-from rich.console import Console
 from rich.table import Table
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from data_prep.files import check_output, write_text
+from data_prep.standard_output import data_console, put
 from pipeline import command_line, shipped
 from pipeline.benchmark.worker import CONTENDERS
 from pipeline.cluster.ports import free_port
@@ -105,7 +106,7 @@ def show(results: dict[str, dict[str, float]], title: str) -> None:
             f"{values['peak_memory_gb']:.2f}",
             f"{values['peak_memory_gb'] / first['peak_memory_gb']:.2f}",
         )
-    Console(width=120).print(table)
+    data_console(120).print(table)
 
 
 def draw(curves: dict[str, list[Line]], results: dict[str, dict[str, float]], path: Path) -> None:
@@ -137,6 +138,8 @@ def benchmark(
 
     Example: python -m pipeline.benchmark --data data --json figures.json --picture figures.png
     """
+    if json_file is not None:
+        check_output(json_file)
     with tempfile.TemporaryDirectory(prefix="pipeline_benchmark_") as folder:
         out = Path(folder)
         if data is None:
@@ -148,14 +151,14 @@ def benchmark(
         show(results, f"{steps} steps, {ranks} ranks")
         entries = figures(results, "curves")
         difference = largest_difference(curves[OURS], curves[BASELINE])
-        print(f"largest difference of the loss at any step: {difference:.2%}")
+        put(f"largest difference of the loss at any step: {difference:.2%}")
         entries.append({"name": "loss difference", "contender": OURS, "value": difference, "unit": "", "ratio_to": {}})
         if ablation_steps:
             results = {name: summary(run(name, config, ranks, ablation_steps, settings, out)) for name in CONTENDERS}
             show(results, f"measures added one by one, {ablation_steps} steps each")
             entries += figures(results, "ablation")
         if json_file:
-            json_file.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+            write_text(json_file, json.dumps(entries, indent=1) + "\n")
         if picture:
             draw(curves, results, picture)
     if difference > LARGEST_LOSS_DIFFERENCE:
@@ -163,9 +166,7 @@ def benchmark(
 
 
 def main() -> None:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(benchmark)
-    command_line.run(app)
+    command_line.run_one(benchmark)
 
 
 if __name__ == "__main__":
