@@ -128,7 +128,7 @@ def read_config(folder: Path, dropout: float = 0.0) -> EncoderConfig:
             )
     init_std = content.get("initializer_range", 0.02)
     if not isinstance(init_std, (int, float)):
-        raise ValueError(f"{path}: initializer_range is {init_std!r}, not a number; mend the file")
+        raise ValueError(f"{path}: initializer_range is {init_std!r}, not a number; correct the file")
     return EncoderConfig(**sizes, dropout=dropout, init_std=init_std)
 
 
@@ -139,7 +139,7 @@ def read_dropouts(folder: Path) -> dict[str, float]:
     for name, rate in rates.items():
         if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
             raise ValueError(
-                f"{folder / CONFIG_NAME}: {name} is {rate!r}, not a share from 0 to below 1; mend the file"
+                f"{folder / CONFIG_NAME}: {name} is {rate!r}, not a share from 0 to below 1; correct the file"
             )
     return rates
 

@@ -48,6 +48,7 @@ from pipeline.divergence import NonFiniteSteps, check_weights, poison
 from pipeline.meter import Meter
 from pipeline.model import PretrainingModel
 from pipeline.monitor import Monitor
+from pipeline.objectives.masked_lm import HEAD as MASKED_LM_HEAD
 from pipeline.precision import LossScale, precision_of
 from pipeline.prefetch import prefetched
 from pipeline.pretrained import check_tokenizer, dropouts_of
@@ -121,7 +122,7 @@ def train(config: Config, resume: str | None) -> None:
         notes = warnings + tokenizer_notes + ([f"continues from {found}"] if found else [])
         if source != found:
             notes.append(reshard.describe(info, now))
-        if config.model.init and not head_is_pretrained:
+        if config.model.init and MASKED_LM_HEAD in model.heads and not head_is_pretrained:
             notes.append(
                 f"{config.model.init} has no masked-LM head: it starts from random weights (see objectives.*.weight)"
             )

@@ -139,7 +139,7 @@ class HostCheck:
 
 
 def check_here(options: Options, device: str, console: Console) -> int:
-    """Make all checks, show them as a table and a line for each thing to mend; the exit code.
+    """Make all checks, show them as a table and a line for each thing to put right; the exit code.
 
     Raises:
         ValueError: there is no such config, or it is wrong in itself.

@@ -33,7 +33,7 @@ def read_file(path: Path) -> tuple[dict[str, str], list[str]]:
         if not line.strip():
             problems.append(f"{path}:{number}: a blank line, at which deepspeed stops; delete it")
         elif not equals or not re.fullmatch(r"\s*\w+\s*", name):
-            problems.append(f"{path}:{number}: {line.strip()!r} is not NAME=value; delete or mend it")
+            problems.append(f"{path}:{number}: {line.strip()!r} is not NAME=value; delete or correct it")
         else:
             variables[name.strip()] = value.strip()
     return variables, problems

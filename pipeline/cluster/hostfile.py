@@ -39,7 +39,9 @@ def read_hostfile(path: Path) -> Hosts:
                 "(in /etc/hosts or DNS, with an IPv4 address)"
             )
         if len(match[2]) > len(str(MOST_SLOTS)) or int(match[2]) > MOST_SLOTS:
-            raise ValueError(f"{path}:{number}: slots={match[2]}: a host has at most {MOST_SLOTS:,}; mend the number")
+            raise ValueError(
+                f"{path}:{number}: slots={match[2]}: a host has at most {MOST_SLOTS:,}; correct the number"
+            )
         if match[1] in hosts:
             raise ValueError(f"{path}:{number}: {match[1]} is there already; one line for each host")
         hosts[match[1]] = list(range(int(match[2])))

@@ -1,6 +1,6 @@
 """Is this set of hosts fit for this run? Every check that can be made before the ranks start, in under a minute.
 
-Asks the agents on the hosts (`crew`), compares their answers with this host's, and gives one line of mend per failure;
+Asks the agents on the hosts (`crew`), compares their answers with this host's, and says in a line per failure what to do;
 starts nothing but a short all-reduce over all ranks.
 """
 
@@ -49,7 +49,7 @@ def preflight(job: Job, crew: Crew, reduce: bool = True) -> Findings:
 
 
 def show(findings: Findings, console: Console) -> None:
-    """The table of all checks on the console, then on standard error a line for each thing to mend."""
+    """The table of all checks on the console, then on standard error a line for each thing to put right."""
     all_hosts = findings.job.hosts
     title = f"{len(all_hosts)} hosts, {sum(map(len, all_hosts.values()))} ranks"
     table = Table(title=title, title_justify="left")

@@ -1,4 +1,4 @@
-"""What a preflight is about and what it has found: the job, the answers of its hosts, one failure for each thing to mend."""
+"""What a preflight is about and what it has found: the job, the answers of its hosts, a failure for each thing to put right."""
 
 from __future__ import annotations
 

@@ -191,11 +191,11 @@ def disk(on: Findings) -> str:
 
 
 def explain_ssh(host: str, reason: str) -> tuple[str, str]:
-    """What ssh's last words mean, and the mend."""
+    """What ssh's last words mean, and what to do."""
     known = {
         "Could not resolve": (
             f"{host} is no known host",
-            "mend its name in the hostfile, or add it to /etc/hosts or DNS",
+            "correct its name in the hostfile, or add it to /etc/hosts or DNS",
         ),
         "Permission denied": ("ssh: permission denied", f"ssh-copy-id {host}, so that it needs no password"),
         "Host key verification failed": ("ssh does not know its host key", f"ssh-keyscan {host} >> ~/.ssh/known_hosts"),

@@ -60,7 +60,7 @@ def interface(on: Findings) -> str:
             on.fail(
                 host,
                 what,
-                f"other hosts cannot answer there: unset {on.job.interface_variable}, or mend /etc/hosts",
+                f"other hosts cannot answer there: unset {on.job.interface_variable}, or correct /etc/hosts",
             )
     shown = Counter(str(route.get("interface")) for route in on.routes.values())
     return ", ".join(f"{name} on {count}" for name, count in shown.items()) + (", as set" if wanted else ", by route")

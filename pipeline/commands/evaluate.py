@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -25,7 +26,7 @@ from pipeline.commands.options import (
     ModelDir,
     TokenizerDir,
 )
-from pipeline.use.align_options import AlignOptions, note, resolve
+from pipeline.use.align_options import AlignOptions, Encoding, Method, note, resolve
 from sinkhorn_align import AlignmentSettings
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes
     from pipeline.model import Encoder
     from pipeline.objectives.masked_lm import MaskedLMHead
     from pipeline.use.gold import Gold
+    from pipeline.use.loading import LoadedModel
     from pipeline.use.retrieval import Sentences
 
 PLAIN_SECONDS = 10.0
@@ -84,7 +86,6 @@ def evaluate_command(
     from pipeline.use.evaluate import gold_folders
     from pipeline.use.gold import read_gold
     from pipeline.use.loading import head_of, load
-    from pipeline.use.model_record import write_options
     from pipeline.use.picture import draw_layers
     from pipeline.use.sentence_files import find_pairs
 
@@ -94,10 +95,9 @@ def evaluate_command(
         raise ValueError(f"--picture {picture}: only AER and retrieval have layers; give --gold or --retrieval too")
     if record and not gold:
         raise ValueError("--record: only AER tells how words align best; give --gold too")
-    inputs = [path for place in (hf_dir, *gold_folders(gold or []), *(retrieval or [])) for path in _files_of(place)]
-    for file in (json_file, picture):
-        if file is not None:
-            check_output(file, inputs)
+    _check_outputs((json_file, picture), (hf_dir, *gold_folders(gold or []), *(retrieval or [])))
+    if record and not os.access(hf_dir, os.W_OK):
+        raise ValueError(f"--record: {hf_dir} cannot be written; copy the model, or leave --record out")
     place = device_of(device)
     golds = [read_gold(folder, from_one=from_one) for folder in gold_folders(gold or [])]
     for remark in (remark for each in golds for remark in each.notes):
@@ -106,44 +106,62 @@ def evaluate_command(
     if sentences is not None:
         texts = [pair.loaded(sentences) for pair in texts]
     loaded = load(hf_dir, tokenizer, with_head=perplexity is not None)
-    encoder, words = loaded.encoder.to(place), loaded.tokenizer
-    head = None if perplexity is None else head_of(loaded, hf_dir).to(place)
+    loaded.encoder.to(place)
     console = data_console()
     entries: list[dict[str, Any]] = []
     panels: list[Panel] = []
     if golds:
-        settings = None if cost is None else AlignmentSettings(cost=cost)  # type: ignore[arg-type]
-        taken = resolve(
-            encoder.config.layers,
-            loaded.recorded,
-            method=method,  # type: ignore[arg-type]
-            encoding=encoding,  # type: ignore[arg-type]
-            settings=settings,
-        )
-        ways = ways_to_align(taken) if record and (method, encoding, cost) == (None, None, None) else [taken]
-        for way in ways:
-            print(f"note: {note(way)}", file=sys.stderr)
-            measured, panel = _evaluate_gold(console, encoder, words, golds, way)
-            entries += measured
-            panels.append(panel if len(ways) == 1 else (f"AER, {way.method}, {way.encoding}", panel[1]))
-        best = best_options([(way, panel[1]["avg"]) for way, panel in zip(ways, panels, strict=True)], golds)
-        print(f"best: {best.describe()} ({best.why})", file=sys.stderr)
-        if record:
-            print(f"recorded in {write_options(hf_dir, best)}", file=sys.stderr)
+        chosen = _Chosen(method, encoding, None if cost is None else AlignmentSettings(cost=cost))  # type: ignore[arg-type]
+        entries, panels = _evaluate_ways(console, loaded, golds, chosen, hf_dir if record else None)
     if texts:
-        measured, panel = _evaluate_retrieval(console, encoder, words, texts)
+        measured, panel = _evaluate_retrieval(console, loaded.encoder, loaded.tokenizer, texts)
         entries += measured
         panels.append(panel)
-    if perplexity is not None and head is not None:
-        entries += _evaluate_perplexity(console, encoder, head, words, perplexity, blocks)
+    if perplexity is not None:
+        head = head_of(loaded, hf_dir).to(place)
+        entries += _evaluate_perplexity(console, loaded.encoder, head, loaded.tokenizer, perplexity, blocks)
     if json_file is not None:
         write_text(json_file, json.dumps(entries, indent=1) + "\n")
     if picture is not None:
         draw_layers(panels, picture)
 
 
-def _files_of(place: Path) -> list[Path]:
-    return sorted(place.iterdir()) if place.is_dir() else [place]
+class _Chosen(NamedTuple):
+    """What the user has chosen of aligning; None: the model's record or the default decides."""
+
+    method: Method | None
+    encoding: Encoding | None
+    settings: AlignmentSettings | None
+
+
+def _check_outputs(files: Sequence[Path | None], inputs: Sequence[Path]) -> None:
+    """Try the places of the files before anything is measured; no file of the inputs is written over."""
+    given = [path for place in inputs for path in (sorted(place.iterdir()) if place.is_dir() else [place])]
+    for file in files:
+        if file is not None:
+            check_output(file, given)
+
+
+def _evaluate_ways(
+    console: Console, loaded: LoadedModel, golds: Sequence[Gold], chosen: _Chosen, record_in: Path | None
+) -> tuple[list[dict[str, Any]], list[Panel]]:
+    """AER of the chosen way to align, or of both that are usual where the better one is to be recorded."""
+    from pipeline.use.model_record import write_options
+
+    entries: list[dict[str, Any]] = []
+    panels: list[Panel] = []
+    taken = resolve(loaded.encoder.config.layers, loaded.recorded, **chosen._asdict())
+    ways = ways_to_align(taken) if record_in is not None and chosen == (None, None, None) else [taken]
+    for way in ways:
+        print(f"note: {note(way)}", file=sys.stderr)
+        measured, panel = _evaluate_gold(console, loaded.encoder, loaded.tokenizer, golds, way)
+        entries += measured
+        panels.append(panel if len(ways) == 1 else (f"AER, {way.method}, {way.encoding}", panel[1]))
+    best = best_options([(way, panel[1]["avg"]) for way, panel in zip(ways, panels, strict=True)], golds)
+    print(f"best: {best.describe()} ({best.why})", file=sys.stderr)
+    if record_in is not None:
+        print(f"recorded in {write_options(record_in, best)}", file=sys.stderr)
+    return entries, panels
 
 
 def _evaluate_gold(

@@ -63,7 +63,7 @@ def read_experiment(path: Path, settings: Sequence[str] = ()) -> Experiment:
     """Read an experiment, a file or a shipped one by name; `settings` (`key=value`) override its config in every arm.
 
     Raises:
-        ValueError: the file cannot be read, or is none; names field, value and mend.
+        ValueError: the file cannot be read, or is none; names field and value, and what to do.
     """
     path = shipped.experiment_path(path)
     experiment = checked(Experiment, read_yaml(path, "experiment"), str(path))

@@ -86,7 +86,7 @@ def test_good_hosts_pass_and_reduce_over_all_ranks(check: Check) -> None:
 
 def test_unknown_host(check: Check, cluster: Any) -> None:
     result = check(hostfile=cluster.hostfile("node0 slots=1", "node9 slots=1"))
-    check_found(result, "ssh: node9: node9 is no known host", "mend its name in the hostfile")
+    check_found(result, "ssh: node9: node9 is no known host", "correct its name in the hostfile")
 
 
 def test_host_without_our_key(check: Check, cluster: Any) -> None:

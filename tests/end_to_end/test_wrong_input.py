@@ -1,4 +1,4 @@
-"""A user's mistake ends training before it begins, with one line that names what is wrong, its value, and the mend."""
+"""A user's mistake ends training before it begins, with one line that names what is wrong, its value, and what to do."""
 
 from __future__ import annotations
 
