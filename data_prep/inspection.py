@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from data_prep.binarize import dropped_file
 from data_prep.files import temporary_name
 from data_prep.manifest import Manifest, Shard
+from data_prep.set_aside import dropped_file
 from data_prep.token_file import TokenFile
 from data_prep.tokenizer import Tokenizer
 

@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from data_prep.content import LOOKED_AT, other_encoding, single_byte_encoding, structure_of
 from data_prep.manifest import Manifest
@@ -333,3 +335,27 @@ def test_two_archives_in_one_file_are_refused(parallel: Run, tmp_path: Path) -> 
     second = write_zip(tmp_path / "b.zip", {"x.en": "red\n", "x.de": "old\n"}).read_bytes()
     (tmp_path / "both.zip").write_bytes(first + second)
     refused(parallel(tmp_path / "both.zip"), f"{len(first)} bytes stand before the archive")
+
+
+def test_two_parquet_files_in_one_are_refused(mono: Run, tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    parquet.write_table(pyarrow.table({"text": ["the cat"] * 50}), path)
+    assert mono(path)[0] == 0
+    path.write_bytes(path.read_bytes() * 2)
+    refused(mono(path, "--replace"), "p.parquet: several Parquet files in one")
+
+
+def test_norwegian_is_a_language_in_a_mix(
+    run: Run, tokenizer_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("no.txt", "the cat"), ("en.txt", "a dog"), ("x.no", "red"), ("x.en", "old")):
+        Path(name).write_text(f"{text}\n")
+    Path("mix.yaml").write_text(
+        "corpora:\n"
+        "  - {mono: [no, en], files: '{lang}.txt', filters: {drop_duplicates: no}}\n"
+        "  - {pair: no-en, source_files: 'x.{source}', target_files: 'x.{target}'}\n"
+    )
+    assert run("mix", "mix.yaml", "--tokenizer", tokenizer_dir, "--out", "data")[0] == 0
+    manifest = Manifest.load(Path("data"))
+    assert (list(manifest.mono), list(manifest.pairs)) == (["en", "no"], ["no-en"])
