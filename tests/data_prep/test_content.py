@@ -210,6 +210,31 @@ def test_files_whose_names_say_that_they_are_swapped_are_refused_unless_meant(pa
     assert parallel(*swapped, pair="de-en")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("de.txt", "en.txt"),
+        ("de/x.txt", "en/x.txt"),
+        ("x.de-en.de", "x.de-en.en"),
+        ("x_de.txt", "x_en.txt"),
+        ("x.de_AT", "x.en-GB"),
+    ],
+)
+def test_names_say_it_in_many_ways(source: str, target: str, parallel: Run, tmp_path: Path) -> None:
+    for name, text in ((source, "a dog\n"), (target, "the cat\n")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    refused(parallel(tmp_path / source, tmp_path / target), "source and target are swapped")
+    assert parallel(tmp_path / target, tmp_path / source)[0] == 0
+
+
+def test_names_that_leave_a_doubt_are_taken_as_they_are_given(parallel: Run, tmp_path: Path) -> None:
+    for number, (source, target) in enumerate([("x.src", "x.en"), ("a.de-en.1", "a.de-en.2"), ("y.de", "y.hyp")]):
+        (tmp_path / source).write_text(f"a dog {number}\n")
+        (tmp_path / target).write_text(f"the cat {number}\n")
+        assert parallel(tmp_path / source, tmp_path / target)[0] == 0
+
+
 def test_a_tsv_whose_name_says_the_other_order_is_refused_unless_meant(parallel: Run, tmp_path: Path) -> None:
     path = tmp_path / "WikiMatrix.de-en.tsv"
     path.write_text("1.1\tein\tone\n")
