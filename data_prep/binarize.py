@@ -4,7 +4,6 @@ Runs inside a worker; knows nothing of other shards, of workers or of the manife
 """
 
 import base64
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,14 +20,13 @@ from data_prep.filters import MonoFilters, PairFilters
 from data_prep.language_id import LanguageFilter
 from data_prep.plan import ShardRange, SourcePlan
 from data_prep.readers import is_blank, is_skipped, parse_tsv, raw_record, split_lines
+from data_prep.set_aside import dropped_file, quarantine_file, write_records
 from data_prep.spool import TextPiece
 from data_prep.token_file import SCHEMA, Kind, TokenFileWriter, shard_file
 from data_prep.tokenizer import Tokenizer
 
 IndexedPair = tuple[int, str, str, float | None]
 
-QUARANTINE_FOLDER = "quarantine"
-DROPPED_FOLDER = "dropped"
 SAMPLES_PER_REASON = 3
 SAMPLE_CHARACTERS = 300
 SHOWN_OF_LONG_LINE = 1 << 12
@@ -166,8 +164,8 @@ def binarize(tokenizer: Tokenizer, job: ShardJob) -> ShardResult:
         writer.discard()
         raise
     stem = job.plan.stem(job.index)
-    _write_records(quarantine_file(job.data_dir, stem), tally.quarantined)
-    _write_records(dropped_file(job.data_dir, stem), tally.samples)
+    write_records(quarantine_file(job.data_dir, stem), tally.quarantined)
+    write_records(dropped_file(job.data_dir, stem), tally.samples)
     counts, dropped = _counts(writer), dict(sorted(tally.dropped.items()))
     # not part of what makes a shard: it only tells that another source is the same text
     texts = [file.text_sha256 for file in job.plan.files]
@@ -176,22 +174,6 @@ def binarize(tokenizer: Tokenizer, job: ShardJob) -> ShardResult:
     for piece in job.text:
         piece.discard()
     return ShardResult(job.plan.source.kind, job.range.bytes, counts, dropped)
-
-
-def quarantine_file(data_dir: Path, stem: str) -> Path:
-    """Where a shard's bad records are set aside: JSONL with file, line, reason and raw bytes in base64."""
-    return data_dir / QUARANTINE_FOLDER / f"{stem}.jsonl"
-
-
-def dropped_file(data_dir: Path, stem: str) -> Path:
-    """Where a few of the records that each filter dropped from a shard are kept: JSONL with reason, line and text."""
-    return data_dir / DROPPED_FOLDER / f"{stem}.jsonl"
-
-
-def _write_records(path: Path, records: list[dict[str, Any]]) -> None:
-    if records:
-        lines = [json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n" for record in records]
-        write_durably(path, "".join(lines).encode())
 
 
 def _counts(writer: TokenFileWriter) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def train_tokenizer(
     put(f"{out}: {vocab_size} pieces from {trained.lines:,} lines, vocabulary {trained.tokenizer.vocab_size}")
     if trained.left_out:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(trained.left_out.items()))
-        put(f"left out: {reasons}")
+        put(f"lines left out: {reasons}")
 
 
 @app.command("import", cls=DataCommand)

@@ -3,7 +3,9 @@
 Knows positions in text only: nothing of files' layouts beyond blank lines, nothing of tokens.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,12 +153,12 @@ class BadLines:
                 if is_skipped(raw):
                     self.skipped += 1
                 elif reason := unusable(raw, columns):
-                    self._add(path, line, raw, _cause(reason, raw, text, columns))
+                    self._add(path, line, raw, partial(_cause, reason, raw, text, columns))
 
-    def _add(self, path: TextFile, line: int, raw: bytes, cause: tuple[str, str]) -> None:
+    def _add(self, path: TextFile, line: int, raw: bytes, cause: Callable[[], tuple[str, str]]) -> None:
         self.count += 1
         if not self.first:
-            reason, self.advice = cause
+            reason, self.advice = cause()
             self.first = f"{path}:{line}: {reason} in {raw_record(raw)[:SHOWN_BYTES]!r}"
         if self.max_rate == 0:
             raise ValueError(f"{self.first}; {self.advice}")

@@ -5,6 +5,7 @@ Knows names only. They are habits and no rules: only names that leave no doubt r
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -41,11 +42,11 @@ def note_language(name: str, language: str, option: str) -> None:
         print(f"note: {name}: taken as {option} {language}, its name says {found}", file=sys.stderr)
 
 
-def check_sides(names: Sequence[str], kind: str, languages: tuple[str, str]) -> None:
+def check_sides(locations: Sequence[str], kind: str, languages: tuple[str, str]) -> None:
     """Refuse files whose names say that source and target are swapped; say where a name speaks of another language.
 
     Args:
-        names: of the two files of a Moses pair (kind "text"), or of the one that holds pairs in columns ("tsv"). In other
+        locations: of the two files of a Moses pair (kind "text"), or of the one that holds pairs in columns ("tsv"). In other
             kinds sides have names of their own.
 
     Raises:
@@ -54,15 +55,13 @@ def check_sides(names: Sequence[str], kind: str, languages: tuple[str, str]) -> 
     source, target = (language.split("_")[0] for language in languages)
     if source == target:
         return
-    pair = "-".join(languages)
+    pair, names = "-".join(languages), [PurePosixPath(location).name for location in locations]
     swapped = f"{languages[1]}-{languages[0]}"
-    means = "if the names mislead, say so with --trust-order"
     if kind == "text":
-        found = [language_of(name) for name in names]
-        if found == [target, source]:
+        if _languages_apart(locations, (source, target)) == ({target}, {source}):
             raise ValueError(
-                f"{names[0]} {names[1]} --pair {pair}: by their names source and target are swapped; give the files in the "
-                f"other order, or --pair {swapped}; {means}"
+                f"{locations[0]} {locations[1]} --pair {pair}: by their names source and target are swapped; give the files in "
+                f"the other order, or --pair {swapped}; if the names mislead, say so with --trust-order"
             )
         for name, language in zip(names, languages, strict=True):
             note_language(name, language, f"--pair {pair}:")
@@ -73,3 +72,13 @@ def check_sides(names: Sequence[str], kind: str, languages: tuple[str, str]) -> 
                 f"{names[0]} --pair {pair}: its name says {target}-{source}; give --pair {swapped}, or name the columns in "
                 f"their order with --columns and --trust-order"
             )
+
+
+def _languages_apart(locations: Sequence[str], languages: tuple[str, str]) -> tuple[set[str], set[str]]:
+    """Which of the languages each of two paths names more often than the other, as `de/x.txt` and `en/x.txt`, or
+    `x.de-en.de` and `x.de-en.en`."""
+    counts = [Counter(re.findall("[a-z]+", location.lower())) for location in locations]
+    more = [
+        {language for language in languages if own[language] > other[language]} for own, other in (counts, counts[::-1])
+    ]
+    return more[0], more[1]

@@ -128,7 +128,7 @@ def read_json(path: Path, advice: str) -> Any:
     """
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{path}: no such file; {advice}") from None
     except ValueError as error:
         raise ValueError(f"{path}: not valid JSON ({error}); {advice}") from None

@@ -264,7 +264,7 @@ def _pair_source(
 ) -> Source:
     files = [parse_location(location) for location in group]
     if not reading.trust_order:
-        check_sides([file.name for file in files], kind, languages)
+        check_sides(group, kind, languages)
     layout, columns = _pair_layout(kind, languages, reading)
     if filters.min_score is not None and SCORE not in columns:
         where = f"--columns {reading.columns or DEFAULT_COLUMNS} has" if kind == "tsv" else f"{group[0]} has"

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from data_prep.binarize import dropped_file
 from data_prep.files import temporary_name
 from data_prep.manifest import Manifest, Shard
+from data_prep.set_aside import dropped_file
 from data_prep.token_file import TokenFile
 from data_prep.tokenizer import Tokenizer
 
@@ -51,7 +51,7 @@ def summary(manifest: Manifest) -> list[dict[str, Any]]:
 def summary_table(manifest: Manifest, rows: list[dict[str, Any]]) -> Table:
     """`summary` as a table."""
     table = Table(title=f"{manifest.data_dir}, vocabulary {manifest.vocab_size:,}")
-    for name in ("data", "documents", "sequences", "tokens", "longest", "shards"):
+    for name in ("data", "documents or pairs", "sentences", "tokens", "longest", "shards"):
         table.add_column(name, justify="left" if name == "data" else "right", no_wrap=True)
     table.add_column("dropped")
     for row in rows:

@@ -115,7 +115,8 @@ def run_job(
         plans = mark_duplicates(make_plans(sources, workers, max_bad_rate, spool, outcome.fail))
         if not plans:
             return outcome
-        replaced = sources_to_replace(plans, data_dir, choice)
+        with locked(data_dir / MANIFEST_LOCK, wait=True):  # other runs delete markers under it
+            replaced = sources_to_replace(plans, data_dir, choice)
         install_tokenizer(tokenizer, data_dir)
         stems = [*replaced, *(plan.source_stem for plan in plans)]
         for name in sorted({lock_file(stem) for stem in stems}):
@@ -200,7 +201,7 @@ def _await_shards(plans: list[SourcePlan], tokenizer_sha256: str, data_dir: Path
     while missing := [plan.source_stem for plan in plans if _missing_shards(plan, data_dir, tokenizer_sha256)]:
         if time.monotonic() > deadline:
             raise ValueError(
-                f"{data_dir}: shards of {missing[0]} that other ranks made are not to be seen by rank 0; --out must be on "
+                f"{data_dir}: shards of {missing[0]} that other ranks made cannot be seen by rank 0; --out must be on "
                 "a file system that all share"
             )
         time.sleep(1)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.binarize import dropped_file, quarantine_file
 from data_prep.files import BLOCK_BYTES, canonical_json, locked, publish, read_json, remove_temporaries, temporary_name
 from data_prep.held import source_of_marker
 from data_prep.manifest import (
@@ -27,6 +26,7 @@ from data_prep.manifest import (
     size_problem,
 )
 from data_prep.progress import ByteProgress
+from data_prep.set_aside import dropped_file, quarantine_file
 from data_prep.token_file import shard_file
 from data_prep.tokenizer import Tokenizer, read_identity
 

@@ -4,33 +4,28 @@ The plan depends on the input and the settings only, never on the number of work
 source is read to its end before anything is written, so a damaged or misaligned one leaves no shard behind.
 """
 
-import hashlib
-import io
 import re
 from bisect import bisect_left
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from operator import or_
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
 
 from data_prep.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS
-from data_prep.blocks import count_lines, in_step, line_blocks, without_mark
+from data_prep.blocks import count_lines, in_step, without_mark
 from data_prep.cutter import BadLines, Cutter, ShardRange
 from data_prep.duplicates import Duplicates
 from data_prep.files import sha256_of_json
 from data_prep.filters import MonoFilters, PairFilters
-from data_prep.frames import has_table
-from data_prep.inputs import State, state_of
+from data_prep.inputs import state_of
 from data_prep.line_hashes import LineHashes
-from data_prep.readers import BYTE_ORDER_MARK, TextFile, open_text, readable_name
+from data_prep.readers import TextFile, open_text, readable_name
 from data_prep.records import Layout
+from data_prep.source_files import SourceFile, SourceReading
 from data_prep.spool import Spool, SpoolWriter, TextPiece, changed
-from data_prep.stored import stored_identity
 from data_prep.token_file import SCHEMA, Kind
 
 DEFAULT_SHARD_BYTES = 64 << 20
@@ -97,20 +92,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class SourceFile:
-    """A source's file: name without folders (the same bytes wherever it lies), size and hash as stored, hash of its text.
-
-    The state tells whether the file is still the one that was planned (`inputs.state_of`); it leaves no trace in the output.
-    """
-
-    name: str
-    bytes: int
-    sha256: str
-    text_sha256: str
-    state: State
-
-
-@dataclass(frozen=True)
 class SourcePlan:
     """A checked source and its shards.
 
@@ -172,69 +153,6 @@ class SourcePlan:
         return self.spool.folder / f"{self.stem(index).replace('/', '-')}.{side}"
 
 
-class _Reading:
-    """A source while it is read: its text in blocks of whole lines, and the files as they were at the beginning."""
-
-    def __init__(self, source: Source, stack: ExitStack) -> None:
-        self.source = source
-        streams = [stack.enter_context(open_text(path)) for path in source.paths]
-        self.states = [state_of(path) for path in source.paths]
-        plain = [isinstance(getattr(stream, "raw", None), io.FileIO) for stream in streams]
-        framed = [isinstance(path, Path) and has_table(path) for path in source.paths]
-        self.in_place = all(map(or_, plain, framed))
-        self.starts, texts = zip(*map(without_mark, streams), strict=True)
-        self.digests = [_Digest(BYTE_ORDER_MARK[:start] if all(plain) else b"") for start in self.starts]
-        texts = tuple(digest.passing(blocks) for blocks, digest in zip(texts, self.digests, strict=True))
-        if all(plain):
-            # plain text is hashed as it is read, which saves reading it twice
-            self.identities = [digest.identity for digest in self.digests]
-        else:
-            # of an archive what counts is the file as it is stored
-            known = [path.identity() if not isinstance(path, Path) else stored_identity(path) for path in source.paths]
-            self.identities = [partial(tuple[int, str], identity) for identity in known]
-        self.sides = [line_blocks(blocks, path) for blocks, path in zip(texts, source.paths, strict=True)]
-
-    def files(self) -> tuple[SourceFile, ...]:
-        """The files' records; of plain text when all of it is read."""
-        return tuple(
-            SourceFile(readable_name(path.name), *identity(), digest.text_sha256(), state)
-            for path, identity, digest, state in zip(
-                self.source.paths, self.identities, self.digests, self.states, strict=True
-            )
-        )
-
-    def check_unchanged(self) -> None:
-        """Refuse a source that is not what it was at the beginning."""
-        for path, state in zip(self.source.paths, self.states, strict=True):
-            if state_of(path) != state:
-                raise ValueError(changed(path))
-
-
-class _Digest:
-    """Size and sha256 of the blocks that pass through, with what stood before them and without."""
-
-    def __init__(self, head: bytes) -> None:
-        self.sha256, self.size = hashlib.sha256(head), len(head)
-        self.text = hashlib.sha256() if head else self.sha256
-
-    def passing(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        """The blocks themselves."""
-        for raw in blocks:
-            self.sha256.update(raw)
-            if self.text is not self.sha256:
-                self.text.update(raw)
-            self.size += len(raw)
-            yield raw
-
-    def identity(self) -> tuple[int, str]:
-        """Of all that passed, and what stood before it."""
-        return self.size, self.sha256.hexdigest()
-
-    def text_sha256(self) -> str:
-        """Of what passed."""
-        return self.text.hexdigest()
-
-
 def make_plan(source: Source, settings: Settings, max_bad_rate: float, spool: Spool | None = None) -> SourcePlan:
     """Read a source once: hash its files, check every line, cut it into shards, and keep the text of archives.
 
@@ -247,7 +165,7 @@ def make_plan(source: Source, settings: Settings, max_bad_rate: float, spool: Sp
             file that changed meanwhile.
     """
     with ExitStack() as stack:
-        reading = _Reading(source, stack)
+        reading = SourceReading(source.paths, stack)
         plan = SourcePlan(source, settings, (), in_place=reading.in_place, spool=spool)
         writer = None
         if spool and not plan.in_place:
@@ -281,13 +199,13 @@ def _wanted(plan: SourcePlan, index: int, side: int) -> Path | None:
     return plan.spooled(index, side) if plan.spool.wants(plan.stem(index)) else None
 
 
-def _check_equal(reading: _Reading, before: int, texts: tuple[bytes, ...]) -> None:
+def _check_equal(reading: SourceReading, before: int, texts: tuple[bytes, ...]) -> None:
     """Refuse files of unequal length, found where the next texts, after `before` lines, are not in step."""
     counts = list(map(count_lines, texts))
     if len(set(counts)) == 1:
         return
     totals = [before + count + sum(map(count_lines, side)) for count, side in zip(counts, reading.sides, strict=True)]
-    told = ", ".join(f"{path} has {total} lines" for path, total in zip(reading.source.paths, totals, strict=True))
+    told = ", ".join(f"{path} has {total} lines" for path, total in zip(reading.paths, totals, strict=True))
     raise ValueError(
         f"{told}; both files of a pair need one line per pair: fetch them again or complete the shorter one"
     )

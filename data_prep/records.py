@@ -19,6 +19,7 @@ BLOCK_BYTES = 1 << 16
 ROWS = 1024
 MAX_RECORD_BYTES = 256 << 20
 SHOWN_FIELDS = 20
+PARQUET_SEAM = b"PAR1PAR1"
 CSV_DELIMITERS = (",", ";", "\t")
 
 
@@ -174,6 +175,7 @@ def parquet_lines(file: BinaryIO, name: str, layout: Layout) -> Iterator[bytes]:
 
     try:
         table = parquet.ParquetFile(file)
+        _check_parquet_end(file, name, table.metadata)
         missing = [field for field in layout.fields if not _has_column(table.schema_arrow, field)]
         if missing:
             known = ", ".join(table.schema_arrow.names[:SHOWN_FIELDS])
@@ -185,6 +187,26 @@ def parquet_lines(file: BinaryIO, name: str, layout: Layout) -> Iterator[bytes]:
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{name}: not a Parquet file that can be read ({reason}); fetch or write it again") from None
+
+
+def _check_parquet_end(file: BinaryIO, name: str, metadata: Any) -> None:
+    """Refuse files that were put one behind the other: the last one's footer knows nothing of the others.
+
+    Between the data and the footer there are but indexes; the seam of two files is not in them.
+    """
+    columns = [
+        metadata.row_group(group).column(column)
+        for group in range(metadata.num_row_groups)
+        for column in range(metadata.num_columns)
+    ]
+    ends = (
+        column.total_compressed_size
+        + min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
+        for column in columns
+    )
+    file.seek(max(ends, default=0))
+    if PARQUET_SEAM in file.read():
+        raise ValueError(f"{name}: several Parquet files in one; give each by itself")
 
 
 def _has_column(schema: Any, field: str) -> bool:

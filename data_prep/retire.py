@@ -6,9 +6,9 @@ A kill at any moment leaves no source half listed. Knows names of files; nothing
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_prep.binarize import DROPPED_FOLDER, QUARANTINE_FOLDER, dropped_file, quarantine_file
 from data_prep.files import remove_temporaries
 from data_prep.manifest import KIND_FOLDERS, LOCKS, wanted_file
+from data_prep.set_aside import DROPPED_FOLDER, QUARANTINE_FOLDER, dropped_file, quarantine_file
 from data_prep.token_file import shard_file
 
 

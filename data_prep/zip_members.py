@@ -108,7 +108,8 @@ def choose_member(names: list[str], wanted: str, archive: str) -> str:
 
 def _is_file(name: str) -> bool:
     path = PurePosixPath(name)
-    return not name.endswith(("/", "\\")) and path.parts[0] != "__MACOSX" and not path.name.startswith(("._", ".DS_"))
+    beside = path.parts[:1] == ("__MACOSX",) or path.name.startswith(("._", ".DS_"))
+    return bool(path.name) and not name.endswith(("/", "\\")) and not beside
 
 
 def _normal(language: str) -> str:

@@ -218,4 +218,4 @@ def test_tokenizer_commands_make_folders_that_load_and_refuse_wrong_input(
 def test_training_counts_the_lines_that_are_too_long(run: Run, tmp_path: Path, mono_file: Path) -> None:
     (tmp_path / "long").write_bytes(mono_file.read_bytes() + b"the cat " * 600 + b"\n")
     code, out, _ = run("tokenizer", "train", tmp_path / "long", "--vocab-size", 46, "--out", tmp_path / "t")
-    assert (code, out.splitlines()[-1]) == (0, "left out: 1 lines longer than 4192 bytes")
+    assert (code, out.splitlines()[-1]) == (0, "lines left out: longer than 4192 bytes 1")

@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from data_prep.content import LOOKED_AT, other_encoding, single_byte_encoding, structure_of
 from data_prep.manifest import Manifest
@@ -208,6 +210,31 @@ def test_files_whose_names_say_that_they_are_swapped_are_refused_unless_meant(pa
     assert parallel(*swapped, pair="de-en")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("de.txt", "en.txt"),
+        ("de/x.txt", "en/x.txt"),
+        ("x.de-en.de", "x.de-en.en"),
+        ("x_de.txt", "x_en.txt"),
+        ("x.de_AT", "x.en-GB"),
+    ],
+)
+def test_names_say_it_in_many_ways(source: str, target: str, parallel: Run, tmp_path: Path) -> None:
+    for name, text in ((source, "a dog\n"), (target, "the cat\n")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    refused(parallel(tmp_path / source, tmp_path / target), "source and target are swapped")
+    assert parallel(tmp_path / target, tmp_path / source)[0] == 0
+
+
+def test_names_that_leave_a_doubt_are_taken_as_they_are_given(parallel: Run, tmp_path: Path) -> None:
+    for number, (source, target) in enumerate([("x.src", "x.en"), ("a.de-en.1", "a.de-en.2"), ("y.de", "y.hyp")]):
+        (tmp_path / source).write_text(f"a dog {number}\n")
+        (tmp_path / target).write_text(f"the cat {number}\n")
+        assert parallel(tmp_path / source, tmp_path / target)[0] == 0
+
+
 def test_a_tsv_whose_name_says_the_other_order_is_refused_unless_meant(parallel: Run, tmp_path: Path) -> None:
     path = tmp_path / "WikiMatrix.de-en.tsv"
     path.write_text("1.1\tein\tone\n")
@@ -333,3 +360,27 @@ def test_two_archives_in_one_file_are_refused(parallel: Run, tmp_path: Path) -> 
     second = write_zip(tmp_path / "b.zip", {"x.en": "red\n", "x.de": "old\n"}).read_bytes()
     (tmp_path / "both.zip").write_bytes(first + second)
     refused(parallel(tmp_path / "both.zip"), f"{len(first)} bytes stand before the archive")
+
+
+def test_two_parquet_files_in_one_are_refused(mono: Run, tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    parquet.write_table(pyarrow.table({"text": ["the cat"] * 50}), path)
+    assert mono(path)[0] == 0
+    path.write_bytes(path.read_bytes() * 2)
+    refused(mono(path, "--replace"), "p.parquet: several Parquet files in one")
+
+
+def test_norwegian_is_a_language_in_a_mix(
+    run: Run, tokenizer_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("no.txt", "the cat"), ("en.txt", "a dog"), ("x.no", "red"), ("x.en", "old")):
+        Path(name).write_text(f"{text}\n")
+    Path("mix.yaml").write_text(
+        "corpora:\n"
+        "  - {mono: [no, en], files: '{lang}.txt', filters: {drop_duplicates: no}}\n"
+        "  - {pair: no-en, source_files: 'x.{source}', target_files: 'x.{target}'}\n"
+    )
+    assert run("mix", "mix.yaml", "--tokenizer", tokenizer_dir, "--out", "data")[0] == 0
+    manifest = Manifest.load(Path("data"))
+    assert (list(manifest.mono), list(manifest.pairs)) == (["en", "no"], ["no-en"])

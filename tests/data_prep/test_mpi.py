@@ -63,10 +63,11 @@ def corpus(tmp_path: Path, documents_text: Callable[[int, int], bytes]) -> list[
 def test_ranks_and_processes_give_identical_folders(
     corpus: list[Path], pair_files: tuple[Path, Path], tokenizer_dir: Path, tmp_path: Path, run: Run, files_under: Files
 ) -> None:
-    mix = tmp_path / "mix.yaml"
+    mix, french = tmp_path / "mix.yaml", tmp_path / "train.fr"
+    french.write_bytes(pair_files[1].read_bytes())
     mix.write_text(
         f"corpora: [{{mono: fr, files: ['{tmp_path}/*.txt']}}, "
-        f"{{pair: en-fr, source_files: ['{pair_files[0]}'], target_files: ['{pair_files[1]}']}}]\n"
+        f"{{pair: en-fr, source_files: ['{pair_files[0]}'], target_files: ['{french}']}}]\n"
         "mono_filters: {drop_duplicates: lines}\nshard_bytes: 2000\n"
     )
 

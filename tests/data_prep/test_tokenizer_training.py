@@ -107,7 +107,7 @@ def test_bad_lines_fail_at_once_or_are_left_out_and_counted(mono_file: Path, run
     assert (code, "invalid_utf8 in b'b\\xffd'" in err) == (1, True)
     assert not (tmp_path / "t").exists()
     code, out, _ = run(*command, "--max-bad-rate", 0.1)
-    assert (code, out.splitlines()[-1]) == (0, "left out: unusable 1")
+    assert (code, out.splitlines()[-1]) == (0, "lines left out: unusable 1")
 
 
 def test_a_training_process_that_dies_is_one_line(mono_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
