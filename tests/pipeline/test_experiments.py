@@ -187,6 +187,6 @@ def test_data_that_is_missing_is_told_with_what_makes_it(tmp_path: Path) -> None
     command = [sys.executable, "-m", "pipeline.experiments", "generated", "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1 and done.stdout == ""
-    expected = "gold: quickstart/corpus/gold: no such file or folder; make it with `python -m pipeline quickstart --out quickstart"
-    assert done.stderr == f"error: {expected} --steps 1`\n"
+    mend = "make it with `python -m pipeline quickstart --out quickstart --steps 1`"
+    assert done.stderr == f"error: gold: quickstart/corpus/gold: no such file or folder; {mend}\n"
     assert not (tmp_path / "out").exists()
