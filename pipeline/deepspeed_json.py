@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from data_prep.sections import Section, checked
 
@@ -130,6 +132,17 @@ def check_fits(path: Path, settings: dict[str, Any], device: str, torch_adam: bo
             f"optimizer.torch_adam = true: {path} offloads the optimizer, for which DeepSpeed has an Adam of its own; set it "
             "to false"
         )
+
+
+@contextmanager
+def refusals_told(path: Path) -> Iterator[None]:
+    """What DeepSpeed itself refuses of its JSON, while it reads it, as a ValueError of one line."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: DeepSpeed refuses {field} = {first['input']!r}: {first['msg']}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from pipeline.build import (
 )
 from pipeline.config import Config, load_config
 from pipeline.data import TrainingData
+from pipeline.deepspeed_json import refusals_told
 from pipeline.divergence import NonFiniteSteps, check_weights, poison
 from pipeline.meter import Meter
 from pipeline.model import PretrainingModel
@@ -104,12 +105,13 @@ def train(config: Config, resume: str | None) -> None:
     # 3. DeepSpeed wraps the model; from here on every forward goes through the engine.
     groups = parameter_groups(model, config.optimizer, config.run.steps)
     factors = [factor for _, factor in groups]
-    engine, _, _, schedule = deepspeed.initialize(
-        model=model,
-        model_parameters=[{"params": parameters} for parameters, _ in groups],
-        config=settings,
-        lr_scheduler=lambda optimizer: LambdaLR(optimizer, factors),
-    )
+    with refusals_told(config.deepspeed):
+        engine, _, _, schedule = deepspeed.initialize(
+            model=model,
+            model_parameters=[{"params": parameters} for parameters, _ in groups],
+            config=settings,
+            lr_scheduler=lambda optimizer: LambdaLR(optimizer, factors),
+        )
     ranks.set_timeouts(config.run.timeout_minutes)
     if source is not None:
         reshard.load(engine, source, info, now)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Config, load_config
-from pipeline.deepspeed_json import load_deepspeed_json
+from pipeline.deepspeed_json import load_deepspeed_json, refusals_told
 
 MINIMAL = "data: {path: data}\nrun: {out: run}\ndeepspeed: zero1_fp32.json\n"
 Load = Callable[..., Config]
@@ -261,6 +261,15 @@ def test_a_wrong_value_in_the_deepspeed_file_is_named_with_file_and_field(
     with pytest.raises(ValueError, match=r"zero\.json") as caught:
         load_deepspeed_json(path)
     assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_deepspeed_alone_refuses_is_one_line_too(tmp_path: Path) -> None:
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    expected = r"zero\.json: DeepSpeed refuses nonsense = 3: Extra inputs"
+    with pytest.raises(ValueError, match=expected) as caught, refusals_told(tmp_path / "zero.json"):
+        DeepSpeedZeroConfig(stage=1, nonsense=3)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_key_twice_in_the_deepspeed_file_is_refused(tmp_path: Path) -> None:

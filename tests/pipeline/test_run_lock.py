@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import run_lock
+from pipeline.config import Config
 from pipeline.run_folder import LOCK
+from pipeline.start_check import check_folder
 
 HOLDER = """import sys, time; from pathlib import Path; from pipeline import run_lock
 run_lock.hold(Path(sys.argv[1])); print("held", flush=True); time.sleep(600)"""
@@ -72,3 +74,9 @@ def test_a_file_system_without_locks_is_said(
     monkeypatch.setattr("fcntl.flock", no_locks)
     run_lock.hold(tmp_path)
     assert "its file system has no locks" in capsys.readouterr().err
+
+
+def test_a_second_start_is_refused_before_it_has_ranks(holder: subprocess.Popen, tmp_path: Path) -> None:
+    config = Config.model_validate({"data": {"path": "d"}, "run": {"out": tmp_path}, "deepspeed": "z.json"})
+    with pytest.raises(ValueError, match=f"another training writes there .process {holder.pid} on "):
+        check_folder(config, "auto")

@@ -32,6 +32,7 @@ MISTAKES = {
     ),
     "batch_that_cannot_be_cut": (["batch.pairs=5"], "batch.pairs = 5 cannot be cut into 2 ranks"),
     "run_s_folder_is_a_file": (["run.out={root}/config.yaml/run"], "config.yaml is no folder; choose another"),
+    "run_s_folder_is_the_data_s": (["run.out={root}/data"], "data: is data.path too; choose another folder"),
     "no_deepspeed_file": (["deepspeed={root}/none.json"], "none.json: cannot read the DeepSpeed config"),
     "fp16_on_a_cpu": (["deepspeed=zero1_fp16"], "fp16 needs a GPU"),
     "offload_on_a_cpu": (["deepspeed=zero1_offload_bf16"], "offload needs a GPU"),
