@@ -94,13 +94,8 @@ def evaluate_command(
             settings=settings,
         )
         ways = ways_to_align(taken) if record and (method, encoding, cost) == (None, None, None) else [taken]
-        for way in ways:
-            print(f"note: {note(way)}", file=sys.stderr)
-            measured, panel = _evaluate_gold(console, encoder, words, golds, way)
-            entries += measured
-            panels.append(panel if len(ways) == 1 else (f"AER, {way.method}, {way.encoding}", panel[1]))
-        best = best_options([(way, panel[1]["avg"]) for way, panel in zip(ways, panels, strict=True)], golds)
-        print(f"best: {best.describe()} ({best.why})", file=sys.stderr)
+        measured, panels, best = _evaluate_ways(console, encoder, words, golds, ways)
+        entries += measured
         if record:
             print(f"recorded in {write_options(hf_dir, best)}", file=sys.stderr)
     if sentences:
@@ -134,6 +129,22 @@ def _evaluate_gold(
         )
     columns = columns_of([e.languages for e in scores], [[layer.aer for layer in e.layers] for e in scores])
     return [e.as_json() for e in scores], ("AER", columns)
+
+
+def _evaluate_ways(
+    console: Console, encoder: Encoder, words: Tokenizer, golds: Sequence[Gold], ways: Sequence[AlignOptions]
+) -> tuple[list[dict[str, Any]], list[Panel], AlignOptions]:
+    """Entries and panels of every way to align, and the best one of them at its best layer."""
+    entries: list[dict[str, Any]] = []
+    panels: list[Panel] = []
+    for way in ways:
+        print(f"note: {note(way)}", file=sys.stderr)
+        measured, (title, columns) = _evaluate_gold(console, encoder, words, golds, way)
+        entries += measured
+        panels.append((title if len(ways) == 1 else f"AER, {way.method}, {way.encoding}", columns))
+    best = best_options([(way, columns["avg"]) for way, (_, columns) in zip(ways, panels, strict=True)], golds)
+    print(f"best: {best.describe()} ({best.why})", file=sys.stderr)
+    return entries, panels, best
 
 
 def ways_to_align(taken: AlignOptions) -> list[AlignOptions]:
