@@ -83,7 +83,8 @@ class Validator:
             values: Figures = {**self._losses(engine), **alignment_error, **self._retrieval(engine)}
             shown = align_shown(self._shown, self._aligner(_hidden_states(engine, self._layer)))
         engine.train(was_training)
-        self._best = best_of(alignment_error, step) or self._best
+        if step:  # before the first step it is another model
+            self._best = best_of(alignment_error, step) or self._best
         if monitor and values:
             monitor.record("validation", step, values)
             monitor.say(f"validation at step {step}: {describe(values)}")

@@ -84,8 +84,9 @@ def test_a_folder_that_is_no_model_or_an_output_that_is_not_empty(
     fine_tune: Callable[..., Done], tmp_path: Path
 ) -> None:
     done = fine_tune(*TAG, "test-de.tsv", model="nowhere")
-    assert (
-        done.error == "error: nowhere: no such folder; give a Hugging Face model folder, a run folder or a checkpoint"
+    assert done.error == (
+        "error: nowhere: no such folder; give a Hugging Face model folder, a run folder or a checkpoint "
+        "(`hf download FacebookAI/xlm-roberta-base --local-dir xlm-roberta-base` gets one)"
     )
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("", encoding="utf-8")
