@@ -23,7 +23,7 @@ from data_prep.ranks import run_on_ranks
 from data_prep.readers import BadRecordError, decode_line, is_blank, open_text
 from data_prep.sample import write_sample
 from data_prep.standard_output import DataCommand, data_console, put
-from data_prep.tokenizer import MODEL_NAME, Tokenizer, train
+from data_prep.tokenizer import MODEL_NAME, import_tokenizer, train
 
 MAX_TRAINING_LINE_BYTES = 4192
 
@@ -100,17 +100,19 @@ def _training_line(path: Path, number: int, raw: bytes) -> str:
 
 
 @tokenizer_app.command("import", cls=DataCommand)
-def import_tokenizer(
-    model: Annotated[Path, typer.Argument(help="An existing sentencepiece.bpe.model.")],
+def import_tokenizer_command(
+    model: Annotated[
+        Path, typer.Argument(help="A sentencepiece.bpe.model, a tokenizer.json, or a Hugging Face folder with either.")
+    ],
     out: Annotated[Path, typer.Option(help="TOKENIZER_DIR to write.")],
 ) -> None:
-    """Take over an existing SentencePiece model, such as XLM-R's.
+    """Take over an existing SentencePiece model of XLM-R's kind, such as XLM-R's own.
 
-    Example: python -m data_prep tokenizer import sentencepiece.bpe.model --out xlmr
+    `hf download FacebookAI/xlm-roberta-base --local-dir xlm-roberta-base` gets a folder with one.
+
+    Example: python -m data_prep tokenizer import xlm-roberta-base --out xlmr
     """
-    if not model.is_file():
-        raise ValueError(f"{model}: no such file; give a sentencepiece.bpe.model")
-    tokenizer = Tokenizer(model.read_bytes(), str(model))
+    tokenizer = import_tokenizer(model)
     tokenizer.save(out)
     put(f"{out}: {MODEL_NAME} sha256 {tokenizer.sha256}, vocabulary {tokenizer.vocab_size}")
 

@@ -12,7 +12,7 @@ import hashlib
 import io
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from data_prep.files import canonical_json, read_json, sha256_of_file, write_durably
+from data_prep.tokenizer_json import JSON_NAME, encode_lines, sentencepiece_model, unigram_tokenizer
+from data_prep.tokenizer_kinds import check_kind, content_key, first_difference, sample_lines
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 MODEL_NAME = "sentencepiece.bpe.model"
@@ -31,6 +33,7 @@ SPACE_PIECE = "▁"
 BATCH = 8192
 _SEPARATOR = np.int32(-1).tobytes()
 MEND = "make it with `python -m data_prep tokenizer train` or `tokenizer import`"
+GET_MODEL = "`hf download FacebookAI/xlm-roberta-base --local-dir xlm-roberta-base` gets one"
 
 
 class Tokenizer:
@@ -52,7 +55,9 @@ class Tokenizer:
         try:
             self._processor = _processor_of(model)
         except RuntimeError:
-            raise ValueError(f"{name}: not a SentencePiece model; give XLM-R's sentencepiece.bpe.model") from None
+            raise ValueError(
+                f"{name}: not a SentencePiece model; give XLM-R's sentencepiece.bpe.model ({GET_MODEL})"
+            ) from None
         pieces = self._processor.get_piece_size()
         first = [self._processor.id_to_piece(i) for i in range(min(3, pieces))]
         specials = pieces > 3 and self._processor.is_unknown(0) and all(map(self._processor.is_control, (1, 2)))
@@ -70,14 +75,17 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Read a TOKENIZER_DIR.
+        """Read a TOKENIZER_DIR, or the tokenizer of a Hugging Face folder: its SentencePiece file, else its tokenizer.json.
 
         Raises:
-            ValueError: the folder or one of its two files is missing, or the model is not the one recorded.
+            ValueError: the folder is neither, or the model is not the one recorded.
         """
-        read_identity(folder)
-        path = Path(folder) / MODEL_NAME
-        return cls(path.read_bytes(), str(path))
+        folder = Path(folder)
+        path = folder / MODEL_NAME
+        if (folder / META_NAME).exists():
+            _read_meta(folder)
+            return cls(path.read_bytes(), str(path))
+        return read_tokenizer(_tokenizer_file(folder))
 
     def save(self, folder: Path) -> None:
         """Write the model and then its description; a folder that holds the same tokenizer is left as it is.
@@ -87,7 +95,7 @@ class Tokenizer:
         """
         path = folder / MODEL_NAME
         if path.exists() and path.read_bytes() != self.model:
-            raise ValueError(f"{folder}: holds another tokenizer already; give another --out or delete it")
+            raise ValueError(f"{folder}: holds another tokenizer already; give another folder or delete it")
         if not path.exists():
             write_durably(path, self.model)
         meta = {
@@ -99,6 +107,14 @@ class Tokenizer:
         }
         if not (folder / META_NAME).exists():
             write_durably(folder / META_NAME, canonical_json(meta))
+
+    def identity(self) -> dict[str, str]:
+        """Hashes of the model's bytes and of what decides its ids, to be kept with what was made with it."""
+        return {"sha256": self.sha256, "content_sha256": content_key(self.model)}
+
+    def gives_ids_of(self, identity: Mapping[str, str]) -> bool:
+        """Whether it gives the ids of the tokenizer with that `identity`, though their files may differ in what matters not."""
+        return identity.get("sha256") == self.sha256 or identity.get("content_sha256") == content_key(self.model)
 
     def kept_in(self, folder: Path) -> "Tokenizer":
         """The same tokenizer, which is pickled as this folder's name, to be loaded from there.
@@ -217,16 +233,69 @@ def read_identity(folder: Path) -> tuple[str, int]:
     Raises:
         ValueError: the folder or one of its two files is missing, or the model is not the one recorded.
     """
-    meta = read_json(Path(folder) / META_NAME, MEND)
-    path = Path(folder) / MODEL_NAME
+    return _read_meta(Path(folder))
+
+
+def _read_meta(folder: Path) -> tuple[str, int]:
+    meta = read_json(folder / META_NAME, MEND)
+    path = folder / MODEL_NAME
     if not path.is_file():
         raise ValueError(f"{path}: no such file; {MEND}")
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA or not isinstance(meta.get("vocab_size"), int):
-        raise ValueError(f"{Path(folder) / META_NAME}: damaged or of another schema than {SCHEMA}; {MEND}")
+        raise ValueError(f"{folder / META_NAME}: damaged or of another schema than {SCHEMA}; {MEND}")
     sha256 = sha256_of_file(path)
     if meta.get("sha256") != sha256:
         raise ValueError(f"{path}: sha256 {sha256}, {META_NAME} says {meta.get('sha256')}; {MEND}")
     return sha256, meta["vocab_size"]
+
+
+def _tokenizer_file(folder: Path) -> Path:
+    """The file of a Hugging Face folder that has its tokenizer; ValueError where there is none."""
+    if folder.is_file():
+        raise ValueError(f"{folder}: is a file; give the folder that it lies in")
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; {MEND}, or give a Hugging Face folder of XLM-R ({GET_MODEL})")
+    for name in (MODEL_NAME, JSON_NAME):
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"{folder}: holds neither {MODEL_NAME} nor {JSON_NAME}; {MEND}")
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a file: a SentencePiece model, or a tokenizer.json, of which one is made; or of a folder with either.
+
+    Raises:
+        ValueError: it cannot be read, or is another kind of tokenizer than XLM-R's.
+    """
+    if path.is_dir():
+        return Tokenizer.load(path)
+    if path.suffix == ".json":
+        return Tokenizer(sentencepiece_model(path), str(path))
+    try:
+        return Tokenizer(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}); give XLM-R's {MODEL_NAME} ({GET_MODEL})"
+        ) from None
+
+
+def import_tokenizer(path: Path) -> Tokenizer:
+    """`read_tokenizer` of a tokenizer that is to be trained with: one that can be exported to Hugging Face.
+
+    Raises:
+        ValueError: Hugging Face's XLM-R tokenizer cannot give its ids; says why, with an example.
+    """
+    tokenizer = read_tokenizer(path)
+    check_kind(tokenizer.model, str(path))
+    lines = list(sample_lines(tokenizer.model))
+    theirs = unigram_tokenizer(tokenizer.model)
+    difference = first_difference(lines, tokenizer.encode_batch, lambda texts: encode_lines(theirs, list(texts)))
+    if difference is not None:
+        raise ValueError(
+            f"{path}: Hugging Face's XLM-R tokenizer gives other ids than this model, so that what is trained on it could not "
+            f"be exported; {difference}; train one with `python -m data_prep tokenizer train`"
+        )
+    return tokenizer
 
 
 def _buffer_encoder(processor: Any) -> Callable[[list[str | bytes]], Sequence[Any]]:

@@ -21,7 +21,7 @@ from pipeline.objectives.base import Objective
 from pipeline.objectives.dwa import WordAlignment
 from pipeline.objectives.masked_lm import HEAD as MASKED_LM_HEAD
 from pipeline.objectives.masked_lm import MaskedLM
-from pipeline.pretrained import read_pretrained
+from pipeline.pretrained import check_vocabulary, read_pretrained
 
 Factor = Callable[[int], float]
 """Factor of the peak learning rate at an optimizer step, from 0."""
@@ -109,10 +109,8 @@ def check_sizes(config: Config, sizes: EncoderConfig, vocab_size: int) -> None:
     """ValueError where the data has other words, or the config asks for more positions or layers, than the model has."""
     init, longest, dwa = config.model.init, longest_sequence(config), config.objectives.dwa
     if sizes.vocab_size != vocab_size:
-        raise ValueError(
-            f"model.init = {init}: vocabulary of {sizes.vocab_size}, the token files in data.path = "
-            f"{config.data.path} have {vocab_size}; binarize with this model's own tokenizer"
-        )
+        assert init is not None, "a model from scratch has the data's vocabulary"
+        check_vocabulary(init, sizes.vocab_size, config.data.path, vocab_size)
     if longest + 2 > sizes.positions:
         raise ValueError(
             f"model.init = {init}: {sizes.positions - 2} positions, data.block_tokens and data.side_tokens "

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.files import sha256_of_file, sync_file, sync_folder
+from data_prep.tokenizer import Tokenizer
 
 SCHEMA = 2
 MANIFEST = "manifest.json"
@@ -33,10 +34,39 @@ class CheckpointInfo:
     encoder: dict[str, Any]
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     schema: int = SCHEMA
+    # What those who use the model must know; empty in checkpoints of older versions.
+    tokenizer: dict[str, str] = field(default_factory=dict)  # its `identity`
+    dropouts: dict[str, float] = field(default_factory=dict)  # for fine-tuning, by Hugging Face's names
+    alignment: dict[str, Any] = field(default_factory=dict)  # see `align_options.AlignOptions.as_json`
 
 
 def folder_of(run: Path) -> Path:
     return run / "checkpoints"
+
+
+def tokenizer_of(run: Path) -> Path:
+    """Where a run keeps its own copy of the tokenizer."""
+    return run / "tokenizer"
+
+
+def keep_tokenizer(run: Path, folder: Path) -> dict[str, str]:
+    """Copy the tokenizer of the token files into the run's folder, so that the model can be used without them; its identity.
+
+    ValueError where the run holds another one.
+    """
+    tokenizer = Tokenizer.load(folder)
+    tokenizer.save(tokenizer_of(run))
+    return tokenizer.identity()
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint lies in."""
+    return checkpoint.resolve().parent.parent
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a checkpoint or a run's, and not a model's."""
+    return (folder / MANIFEST).is_file() or folder_of(folder).is_dir()
 
 
 def tag_of(step: int) -> str:
@@ -56,8 +86,7 @@ def seal(checkpoint: Path, info: CheckpointInfo) -> None:
 
     OSError names what is missing, empty or cut off; nothing is published then.
     """
-    temporary = checkpoint / f"{MANIFEST}.tmp"
-    temporary.unlink(missing_ok=True)  # left where an earlier attempt was killed while it sealed
+    _temporary(checkpoint).unlink(missing_ok=True)  # left where an earlier attempt was killed while it sealed
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST)
     names = [str(path.relative_to(checkpoint)) for path in files]
     for pattern in shards_of(info):
@@ -73,11 +102,21 @@ def seal(checkpoint: Path, info: CheckpointInfo) -> None:
         info.files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
     for folder in {path.parent for path in files}:
         sync_folder(folder)
+    write_info(checkpoint, info)
+    sync_folder(checkpoint.parent)
+
+
+def write_info(checkpoint: Path, info: CheckpointInfo) -> None:
+    """Publish a checkpoint's manifest, or replace it by one that says more."""
+    temporary = _temporary(checkpoint)
     temporary.write_text(json.dumps(asdict(info), indent=1, sort_keys=True), encoding="utf-8")
     sync_file(temporary)
     os.replace(temporary, checkpoint / MANIFEST)
     sync_folder(checkpoint)
-    sync_folder(checkpoint.parent)
+
+
+def _temporary(checkpoint: Path) -> Path:
+    return checkpoint / f"{MANIFEST}.tmp"
 
 
 def shards_of(info: CheckpointInfo) -> list[str]:
@@ -131,7 +170,10 @@ def read_info(checkpoint: Path, verify: bool = True) -> CheckpointInfo:
         raise ValueError(f"{path}: not a checkpoint's manifest; give a run folder or one of its checkpoints/step_*")
     if content.get("schema") != SCHEMA:
         raise ValueError(f"{path}: schema {content.get('schema')}, this version reads {SCHEMA}")
-    info = CheckpointInfo(**content)
+    try:
+        info = CheckpointInfo(**content)
+    except TypeError:
+        raise ValueError(f"{path}: damaged, or of a newer version; give another checkpoint") from None
     for name, expected in info.files.items() if verify else ():
         file = checkpoint / name
         if not file.is_file():
@@ -172,6 +214,33 @@ def find(resume: str | None, run: Path) -> tuple[Path | None, list[str]]:
     if warnings:
         raise ValueError(f"--resume {resume}: no checkpoint there is whole ({warnings[0]}); start in another run.out")
     raise ValueError(f"--resume {resume}: nothing to resume there; give a run folder or one of its checkpoints/step_*")
+
+
+def find_model(place: Path) -> tuple[Path, CheckpointInfo, list[str]]:
+    """The checkpoint to take a model from, verified, with its manifest and what was skipped on the way.
+
+    place: a checkpoint, or a run's folder: its latest good one. ValueError where there is none.
+    """
+    wanted = "give a run folder or one of its checkpoints/step_*"
+    if place.is_file():
+        raise ValueError(f"{place}: is a file; {wanted}")
+    if not place.is_dir():
+        raise ValueError(f"{place}: no such folder; {wanted}")
+    if (place / MANIFEST).is_file():
+        return place, read_info(place), []
+    skipped: list[str] = []
+    for checkpoint in reversed(_sealed(place)):
+        try:
+            return checkpoint, read_info(checkpoint), skipped
+        except ValueError as error:
+            skipped.append(f"skipped a checkpoint: {error}")
+    if skipped:
+        raise ValueError(f"{place}: no checkpoint there is whole ({skipped[0]})")
+    if (place / "config.json").is_file():
+        raise ValueError(f"{place}: is a Hugging Face folder and holds no checkpoint; {wanted}")
+    if place.name.startswith("step_"):
+        raise ValueError(f"{place}: not a complete checkpoint ({MANIFEST} is missing); {wanted}")
+    raise ValueError(f"{place}: holds no checkpoint; {wanted}")
 
 
 def check_continues(info: CheckpointInfo, now: CheckpointInfo) -> None:

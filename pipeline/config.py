@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, field_validator
@@ -191,6 +191,26 @@ class Config(Section):
     def dump(self) -> str:
         """The resolved config as YAML that `load_config` reads back."""
         return dump_yaml(self.model_dump(mode="json"))
+
+    def with_absolute_paths(self) -> Config:
+        """The same config, that means the same wherever it is read from: what a run records."""
+        return _absolute(self)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def _absolute(section: AnySection) -> AnySection:
+    changed: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Path):
+            changed[name] = value.absolute()
+        elif isinstance(value, Section):
+            changed[name] = _absolute(value)
+        elif isinstance(value, list):
+            changed[name] = [each.absolute() if isinstance(each, Path) else each for each in value]
+    return section.model_copy(update=changed)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pipeline.model import Encoder, EncoderConfig
 
@@ -47,6 +49,28 @@ _CONFIG_NAMES = {
     "max_position_embeddings": "positions",
     "layer_norm_eps": "norm_eps",
 }
+_DEFAULTS = {  # `XLMRobertaConfig`'s, for what a config.json leaves out
+    "vocab_size": 30522,
+    "num_hidden_layers": 12,
+    "hidden_size": 768,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+    "layer_norm_eps": 1e-12,
+}
+_BUILT = {  # what changes hidden states and is built in one way only
+    "hidden_act": "gelu",
+    "pad_token_id": 1,
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+}
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+DROPOUT = 0.1
+"""`XLMRobertaConfig`'s and XLM-R's own, which fine-tuning wants whatever pretraining was done with."""
+GET_MODEL = "`hf download FacebookAI/xlm-roberta-base --local-dir xlm-roberta-base` gets one"
+CONFIG_NAME = "config.json"
+SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 
 
 def hugging_face_name(name: str) -> str:
@@ -67,69 +91,176 @@ def hugging_face_state(encoder: dict[str, Tensor], head: dict[str, Tensor] | Non
     return state
 
 
-def read_config(folder: Path, dropout: float = 0.0) -> EncoderConfig:
-    """Sizes of the XLM-R-shaped model in a Hugging Face folder; ValueError where it is something else."""
-    path = folder / "config.json"
+def read_config_json(folder: Path) -> dict[str, Any]:
+    """A Hugging Face folder's config.json as it stands; ValueError where it is not one of an xlm-roberta model."""
+    path = folder / CONFIG_NAME
+    if folder.is_file():
+        raise ValueError(f"{folder}: is a file; give the Hugging Face folder that it lies in")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); give a Hugging Face model folder") from None
+        raise ValueError(
+            f"{path}: cannot be read ({error.strerror}); give a Hugging Face model folder ({GET_MODEL})"
+        ) from None
     except ValueError:
-        raise ValueError(f"{path}: not valid JSON; give a Hugging Face model folder") from None
+        raise ValueError(f"{path}: not valid JSON; give a Hugging Face model folder ({GET_MODEL})") from None
     kind = content.get("model_type") if isinstance(content, dict) else None
-    if kind != "xlm-roberta":
+    if not isinstance(content, dict) or kind != "xlm-roberta":
         raise ValueError(f"{path}: model_type is {kind!r}, an xlm-roberta model is needed")
-    if content.get("hidden_act", "gelu") != "gelu":
-        raise ValueError(f"{path}: hidden_act is {content['hidden_act']!r}, only gelu is built; give another model")
-    missing = [name for name in _CONFIG_NAMES if name not in content]
-    if missing:
-        raise ValueError(f"{path}: lacks {missing[0]}; give an xlm-roberta model folder")
-    sizes = {ours: content[theirs] for theirs, ours in _CONFIG_NAMES.items()}
+    return content
+
+
+def read_config(folder: Path, dropout: float = 0.0) -> EncoderConfig:
+    """Sizes of the XLM-R-shaped model in a Hugging Face folder; ValueError where it is something else.
+
+    What config.json leaves out is as in Hugging Face's `XLMRobertaConfig`.
+    """
+    content, path = read_config_json(folder), folder / CONFIG_NAME
+    for name, built in _BUILT.items():
+        if content.get(name, built) != built:
+            raise ValueError(f"{path}: {name} is {content[name]!r}, only {built!r} is built; give another model")
+    sizes = {ours: content.get(theirs, _DEFAULTS[theirs]) for theirs, ours in _CONFIG_NAMES.items()}
+    for theirs, ours in _CONFIG_NAMES.items():
+        kind = (int, float) if ours == "norm_eps" else int
+        if not isinstance(sizes[ours], kind) or isinstance(sizes[ours], bool) or sizes[ours] <= 0:
+            raise ValueError(
+                f"{path}: {theirs} is {sizes[ours]!r}, not a number above 0; give an xlm-roberta model folder"
+            )
     return EncoderConfig(**sizes, dropout=dropout, init_std=content.get("initializer_range", 0.02))
 
 
+def read_dropouts(folder: Path) -> dict[str, float]:
+    """The two dropout rates of a folder's config.json, by Hugging Face's names."""
+    content = read_config_json(folder)
+    return {name: float(content.get(name, DROPOUT)) for name in _DROPOUTS}
+
+
 def read_state(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a Hugging Face folder, fp32; safetensors (one file or sharded) first, else weights-only `.bin`."""
-    index, single, pickled = (
-        folder / name for name in ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin")
+    """All tensors of a Hugging Face folder, fp32; safetensors (one file or sharded) first, else weights-only `.bin`.
+
+    An output layer of its own comes along only where config.json says that it is not tied to the word embeddings.
+    """
+    state: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        state |= _read_tensors(path)
+    if read_config_json(folder).get("tie_word_embeddings", True):
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("lm_head.decoder.")}
+    # BERT's names of a norm's weight and bias, which old files still have.
+    renamed = {re.sub(r"(LayerNorm|layer_norm)\.gamma$", r"\1.weight", name): tensor for name, tensor in state.items()}
+    renamed = {re.sub(r"(LayerNorm|layer_norm)\.beta$", r"\1.bias", name): tensor for name, tensor in renamed.items()}
+    return {name: tensor.float() for name, tensor in renamed.items()}
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights; ValueError where there are none."""
+    for single in (SAFETENSORS, PICKLED):
+        index = folder / f"{single}.index.json"
+        if index.is_file():
+            return [folder / name for name in _shard_names(index)]
+        if (folder / single).is_file():
+            return [folder / single]
+    raise ValueError(
+        f"{folder}: holds neither {SAFETENSORS} nor {PICKLED}; give a Hugging Face model folder ({GET_MODEL})"
     )
+
+
+def _shard_names(index: Path) -> list[str]:
+    """ValueError where the index is damaged or names anything but files beside it."""
     try:
-        if index.exists():
-            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            state = {name: tensor for file in files for name, tensor in load_file(folder / file).items()}
-        elif single.exists():
-            state = load_file(single)
-        elif pickled.exists():
-            state = torch.load(pickled, map_location="cpu", weights_only=True)
-        else:
-            raise ValueError(f"{folder}: holds neither model.safetensors nor pytorch_model.bin; give a model folder")
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        damaged = [name for name in names if Path(name).name != name]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{index}: damaged; copy the folder again") from None
+    if damaged or not names:
+        raise ValueError(
+            f"{index}: names {damaged or 'no file'}, its weights must lie beside it; copy the folder again"
+        )
+    for name in names:
+        if not (index.parent / name).is_file():
+            raise ValueError(
+                f"{index.parent / name}: no such file, though {index.name} names it; copy the folder again"
+            )
+    return names
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file; never runs what a pickle holds."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{pickled}: holds more than tensors, and loading it could run code; give model.safetensors instead"
+            f"{path}: holds more than tensors, and loading it could run code; give {SAFETENSORS} instead"
         ) from None
     except (SafetensorError, OSError, RuntimeError, KeyError, EOFError) as error:
-        raise ValueError(f"{folder}: weights cannot be read ({str(error).splitlines()[0]}); copy them again") from None
-    return {name: tensor.float() for name, tensor in state.items()}
+        raise ValueError(f"{path}: weights cannot be read ({str(error).splitlines()[0]}); copy them again") from None
+    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise ValueError(f"{path}: is no dictionary of tensors; give {SAFETENSORS} instead")
+    return content
+
+
+def _tensors_of(names: Iterable[str], state: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
+    """The encoder's tensors by our names (Hugging Face's have `roberta.` before them or not)."""
+    found = {}
+    for name in names:
+        theirs = hugging_face_name(name)
+        tensor = state.get(f"roberta.{theirs}", state.get(theirs))
+        if tensor is None:
+            raise ValueError(f"{source}: lacks {theirs} (Hugging Face's name); give a whole xlm-roberta model")
+        # A token of XLM-R is always of type 0, however many types there are.
+        found[name] = tensor[:1] if name.startswith("token_type.") and tensor.dim() == 2 else tensor
+    return found
+
+
+class WithoutDrawing(TorchFunctionMode):
+    """While it is active, `torch.nn.init` does nothing: modules are made whose weights come from elsewhere.
+
+    To draw on the meta device costs nothing but PyTorch's import of its compiler, which takes seconds.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def build_encoder(sizes: EncoderConfig, state: dict[str, Tensor], source: Path) -> Encoder:
+    """An encoder that holds the state's own tensors, without drawing weights first; see `load_encoder`."""
+    with torch.device("meta"), WithoutDrawing():
+        encoder = Encoder(sizes)
+    tensors = _tensors_of(encoder.state_dict(), state, source)
+    _check_shapes(encoder, tensors, source)
+    encoder.load_state_dict(tensors, assign=True)
+    return encoder
+
+
+def _check_shapes(encoder: Encoder, tensors: dict[str, Tensor], source: Path) -> None:
+    for name, tensor in encoder.state_dict().items():
+        if tensors[name].shape != tensor.shape:
+            raise ValueError(
+                f"{source}: {hugging_face_name(name)} is {list(tensors[name].shape)}, its other sizes ask for "
+                f"{list(tensor.shape)}"
+            )
 
 
 def load_encoder(encoder: Encoder, state: dict[str, Tensor], source: Path) -> None:
-    """Copy the encoder's weights from a state dict of Hugging Face's names (`roberta.` prefix optional)."""
-    ours = encoder.state_dict()
-    for name, tensor in ours.items():
-        theirs = hugging_face_name(name)
-        found = state.get(f"roberta.{theirs}", state.get(theirs))
-        if found is None:
-            raise ValueError(f"{source}: lacks {theirs} (Hugging Face's name); give a whole xlm-roberta model")
-        if found.shape != tensor.shape:
-            raise ValueError(f"{source}: {theirs} is {list(found.shape)}, its other sizes ask for {list(tensor.shape)}")
-        tensor.copy_(found)
+    """Copy the encoder's weights from a state dict of Hugging Face's names; ValueError where one lacks or does not fit."""
+    tensors = _tensors_of(encoder.state_dict(), state, source)
+    _check_shapes(encoder, tensors, source)
+    for name, tensor in encoder.state_dict().items():
+        tensor.copy_(tensors[name])
 
 
 def load_head(head: nn.Module, state: dict[str, Tensor], source: Path) -> bool:
-    """Copy the masked-LM head's own weights (the decoder is tied); False, and nothing done, where there are none."""
+    """Copy the masked-LM head's own weights (the decoder is tied); False, and nothing done, where there are none.
+
+    ValueError where the head does not fit, or has an output layer of its own.
+    """
     own = {name: tensor for name, tensor in head.state_dict().items() if name != "weight"}
     if any(_HEAD_NAMES[name] not in state for name in own):
         return False
+    _check_tied(state, source)
     for name, tensor in own.items():
         theirs = _HEAD_NAMES[name]
         if state[theirs].shape != tensor.shape:
@@ -140,16 +271,25 @@ def load_head(head: nn.Module, state: dict[str, Tensor], source: Path) -> bool:
     return True
 
 
+def _check_tied(state: dict[str, Tensor], source: Path) -> None:
+    """ValueError where the output layer is another matrix than the word embeddings, or has another bias than the head's."""
+    word = state.get("roberta.embeddings.word_embeddings.weight", state.get("embeddings.word_embeddings.weight"))
+    for own, shared in (("lm_head.decoder.weight", word), ("lm_head.decoder.bias", state.get("lm_head.bias"))):
+        if own in state and (shared is None or not torch.equal(state[own], shared)):
+            raise ValueError(
+                f"{source}: its output layer is not tied to the word embeddings (tie_word_embeddings is false and {own} "
+                "differs), only tied ones are built; give a model with a tied output layer"
+            )
+
+
 def load_pretrained_encoder(folder: Path) -> Encoder:
     """An encoder in eval mode from a Hugging Face folder."""
-    encoder = Encoder(read_config(folder))
-    load_encoder(encoder, read_state(folder), folder)
-    return encoder.eval()
+    return build_encoder(read_config(folder), read_state(folder), folder).eval()
 
 
-def write_config(config: EncoderConfig) -> dict[str, Any]:
-    """Keyword arguments of `XLMRobertaConfig` for this encoder."""
+def write_config(config: EncoderConfig, dropouts: dict[str, float] | None = None) -> dict[str, Any]:
+    """Keyword arguments of `XLMRobertaConfig` for this encoder; dropouts: other rates than the encoder's."""
     sizes = {theirs: getattr(config, ours) for theirs, ours in _CONFIG_NAMES.items()}
-    dropout = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
+    rates = dropouts or dict.fromkeys(_DROPOUTS, config.dropout)
     other = {"initializer_range": config.init_std}
-    return {**sizes, **dropout, **other, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    return {**sizes, **rates, **other, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}

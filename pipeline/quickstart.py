@@ -25,12 +25,13 @@ from pipeline.build import build_model, build_objectives
 from pipeline.cluster.finished import finished
 from pipeline.config import load_config
 from pipeline.model import Encoder
+from pipeline.use.align_options import AlignOptions, resolve
+from pipeline.use.aligner import Aligner
 from pipeline.use.evaluate import evaluate
 from pipeline.use.gold import Gold, read_gold
-from pipeline.use.loading import load_model
+from pipeline.use.loading import load
 from pipeline.use.picture import draw_alignments
-from pipeline.use.word_alignment import WordAligner, WordLinks
-from sinkhorn_align import AlignmentSettings
+from pipeline.use.word_alignment import WordLinks
 
 CONFIG = Path(__file__).resolve().parent / "configs" / "quickstart.yaml"
 REPOSITORY = CONFIG.parents[2]
@@ -124,22 +125,21 @@ def run(what: str, command: list[str]) -> None:
 
 
 def summarize(out: Path, golds: list[Gold]) -> dict[str, Any]:
-    """AER before and after at the last layer, the losses, the throughput, where things lie; draws the picture."""
+    """AER before and after, with what is recorded of aligning, losses, throughput, where things lie; draws the picture."""
     config = load_config(out / "run" / "config.yaml")
-    dwa = config.objectives.dwa
-    assert dwa is not None, f"{CONFIG} trains word alignment"
-    trained, tokenizer = load_model(out / "model")
+    loaded = load(out / "model")
+    trained, tokenizer = loaded.encoder, loaded.tokenizer
+    options = resolve(trained.config.layers, loaded.recorded)
     # The seed decides the initial weights: this is the model that training started from.
     untrained = build_model(config, build_objectives(config), tokenizer.vocab_size)[0].encoder.eval()
-    settings, layer = dwa.alignment_settings(), trained.config.layers
 
     scores: dict[str, list[float]] = {"before": [], "after": []}
     drawn: list[WordLinks] = []
     # Latin and Cyrillic: the font that matplotlib brings has no Hangul.
     shown = next(gold for gold in golds if (gold.source_language, gold.target_language) == ("qaa", "qac"))
     for name, encoder in (("before", untrained), ("after", trained)):
-        scores[name] = [evaluate(encoder, tokenizer, gold, settings).layers[layer].aer for gold in golds]
-        drawn.append(links_of(encoder, tokenizer, shown, settings, layer))
+        scores[name] = [aer_of(encoder, tokenizer, gold, options) for gold in golds]
+        drawn.append(links_of(encoder, tokenizer, shown, options))
     picture = out / "alignment.png"
     pair = longest_pair(shown)
     draw_alignments(shown.source[pair], shown.target[pair], shown.sure[pair], drawn, picture)
@@ -153,7 +153,9 @@ def summarize(out: Path, golds: list[Gold]) -> dict[str, Any]:
             f"{gold.source_language}-{gold.target_language}": {"before": before, "after": after}
             for gold, before, after in zip(golds, scores["before"], scores["after"], strict=True)
         },
-        "layer": layer,
+        "layer": options.layer,
+        "method": options.method,
+        "encoding": options.encoding,
         "steps": config.run.steps,
         "losses_first": {key: value for key, value in steps[0].items() if key.endswith("_loss")},
         "losses_last": {key: value for key, value in steps[-1].items() if key.endswith("_loss")},
@@ -172,11 +174,16 @@ def longest_pair(gold: Gold) -> int:
     return max(range(len(gold)), key=lambda pair: len(gold.sure[pair]))
 
 
-def links_of(encoder: Encoder, tokenizer: Tokenizer, gold: Gold, settings: AlignmentSettings, layer: int) -> WordLinks:
+def aer_of(encoder: Encoder, tokenizer: Tokenizer, gold: Gold, options: AlignOptions) -> float:
+    """AER of the gold folder's pairs."""
+    scores = evaluate(encoder, tokenizer, gold, options.settings, options.method, options.encoding)
+    return scores.layers[options.layer].aer
+
+
+def links_of(encoder: Encoder, tokenizer: Tokenizer, gold: Gold, options: AlignOptions) -> WordLinks:
     """The links of the pair that is drawn."""
-    aligner = WordAligner(tokenizer, lambda packed: [encoder(packed, layer)], settings)
     pair = longest_pair(gold)
-    ((links,),) = aligner.align([(gold.source[pair], gold.target[pair])])
+    (links,) = Aligner(encoder, tokenizer, recorded=options).align([(gold.source[pair], gold.target[pair])])
     return links
 
 

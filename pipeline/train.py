@@ -43,6 +43,7 @@ from pipeline.model import PretrainingModel
 from pipeline.monitor import Monitor
 from pipeline.precision import LossScale, precision_of
 from pipeline.prefetch import prefetched
+from pipeline.pretrained import check_tokenizer, dropouts_of
 from pipeline.validate import Validator
 from pipeline.wandb_sink import check_wandb
 
@@ -58,6 +59,7 @@ def train(config: Config, resume: str | None) -> None:
     data = build_data(config, objectives, manifest)
     plan = BatchPlan({name: getattr(config.batch, name) for name in data.streams}, world_size, config.batch.micro_steps)
     settings = deepspeed_settings(config, plan, device.type)
+    tokenizer_notes = ranks.on_rank_0(lambda: check_tokenizer(config.model.init, manifest))
     model, head_is_pretrained = build_model(config, objectives, manifest.vocab_size)
     validator = Validator(config, manifest, model.encoder.config)
     stage = settings.get("zero_optimization", {}).get("stage", 0)
@@ -67,8 +69,9 @@ def train(config: Config, resume: str | None) -> None:
         stage,
         precision_of(settings),
         manifest.digest(),
-        config.model_dump(mode="json"),
+        config.with_absolute_paths().model_dump(mode="json"),
         asdict(model.encoder.config),
+        dropouts=dropouts_of(config.model.init),
     )
 
     # 2. Where the run stands: at the start, or at a checkpoint, which is cut anew if other ranks wrote it.
@@ -77,11 +80,13 @@ def train(config: Config, resume: str | None) -> None:
     if found is not None:
         info = ranks.on_rank_0(lambda: checkpoint.read_info(found, verify=False))
         checkpoint.check_continues(info, now)
-        first_step = info.step
+        first_step, now.alignment = info.step, info.alignment
         if reshard.needed(info, now):
             names = [name for name, _ in model.named_parameters()]
             source = ranks.on_rank_0(lambda: reshard.convert(found, config.run.out, names))
             settings["checkpoint"] = {**settings.get("checkpoint", {}), "load_universal": True}
+
+    now.tokenizer = ranks.on_rank_0(lambda: checkpoint.keep_tokenizer(config.run.out, manifest.tokenizer_dir))
 
     # 3. DeepSpeed wraps the model; from here on every forward goes through the engine.
     groups = parameter_groups(model, config.optimizer, config.run.steps)
@@ -100,8 +105,8 @@ def train(config: Config, resume: str | None) -> None:
 
     monitor = Monitor(config, first_step) if rank == 0 else None
     if monitor:
-        (config.run.out / "config.yaml").write_text(config.dump(), encoding="utf-8")
-        notes = warnings + ([f"continues from {found}"] if found else [])
+        (config.run.out / "config.yaml").write_text(config.with_absolute_paths().dump(), encoding="utf-8")
+        notes = warnings + tokenizer_notes + ([f"continues from {found}"] if found else [])
         if source != found:
             notes.append(reshard.describe(info, now))
         if config.model.init and not head_is_pretrained:
@@ -117,7 +122,7 @@ def train(config: Config, resume: str | None) -> None:
             str(folder.parent), tag=folder.name, client_state=reshard.CLIENT_STATE, save_latest=False
         )
         dist.barrier()
-        now.step, now.files = step, {}
+        now.step, now.files, now.alignment = step, {}, validator.align_options(now.alignment)
         ranks.on_rank_0(lambda: checkpoint.seal(folder, now))
         ranks.on_rank_0(lambda: checkpoint.prune(config.run.out, config.run.keep, config.run.keep_every))
         if monitor:
@@ -205,11 +210,18 @@ def train(config: Config, resume: str | None) -> None:
             monitor.say(
                 f"run.time_limit_minutes = {config.run.time_limit_minutes:g}: there is time to save, and no more"
             )
-        monitor.say(
-            f"stopped at step {step}: saved; continue with --resume auto" if step < config.run.steps else "done"
-        )
+        monitor.say(ending(config, step))
         monitor.record("end", step, {"finished": step == config.run.steps})
         monitor.close()
+
+
+def ending(config: Config, step: int) -> str:
+    """The last line: what was reached, where it lies, and what one does next."""
+    out = config.run.out
+    if step < config.run.steps:
+        return f"stopped at step {step}: saved; continue with --resume auto"
+    latest = checkpoint.folder_of(out) / checkpoint.tag_of(step)
+    return f"done: {latest}; `python -m pipeline export {out} HF_DIR` makes a Hugging Face model of it"
 
 
 def make_batches(data: TrainingData, plan: BatchPlan, rank: int, device: torch.device, step: int) -> list[MicroBatch]:

@@ -6,8 +6,9 @@ what `python -m pipeline evaluate` measures of a checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from pipeline.data import collate
 from pipeline.model import EncoderConfig
 from pipeline.monitor import Monitor
 from pipeline.packing import Packed
+from pipeline.use.align_options import trained_options
 from pipeline.use.evaluate import best_layer, distinct, gold_folders, score_layers
 from pipeline.use.gold import Gold, read_gold
 from pipeline.use.loading import longest_side
@@ -52,6 +54,9 @@ class Validator:
         self._settings, dwa = config.validation, config.objectives.dwa
         self._objectives = build_objectives(config)
         self._data = None
+        self._alignment_layer, self._layers = (dwa.alignment_layer if dwa else None), encoder.layers
+        self._alignment = dwa.alignment_settings() if dwa else AlignmentSettings()
+        self._best: tuple[int, str] | None = None
         if not self._settings.every:
             return
         if self._settings.data is not None:
@@ -69,7 +74,6 @@ class Validator:
         self._shown = choose_pairs(self._golds, self._settings.shown_pairs, self._tokenizer, longest_side(encoder))
         # Without word alignment there is no label layer; the released recipe's, two below the top, stands in.
         self._layer = dwa.alignment_layer if dwa else max(encoder.layers - 2, 0)
-        self._alignment = dwa.alignment_settings() if dwa else AlignmentSettings()
         if self._alignment.filter_rounds == 0:  # links are what is scored, and without filtering there are none
             self._alignment = replace(self._alignment, filter_rounds=AlignmentSettings.filter_rounds)
 
@@ -80,15 +84,26 @@ class Validator:
         was_training = engine.training
         engine.eval()
         with torch.no_grad():
-            values: Figures = {**self._losses(engine), **self._alignment_error(engine), **self._retrieval(engine)}
+            alignment_error = self._alignment_error(engine)
+            values: Figures = {**self._losses(engine), **alignment_error, **self._retrieval(engine)}
             shown = align_shown(self._shown, self._aligner(_hidden_states(engine, self._layer)))
         engine.train(was_training)
+        self._best = best_of(alignment_error, step) or self._best
         if monitor and values:
             monitor.record("validation", step, values)
             monitor.say(f"validation at step {step}: {_describe(values)}")
         if monitor and shown:
             monitor.record_alignments(step, self._layer, shown)
         return values
+
+    def align_options(self, before: Mapping[str, Any]) -> dict[str, Any]:
+        """How words align best with the model as it is, to be kept with it: by the layer that was measured last, if any.
+
+        before: what was kept with the checkpoint that the run continues from, which may have been measured too.
+        """
+        if self._best is None and before:
+            return dict(before)
+        return trained_options(self._layers, self._alignment_layer, self._alignment, self._best).as_json()
 
     def _losses(self, engine: Any) -> dict[str, float]:
         """Loss per predicted token of each objective and language."""
@@ -143,6 +158,23 @@ class Validator:
 
     def _aligner(self, hidden_states: HiddenStates) -> WordAligner:
         return WordAligner(self._tokenizer, hidden_states, self._alignment, longest_side=longest_side(self._encoder))
+
+
+def best_of(values: Figures, step: int) -> tuple[int, str] | None:
+    """The layer with the lowest mean AER over the gold folders, and how it was found; None without gold."""
+    by_folder = {
+        key.partition("/")[2]: layers
+        for key, layers in values.items()
+        if key.startswith("aer_by_layer/") and isinstance(layers, list)
+    }
+    if not by_folder:
+        return None
+    means = [mean(of_layer) for of_layer in zip(*by_folder.values(), strict=True)]
+    best = min(range(len(means)), key=means.__getitem__)
+    return (
+        best,
+        f"the lowest mean AER, {100 * means[best]:.1f} %, of the validation at step {step} ({', '.join(by_folder)})",
+    )
 
 
 def _hidden_states(engine: Any, layer: int | None = None) -> HiddenStates:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sinkhorn_align.links import Links
-from sinkhorn_align.operator import align_operator
+from sinkhorn_align.operator import align_now, align_operator
 from sinkhorn_align.settings import AlignmentSettings
 
 Backend = Literal["auto", "native", "torch", "reference", "triton"]
@@ -61,8 +61,10 @@ def align(
         )
     vectors = (source_start_B, source_length_B, target_start_B, target_length_B)
     settings = settings or AlignmentSettings()
+    # Only compilers need the operator, and its first call imports PyTorch's, which takes seconds.
+    call = align_now if type(hidden_TD) is Tensor and not torch.compiler.is_compiling() else align_operator
     return Links(
-        *align_operator(
+        *call(
             hidden_TD,
             *vectors,
             backend,

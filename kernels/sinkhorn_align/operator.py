@@ -18,9 +18,7 @@ from sinkhorn_align.settings import AlignmentSettings, check_filters
 from sinkhorn_align.spans import Spans
 
 
-# Its launches follow from lengths on the host, which a replayed CUDA graph would not see.
-@torch.library.custom_op("sinkhorn_align::align", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
-def align_operator(
+def align_now(
     hidden_TD: Tensor,
     source_start_B: Tensor,
     source_length_B: Tensor,
@@ -40,6 +38,12 @@ def align_operator(
     with torch.autocast(hidden_TD.device.type, enabled=False):
         links = _run(backend, hidden_TD, spans, settings)
     return links.links_RT, links.partner_T, links.score_T, links.status_B
+
+
+# Its launches follow from lengths on the host, which a replayed CUDA graph would not see.
+align_operator = torch.library.custom_op("sinkhorn_align::align", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))(
+    align_now
+)
 
 
 @align_operator.register_fake

@@ -31,18 +31,19 @@ from data_prep.tokenizer import MODEL_NAME, SPACE_PIECE, UNK, Tokenizer
 from pipeline import command_line
 from pipeline.hugging_face import read_config, read_state
 from pipeline.use.aligner import Aligner
-from pipeline.use.export import save_tokenizer
 from pipeline.use.gold import Gold, read_gold, score_links
+from pipeline.use.hugging_face_tokenizer import save_tokenizer
 from pipeline.use.loading import load_model
 from pipeline.use.word_alignment import WordLinks
 
 PEERS = Path(__file__).resolve().parent / "align_peers.py"
 SAME_AS_SIMALIGN: dict[str, Any] = {"method": "argmax", "encoding": "separate", "keep_space_pieces": True}
+OF_PRETRAINING: dict[str, Any] = {"method": "ot-filter", "encoding": "joint"}
 OURS: dict[str, dict[str, Any]] = {
     "ours, argmax, separate, fp32": SAME_AS_SIMALIGN,
-    "ours, ot-filter, joint, fp32": {},
+    "ours, ot-filter, joint, fp32": OF_PRETRAINING,
     "ours, argmax, separate, bf16": {**SAME_AS_SIMALIGN, "dtype": "bf16"},
-    "ours, ot-filter, joint, bf16": {"dtype": "bf16"},
+    "ours, ot-filter, joint, bf16": {**OF_PRETRAINING, "dtype": "bf16"},
 }
 THEIRS: dict[str, list[str]] = {
     "SimAlign, inter": ["simalign", "--methods", "a"],

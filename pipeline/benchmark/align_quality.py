@@ -24,7 +24,7 @@ from rich.table import Table
 
 from pipeline import command_line
 from pipeline.benchmark.align import Peer, pair_lines, write_for_simalign
-from pipeline.use.aligner import layer_of
+from pipeline.use.align_options import check_layer
 from pipeline.use.evaluate import evaluate, gold_folders
 from pipeline.use.gold import AlignmentScore, Gold, read_gold, score_links
 from pipeline.use.loading import load_model
@@ -53,7 +53,7 @@ def more_lines(places: Sequence[Path], gold: Gold) -> list[str]:
 def score_ours(hf_dir: Path, golds: dict[str, Gold], layer: int) -> tuple[dict[str, Scores], dict[str, int]]:
     """At the layer, and at each folder's best one, and which that is; mutual argmax on separate sides at the layer."""
     encoder, tokenizer = load_model(hf_dir)
-    layer_of(encoder, layer)
+    check_layer(layer, encoder.config.layers)
     scores, best = {}, {}
     for name, gold in golds.items():
         found = evaluate(encoder, tokenizer, gold)

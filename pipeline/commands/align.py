@@ -22,7 +22,7 @@ from pipeline.commands.options import (
     TokenizerDir,
 )
 from pipeline.commands.progress import Counted
-from pipeline.use.align_options import WINDOW
+from pipeline.use.align_options import WINDOW, note
 from pipeline.use.alignment_output import Remembered, closing_line, format_links
 from pipeline.use.arriving import Arriving
 from pipeline.use.raw_text import RawTextWatch
@@ -44,8 +44,8 @@ def align_command(
     ],
     target: Annotated[Path | None, typer.Argument(help="its translations, line by line")] = None,
     layer: LayerOption = None,
-    method: MethodOption = "ot-filter",
-    encoding: EncodingOption = "joint",
+    method: MethodOption = None,
+    encoding: EncodingOption = None,
     cost: CostOption = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="text that is not tokenised: split words and punctuation apart first")
@@ -75,10 +75,10 @@ def align_command(
 ) -> None:
     """Print the word links of each pair in Pharaoh format (`i-j`, words counted from 0), one line a pair.
 
-    Which settings suit which model: one trained with XLM-Align aligns best by `--method ot-filter --encoding joint` at
-    the layer it was trained at; any other (XLM-R, a sentence encoder) by `--method argmax --encoding separate` a little
-    above the middle, layer 7 or 8 of 12. `itermax` and `match` find more links than argmax, and more wrong ones.
-    `evaluate --gold` measures all layers.
+    Layer, method and encoding are those recorded with the model, else those that suit a plain checkpoint (XLM-R, a sentence
+    encoder): argmax, separate, a little above the middle, layer 7 of 12. One trained with XLM-Align aligns best by ot-filter,
+    joint, at the layer that it was trained at. itermax and match find more links than argmax, and more wrong ones.
+    `evaluate --gold DIR --record` measures all layers and records the best.
 
     Example: python -m pipeline align hf/base text.en text.de --raw > links.pharaoh
     """
@@ -102,6 +102,7 @@ def align_command(
         keep_space_pieces=keep_space_pieces,
         window=window,
     )
+    print(f"note: {note(aligner.options)}", file=sys.stderr)
     try:
         _print_links(aligner, reader, scores, words, split)
     finally:

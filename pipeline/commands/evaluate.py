@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from rich.progress import track
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import data_console, put
 from pipeline.commands.options import CostOption, DeviceOption, EncodingOption, MethodOption, ModelDir, TokenizerDir
+from pipeline.use.align_options import AlignOptions, note, resolve
 from sinkhorn_align import AlignmentSettings
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
@@ -39,9 +42,17 @@ def evaluate_command(
     perplexity: Annotated[Path | None, typer.Option(help="DATA_DIR of held-out text; needs the masked-LM head")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the scores to this file")] = None,
     picture: Annotated[Path | None, typer.Option(help="draw AER and retrieval over layers there, a PNG")] = None,
-    method: MethodOption = "ot-filter",
-    encoding: EncodingOption = "joint",
+    method: MethodOption = None,
+    encoding: EncodingOption = None,
     cost: CostOption = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="keep the best layer, by the mean AER over all of --gold, with the model, where align, show and demo find it; "
+            "without --method, --encoding and --cost the better of ot-filter, joint and argmax, separate is kept too",
+        ),
+    ] = False,
     blocks: Annotated[int, typer.Option(min=1, help="blocks per language for the perplexity")] = 256,
     device: DeviceOption = "auto",
     tokenizer: TokenizerDir = None,
@@ -53,7 +64,8 @@ def evaluate_command(
     from pipeline.use.devices import device_of
     from pipeline.use.evaluate import gold_folders
     from pipeline.use.gold import read_gold
-    from pipeline.use.loading import load_masked_lm, load_model
+    from pipeline.use.loading import head_of, load
+    from pipeline.use.model_record import write_options
     from pipeline.use.picture import draw_layers
     from pipeline.use.retrieval import find_pairs
 
@@ -61,32 +73,44 @@ def evaluate_command(
         raise ValueError("evaluate: nothing to measure; give --gold, --retrieval or --perplexity")
     if picture is not None and not gold and not retrieval:
         raise ValueError(f"--picture {picture}: only AER and retrieval have layers; give --gold or --retrieval too")
+    if record and not gold:
+        raise ValueError("--record: only AER tells how words align best; give --gold too")
     for file in (json_file, picture):
         if file is not None:
             check_output(file)
     golds = [read_gold(folder) for folder in gold_folders(gold or [])]
     sentences = [pair for place in retrieval or [] for pair in find_pairs(place)]
     place = device_of(device)
-    if perplexity is None:
-        encoder, words = load_model(hf_dir, tokenizer)
-    else:
-        encoder, head, words = load_masked_lm(hf_dir, tokenizer)
-        head = head.to(place)
-    encoder = encoder.to(place)
+    loaded = load(hf_dir, tokenizer, with_head=perplexity is not None)
+    encoder, words = loaded.encoder.to(place), loaded.tokenizer
+    head = None if perplexity is None else head_of(loaded, hf_dir).to(place)
     console = data_console()
     entries: list[dict[str, Any]] = []
     panels: list[Panel] = []
     if golds:
         settings = None if cost is None else AlignmentSettings(cost=cost)  # type: ignore[arg-type]
-        aligning = {"settings": settings, "method": method, "encoding": encoding}
-        measured, panel = _evaluate_gold(console, encoder, words, golds, aligning)
-        entries += measured
-        panels.append(panel)
+        taken = resolve(
+            encoder.config.layers,
+            loaded.recorded,
+            method=method,  # type: ignore[arg-type]
+            encoding=encoding,  # type: ignore[arg-type]
+            settings=settings,
+        )
+        ways = ways_to_align(taken) if record and (method, encoding, cost) == (None, None, None) else [taken]
+        for way in ways:
+            print(f"note: {note(way)}", file=sys.stderr)
+            measured, panel = _evaluate_gold(console, encoder, words, golds, way)
+            entries += measured
+            panels.append(panel if len(ways) == 1 else (f"AER, {way.method}, {way.encoding}", panel[1]))
+        best = best_options([(way, panel[1]["avg"]) for way, panel in zip(ways, panels, strict=True)], golds)
+        print(f"best: {best.describe()} ({best.why})", file=sys.stderr)
+        if record:
+            print(f"recorded in {write_options(hf_dir, best)}", file=sys.stderr)
     if sentences:
         measured, panel = _evaluate_retrieval(console, encoder, words, sentences)
         entries += measured
         panels.append(panel)
-    if perplexity is not None:
+    if perplexity is not None and head is not None:
         entries += _evaluate_perplexity(console, encoder, head, words, perplexity, blocks)
     if json_file is not None:
         write_text(json_file, json.dumps(entries, indent=1) + "\n")
@@ -95,11 +119,13 @@ def evaluate_command(
 
 
 def _evaluate_gold(
-    console: Console, encoder: Encoder, words: Tokenizer, golds: Sequence[Gold], aligning: dict[str, Any]
+    console: Console, encoder: Encoder, words: Tokenizer, golds: Sequence[Gold], way: AlignOptions
 ) -> tuple[list[dict[str, Any]], Panel]:
     from pipeline.use.evaluate import columns_of, evaluate, released_lines, table
 
-    scores = [evaluate(encoder, words, each, **aligning) for each in _progress(golds, "aligning")]
+    scores = [
+        evaluate(encoder, words, each, way.settings, way.method, way.encoding) for each in _progress(golds, "aligning")
+    ]
     put("\n".join(map(released_lines, scores)))
     console.print(table(scores))
     for e in scores:
@@ -111,6 +137,23 @@ def _evaluate_gold(
         )
     columns = columns_of([e.languages for e in scores], [[layer.aer for layer in e.layers] for e in scores])
     return [e.as_json() for e in scores], ("AER", columns)
+
+
+def ways_to_align(taken: AlignOptions) -> list[AlignOptions]:
+    """The options that are taken, and the other of the two ways that are known to align well."""
+    if taken.method == "argmax":
+        return [taken, replace(taken, method="ot-filter", encoding="joint", why="tried as well")]
+    return [taken, replace(taken, method="argmax", encoding="separate", settings=None, why="tried as well")]
+
+
+def best_options(ways: Sequence[tuple[AlignOptions, list[float]]], golds: Sequence[Gold]) -> AlignOptions:
+    """The way and the lowest layer with the lowest mean AER; each way comes with its mean AER by layer."""
+    way, by_layer = min(ways, key=lambda each: min(each[1]))
+    aer = min(by_layer)
+    names = ", ".join(f"{gold.source_language}-{gold.target_language}" for gold in golds)
+    return replace(
+        way, layer=by_layer.index(aer), why=f"the lowest mean AER of evaluate, {100 * aer:.1f} %, on {names}"
+    )
 
 
 def _evaluate_retrieval(

@@ -8,20 +8,40 @@ from typing import Annotated
 import typer
 
 CostOption = Annotated[str | None, typer.Option(help="of ot-filter; clip (default): as released; exp: as published")]
-TokenizerDir = Annotated[Path | None, typer.Option(help="TOKENIZER_DIR, where HF_DIR holds no SentencePiece model")]
-ModelDir = Annotated[Path, typer.Argument(help="Hugging Face folder, run folder or checkpoint")]
+TokenizerDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="folder with the model's tokenizer, where HF_DIR has none (a TOKENIZER_DIR or a Hugging Face folder)"
+    ),
+]
+ModelDir = Annotated[
+    Path,
+    typer.Argument(
+        help="Hugging Face folder, run folder or checkpoint; `hf download FacebookAI/xlm-roberta-base --local-dir DIR` gets one"
+    ),
+]
 MethodOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="ot-filter: as in pretraining; ot: the released aligner; SimAlign's argmax: mutual largest cosine, "
-        "itermax: argmax and once more beside its links, match: as many links as the shorter side allows"
+        "itermax: argmax and once more beside its links, match: as many links as the shorter side allows; default: what is "
+        "recorded with the model, else argmax",
+        show_default=False,
     ),
 ]
 EncodingOption = Annotated[
-    str, typer.Option(help="joint: a pair in one sequence, as in pretraining; separate: each side")
+    str | None,
+    typer.Option(
+        help="joint: a pair in one sequence, as in pretraining; separate: each side; default: as recorded, else what fits the "
+        "method (ot-filter, ot: joint; argmax: separate)",
+        show_default=False,
+    ),
 ]
 LayerOption = Annotated[
-    int | None, typer.Option(help="layer whose hidden states are aligned; default: two below the top")
+    int | None,
+    typer.Option(
+        help="layer whose hidden states are aligned; default: as recorded, else 7/12 of the way up", show_default=False
+    ),
 ]
 DeviceOption = Annotated[
     str, typer.Option(help="auto: cuda where there is a GPU, else cpu; or cpu, cuda, cuda:1 and so on")

@@ -12,16 +12,31 @@ from data_prep.files import check_output
 from data_prep.standard_output import put
 
 
-def export_command(checkpoint: Path, hf_dir: Path) -> None:
-    """Write a run's latest checkpoint (or one of its checkpoints/step_*) as a Hugging Face folder.
+def export_command(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="a run's folder, for its latest checkpoint, or a checkpoints/step_*")
+    ],
+    hf_dir: Annotated[Path, typer.Argument(help="Hugging Face folder to write; a new or an empty one")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="folder with the run's tokenizer, where the run's own copy is gone")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace the export that HF_DIR holds")] = False,
+) -> None:
+    """Write a run's latest checkpoint (or one of its checkpoints/step_*) as a Hugging Face folder, with a model card.
 
     Example: python -m pipeline export runs/base hf/base
     """
     from pipeline.use.export import export
 
-    written = export(checkpoint, hf_dir)
-    note = "" if written["head"] else "; without a trained masked-LM head"
-    put(f"{hf_dir}: step {written['step']}, {written['parameters'] / 1e6:.1f} M parameters{note}")
+    written = export(checkpoint, hf_dir, tokenizer, force)
+    for note in written.notes:
+        print(f"note: {note}", file=sys.stderr)
+    head = "" if written.head else "; without a trained masked-LM head"
+    put(f"{hf_dir}: step {written.step}, {written.parameters / 1e6:.1f} M parameters{head}")
+    options = written.record.options
+    if options is not None:
+        print(f"words align at {options.describe()} ({options.why}); recorded in {hf_dir}/config.json", file=sys.stderr)
+    print(f"next: python -m pipeline align {hf_dir} SOURCE TARGET > links.pharaoh", file=sys.stderr)
 
 
 def report_command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import put
 from pipeline.commands.options import DeviceOption, EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
+from pipeline.use.align_options import note, resolve
 
 PORT = 8000
 
@@ -21,8 +23,8 @@ def show_command(
     gold: Annotated[str, typer.Option(help="gold links, i-j sure and ipj possible, from 0")] = "",
     out: Annotated[list[Path] | None, typer.Option(help="PNG or HTML file, by its suffix; may be repeated")] = None,
     layer: LayerOption = None,
-    method: MethodOption = "ot-filter",
-    encoding: EncodingOption = "joint",
+    method: MethodOption = None,
+    encoding: EncodingOption = None,
     raw: Annotated[bool, typer.Option("--raw", help="untokenised text: split into words first")] = False,
     device: DeviceOption = "auto",
     tokenizer: TokenizerDir = None,
@@ -33,7 +35,7 @@ def show_command(
     """
     from pipeline.use.demo import view_pair
     from pipeline.use.devices import device_of
-    from pipeline.use.loading import load_model
+    from pipeline.use.loading import load
     from pipeline.use.pair_view import page_html, view_html
     from pipeline.use.picture import draw_heat_map
 
@@ -43,9 +45,16 @@ def show_command(
             raise ValueError(f"--out {path}: pictures are .png or .html; give one of these suffixes")
         check_output(path)
     place = device_of(device)
-    encoder, words = load_model(hf_dir, tokenizer)
-    encoder = encoder.to(place)
-    view = view_pair(encoder, words, source, target, layer=layer, method=method, encoding=encoding, raw=raw, gold=gold)
+    loaded = load(hf_dir, tokenizer)
+    options = resolve(
+        loaded.encoder.config.layers,
+        loaded.recorded,
+        layer=layer,
+        method=method,  # type: ignore[arg-type]
+        encoding=encoding,  # type: ignore[arg-type]
+    )
+    print(f"note: {note(options)}", file=sys.stderr)
+    view = view_pair(loaded.encoder.to(place), loaded.tokenizer, source, target, options, raw=raw, gold=gold)
     for path in files:
         if path.suffix == ".png":
             draw_heat_map(view, path)
@@ -66,15 +75,16 @@ def demo_command(
     """
     from pipeline.use.demo import HOST, Demo, make_server
     from pipeline.use.devices import device_of
-    from pipeline.use.loading import load_model
+    from pipeline.use.loading import load
 
     place = device_of(device)
-    encoder, words = load_model(hf_dir, tokenizer)
-    encoder = encoder.to(place)
+    loaded = load(hf_dir, tokenizer)
+    demo = Demo(loaded.encoder.to(place), loaded.tokenizer, hf_dir.resolve().name, loaded.recorded)
     try:
-        server = make_server(Demo(encoder, words, hf_dir.name), port)
+        server = make_server(demo, port)
     except OSError as error:
         raise ValueError(f"--port {port}: {error.strerror}; give another, or 0 for any free one") from None
+    print(f"note: unless the page says otherwise, {note(demo.options)}", file=sys.stderr)
     put(f"http://{HOST}:{server.server_address[1]}/ shows {hf_dir}; Ctrl-C ends it", flush=True)
     with server:
         server.serve_forever()

@@ -28,7 +28,7 @@ def has_finished(experiment: Experiment, trial: Trial) -> bool:
     if not kept.is_file():
         return False
     run = load_config(kept)
-    was, wants = (config.model_dump(mode="json") for config in (run, trial.config(experiment)))
+    was, wants = (config.with_absolute_paths().model_dump(mode="json") for config in (run, trial.config(experiment)))
     if was != wants:
         raise ValueError(
             f"{kept}: trained with other settings than {trial.arm} has now ({', '.join(_differing(was, wants))}); give "

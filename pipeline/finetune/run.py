@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.file_modes import give_usual_modes
 from pipeline.finetune.inputs import Part, Source
 from pipeline.finetune.output import summarise, with_mean, write_predictions
 from pipeline.finetune.start import Start, read_start
@@ -147,6 +148,8 @@ def _one_seed(
         _say([f"seed {seed}, {language}: {told}; {path}"])
     if keep_model:
         trainer.save_model(str(out / "model"))
+        start.sentencepiece.save(out / "model")  # which aligning needs, and Transformers leaves out
+        give_usual_modes(out / "model")
     if not settings.report_to:
         shutil.rmtree(out / "trainer", ignore_errors=True)
     return scores

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, XLMRobertaConfig
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, XLMRobertaConfig
 
 from data_prep.tokenizer import Tokenizer
 from pipeline.hugging_face import write_config
 from pipeline.model import EncoderConfig
+from pipeline.use.hugging_face_tokenizer import hugging_face_tokenizer
 from pipeline.use.loading import read_folder
 
 PREFIX = "roberta."
@@ -28,6 +29,8 @@ class Start:
     sizes: EncoderConfig
     state: dict[str, Tensor]
     tokenizer: PreTrainedTokenizerBase
+    sentencepiece: Tokenizer
+    """The same tokenizer as SentencePiece."""
 
     @property
     def longest(self) -> int:
@@ -59,30 +62,12 @@ class Start:
 def read_start(folder: Path, tokenizer_dir: Path | None = None) -> Start:
     """Read a Hugging Face folder of an XLM-R-shaped model, or a run's folder or checkpoint.
 
-    The tokenizer is `tokenizer_dir`'s; else the folder's SentencePiece model; else its `tokenizer.json`.
+    The tokenizer is `tokenizer_dir`'s, else the folder's.
 
     Raises:
         ValueError: the folder is none of these, or the tokenizer is not the model's.
     """
-    sizes, state, path = read_folder(folder)
-    tokenizer = _tokenizer(folder, path, tokenizer_dir)
-    if len(tokenizer) != sizes.vocab_size:
-        raise ValueError(
-            f"{folder}: the model has {sizes.vocab_size} words, its tokenizer {len(tokenizer)}; "
-            "give the tokenizer that the model was trained with"
-        )
-    return Start(folder, sizes, state, tokenizer)
-
-
-def _tokenizer(folder: Path, path: Path, tokenizer_dir: Path | None) -> PreTrainedTokenizerBase:
-    # Only here: DeepSpeed, which export knows, takes seconds to import.
-    from pipeline.use.export import hugging_face_tokenizer
-
-    if tokenizer_dir is not None:
-        return hugging_face_tokenizer(Tokenizer.load(tokenizer_dir))
-    if path.is_file():
-        return hugging_face_tokenizer(Tokenizer(path.read_bytes(), str(path)))
-    if (folder / "tokenizer.json").is_file():
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        return tokenizer
-    raise ValueError(f"{path}: no such file; put the model's SentencePiece file there, or give --tokenizer DIR")
+    content = read_folder(folder)
+    own = content.tokenizer(tokenizer_dir)
+    tokenizer = hugging_face_tokenizer(own, content.sizes.positions - 2)
+    return Start(folder, content.sizes, content.state, tokenizer, own)

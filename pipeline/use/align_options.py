@@ -1,14 +1,177 @@
-"""What a user may choose about the word aligner. Knows no tensors: commands and settings read it without PyTorch."""
+"""What a user may choose about the word aligner, and what is taken where he chooses nothing.
+
+A model may have a record of the settings that suit it, see `model_record`; one without is taken for a plain pretrained
+checkpoint. Knows no tensors: commands and settings read it without PyTorch.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+from sinkhorn_align import AlignmentSettings
 
 Method = Literal["ot-filter", "ot", "argmax", "itermax", "match"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Encoding = Literal["joint", "separate"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
+ENCODING_OF: dict[Method, Encoding] = {
+    "ot-filter": "joint",
+    "ot": "joint",
+    "argmax": "separate",
+    "itermax": "separate",
+    "match": "separate",
+}
+"""What each method is known for: the first two from XLM-Align, whose pretraining reads pairs in one sequence; the others from
+SimAlign."""
 
 WINDOW = 128
 """Tokens of a window of a long pair. Forty sentences as one pair had an AER of 0.34, 0.25 and 0.18 with 254, 128 and 64
 tokens where they have 0.10 alone (en-nl, the small real checkpoint)."""
+
+PLAIN_DEPTH = 7 / 12
+"""Where a pretrained encoder aligns words best. Of the small real checkpoint's 12 layers the seventh has the lowest mean AER
+over eleven gold folders (18.7 %, argmax, separate; 18.8 at layer 6, 19.6 at layer 8, 31.5 at the last), and each folder's
+best is the fifth, sixth or seventh. For XLM-R base Jalili Sabet et al. (2020) found layer 8 of 12."""
+HOW_TO_CHOOSE = (
+    "choose others by --layer, --method, --encoding; `evaluate --gold DIR --record` finds and keeps the best"
+)
+
+
+@dataclass(frozen=True)
+class AlignOptions:
+    """How words are aligned with a model."""
+
+    layer: int
+    """Whose hidden states are aligned, 0 the embeddings."""
+    method: Method
+    encoding: Encoding
+    why: str
+    """Where these settings come from, for whoever wonders."""
+    settings: AlignmentSettings | None = None
+    """Of `ot-filter`; None: its defaults."""
+
+    def describe(self) -> str:
+        """The settings in one line."""
+        cost = f", cost {self.settings.cost}" if self.settings is not None and self.method == "ot-filter" else ""
+        return f"layer {self.layer}, {self.method}, {self.encoding}{cost}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as they are recorded with a model."""
+        content = asdict(self)
+        if self.settings is None:
+            del content["settings"]
+        return content
+
+
+def options_of_json(content: Any, name: str) -> AlignOptions:
+    """Settings that were recorded as `as_json` gives them; other keys are somebody else's.
+
+    Raises:
+        ValueError: they are damaged; names the field.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{name}: is no object; delete it, or record it anew with `evaluate --gold DIR --record`")
+    layer, method, encoding = (content.get(key) for key in ("layer", "method", "encoding"))
+    for key, value, holds in (
+        ("layer", layer, isinstance(layer, int) and not isinstance(layer, bool) and layer >= 0),
+        ("method", method, method in METHODS),
+        ("encoding", encoding, encoding in ENCODINGS),
+    ):
+        if not holds:
+            raise ValueError(f"{name}.{key} is {value!r}; record it anew with `evaluate --gold DIR --record`")
+    settings = content.get("settings")
+    try:
+        of_method = None if settings is None else AlignmentSettings(**settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}.settings: {error}; record it anew with `evaluate --gold DIR --record`") from None
+    why = " ".join(str(content.get("why", "recorded with the model")).split())
+    return AlignOptions(layer, method, encoding, why, of_method)  # type: ignore[arg-type]
+
+
+def plain_options(layers: int) -> AlignOptions:
+    """What aligns best with a pretrained checkpoint that was not trained to align: mutual argmax of sides encoded apart."""
+    layer = round(layers * PLAIN_DEPTH)
+    why = f"the default for a model without a record of its own, {layer} of {layers} layers up"
+    return AlignOptions(layer, "argmax", "separate", why)
+
+
+def trained_options(
+    layers: int,
+    alignment_layer: int | None,
+    settings: AlignmentSettings,
+    best: tuple[int, str] | None = None,
+) -> AlignOptions:
+    """What suits a model that a run has trained.
+
+    Args:
+        layers: of the encoder.
+        alignment_layer: whose hidden states DWA has labelled by; None: the run was without DWA.
+        settings: of DWA's labels.
+        best: the layer with the lowest AER where the run has measured it, and on what.
+    """
+    if alignment_layer is None:
+        options = plain_options(layers)
+        if best is None:
+            return replace(options, why=f"{options.why}: trained without word alignment")
+        return replace(options, layer=best[0], why=f"trained without word alignment; the layer with {best[1]}")
+    if settings.filter_rounds == 0:  # links are what is wanted, and without filtering there are none
+        settings = replace(settings, filter_rounds=AlignmentSettings.filter_rounds)
+    of_method = None if settings == AlignmentSettings() else settings
+    layer, why = (alignment_layer, "the layer and method of its training") if best is None else best
+    why = why if best is None else f"trained with word alignment; the layer with {why}"
+    return AlignOptions(layer, "ot-filter", "joint", why, of_method)
+
+
+def check_layer(layer: int, layers: int, name: str = "--layer") -> int:
+    """The layer; ValueError where the model has no such layer."""
+    if not 0 <= layer <= layers:
+        raise ValueError(f"{name} {layer}: the model has {layers} layers; choose 0 (embeddings) to {layers}")
+    return layer
+
+
+def resolve(
+    layers: int,
+    recorded: AlignOptions | None = None,
+    *,
+    layer: int | None = None,
+    method: Method | None = None,
+    encoding: Encoding | None = None,
+    settings: AlignmentSettings | None = None,
+) -> AlignOptions:
+    """What to align with: the user's choice, else the model's record, else what suits a plain checkpoint of so many layers.
+
+    A method that is chosen brings the encoding that it is known for, and `settings` alone the method that reads them.
+
+    Raises:
+        ValueError: the model has no such layer, or there is no such method or encoding.
+    """
+    base = plain_options(layers) if recorded is None else recorded
+    if recorded is not None:
+        check_layer(recorded.layer, layers, "the layer recorded with the model,")
+    if method is not None and method not in METHODS:
+        raise ValueError(f"--method {method!r}: choose {', '.join(METHODS)}")
+    if encoding is not None and encoding not in ENCODINGS:
+        raise ValueError(f"--encoding {encoding!r}: choose {' or '.join(ENCODINGS)}")
+    if settings is not None and method is None:
+        method = "ot-filter"
+    chosen_method = method or base.method
+    chosen_encoding = encoding or (base.encoding if chosen_method == base.method else ENCODING_OF[chosen_method])
+    own_settings = base.settings if chosen_method == "ot-filter" else None
+    given = [
+        name for name, value in (("layer", layer), ("method", method), ("encoding", encoding)) if value is not None
+    ]
+    why = base.why if not given else "as given" if len(given) == 3 else f"{' and '.join(given)} as given; {base.why}"
+    return AlignOptions(
+        base.layer if layer is None else check_layer(layer, layers),
+        chosen_method,
+        chosen_encoding,
+        why,
+        settings if settings is not None else own_settings,
+    )
+
+
+def note(options: AlignOptions) -> str:
+    """The line that tells a user what was taken, why, and how to choose."""
+    return f"aligning by {options.describe()} ({options.why}); {HOW_TO_CHOOSE}"

@@ -19,9 +19,9 @@ import torch
 from data_prep.tokenizer import UNK, Tokenizer
 from pipeline.model import Encoder
 from pipeline.packing import Packed
-from pipeline.use.align_options import WINDOW, Encoding, Method
+from pipeline.use.align_options import WINDOW, AlignOptions, Encoding, Method, resolve
 from pipeline.use.devices import describe, device_of
-from pipeline.use.loading import DTYPES, load_model, longest_side
+from pipeline.use.loading import DTYPES, load, longest_side
 from pipeline.use.word_alignment import (
     BATCH_TOKENS,
     AlignmentReport,
@@ -51,17 +51,8 @@ class ReleasedPieces:
         return [i for of_word in ids for i in of_word], [word for word, of_word in enumerate(ids) for _ in of_word]
 
 
-def layer_of(encoder: Encoder, layer: int | None, name: str = "--layer") -> int:
-    """The layer to align with; None: two below the top, the released recipe's. ValueError where there is no such layer."""
-    layers = encoder.config.layers
-    chosen = max(layers - 2, 0) if layer is None else layer
-    if not 0 <= chosen <= layers:
-        raise ValueError(f"{name} {chosen}: the model has {layers} layers; choose 0 (embeddings) to {layers}")
-    return chosen
-
-
 class Aligner:
-    """A model that aligns words at one layer; `report` counts what happened so far."""
+    """A model that aligns words at one layer; `report` counts what happened so far, `options` has what was taken and why."""
 
     def __init__(
         self,
@@ -69,20 +60,24 @@ class Aligner:
         tokenizer: Tokenizer,
         layer: int | None = None,
         *,
-        method: Method = "ot-filter",
-        encoding: Encoding = "joint",
+        method: Method | None = None,
+        encoding: Encoding | None = None,
         settings: AlignmentSettings | None = None,
+        recorded: AlignOptions | None = None,
         keep_space_pieces: bool = False,
         window: int = WINDOW,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         """Arguments are those of `WordAligner`, and:
 
-        layer: whose hidden states are aligned, 0 the embeddings; None: two below the top.
+        layer: whose hidden states are aligned, 0 the embeddings.
+        recorded: what is taken for layer, method, encoding and settings that are None, see `align_options.resolve`.
         keep_space_pieces: see `ReleasedPieces`.
         """
-        self.layer = layer_of(encoder, layer)
-        self.method, self.encoding = method, encoding
+        self.options = resolve(
+            encoder.config.layers, recorded, layer=layer, method=method, encoding=encoding, settings=settings
+        )
+        self.layer = self.options.layer
         self.device = device = next(encoder.parameters()).device
 
         def hidden_states(packed: Packed) -> list[torch.Tensor]:
@@ -91,10 +86,10 @@ class Aligner:
         self._aligner = WordAligner(
             ReleasedPieces(tokenizer) if keep_space_pieces else tokenizer,
             hidden_states,
-            settings,
-            method=method,
-            encoding=encoding,
-            longest_side=longest_side(encoder.config, encoding),
+            self.options.settings,
+            method=self.options.method,
+            encoding=self.options.encoding,
+            longest_side=longest_side(encoder.config, self.options.encoding),
             window=window,
             batch_tokens=batch_tokens,
             side_by_side=device.type == "cpu",
@@ -109,25 +104,29 @@ class Aligner:
         tokenizer_dir: str | Path | None = None,
         dtype: str = "fp32",
         device: str | torch.device = "auto",
-        method: Method = "ot-filter",
-        encoding: Encoding = "joint",
+        method: Method | None = None,
+        encoding: Encoding | None = None,
         settings: AlignmentSettings | None = None,
         keep_space_pieces: bool = False,
         window: int = WINDOW,
         batch_tokens: int = BATCH_TOKENS,
     ) -> Aligner:
-        """Load a Hugging Face folder, a run folder or a checkpoint; ValueError says what is wrong with it."""
+        """Load a Hugging Face folder, a run folder or a checkpoint; ValueError says what is wrong with it.
+
+        layer, method, encoding, settings: None: what was recorded with the model, or what suits a plain checkpoint.
+        """
         if dtype not in DTYPES:
             raise ValueError(f"--dtype {dtype}: choose {' or '.join(DTYPES)}")
         place = device_of(device)
-        encoder, tokenizer = load_model(Path(folder), None if tokenizer_dir is None else Path(tokenizer_dir))
+        loaded = load(Path(folder), None if tokenizer_dir is None else Path(tokenizer_dir))
         return cls(
-            encoder.to(place, DTYPES[dtype]),
-            tokenizer,
+            loaded.encoder.to(place, DTYPES[dtype]),
+            loaded.tokenizer,
             layer,
             method=method,
             encoding=encoding,
             settings=settings,
+            recorded=loaded.recorded,
             keep_space_pieces=keep_space_pieces,
             window=window,
             batch_tokens=batch_tokens,

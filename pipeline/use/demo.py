@@ -16,8 +16,8 @@ from urllib.parse import parse_qs
 
 from data_prep.tokenizer import Tokenizer
 from pipeline.model import Encoder
-from pipeline.use.align_options import ENCODINGS, METHODS
-from pipeline.use.aligner import Aligner, layer_of
+from pipeline.use.align_options import ENCODINGS, METHODS, AlignOptions, resolve
+from pipeline.use.aligner import Aligner
 from pipeline.use.gold import parse_pharaoh
 from pipeline.use.pair_view import PairView, page_html, view_html
 from pipeline.use.sentence_pairs import split_raw, split_words
@@ -43,15 +43,13 @@ def view_pair(
     tokenizer: Tokenizer,
     source: str,
     target: str,
+    options: AlignOptions,
     *,
-    layer: int | None = None,
-    method: str = "ot-filter",
-    encoding: str = "joint",
     raw: bool = False,
     gold: str = "",
 ) -> PairView:
     """Align one pair and put together what is shown of it; ValueError where it cannot be."""
-    aligner = Aligner(encoder, tokenizer, layer, method=method, encoding=encoding)  # type: ignore[arg-type]
+    aligner = Aligner(encoder, tokenizer, recorded=options)
     split = split_raw if raw else split_words
     pair = split(source), split(target)
     similarities = aligner.similarities(pair)
@@ -60,7 +58,7 @@ def view_pair(
     past = [f"{i}-{j}" for i, j in sorted(possible) if i >= len(pair[0]) or j >= len(pair[1])]
     if past:
         raise ValueError(f"gold link {past[0]}: the pair has {len(pair[0])} and {len(pair[1])} words, counted from 0")
-    return PairView(*pair, similarities, links, sure, possible, f"{method}, layer {aligner.layer}, {encoding}")
+    return PairView(*pair, similarities, links, sure, possible, options.describe())
 
 
 @dataclass
@@ -70,8 +68,11 @@ class Demo:
     encoder: Encoder
     tokenizer: Tokenizer
     name: str
+    recorded: AlignOptions | None = None
+    """What is chosen where the page opens, if the model has a record."""
 
     def __post_init__(self) -> None:
+        self.options = resolve(self.encoder.config.layers, self.recorded)
         self._lock = threading.Lock()  # one pair at a time: PyTorch already uses every thread for it
 
     def page(self, form: dict[str, str]) -> tuple[HTTPStatus, str]:
@@ -85,9 +86,7 @@ class Demo:
                     self.tokenizer,
                     form.get("source", ""),
                     form.get("target", ""),
-                    layer=self._layer(form),
-                    method=form.get("method", METHODS[0]),
-                    encoding=form.get("encoding", ENCODINGS[0]),
+                    self._options(form),
                     raw="raw" in form,
                     gold=form.get("gold", ""),
                 )
@@ -95,14 +94,21 @@ class Demo:
             return HTTPStatus.BAD_REQUEST, self._page(form, message_html(str(error)))
         return HTTPStatus.OK, self._page(form, view_html(view))
 
-    def _layer(self, form: dict[str, str]) -> int | None:
+    def _options(self, form: dict[str, str]) -> AlignOptions:
         text = form.get("layer", "")
         if text and not text.isdecimal():
             raise ValueError(f"layer {text!r}: choose a number")
-        return layer_of(self.encoder, int(text), "layer") if text else None
+        return resolve(
+            self.encoder.config.layers,
+            self.options,
+            layer=int(text) if text else None,
+            method=form.get("method"),  # type: ignore[arg-type]
+            encoding=form.get("encoding"),  # type: ignore[arg-type]
+        )
 
     def _page(self, form: dict[str, str], below: str) -> str:
-        chosen = form.get("layer") or str(layer_of(self.encoder, None))
+        chosen = form.get("layer") or str(self.options.layer)
+        method, encoding = form.get("method") or self.options.method, form.get("encoding") or self.options.encoding
         layers = [str(layer) for layer in range(self.encoder.config.layers + 1)]
         checked = " checked" if "raw" in form else ""
         return page_html(
@@ -113,8 +119,8 @@ class Demo:
                 escape(form.get("gold", ""))
             }</textarea></label>
 <div class="row"><label>Layer {_select("layer", layers, chosen)}</label>
-<label>Method {_select("method", METHODS, form.get("method", ""))}</label>
-<label>Encoding {_select("encoding", ENCODINGS, form.get("encoding", ""))}</label>
+<label>Method {_select("method", METHODS, method)}</label>
+<label>Encoding {_select("encoding", ENCODINGS, encoding)}</label>
 <label><input type="checkbox" name="raw" value="1"{checked}> split raw text into words</label>
 <button>Align</button></div></form>
 {below}""",

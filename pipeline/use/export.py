@@ -1,90 +1,177 @@
-"""A checkpoint as a Hugging Face folder: fp32 weights of `XLMRobertaForMaskedLM` and the tokenizer of the token files.
+"""A checkpoint as a Hugging Face folder: fp32 weights of `XLMRobertaForMaskedLM`, the tokenizer, a model card.
 
-Reads a sealed checkpoint and the run's DATA_DIR; trains and measures nothing.
+Reads a sealed checkpoint and the tokenizer of its run; trains and measures nothing. The folder is made beside its place and
+renamed when it is whole.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-from sentencepiece import sentencepiece_model_pb2
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
-from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaTokenizer
-from transformers.utils import logging as transformers_logging
 
-from data_prep.quiet import prints_hidden
-from data_prep.tokenizer import Tokenizer
+from data_prep.files import temporary_name
+from data_prep.tokenizer import META_NAME, MODEL_NAME
 from pipeline import checkpoint
-from pipeline.hugging_face import hugging_face_state, write_config
+from pipeline.checkpoint import CheckpointInfo
+from pipeline.file_modes import give_usual_modes
+from pipeline.hugging_face import CONFIG_NAME, SAFETENSORS, WithoutDrawing, write_config
 from pipeline.model import EncoderConfig
-from pipeline.objectives.masked_lm import HEAD
+from pipeline.objectives.masked_lm import MaskedLMHead
+from pipeline.pretrained import DROPOUTS
+from pipeline.use.checkpoint_weights import full_state, hugging_face_parts
+from pipeline.use.hugging_face_tokenizer import save_tokenizer
+from pipeline.use.loading import ModelFolder, checkpoint_tokenizer
+from pipeline.use.model_card import model_card
+from pipeline.use.model_record import SECTION, Record, record_of_checkpoint, section_of
 
-ENCODER_PREFIX, HEAD_PREFIX = "encoder.", f"heads.{HEAD}."
+CARD_NAME = "README.md"
+WRITTEN = {CONFIG_NAME, SAFETENSORS, MODEL_NAME, META_NAME, CARD_NAME, "tokenizer.json", "tokenizer_config.json"}
+"""All that an export writes; a folder that holds something else is never replaced."""
+_SPARE_BYTES = 1 << 20
 
 
-def export(source: Path, out: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    step: int
+    parameters: int
+    layers: int
+    head: bool
+    """Whether the masked-LM head was trained; a run without MLM and TLM has none, and the folder then a fresh one."""
+    record: Record
+    notes: list[str]
+
+
+def export(source: Path, out: Path, tokenizer_dir: Path | None = None, force: bool = False) -> Exported:
     """Write checkpoint `source` (a step_* folder, or a run folder: its latest good one) to the Hugging Face folder `out`.
 
-    Returns what was written: step, parameters, layers, and whether the masked-LM head came along. A run without MLM and
-    TLM has none; the folder then holds a fresh one.
+    Args:
+        tokenizer_dir: the tokenizer where the run's own copy is gone; it must be the same one.
+        force: replace an export that `out` holds.
+
+    Raises:
+        ValueError: no good checkpoint, another tokenizer, `out` holds something, or there is no room for it; `out` is then as
+            it was.
     """
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out}: is not empty; give a new folder")
-    found, _ = checkpoint.find(str(source), source)
-    assert found is not None, "find raises where there is nothing"
-    info = checkpoint.read_info(found)
-    tokenizer = Tokenizer.load(Path(info.config["data"]["path"]) / "tokenizer")
+    _check_place(out, force)
+    found, info, notes = checkpoint.find_model(source)
+    sizes = EncoderConfig(**info.encoder)
+    record = record_of_checkpoint(info, found)
+    place = ModelFolder(source, sizes, {}, checkpoint_tokenizer(found, info), record, info.dropouts)
+    tokenizer = place.tokenizer(tokenizer_dir)
+    record = Record(record.options, tokenizer.identity())
 
     state, head = hugging_face_parts(full_state(found, info))
-    model = XLMRobertaForMaskedLM(XLMRobertaConfig(**write_config(EncoderConfig(**info.encoder))))
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    absent = [name for name in missing if not name.startswith("lm_head.") or head]
-    assert not absent and not unexpected, f"export does not fit: lacks {absent}, has {unexpected} over"
-    model.tie_weights()
-
-    out.mkdir(parents=True, exist_ok=True)
-    transformers_logging.disable_progress_bar()
-    model.save_pretrained(out)
-    save_tokenizer(tokenizer, out)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"step": info.step, "parameters": parameters, "layers": info.encoder["layers"], "head": head}
-
-
-def hugging_face_parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
-    """(state dict of `XLMRobertaForMaskedLM`, without its head where there is none; whether there is one)."""
-    encoder = {name.removeprefix(ENCODER_PREFIX): t for name, t in state.items() if name.startswith(ENCODER_PREFIX)}
-    head = {name.removeprefix(HEAD_PREFIX): t for name, t in state.items() if name.startswith(HEAD_PREFIX)}
-    if head:
-        head["weight"] = encoder["word.weight"]
-    return hugging_face_state(encoder, head or None), bool(head)
+    if not head:
+        state |= _fresh_head(sizes)
+    # The output layer is tied to the word embeddings, and so left out, as Hugging Face does.
+    state = {name: tensor.contiguous() for name, tensor in state.items() if not name.startswith("lm_head.decoder.")}
+    parameters = sum(tensor.numel() for tensor in state.values())
+    done = Exported(info.step, parameters, sizes.layers, head, record, notes)
+    with _new_folder(out, 4 * parameters + 6 * len(tokenizer.model) + _SPARE_BYTES) as folder:
+        save_tokenizer(tokenizer, folder, sizes.positions - 2)
+        save_file(state, folder / SAFETENSORS, metadata={"format": "pt"})
+        _write(folder / CONFIG_NAME, json.dumps(config_of(info, record), indent=2, ensure_ascii=False) + "\n")
+        _write(folder / CARD_NAME, model_card(out.resolve().name, info, done))
+    return done
 
 
-def full_state(found: Path, info: checkpoint.CheckpointInfo) -> dict[str, Tensor]:
-    """All parameters in fp32, whatever the ZeRO stage that wrote them."""
-    if info.zero_stage == 0:
-        (path,) = found.glob("mp_rank_00_model_states.pt")
-        # Sealed by our own manifest, and DeepSpeed's state holds more than tensors.
-        content = torch.load(path, map_location="cpu", weights_only=False)
-        return {name: tensor.float() for name, tensor in content["module"].items()}
-    with prints_hidden():
-        return get_fp32_state_dict_from_zero_checkpoint(str(found.parent), found.name)
+def config_of(info: CheckpointInfo, record: Record) -> dict[str, Any]:
+    """The config.json of `XLMRobertaForMaskedLM`, with the record as a section that Transformers does not read.
+
+    Dropout is that of the model which training began with, or XLM-R's: what pretraining itself used says nothing of what
+    fine-tuning wants.
+    """
+    config = write_config(EncoderConfig(**info.encoder), info.dropouts or DROPOUTS)
+    return {
+        "architectures": ["XLMRobertaForMaskedLM"],
+        "model_type": "xlm-roberta",
+        "hidden_act": "gelu",
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+        **config,
+        SECTION: section_of(record),
+    }
 
 
-def save_tokenizer(tokenizer: Tokenizer, out: Path) -> None:
-    """Hugging Face tokenizer files, and the SentencePiece model itself, which stays the reference for ids."""
-    tokenizer.save(out)
-    hugging_face_tokenizer(tokenizer).save_pretrained(str(out))
+def _fresh_head(sizes: EncoderConfig) -> dict[str, Tensor]:
+    """Weights of a masked-LM head that nobody has trained, so that Hugging Face finds all that it looks for."""
+    with torch.device("meta"), WithoutDrawing():
+        word = torch.nn.Embedding(sizes.vocab_size, sizes.hidden)
+    head = MaskedLMHead(word, sizes.norm_eps, sizes.init_std)
+    names = {"dense.weight": "dense.weight", "dense.bias": "dense.bias", "bias": "bias"}
+    names |= {"norm.weight": "layer_norm.weight", "norm.bias": "layer_norm.bias"}
+    return {f"lm_head.{theirs}": head.state_dict()[ours] for ours, theirs in names.items()}
 
 
-def hugging_face_tokenizer(tokenizer: Tokenizer) -> XLMRobertaTokenizer:
-    """The same pieces, scores, normalisation and ids in Hugging Face's tokenizer."""
-    model = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.model)  # type: ignore[attr-defined]
-    specials = [(piece, 0.0) for piece in ("<s>", "<pad>", "</s>", "<unk>")]
-    vocabulary = specials + [(piece.piece, piece.score) for piece in model.pieces[3:]] + [("<mask>", 0.0)]
-    charsmap = model.normalizer_spec.precompiled_charsmap or None
-    exported = XLMRobertaTokenizer(vocab=vocabulary, _spm_precompiled_charsmap=charsmap)
-    assert len(exported) == tokenizer.vocab_size, "a piece was lost on the way to Hugging Face's tokenizer"
-    return exported
+def _check_place(out: Path, force: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; give the folder to write")
+    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if not held:
+        return
+    if not force:
+        raise ValueError(f"{out}: is not empty; give a new folder, or --force to replace the export that it holds")
+    foreign = [name for name in held if name not in WRITTEN]
+    if foreign:
+        raise ValueError(f"{out}: holds {foreign[0]}, which no export wrote, and is not replaced; give another folder")
+
+
+@contextmanager
+def _new_folder(out: Path, size: int) -> Iterator[Path]:
+    """A folder beside `out` that takes its place when the block ends well, and is removed where it does not.
+
+    size: bytes that will be written. ValueError where the disk has not so many.
+    """
+    out = out.absolute()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = temporary_name(out)
+        shutil.rmtree(folder, ignore_errors=True)
+        free = shutil.disk_usage(out.parent).free
+        if free < size:
+            raise ValueError(
+                f"{out}: the export takes {size:,} bytes and the disk has {free:,} left, {size - free:,} too few; make room or "
+                "give another place"
+            )
+        folder.mkdir()
+    except OSError as error:
+        raise ValueError(f"{out}: cannot be written ({error.strerror}); give another place") from None
+    try:
+        yield folder
+        give_usual_modes(folder)
+        _put_in_place(folder, out)
+    except (OSError, SafetensorError) as error:
+        written = sum(path.stat().st_size for path in folder.glob("*"))
+        free = shutil.disk_usage(out.parent).free
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        lack = max(size - written - free, 0)
+        raise ValueError(
+            f"{out}: cannot be written ({reason}); it takes {size:,} bytes, {written:,} were written, {free:,} are left"
+            + (f", {lack:,} too few" if lack else "")
+        ) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, out: Path) -> None:
+    aside = temporary_name(out.with_name(f"{out.name}.replaced"))
+    if out.exists():
+        out.rename(aside)
+    folder.rename(out)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")

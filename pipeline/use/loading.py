@@ -5,89 +5,192 @@ Knows folders; nothing of what the model is used for.
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from data_prep.tokenizer import MODEL_NAME, Tokenizer
+from data_prep.tokenizer import GET_MODEL, MODEL_NAME, Tokenizer, read_tokenizer
+from data_prep.tokenizer_json import JSON_NAME
 from pipeline import checkpoint
-from pipeline.hugging_face import load_encoder, load_head, read_config, read_state
+from pipeline.hugging_face import (
+    CONFIG_NAME,
+    build_encoder,
+    load_head,
+    read_config,
+    read_config_json,
+    read_dropouts,
+    read_state,
+)
 from pipeline.model import Encoder, EncoderConfig
 from pipeline.objectives.masked_lm import MaskedLMHead
+from pipeline.use.align_options import AlignOptions
+from pipeline.use.model_record import Record, record_of_checkpoint, record_of_config
+from pipeline.vocabulary import added_words, explains
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def load_model(folder: Path, tokenizer_dir: Path | None = None) -> tuple[Encoder, Tokenizer]:
-    """The encoder of a folder, in eval mode, and its SentencePiece tokenizer (`tokenizer_dir` goes before the folder's).
+@dataclass
+class ModelFolder:
+    """What a folder holds of a model."""
 
-    folder: of an XLM-R-shaped Hugging Face model with its SentencePiece file; or a run's, for its latest good checkpoint;
-        or one of its checkpoints/step_*, with the tokenizer of the run's DATA_DIR.
+    folder: Path
+    sizes: EncoderConfig
+    state: dict[str, Tensor]
+    """fp32, under Hugging Face's names."""
+    tokenizer_path: Path | None
+    """A SentencePiece model, a tokenizer.json, or a folder with either; None: there is none."""
+    record: Record
+    dropouts: dict[str, float]
+
+    def tokenizer(self, chosen: Path | None = None) -> Tokenizer:
+        """The model's tokenizer, or the one of the folder that was chosen instead.
+
+        Raises:
+            ValueError: there is none, or it is not the model's.
+        """
+        if chosen is None and self.tokenizer_path is None:
+            raise ValueError(
+                f"{self.folder}: has neither {MODEL_NAME} nor {JSON_NAME}; put the model's SentencePiece file there, or give "
+                "--tokenizer DIR"
+            )
+        path = chosen or self.tokenizer_path
+        assert path is not None
+        tokenizer = read_tokenizer(path) if chosen is None else Tokenizer.load(chosen)
+        self._check(tokenizer, path)
+        return tokenizer
+
+    def _check(self, tokenizer: Tokenizer, path: Path) -> None:
+        wanted = self.record.tokenizer
+        if wanted is not None and not tokenizer.gives_ids_of(wanted):
+            raise ValueError(
+                f"{path}: another tokenizer than the model was trained with (sha256 {tokenizer.sha256[:12]}…, the model's "
+                f"is {wanted.get('sha256', '')[:12]}…); give the folder with the model's own by --tokenizer DIR"
+            )
+        known = tokenizer.vocab_size
+        rows = self.sizes.vocab_size
+        if rows != known and not explains(rows, known, len(added_words(self.folder, known))):
+            raise ValueError(
+                f"{self.folder}: the model has {self.sizes.vocab_size} words, its tokenizer {known}; "
+                "give the tokenizer that the model was trained with"
+            )
+
+    def notes(self, tokenizer: Tokenizer) -> list[str]:
+        """What a user may not expect of the vocabulary."""
+        rows = self.sizes.vocab_size - tokenizer.vocab_size
+        added = list(added_words(self.folder, tokenizer.vocab_size)) if rows else []
+        notes = []
+        if added:
+            notes.append(
+                f"{self.folder}: {', '.join(added[:5])}{' …' if len(added) > 5 else ''}: words that were added to the "
+                "tokenizer are encoded as other words are, by the model's pieces"
+            )
+        if rows > len(added):
+            notes.append(f"{self.folder}: the vocabulary's last {rows - len(added)} rows are padding")
+        return notes
+
+
+@dataclass
+class LoadedModel:
+    """A model to use, in eval mode."""
+
+    encoder: Encoder
+    head: MaskedLMHead | None
+    tokenizer: Tokenizer
+    recorded: AlignOptions | None
+    """How words align best with it, where it says so."""
+
+
+def load(folder: Path, tokenizer_dir: Path | None = None, with_head: bool = False) -> LoadedModel:
+    """The encoder of a folder, its SentencePiece tokenizer (`tokenizer_dir` goes before the folder's), and its record.
+
+    folder: of an XLM-R-shaped Hugging Face model with its tokenizer; or a run's, for its latest good checkpoint;
+        or one of its checkpoints/step_*.
 
     Raises:
         ValueError: the folder is none of these, or the tokenizer is not the model's.
     """
-    encoder, _, tokenizer = _load(folder, tokenizer_dir, with_head=False)
-    return encoder, tokenizer
+    content = read_folder(folder)
+    encoder = build_encoder(content.sizes, content.state, folder)
+    head = None
+    if with_head:
+        head = MaskedLMHead(encoder.word, content.sizes.norm_eps, content.sizes.init_std).eval()
+        head = head if load_head(head, content.state, folder) else None
+    tokenizer = content.tokenizer(tokenizer_dir)
+    for note in content.notes(tokenizer):
+        print(f"note: {note}", file=sys.stderr)
+    return LoadedModel(encoder.eval(), head, tokenizer, content.record.options)
+
+
+def load_model(folder: Path, tokenizer_dir: Path | None = None) -> tuple[Encoder, Tokenizer]:
+    """Encoder and tokenizer of `load`."""
+    loaded = load(folder, tokenizer_dir)
+    return loaded.encoder, loaded.tokenizer
 
 
 def load_masked_lm(folder: Path, tokenizer_dir: Path | None = None) -> tuple[Encoder, MaskedLMHead, Tokenizer]:
     """`load_model` with the masked-LM head; ValueError also where the model has none."""
-    encoder, head, tokenizer = _load(folder, tokenizer_dir, with_head=True)
-    if head is None:
+    loaded = load(folder, tokenizer_dir, with_head=True)
+    return loaded.encoder, head_of(loaded, folder), loaded.tokenizer
+
+
+def head_of(loaded: LoadedModel, folder: Path) -> MaskedLMHead:
+    """The masked-LM head; ValueError where the model has none."""
+    if loaded.head is None:
         raise ValueError(f"{folder}: has no masked-LM head; give a model that was trained with MLM or TLM")
-    return encoder, head, tokenizer
+    return loaded.head
 
 
-def read_folder(folder: Path) -> tuple[EncoderConfig, dict[str, Tensor], Path]:
-    """Sizes, fp32 tensors under Hugging Face's names and the place of the SentencePiece file, for any folder as above.
+def read_folder(folder: Path) -> ModelFolder:
+    """All that a folder as above holds.
 
     Raises:
         ValueError: the folder is none of these.
     """
+    wanted = "give a Hugging Face model folder, a run folder or a checkpoint"
+    if folder.is_file():
+        raise ValueError(f"{folder}: is a file; {wanted}")
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; give a Hugging Face model folder, a run folder or a checkpoint")
-    if (folder / checkpoint.MANIFEST).is_file() or checkpoint.folder_of(folder).is_dir():
+        raise ValueError(f"{folder}: no such folder; {wanted} ({GET_MODEL})")
+    if checkpoint.is_run(folder):
         return _read_checkpoint(folder)
-    return read_config(folder), read_state(folder), folder / MODEL_NAME
+    content = read_config_json(folder)
+    files = [folder / name for name in (MODEL_NAME, JSON_NAME) if (folder / name).is_file()]
+    return ModelFolder(
+        folder,
+        read_config(folder),
+        read_state(folder),
+        files[0] if files else None,
+        record_of_config(content, folder / CONFIG_NAME),
+        read_dropouts(folder),
+    )
 
 
-def _load(folder: Path, tokenizer_dir: Path | None, with_head: bool) -> tuple[Encoder, MaskedLMHead | None, Tokenizer]:
-    config, state, tokenizer_path = read_folder(folder)
-    encoder = Encoder(config)
-    load_encoder(encoder, state, folder)
-    head = None
-    if with_head:
-        head = MaskedLMHead(encoder.word, config.norm_eps, config.init_std).eval()
-        head = head if load_head(head, state, folder) else None
-    tokenizer = _load_tokenizer(tokenizer_path, tokenizer_dir)
-    if tokenizer.vocab_size != config.vocab_size:
-        raise ValueError(
-            f"{folder}: the model has {config.vocab_size} words, its tokenizer {tokenizer.vocab_size}; "
-            "give the tokenizer that the model was trained with"
-        )
-    return encoder.eval(), head, tokenizer
+def _read_checkpoint(folder: Path) -> ModelFolder:
+    # Only here: most models are Hugging Face's.
+    from pipeline.use.checkpoint_weights import full_state, hugging_face_parts
+
+    found, info, skipped = checkpoint.find_model(folder)
+    for note in skipped:
+        print(f"note: {note}", file=sys.stderr)
+    state = hugging_face_parts(full_state(found, info))[0]
+    return ModelFolder(
+        folder,
+        EncoderConfig(**info.encoder),
+        state,
+        checkpoint_tokenizer(found, info),
+        record_of_checkpoint(info, found),
+        info.dropouts,
+    )
 
 
-def _read_checkpoint(folder: Path) -> tuple[EncoderConfig, dict[str, Tensor], Path]:
-    # Only here: DeepSpeed takes seconds to import.
-    from pipeline.use.export import full_state, hugging_face_parts
-
-    found, _ = checkpoint.find(str(folder), folder)
-    assert found is not None, "find raises where there is nothing"
-    info = checkpoint.read_info(found)
-    tokenizer_path = Path(info.config["data"]["path"]) / "tokenizer" / MODEL_NAME
-    state = full_state(found, info)
-    return EncoderConfig(**info.encoder), hugging_face_parts(state)[0], tokenizer_path
-
-
-def _load_tokenizer(path: Path, tokenizer_dir: Path | None) -> Tokenizer:
-    if tokenizer_dir is not None:
-        return Tokenizer.load(tokenizer_dir)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; put the model's SentencePiece file there, or give --tokenizer DIR")
-    return Tokenizer(path.read_bytes(), str(path))
+def checkpoint_tokenizer(found: Path, info: checkpoint.CheckpointInfo) -> Path | None:
+    """The folder with a checkpoint's tokenizer: the run's own copy, else the one of its token files; None: neither is there."""
+    places = [checkpoint.tokenizer_of(checkpoint.run_of(found)), Path(info.config["data"]["path"]) / "tokenizer"]
+    return next((place for place in places if place.is_dir()), None)
 
 
 def longest_side(sizes: EncoderConfig, encoding: str = "joint") -> int:

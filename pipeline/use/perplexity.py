@@ -20,6 +20,7 @@ from pipeline.data import TrainingData, collate
 from pipeline.masking import MASK_RATE
 from pipeline.model import Encoder
 from pipeline.objectives.masked_lm import MaskedLMHead
+from pipeline.pretrained import made_with
 
 SEED = 1
 BLOCK_TOKENS = 512
@@ -61,7 +62,7 @@ def evaluate_perplexity(
         ValueError: the folder has no monolingual data, or was made with another tokenizer than the model's.
     """
     manifest = Manifest.load(data_dir)
-    if manifest.tokenizer_sha256 != tokenizer.sha256:
+    if not made_with(manifest, tokenizer):
         raise ValueError(f"{data_dir}: made with another tokenizer than the model's; binarize it with the model's")
     limit = min(BLOCK_TOKENS, encoder.config.positions - 2)
     data = TrainingData(manifest, ["mono"], alpha=1.0, seed=SEED, limits={"mono": limit})

@@ -20,8 +20,8 @@ from pipeline.data import BatchPlan, TrainingData
 from pipeline.objectives import dwa
 from pipeline.use.aligner import Aligner
 from pipeline.use.evaluate import evaluate
-from pipeline.use.export import save_tokenizer
 from pipeline.use.gold import read_gold
+from pipeline.use.hugging_face_tokenizer import save_tokenizer
 from pipeline.use.loading import load_model
 from pipeline.use.retrieval import SentencePooler, evaluate_retrieval, find_pairs
 from sinkhorn_align import AlignmentSettings, align

@@ -13,7 +13,7 @@ import torch
 
 from pipeline import checkpoint
 from pipeline.config import load_config
-from pipeline.use.export import full_state
+from pipeline.use.checkpoint_weights import full_state
 
 WORKER = Path(__file__).with_name("recipe_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))

@@ -14,7 +14,8 @@ from data_prep.tokenizer import Tokenizer, train
 from pipeline.checkpoint import CheckpointInfo, seal
 from pipeline.finetune.start import read_start
 from pipeline.finetune.tagging import Tagging
-from pipeline.use.export import ENCODER_PREFIX, save_tokenizer
+from pipeline.use.checkpoint_weights import ENCODER_PREFIX
+from pipeline.use.hugging_face_tokenizer import save_tokenizer
 from pipeline.use.loading import load_model
 
 
@@ -43,7 +44,9 @@ def test_the_encoder_is_the_folders_and_the_head_is_the_seeds(model_dir: Path, t
 def test_a_folder_with_a_tokenizer_of_hugging_face_alone_will_do(model_dir: Path, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((model_dir / name).read_bytes())
-    with pytest.raises(ValueError, match=r"sentencepiece.bpe.model: no such file; .* or give --tokenizer DIR"):
+    with pytest.raises(
+        ValueError, match=r"has neither sentencepiece.bpe.model nor tokenizer.json; .* or give --tokenizer DIR"
+    ):
         read_start(tmp_path)
     tokenizer = Tokenizer((model_dir / "sentencepiece.bpe.model").read_bytes())
     save_tokenizer(tokenizer, tmp_path / "tokenizer")

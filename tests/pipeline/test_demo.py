@@ -72,7 +72,7 @@ def test_raw_text_is_split(page: Page) -> None:
 MISTAKES = {
     "nothing filled in": ({}, "the source has no words"),
     "no target": ({"source": "a", "target": " \t"}, "the target has no words"),
-    "too long": ({**PAIR, "target": "fox " * 500}, "tokens, at most 30 can be shown; shorten it"),
+    "too long": ({**PAIR, "target": "fox " * 500}, "tokens, at most 62 can be shown; shorten it"),
     "unknown layer": ({**PAIR, "layer": "9"}, "layer 9: the model has 3 layers"),
     "layer of letters": ({**PAIR, "layer": "two"}, "layer &#x27;two&#x27;: choose a number"),
     "unknown method": ({**PAIR, "method": "<best>"}, "method &#x27;&lt;best&gt;&#x27;: choose ot-filter"),
@@ -114,7 +114,7 @@ def test_other_paths_are_not_found(page: Page) -> None:
 def test_show_writes_pictures(use: Use, hf_dir: Path, tmp_path: Path) -> None:
     files = tmp_path / "pair.png", tmp_path / "pair.html"
     done = use("show", hf_dir, *PAIR.values(), "--gold", "0-0", "--out", files[0], "--out", files[1], "--layer", 2)
-    assert done.code == 0 and "ot-filter, layer 2, joint" in done.out
+    assert done.code == 0 and "layer 2, argmax, separate" in done.out
     assert files[0].read_bytes().startswith(b"\x89PNG")
     assert "<svg" in files[1].read_text(encoding="utf-8")
 

@@ -10,7 +10,7 @@ import torch
 
 from data_prep.tokenizer import Tokenizer, train
 from pipeline.checkpoint import CheckpointInfo, seal
-from pipeline.use.export import ENCODER_PREFIX, HEAD_PREFIX
+from pipeline.use.checkpoint_weights import ENCODER_PREFIX, HEAD_PREFIX
 from pipeline.use.loading import load_masked_lm, load_model, longest_side
 
 

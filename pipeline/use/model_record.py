@@ -1,0 +1,86 @@
+"""What is kept with a model for those who use it: how words align best, and which tokenizer it has.
+
+In a Hugging Face folder it is a section of config.json that Transformers carries along and does not read; in a checkpoint a
+part of its manifest. Knows these two files; nothing of tensors.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.files import write_durably
+from pipeline import checkpoint
+from pipeline.checkpoint import CheckpointInfo
+from pipeline.use.align_options import AlignOptions, options_of_json, trained_options
+from sinkhorn_align import AlignmentSettings
+
+CONFIG_NAME = "config.json"
+SECTION = "xlm_align"
+TOKENIZER_KEY = "tokenizer"
+_SETTINGS = ("cost", "similarity", "temperature", "sinkhorn_iterations", "filter_rounds", "discount")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a folder says of its model; None where it says nothing."""
+
+    options: AlignOptions | None = None
+    tokenizer: dict[str, str] | None = None
+    """`Tokenizer.identity`."""
+
+
+def record_of_config(content: dict[str, Any], path: Path) -> Record:
+    """The record in a config.json; ValueError where it is damaged."""
+    section = content.get(SECTION)
+    if section is None:
+        return Record()
+    knows_options = not isinstance(section, dict) or "layer" in section
+    options = options_of_json(section, f"{path}: {SECTION}") if knows_options else None
+    tokenizer = section.get(TOKENIZER_KEY)
+    return Record(options, tokenizer if isinstance(tokenizer, dict) else None)
+
+
+def record_of_checkpoint(info: CheckpointInfo, path: Path) -> Record:
+    """The record of a checkpoint; in those of older versions what its config tells."""
+    return Record(_options_of(info, path), info.tokenizer or None)
+
+
+def _options_of(info: CheckpointInfo, path: Path) -> AlignOptions | None:
+    if info.alignment:
+        return options_of_json(info.alignment, f"{path / checkpoint.MANIFEST}: alignment")
+    objectives = info.config.get("objectives")
+    if objectives is None:
+        return None
+    dwa = objectives.get("dwa")
+    settings = AlignmentSettings() if dwa is None else AlignmentSettings(**{name: dwa[name] for name in _SETTINGS})
+    return trained_options(info.encoder["layers"], None if dwa is None else dwa["alignment_layer"], settings)
+
+
+def section_of(record: Record) -> dict[str, Any]:
+    """What is written into config.json."""
+    options = {} if record.options is None else record.options.as_json()
+    return options | ({} if record.tokenizer is None else {TOKENIZER_KEY: record.tokenizer})
+
+
+def write_options(folder: Path, options: AlignOptions) -> Path:
+    """Keep the options with a model, a Hugging Face folder's, a checkpoint's or of a run's latest checkpoint; where they went.
+
+    Raises:
+        ValueError: the folder is none of these.
+        OSError: it cannot be written.
+    """
+    path = folder / CONFIG_NAME
+    if checkpoint.is_run(folder) or not path.is_file():
+        found, info, _ = checkpoint.find_model(folder)
+        info.alignment = options.as_json()
+        checkpoint.write_info(found, info)
+        return found / checkpoint.MANIFEST
+    content = json.loads(path.read_text(encoding="utf-8"))
+    before = content.get(SECTION)
+    kept = {TOKENIZER_KEY: before[TOKENIZER_KEY]} if isinstance(before, dict) and TOKENIZER_KEY in before else {}
+    content[SECTION] = options.as_json() | kept
+    write_durably(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    return path
