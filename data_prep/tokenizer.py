@@ -258,7 +258,8 @@ def _tokenizer_file(folder: Path) -> Path:
     for name in (MODEL_NAME, JSON_NAME):
         if (folder / name).is_file():
             return folder / name
-    raise ValueError(f"{folder}: holds neither {MODEL_NAME} nor {JSON_NAME}; {MEND}")
+    inside = f"; did you mean {folder / 'tokenizer'}?" if (folder / "tokenizer").is_dir() else f"; {MEND}"
+    raise ValueError(f"{folder}: holds neither {MODEL_NAME} nor {JSON_NAME}{inside}")
 
 
 def read_tokenizer(path: Path) -> Tokenizer:

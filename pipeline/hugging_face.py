@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from data_prep.tokenizer import GET_MODEL
 from pipeline.model import Encoder, EncoderConfig
 
 _ENCODER_NAMES = {
@@ -68,7 +69,6 @@ _BUILT = {  # what changes hidden states and is built in one way only
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 DROPOUT = 0.1
 """`XLMRobertaConfig`'s and XLM-R's own, which fine-tuning wants whatever pretraining was done with."""
-GET_MODEL = "`hf download FacebookAI/xlm-roberta-base --local-dir xlm-roberta-base` gets one"
 CONFIG_NAME = "config.json"
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 
@@ -126,13 +126,22 @@ def read_config(folder: Path, dropout: float = 0.0) -> EncoderConfig:
             raise ValueError(
                 f"{path}: {theirs} is {sizes[ours]!r}, not a number above 0; give an xlm-roberta model folder"
             )
-    return EncoderConfig(**sizes, dropout=dropout, init_std=content.get("initializer_range", 0.02))
+    init_std = content.get("initializer_range", 0.02)
+    if not isinstance(init_std, (int, float)):
+        raise ValueError(f"{path}: initializer_range is {init_std!r}, not a number; mend the file")
+    return EncoderConfig(**sizes, dropout=dropout, init_std=init_std)
 
 
 def read_dropouts(folder: Path) -> dict[str, float]:
     """The two dropout rates of a folder's config.json, by Hugging Face's names."""
     content = read_config_json(folder)
-    return {name: float(content.get(name, DROPOUT)) for name in _DROPOUTS}
+    rates = {name: content.get(name, DROPOUT) for name in _DROPOUTS}
+    for name, rate in rates.items():
+        if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+            raise ValueError(
+                f"{folder / CONFIG_NAME}: {name} is {rate!r}, not a share from 0 to below 1; mend the file"
+            )
+    return rates
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:

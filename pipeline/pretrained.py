@@ -70,7 +70,7 @@ def check_tokenizer(init: Path | None, manifest: Manifest) -> list[str]:
     Raises:
         ValueError: they were made with another one.
     """
-    if init is None:
+    if init is None or not init.exists():  # who reads it says so
         return []
     folder = init if init.is_dir() else init.parent
     files = [folder / name for name in (MODEL_NAME, JSON_NAME) if (folder / name).is_file()]

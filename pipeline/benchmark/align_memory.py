@@ -56,7 +56,18 @@ def benchmark(
     Example: python -m pipeline.benchmark.align_memory small train.en train.de --layer 1 --json memory.json
     """
     lines = pairs_of(source, target)
-    command = [sys.executable, "-m", "pipeline", "align", str(hf_dir), "-", "--layer", str(layer)]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "align",
+        str(hf_dir),
+        "-",
+        "--layer",
+        str(layer),
+        "--method",
+        "ot-filter",
+    ]
     entries: list[dict[str, Any]] = []
     started = time.monotonic()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

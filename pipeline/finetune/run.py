@@ -148,7 +148,8 @@ def _one_seed(
         _say([f"seed {seed}, {language}: {told}; {path}"])
     if keep_model:
         trainer.save_model(str(out / "model"))
-        start.sentencepiece.save(out / "model")  # which aligning needs, and Transformers leaves out
+        if start.sentencepiece is not None:  # which aligning needs, and Transformers leaves out
+            start.sentencepiece.save(out / "model")
         give_usual_modes(out / "model")
     if not settings.report_to:
         shutil.rmtree(out / "trainer", ignore_errors=True)

@@ -5,18 +5,21 @@ Knows folders and Hugging Face's classes; nothing of tasks' data.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, XLMRobertaConfig
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, XLMRobertaConfig
 
 from data_prep.tokenizer import Tokenizer
+from data_prep.tokenizer_json import JSON_NAME
 from pipeline.hugging_face import write_config
 from pipeline.model import EncoderConfig
 from pipeline.use.hugging_face_tokenizer import hugging_face_tokenizer
-from pipeline.use.loading import read_folder
+from pipeline.use.loading import ModelFolder, read_folder
+from pipeline.vocabulary import explains
 
 PREFIX = "roberta."
 
@@ -29,8 +32,8 @@ class Start:
     sizes: EncoderConfig
     state: dict[str, Tensor]
     tokenizer: PreTrainedTokenizerBase
-    sentencepiece: Tokenizer
-    """The same tokenizer as SentencePiece."""
+    sentencepiece: Tokenizer | None
+    """The same tokenizer as SentencePiece; None: it cannot be one."""
 
     @property
     def longest(self) -> int:
@@ -68,6 +71,23 @@ def read_start(folder: Path, tokenizer_dir: Path | None = None) -> Start:
         ValueError: the folder is none of these, or the tokenizer is not the model's.
     """
     content = read_folder(folder)
+    path = content.tokenizer_path
+    if tokenizer_dir is None and path is not None and path.name == JSON_NAME:
+        return _with_own_tokenizer(content)
     own = content.tokenizer(tokenizer_dir)
     tokenizer = hugging_face_tokenizer(own, content.sizes.positions - 2)
     return Start(folder, content.sizes, content.state, tokenizer, own)
+
+
+def _with_own_tokenizer(content: ModelFolder) -> Start:
+    """Hugging Face's tokenizer as it lies in the folder, whatever its kind, with all its added words."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(content.folder, local_files_only=True)
+    if not explains(content.sizes.vocab_size, len(tokenizer), 0):
+        raise ValueError(
+            f"{content.folder}: the model has {content.sizes.vocab_size} words, its tokenizer {len(tokenizer)}; "
+            "give the tokenizer that the model was trained with"
+        )
+    own = None
+    with contextlib.suppress(ValueError):  # of a kind that only fine-tuning can use
+        own = content.tokenizer()
+    return Start(content.folder, content.sizes, content.state, tokenizer, own)

@@ -6,6 +6,7 @@ renamed when it is whole.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data_prep.files import temporary_name
-from data_prep.tokenizer import META_NAME, MODEL_NAME
+from data_prep.manifest import Manifest
+from data_prep.token_file import TokenFile
+from data_prep.tokenizer import META_NAME, MODEL_NAME, Tokenizer
 from pipeline import checkpoint
 from pipeline.checkpoint import CheckpointInfo
 from pipeline.file_modes import give_usual_modes
@@ -37,6 +40,8 @@ from pipeline.use.model_record import SECTION, Record, record_of_checkpoint, sec
 CARD_NAME = "README.md"
 WRITTEN = {CONFIG_NAME, SAFETENSORS, MODEL_NAME, META_NAME, CARD_NAME, "tokenizer.json", "tokenizer_config.json"}
 """All that an export writes; a folder that holds something else is never replaced."""
+COMPARED_SENTENCES = 100
+"""Of each language, which both tokenizers must encode alike."""
 _SPARE_BYTES = 1 << 20
 
 
@@ -80,7 +85,7 @@ def export(source: Path, out: Path, tokenizer_dir: Path | None = None, force: bo
     parameters = sum(tensor.numel() for tensor in state.values())
     done = Exported(info.step, parameters, sizes.layers, head, record, notes)
     with _new_folder(out, 4 * parameters + 6 * len(tokenizer.model) + _SPARE_BYTES) as folder:
-        save_tokenizer(tokenizer, folder, sizes.positions - 2)
+        save_tokenizer(tokenizer, folder, sizes.positions - 2, training_text(info, tokenizer))
         save_file(state, folder / SAFETENSORS, metadata={"format": "pt"})
         _write(folder / CONFIG_NAME, json.dumps(config_of(info, record), indent=2, ensure_ascii=False) + "\n")
         _write(folder / CARD_NAME, model_card(out.resolve().name, info, done))
@@ -103,6 +108,20 @@ def config_of(info: CheckpointInfo, record: Record) -> dict[str, Any]:
         **config,
         SECTION: section_of(record),
     }
+
+
+def training_text(info: CheckpointInfo, tokenizer: Tokenizer) -> list[str]:
+    """Some sentences of every language that the run was trained on, if its token files are still there."""
+    with contextlib.suppress(ValueError, OSError):  # they are gone, moved or made anew: the run does not need them
+        manifest = Manifest.read(Path(info.config["data"]["path"]))
+        if manifest.tokenizer_sha256 == tokenizer.sha256:
+            firsts = [shards[0] for group in (manifest.mono, manifest.pairs) for shards in group.values()]
+            return [text for shard in firsts for text in _first_sentences(TokenFile(shard.stem), tokenizer)]
+    return []
+
+
+def _first_sentences(file: TokenFile, tokenizer: Tokenizer) -> list[str]:
+    return [tokenizer.decode(file.read_sequence(at).tolist()) for at in range(min(len(file), COMPARED_SENTENCES))]
 
 
 def _fresh_head(sizes: EncoderConfig) -> dict[str, Tensor]:

@@ -74,7 +74,8 @@ def _table(info: CheckpointInfo, exported: Exported) -> list[str]:
 
 def _objectives(config: dict[str, Any]) -> list[str]:
     terms = config.get("objectives") or {}
-    return [f"{_OBJECTIVES.get(name, name)}, weight {term['weight']:g}" for name, term in terms.items() if term]
+    order = [name for name in (*_OBJECTIVES, *sorted(terms.keys() - _OBJECTIVES)) if terms.get(name)]
+    return [f"{_OBJECTIVES.get(name, name)}, weight {terms[name]['weight']:g}" for name in order]
 
 
 def _begun(config: dict[str, Any]) -> str:

@@ -18,9 +18,10 @@ from data_prep.manifest import Manifest
 from data_prep.tokenizer import Tokenizer
 from pipeline.data import BatchPlan, TrainingData
 from pipeline.objectives import dwa
+from pipeline.use.align_options import Encoding, Method
 from pipeline.use.aligner import Aligner
 from pipeline.use.evaluate import evaluate
-from pipeline.use.gold import read_gold
+from pipeline.use.gold import read_gold, score_links
 from pipeline.use.hugging_face_tokenizer import save_tokenizer
 from pipeline.use.loading import load_model
 from pipeline.use.retrieval import SentencePooler, evaluate_retrieval, find_pairs
@@ -147,6 +148,17 @@ def test_ot_with_space_pieces_is_the_released_aligner(small_xlmr: Path, xlmr_mod
         same += len(theirs & set(ours[number]))
         links += len(theirs | set(ours[number]))
     assert same >= 0.995 * links, "fp32 against float64: a near tie may fall the other way"
+
+
+def test_defaults_align_within_half_a_point_of_the_best_setting(small_xlmr: Path, shared_dir: Path) -> None:
+    gold = read_gold(shared_dir / "data" / "gold_alignments_dev" / "en-nl")
+    encoder, tokenizer = load_model(small_xlmr)
+    ways: list[tuple[Method, Encoding]] = [("argmax", "separate"), ("ot-filter", "joint")]
+    measured = [evaluate(encoder, tokenizer, gold, None, *way).layers for way in ways]
+    best = min(score.aer for layers in measured for score in layers)
+    links = Aligner.load(small_xlmr).align(zip(gold.source, gold.target, strict=True))
+    assert score_links(links, gold).aer <= best + 0.005
+    assert best < 0.08, "as it was measured"
 
 
 def test_retrieval_equals_a_straightforward_computation(small_xlmr: Path, shared_dir: Path, tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from data_prep.tokenizer import Tokenizer
+from pipeline.config import load_config
 from pipeline.use.evaluate import evaluate
 from pipeline.use.gold import read_gold
-from pipeline.use.loading import load_model
+from pipeline.use.loading import load, load_model
 from pipeline.use.retrieval import SentencePooler, evaluate_retrieval, find_pairs
 from tests.end_to_end.conftest import REPOSITORY
 
@@ -64,6 +66,22 @@ def test_it_measures_what_evaluate_measures(
     assert found.sentences == SENTENCES
     assert line[f"retrieval_by_layer/{PAIR}"] == found.mean
     assert line[f"retrieval_best/{PAIR}"] == max(found.mean) and line[f"retrieval/{PAIR}"] == found.mean[1]
+
+
+def test_the_run_can_be_used_without_its_token_files_and_knows_its_best_layer(
+    run: Path, corpus: Any, read_metrics: Callable[[Path, str], dict[int, dict[str, Any]]]
+) -> None:
+    loaded = load(run)
+    assert Tokenizer.load(run / "tokenizer").sha256 == Tokenizer.load(corpus.data / "tokenizer").sha256
+    line = read_metrics(run, "validation")[STEPS]
+    by_folder = [layers for key, layers in line.items() if key.startswith("aer_by_layer/")]
+    means = [sum(of_layer) / len(of_layer) for of_layer in zip(*by_folder, strict=True)]
+    assert loaded.recorded is not None
+    assert loaded.recorded.layer == means.index(min(means)) and loaded.recorded.method == "ot-filter"
+    assert f"validation at step {STEPS} (qaa-qab, " in loaded.recorded.why
+    kept = load_config(run / "config.yaml")
+    paths = [kept.data.path, kept.run.out, kept.deepspeed, *kept.validation.gold, *kept.validation.retrieval]
+    assert all(path.is_absolute() for path in paths)
 
 
 def test_alignments_are_kept_at_every_validation(run: Path) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from data_prep.tokenizer import Tokenizer
+from tests.pipeline.run_kit import other_tokenizer
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 AT_A_TIME = 2
 
@@ -35,6 +38,10 @@ MISTAKES = {
     "missing_data": (["data.path={empty}"], ["{empty}/manifest.json", "python -m data_prep"]),
     "shard_cut_off": (["data.path={cut_off}"], ["{cut_off}/mono/", ".bin", "bytes", "run the"]),
     "shard_of_another_format": (["data.path={foreign}"], ["{foreign}/mono/", ".idx", "MMIDIDX", "restore the file"]),
+    "model_of_another_tokenizer": (
+        ["model.init={init}"],
+        ["model.init = {init}", "is another tokenizer than that of data.path", "tokenizer import {init}"],
+    ),
     "validation_of_another_tokenizer": (
         ["validation.every=1", "validation.data={other}"],
         ["validation.data = {other}", "another tokenizer", "binarize it with"],
@@ -57,7 +64,10 @@ def prepared(corpus: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         shard = min(folders[name].glob(f"mono/*/*.{suffix}"))
         content = shard.read_bytes()
         shard.write_bytes(content[:-4] if suffix == "bin" else bytes(8) + content[8:])
-    folders |= {"other": corpus.other_tokenizer_data, "ds_configs": REPOSITORY / "ds_configs"}
+    (root / "init").mkdir()
+    swapped = other_tokenizer(Tokenizer.load(corpus.data / "tokenizer"))  # of the same size
+    (root / "init" / "sentencepiece.bpe.model").write_bytes(swapped.model)
+    folders |= {"init": root / "init", "other": corpus.other_tokenizer_data, "ds_configs": REPOSITORY / "ds_configs"}
     return {name: str(path) for name, path in folders.items()}
 
 

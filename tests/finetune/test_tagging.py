@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_prep.tokenizer import Tokenizer
 from pipeline.finetune.read_tagged import Sentence
 from pipeline.finetune.start import read_start
 from pipeline.finetune.tagging import NO_LABEL, Tagging, cut, encode_words
+from pipeline.use.aligner import Aligner
 from pipeline.use.loading import load_model
 from tests.finetune.conftest import QUICK, WORDS, Done, conll, sentences, tag_of
 
@@ -112,6 +114,12 @@ def test_a_tiny_task_is_learned_and_written_in_xtremes_layout(
     assert "de: 1 long sentences, tagged by windows" in done.err
     assert "mean without en" in done.out and "en (trained on)" in done.out
     assert (out / "model" / "model.safetensors").is_file() and not (out / "trainer").exists()
+    assert Tokenizer.load(out / "model").sha256 == Tokenizer.load(model_dir).sha256, (
+        "so that words can be aligned with it"
+    )
+    assert Aligner.load(out / "model").align([("the fox", "der fuchs")])[0]
+    modes = {path.stat().st_mode & 0o077 for path in (out / "model").iterdir()}
+    assert len(modes) == 1, "what can be read of the model by others can be read whole"
 
 
 def entity_of(word: str) -> str:

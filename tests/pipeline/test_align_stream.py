@@ -140,7 +140,9 @@ def test_bad_lines_within_the_rate_have_an_empty_line_and_are_told(use: Use, hf_
 
 def test_text_that_looks_untokenised_is_told_once_and_with_raw_not_at_all(use: Use, hf_dir: Path) -> None:
     text = b"Hello, my friend. ||| Hallo, mein Freund.\n" * 100
-    (told,) = [line for line in use("align", hf_dir, "-", stdin=text).err.splitlines() if line.startswith("note: the text")]
+    (told,) = [
+        line for line in use("align", hf_dir, "-", stdin=text).err.splitlines() if line.startswith("note: the text")
+    ]
     assert told.endswith("give --raw to split words and punctuation apart")
     assert "note: the text" not in use("align", hf_dir, "-", "--raw", stdin=text).err
 

@@ -74,6 +74,24 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(load: Load) -> None:
     assert (config.optimizer.lr, config.optimizer.clip, config.run.steps) == (1e-5, 0.5, 7)
 
 
+def test_a_recorded_config_means_the_same_from_another_folder(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load("model: {init: hf/base}\nvalidation: {data: ../valid, gold: [gold/de-en, /gold/x], retrieval: []}\n")
+    recorded = config.with_absolute_paths()
+    path = tmp_path / "recorded.yaml"
+    path.write_text(recorded.dump(), encoding="utf-8")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    kept = load_config(path)
+    assert kept == recorded == kept.with_absolute_paths()
+    assert (kept.data.path, kept.run.out) == (tmp_path / "data", tmp_path / "run")
+    assert kept.model.init == tmp_path / "hf" / "base" and kept.deepspeed == tmp_path / "zero1_fp32.json"
+    assert kept.validation.gold == [tmp_path / "gold" / "de-en", Path("/gold/x")]
+    assert kept.optimizer == config.optimizer
+
+
 def test_an_override_may_set_paths_lists_and_null(load: Load) -> None:
     config = load(
         "", "model.init=models/x", "optimizer.betas=[0.8, 0.9]", "objectives.dwa=null", "validation.gold=[a, b]"

@@ -15,13 +15,15 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
+from data_prep.manifest import Manifest
 from data_prep.tokenizer import MODEL_NAME, Tokenizer
+from pipeline.checkpoint import read_info
 from pipeline.pretrained import dropouts_of
 from pipeline.use import export as exporting
 from pipeline.use.aligner import Aligner
 from pipeline.use.loading import load_masked_lm, load_model
 from tests.data_prep.test_tokenizer_kinds import sentencepiece_of
-from tests.pipeline.conftest import Done
+from tests.pipeline.conftest import Done, write_shard
 from tests.pipeline.run_kit import CHECKPOINT, STEP, make_run, other_tokenizer
 
 Use = Callable[..., Done]
@@ -210,6 +212,19 @@ def test_ids_that_hugging_face_would_not_give_stop_the_export(use: Use, run: Pat
     with pytest.raises(ValueError, match="its model_type is bpe"):
         exporting.save_tokenizer(Tokenizer(sentencepiece_of(model_type="bpe")), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_text_that_is_compared_is_that_of_the_token_files(
+    run: Path, hf_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = Tokenizer.load(hf_dir)
+    info = read_info(run / CHECKPOINT)
+    assert exporting.training_text(info, tokenizer) == [], "there is no manifest"
+    text = ["the quick brown fox", "pack my box"]
+    shard = write_shard(tmp_path / "data" / "en", ("en",), [[tokenizer.encode(line) for line in text]])
+    manifest = Manifest(tmp_path / "data", tokenizer.sha256, tokenizer.vocab_size, {"en": [shard]}, {}, [], "")
+    monkeypatch.setattr(Manifest, "read", lambda folder: manifest)
+    assert exporting.training_text(info, tokenizer) == text
 
 
 def test_only_an_export_is_replaced_and_only_by_force(use: Use, run: Path, exported: Path) -> None:
