@@ -12,6 +12,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep import tokenizer as tokenizer_module
 from data_prep.readers import open_text
 from data_prep.tokenizer import MODEL_NAME, UNK, Tokenizer, prepare, train
 
@@ -178,9 +179,9 @@ def test_a_model_that_is_not_the_recorded_one_is_refused(tokenizer: Tokenizer, t
 
 
 def test_a_model_that_was_prepared_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = train(["a few words of their own, prepared"] * 9, 25, 1.0, 4096).model
+    model = train(["a few words of their own, prepared"] * 9, 20, 1.0, 4096).model
     (tmp_path / MODEL_NAME).write_bytes(model)
-    train(["other words"] * 9, 12, 1.0, 4096)  # takes the place of the one that was last
+    tokenizer_module._made.cache_clear()  # the training has loaded it
     loads, load = [], sentencepiece.SentencePieceProcessor
     monkeypatch.setattr(sentencepiece, "SentencePieceProcessor", lambda **model: loads.append(1) or load(**model))
     prepare(tmp_path / MODEL_NAME)
