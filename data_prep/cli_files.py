@@ -17,7 +17,7 @@ from data_prep.inspection import draw, drop_table, samples, summary, summary_tab
 from data_prep.manifest import Manifest
 from data_prep.merge import merge
 from data_prep.remove import remove
-from data_prep.standard_output import DataCommand, print_table, put
+from data_prep.standard_output import DataCommand, print_table, put, shares_a_terminal
 from data_prep.verify import find_problems
 
 app = typer.Typer()
@@ -131,7 +131,9 @@ def rechunk_archives(
 
     Example: python -m data_prep rechunk en.txt.xz --out framed --workers 2
     """
-    for written, frames in rechunk_files(files, out, frame_bytes, level, workers):
+    written_files = rechunk_files(files, out, frame_bytes, level, workers)
+    # On a terminal the bar is drawn to its end first: a line of data would run into it.
+    for written, frames in list(written_files) if shares_a_terminal() else written_files:
         put(f"{written}: {frames:,} frames, {written.stat().st_size:,} bytes")
 
 

@@ -43,7 +43,7 @@ def claimed() -> Iterator[None]:
         if kept is None:
             _claimed = usual
         else:
-            # UTF-8 whatever the locale: the words come from files that are. Names of files may hold other bytes.
+            # UTF-8 whatever the locale: the words come from files that are. Names of files that are not keep their bytes.
             _claimed = os.fdopen(os.dup(kept), "w", encoding="utf-8", errors="surrogateescape", newline="\n")
             os.dup2(2, 1)
         sys.stdout = sys.stderr

@@ -75,10 +75,10 @@ def align_command(
 ) -> None:
     """Print the word links of each pair in Pharaoh format (`i-j`, words counted from 0), one line a pair.
 
-    Which settings suit which model: one trained with XLM-Align aligns best by `--method ot-filter --encoding joint` at
-    the layer it was trained at; any other (XLM-R, a sentence encoder) by `--method argmax --encoding separate` a little
-    above the middle, layer 7 or 8 of 12. `itermax` and `match` find more links than argmax, and more wrong ones.
-    `evaluate --gold` measures all layers.
+    Layer, method and encoding are those recorded with the model, else those that suit a plain checkpoint (XLM-R, a sentence
+    encoder): argmax, separate, a little above the middle, layer 7 of 12. One trained with XLM-Align aligns best by ot-filter,
+    joint, at the layer that it was trained at. itermax and match find more links than argmax, and more wrong ones.
+    `evaluate --gold DIR --record` measures all layers and records the best.
 
     Example: python -m pipeline align hf/base text.en text.de --raw > links.pharaoh
     """

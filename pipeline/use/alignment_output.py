@@ -54,8 +54,7 @@ class Remembered:
 def closing_line(aligner: Aligner, bad: BadLines) -> str:
     """What was aligned, how, and what of it was not as others; only what there was."""
     report = aligner.report
-    parts = [f"{_count(report.pairs, 'pair')} aligned by {aligner.options.describe()}"]
-    parts[0] += f", on {aligner.device_name}"
+    parts = [f"{_count(report.pairs, 'pair')} aligned: {aligner.options.describe()}, on {aligner.device_name}"]
     if empty := report.empty_pairs - bad.count:
         parts.append(f"{empty:,} of them with an empty side, and so without links")
     if report.long_pairs:

@@ -25,10 +25,10 @@ def full_state(found: Path, info: CheckpointInfo) -> dict[str, Tensor]:
         # Sealed by our own manifest, and DeepSpeed's state holds more than tensors.
         content = torch.load(path, map_location="cpu", weights_only=False)
         return {name: tensor.float() for name, tensor in content["module"].items()}
-    # Only here: DeepSpeed takes seconds to import.
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-
     with prints_hidden():
+        # Only here: DeepSpeed takes seconds to import.
+        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
         state: dict[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(found.parent), found.name)
     return state
 

@@ -41,6 +41,18 @@ def test_only_what_is_put_is_on_standard_output() -> None:
         assert noise in done.stderr
 
 
+def test_a_file_name_that_is_not_utf_8_is_printed_by_its_bytes(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from data_prep.standard_output import claimed, data_console, put
+        with claimed():
+            put(sys.argv[1])
+            data_console().print(sys.argv[1])
+    """
+    done = subprocess.run([sys.executable, "-c", code, b"caf\xe9.txt"], capture_output=True, check=True)
+    assert done.stdout == 2 * b"caf\xe9.txt\n"
+
+
 def test_a_file_is_there_when_it_is_whole_and_not_before(tmp_path: Path) -> None:
     path = tmp_path / "new" / "out.txt"
 

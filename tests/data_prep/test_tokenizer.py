@@ -12,8 +12,9 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep import tokenizer as tokenizer_module
 from data_prep.readers import open_text
-from data_prep.tokenizer import UNK, Tokenizer, train
+from data_prep.tokenizer import MODEL_NAME, UNK, Tokenizer, prepare, train
 
 # What the corpora of ../shared do not have, so that every script of the vocabulary's main languages is seen.
 OTHER_SCRIPTS = {
@@ -175,3 +176,17 @@ def test_a_model_that_is_not_the_recorded_one_is_refused(tokenizer: Tokenizer, t
     (tmp_path / "sentencepiece.bpe.model").write_bytes(other.model)
     with pytest.raises(ValueError, match=f"{other.sha256}.*{tokenizer.sha256}"):
         Tokenizer.load(tmp_path)
+
+
+def test_a_model_that_was_prepared_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = train(["a few words of their own, prepared"] * 9, 20, 1.0, 4096).model
+    (tmp_path / MODEL_NAME).write_bytes(model)
+    tokenizer_module._made.cache_clear()  # the training has loaded it
+    loads, load = [], sentencepiece.SentencePieceProcessor
+    monkeypatch.setattr(sentencepiece, "SentencePieceProcessor", lambda **model: loads.append(1) or load(**model))
+    prepare(tmp_path / MODEL_NAME)
+    assert Tokenizer(model).encode("words") and Tokenizer(model).encode("a")
+    assert loads == [1]
+    prepare(tmp_path / "nowhere")
+    (tmp_path / "broken").write_bytes(b"x")
+    prepare(tmp_path / "broken")  # told by whoever loads it

@@ -36,7 +36,7 @@ def test_every_line_has_its_links_and_the_api_gives_the_same(use: Use, hf_dir: P
     assert done.code == 0 and len(lines) == 5 and lines[1] == lines[2] == lines[4] == ""
     assert re.fullmatch(r"\d+-\d+( \d+-\d+)*", lines[0])
     assert done.err.splitlines()[-1] == (
-        "4 pairs aligned by layer 2, argmax, separate, on the CPU; 2 of them with an empty side, and so without links"
+        "4 pairs aligned: layer 2, argmax, separate, on the CPU; 2 of them with an empty side, and so without links"
     )
     links = Aligner.load(hf_dir, 2).align(zip(SOURCE, TARGET, strict=True))
     assert [" ".join(f"{i}-{j}" for i, j in of_pair) for of_pair in links] == lines[:4]

@@ -61,7 +61,7 @@ def test_a_damaged_archive_is_told_after_the_pairs_before_it(tmp_path: Path) -> 
     pairs = []
     with pytest.raises(ValueError, match=r"a\.gz: .*archive"):
         pairs.extend(PairReader(tmp_path / "a.gz"))
-    assert len(pairs) > 1000 and all(len(source[0]) in (72, 80) and target == ["b"] for source, target in pairs)
+    assert len(pairs) > 1000 and all(len(source) == 1 and target == ["b"] for source, target in pairs)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
