@@ -17,7 +17,8 @@ from tests.pipeline.test_report import train_line
 from tests.terminal import at_terminal, plainly
 
 PIPELINE, DATA_PREP = [sys.executable, "-m", "pipeline"], [sys.executable, "-m", "data_prep"]
-CONFIG = [ROOT / "pipeline" / "configs" / "mlm.yaml", "data.path=nowhere"]
+ZERO = ROOT / "ds_configs" / "zero1_fp16.json"
+CONFIG = [ROOT / "pipeline" / "configs" / "mlm.yaml", "data.path=nowhere", f"deepspeed={ZERO}"]
 PAIR = ["text.en", "text.de"]
 COMMANDS: dict[str, list[object]] = {
     "align": [*PIPELINE, "align", "hf", *PAIR, "--layer", 2],
