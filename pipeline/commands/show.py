@@ -73,7 +73,7 @@ def demo_command(
     from pipeline.use.loading import load
 
     loaded = load(hf_dir, tokenizer)
-    demo = Demo(loaded.encoder, loaded.tokenizer, hf_dir.resolve().name, loaded.recorded)
+    demo = Demo(loaded.encoder, loaded.tokenizer, hf_dir.absolute().name, loaded.recorded)
     try:
         server = make_server(demo, port)
     except OSError as error:
