@@ -88,7 +88,7 @@ def demo_command(
 
     place = device_of(device)
     loaded = load(hf_dir, tokenizer)
-    demo = Demo(loaded.encoder.to(place), loaded.tokenizer, hf_dir.resolve().name, loaded.recorded)
+    demo = Demo(loaded.encoder.to(place), loaded.tokenizer, hf_dir.absolute().name, loaded.recorded)
     try:
         server = make_server(demo, port)
     except OSError as error:

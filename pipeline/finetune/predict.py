@@ -22,7 +22,7 @@ from pipeline.finetune.tagging import Tagging
 from pipeline.finetune.task import Scores, Settings, Task
 from pipeline.finetune.training import outputs_of, predictor
 from pipeline.use.sentence_pairs import split_raw
-from pipeline.use.text_lines import read_lines
+from pipeline.use.text_files import read_lines
 
 RECORD = "finetune.json"
 """In the model's folder: how it was made, as far as predicting must know it."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.use.link_files import WordLink, read_links
-from pipeline.use.text_lines import read_lines
+from pipeline.use.text_files import read_lines
 
 ALIGNV2, PHARAOH = "alignv2.txt", "pharaoh.txt"
 OTHER_SUFFIXES = (".talp", ".naacl", ".wa", ".pharaoh", ".align", ".gold")

@@ -146,3 +146,17 @@ def _convert(encoding: str, path: Path) -> str:
     source = "FILE" if path == STDIN else str(path)
     converted = "CONVERTED" if path == STDIN else f"{path.stem}.utf8{path.suffix}"
     return f"convert it: iconv -f {encoding} -t UTF-8 {source} > {converted}"
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    """All lines of a text file.
+
+    Raises:
+        ValueError: there is no such file (`what` it should be is said), or it is not UTF-8; names the line.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; give {what}")
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; give {what}")
+    with ExitStack() as files:
+        return [decoded(line, path, number) for number, line in enumerate(Lines(path).open(files), start=1)]

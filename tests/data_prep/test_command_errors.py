@@ -143,7 +143,7 @@ def test_a_missing_tokenizer_is_named_with_the_command_that_makes_one(
     mono_file: Path, run: Run, tmp_path: Path
 ) -> None:
     result = run("mono", mono_file, "--lang", "de", "--tokenizer", tmp_path / "none", "--out", tmp_path / "data")
-    assert_refused(result, "none/tokenizer_meta.json", "tokenizer import")
+    assert_refused(result, "none: no such folder", "tokenizer import")
     assert_unreadable(tmp_path / "data")
 
 

@@ -125,7 +125,7 @@ def test_wrong_tagged_files_are_told(write: Write, name: str, text: str, message
 
 def test_text_that_is_not_utf8_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_bytes(b"a\tX\n\xff\tX\n")
-    with pytest.raises(ValueError, match=r"a\.tsv:2: byte 0xff at 0 is not UTF-8; convert the file"):
+    with pytest.raises(ValueError, match=r"a\.tsv:2: byte 0xff at 0 is not UTF-8; if this file is Latin-1, convert it"):
         read_tagged(tmp_path / "a.tsv")
 
 
