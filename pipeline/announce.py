@@ -41,13 +41,13 @@ def say_end(monitor: Monitor, config: Config, step: int, losses: dict[str, float
     """Where the run is, what it came to, and what one does next; `losses`: those of the last line of the log."""
     out = shlex.quote(str(config.run.out))
     last = ", ".join(f"{name.removesuffix('_loss')} {value:.3f}" for name, value in losses.items())
-    state = "done" if step == config.run.steps else "stopped"
-    monitor.say(f"{state} at step {step:,}: {config.run.out / 'checkpoints' / checkpoint.tag_of(step)}")
+    place = config.run.out / "checkpoints" / checkpoint.tag_of(step)
     if losses:
         monitor.say(f"last losses: {last}")
     if step < config.run.steps:
-        monitor.say("next: the same command with --resume auto continues")
+        monitor.say(f"stopped at step {step}: saved; continue with --resume auto ({place})")
         return
+    monitor.say(f"done at step {step}: {place}")
     for command, what in (
         (f"report {out}", "curves of the run as one page"),
         (f"export {out} HF_DIR", "the model as a Hugging Face folder"),

@@ -65,5 +65,9 @@ def test_command_of_the_page(workspace: Path, use: Callable[..., Done], command:
 def test_every_option_stands_on_the_page_with_its_default(use: Callable[..., Done]) -> None:
     assert len(COMMANDS) == 4
     named = set(re.findall(r"--[a-z][a-z0-9-]+", TEXT)) - {"--prediction-folder", "--prediction"}
-    offered = set(re.findall(r"--[a-z][a-z0-9-]+", use("finetune", "--help").out)) - {"--help", "--tokenizer"}
+    offered = set(re.findall(r"--[a-z][a-z0-9-]+", use("finetune", "--help").out)) - {
+        "--help",
+        "--tokenizer",
+        "--verbose",
+    }
     assert named - {"--raw"} == offered, "--raw is of predict"

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config import Config, load_config
 from pipeline.deepspeed_json import load_deepspeed_json, refusals_told
+from tests.conftest import ROOT
 
 MINIMAL = "data: {path: data}\nrun: {out: run}\ndeepspeed: zero1_fp32.json\n"
 Load = Callable[..., Config]
@@ -80,15 +81,15 @@ def test_a_recorded_config_means_the_same_from_another_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = load("model: {init: hf/base}\nvalidation: {data: ../valid, gold: [gold/de-en, /gold/x], retrieval: []}\n")
-    recorded = config.with_absolute_paths()
+    recorded = config.absolute()
     path = tmp_path / "recorded.yaml"
     path.write_text(recorded.dump(), encoding="utf-8")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     kept = load_config(path)
-    assert kept == recorded == kept.with_absolute_paths()
+    assert kept == recorded == kept.absolute()
     assert (kept.data.path, kept.run.out) == (tmp_path / "data", tmp_path / "run")
-    assert kept.model.init == tmp_path / "hf" / "base" and kept.deepspeed == tmp_path / "zero1_fp32.json"
+    assert kept.model.init == tmp_path / "hf" / "base" and kept.deepspeed == ROOT / "ds_configs" / "zero1_fp32.json"
     assert kept.validation.gold == [tmp_path / "gold" / "de-en", Path("/gold/x")]
     assert kept.optimizer == config.optimizer
 
@@ -162,7 +163,9 @@ def test_a_file_that_is_no_config_is_refused_in_one_line(load: Load, text: str) 
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no such config, neither as a file nor by name; shipped are benchmark"):
+    with pytest.raises(
+        ValueError, match=r"no such config, neither as a file nor by name; shipped are adapt, benchmark"
+    ):
         load_config(tmp_path / "none.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"a: \xff\xfe")
     with pytest.raises(ValueError, match="not UTF-8"):

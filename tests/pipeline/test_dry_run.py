@@ -61,7 +61,7 @@ def test_what_a_validation_encodes_or_lacks_is_noted(gold_dir: Path, tmp_path: P
     asked = [f"validation.gold=[{gold_dir}]", f"validation.retrieval=[{tmp_path}]"]
     expected = "each rank encodes 3 gold pairs and 2 sentences with their translations, all layers"
     assert expected in estimate(recipe("mlm", *asked)).notes[-1]
-    assert "nowhere: no such folder" in estimate(recipe("mlm", "validation.retrieval=[nowhere]")).notes[-1]
+    assert "nowhere: no such file or folder" in estimate(recipe("mlm", "validation.retrieval=[nowhere]")).notes[-1]
 
 
 def test_parameters_are_those_of_xlmr() -> None:

@@ -23,7 +23,7 @@ PAIR = ["text.en", "text.de"]
 COMMANDS: dict[str, list[object]] = {
     "align": [*PIPELINE, "align", "hf", *PAIR, "--layer", 2],
     "align --words": [*PIPELINE, "align", "hf", *PAIR, "--layer", 2, "--words", "--scores"],
-    "evaluate": [*PIPELINE, "evaluate", "hf", "--gold", "en-de", "--retrieval", "text.en"],
+    "evaluate": [*PIPELINE, "evaluate", "hf", "--gold", "en-de", "--retrieval", "text.de"],
     "show": [*PIPELINE, "show", "hf", "the [fox]", "der :fox: fuchs", "--out", "a [b].html"],
     "dry-run": [*PIPELINE, "dry-run", *CONFIG],
     "dry-run --json": [*PIPELINE, "dry-run", *CONFIG, "--json"],
@@ -47,7 +47,18 @@ COMMANDS: dict[str, list[object]] = {
     "merge": [*DATA_PREP, "merge", "data", "--out", "d"],
     "export-fairseq": [*DATA_PREP, "export-fairseq", "data", "--out", "f"],
 }  # fmt: skip
-BARS = {"align", "align --words", "evaluate", "mono", "parallel", "rechunk", "merge", "export-fairseq"}
+BARS = {
+    "align",
+    "align --words",
+    "evaluate",
+    "tokenizer train",
+    "mono",
+    "dry run of mono",
+    "parallel",
+    "rechunk",
+    "merge",
+    "export-fairseq",
+}
 """Commands that draw a bar at a terminal, which is what data on its way has to be kept apart from."""
 
 
