@@ -65,11 +65,11 @@ SMALLER_TRAINING = (
 
 def commands(page: str) -> list[str]:
     """The commands in a page's blocks, in order; one that is broken over lines is whole."""
-    inside, lines = False, []
+    fence, lines = "", []
     for line in (REPOSITORY / page).read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         if line.startswith("```"):
-            inside = not inside and line == "```"
-        elif inside and line.startswith(_PROGRAMS):
+            fence = "" if fence else line
+        elif fence == "```" and line.startswith(_PROGRAMS):
             lines.append(line)
     return lines
 
@@ -133,8 +133,8 @@ def make_files(folder: Path, sample: Path, shared: Path | None) -> None:
     (folder / "c4-de.jsonl.zst").write_bytes(zstandard.compress(lines.encode()))
     (folder / "cc100").mkdir()
     units = "".join(
-        f"<tu><tuv xml:lang='en'><seg>{escape(a.strip())}</seg></tuv><tuv xml:lang='de'><seg>{escape(b.strip())}</seg></tuv></tu>"
-        for a, b in pairs[100:200]
+        "<tu>" + "".join(f"<tuv xml:lang='{x}'><seg>{escape(t.strip())}</seg></tuv>" for x, t in unit) + "</tu>"
+        for unit in (zip(("en", "de"), pair, strict=True) for pair in pairs[100:200])
     )
     (folder / "memory.tmx").write_text(f"<tmx version='1.4'><header/><body>{units}</body></tmx>", encoding="utf-8")
     for name, (first, last) in {

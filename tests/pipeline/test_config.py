@@ -8,7 +8,6 @@ import pytest
 
 from pipeline.config import Config, load_config
 from pipeline.deepspeed_json import load_deepspeed_json, refusals_told
-from tests.conftest import ROOT
 
 MINIMAL = "data: {path: data}\nrun: {out: run}\ndeepspeed: zero1_fp32.json\n"
 Load = Callable[..., Config]
