@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -136,46 +137,37 @@ def _one_seed(
     name: str,
     keep_model: bool,
 ) -> dict[str, Scores]:
+    with _nothing_left_over(out, settings):
+        trainer = fine_tune(task, start, settings, seed, train, dev, out / "trainer")
+        scores = {}
+        for language, labelled in test.items():
+            items = labelled.items
+            predictions = task.predictions(items, labelled.features, outputs_of(trainer, labelled.features))
+            path = write_predictions(out, name, language, task.suffix, task.text(items, predictions))
+            told = "no labels, no score"
+            if task.labelled(items):
+                scores[language] = task.score(items, predictions)
+                told = ", ".join(f"{metric} {value:.2f}" for metric, value in scores[language].items())
+            _say([f"seed {seed}, {language}: {told}; {path}"])
+        if keep_model:
+            trainer.save_model(str(out / "model"))
+            write_record(out / "model", task, settings)
+            if start.sentencepiece is not None:  # which aligning needs, and Transformers leaves out
+                start.sentencepiece.save(out / "model")
+            give_usual_modes(out / "model")
+    return scores
+
+
+@contextmanager
+def _nothing_left_over(out: Path, settings: Settings) -> Iterator[None]:
+    """Remove, also where Ctrl-C ends it, what is left of the Trainer's checkpoints: it would block the next start."""
     try:
-        return _train_and_test(task, start, settings, seed, train, dev, test, out, name, keep_model)
+        yield
     finally:
-        # Also where Ctrl-C ends it: what is left of the Trainer's checkpoints serves nobody, and would block the next start.
         if not settings.report_to:
             shutil.rmtree(out / "trainer", ignore_errors=True)
         if out.is_dir() and not any(out.iterdir()):
             out.rmdir()
-
-
-def _train_and_test(
-    task: Task[Any, Any],
-    start: Start,
-    settings: Settings,
-    seed: int,
-    train: Features,
-    dev: Labelled | None,
-    test: dict[str, Labelled],
-    out: Path,
-    name: str,
-    keep_model: bool,
-) -> dict[str, Scores]:
-    trainer = fine_tune(task, start, settings, seed, train, dev, out / "trainer")
-    scores = {}
-    for language, labelled in test.items():
-        items = labelled.items
-        predictions = task.predictions(items, labelled.features, outputs_of(trainer, labelled.features))
-        path = write_predictions(out, name, language, task.suffix, task.text(items, predictions))
-        told = "no labels, no score"
-        if task.labelled(items):
-            scores[language] = task.score(items, predictions)
-            told = ", ".join(f"{metric} {value:.2f}" for metric, value in scores[language].items())
-        _say([f"seed {seed}, {language}: {told}; {path}"])
-    if keep_model:
-        trainer.save_model(str(out / "model"))
-        write_record(out / "model", task, settings)
-        if start.sentencepiece is not None:  # which aligning needs, and Transformers leaves out
-            start.sentencepiece.save(out / "model")
-        give_usual_modes(out / "model")
-    return scores
 
 
 def _read(task: Task[Any, Any], source: Source, part: Part | None) -> list[Any]:
