@@ -94,7 +94,7 @@ def parse_yaml(text: str) -> Any:
 
 def dump_yaml(content: Any, *, one_line: bool = False) -> str:
     """YAML that `read_yaml` reads back, keys in their order."""
-    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=one_line or None)
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=one_line)
     return text.split("\n...")[0].strip() if one_line else text
 
 

@@ -52,7 +52,7 @@ def run(contender: str, config: Path, ranks: int, steps: int, overrides: list[st
         code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False).returncode
     if code:
         raise ValueError(f"{contender}: ended with exit code {code}; its output is in {log}")
-    return [line for _, line in sorted(read_metrics(folder).train.items())]
+    return [{"step": step, **values} for step, values in sorted(read_metrics(folder).train.items())]
 
 
 def total_loss(line: Line) -> float:

@@ -57,6 +57,11 @@ def test_what_is_dumped_is_read_back(value: Any) -> None:
     assert parse_yaml(dump_yaml({"x": value}, one_line=True)) == {"x": value}
 
 
+def test_what_is_dumped_has_a_key_a_line() -> None:
+    assert dump_yaml({"run": {"out": "r", "tags": ["a"]}}) == "run:\n  out: r\n  tags:\n  - a\n"
+    assert dump_yaml({"run": {"out": "r"}}, one_line=True) == "{run: {out: r}}"
+
+
 def test_other_readers_of_yaml_read_the_same_text() -> None:
     texts = ["no", "1e-4", "12:30", "2026-01-31", "on", "~", "010"]
     assert yaml.safe_load(dump_yaml(texts)) == texts

@@ -167,6 +167,7 @@ def test_training_tells_what_it_is_at(
     slow_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(tokenizer_training, "POLL_SECONDS", 0.01)
     text = tmp_path / "part.txt"
     text.write_text("".join(slow_text.open().readlines()[:15_000]))
     train_on(training_sources([str(text)], Reading()), 1000, 1.0)
