@@ -36,7 +36,7 @@ MISTAKES = {
     "fp16_on_the_cpu": (["deepspeed={ds_configs}/zero2_fp16.json"], ["zero2_fp16.json", "fp16 needs a GPU", "bf16"]),
     "missing_deepspeed_config": (["deepspeed={empty}/none.json"], ["{empty}/none.json", "see ds_configs/"]),
     "missing_data": (["data.path={empty}"], ["{empty}/manifest.json", "python -m data_prep"]),
-    "shard_cut_off": (["data.path={cut_off}"], ["{cut_off}/mono/", ".bin", "bytes", "run the"]),
+    "shard_cut_off": (["data.path={cut_off}"], ["{cut_off}/mono/", ".bin", "bytes", "run again the"]),
     "shard_of_another_format": (["data.path={foreign}"], ["{foreign}/mono/", ".idx", "MMIDIDX", "restore the file"]),
     "model_of_another_tokenizer": (
         ["model.init={init}"],
