@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from pipeline import checkpoint
 
@@ -17,6 +18,13 @@ worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
 LOSSES = ("mlm_loss", "tlm_loss", "dwa_loss")
 TOLERANCE = 1e-5  # relative
 PRECISIONS_DIFFER = 1e-3
+
+COMPARABLE = [
+    case
+    for case, (_, now) in worker.CONTINUED.items()
+    if now.precision != "bf16" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+]
+"""Without bf16 instructions PyTorch rounds partial sums of products, and labels by word alignment turn out otherwise."""
 
 pytestmark = pytest.mark.launch
 
@@ -32,7 +40,7 @@ def runs(corpus: Any, launcher: Any, tmp_path_factory: pytest.TempPathFactory) -
     return out
 
 
-@pytest.mark.parametrize("case", worker.CONTINUED)
+@pytest.mark.parametrize("case", COMPARABLE)
 def test_a_continued_run_has_the_straight_run_s_losses(runs: Path, read_metrics: ReadMetrics, case: str) -> None:
     was, now = worker.CONTINUED[case]
     straight, found = (read_metrics(runs / name, "train") for name in (str(was), case))
