@@ -59,7 +59,9 @@ def check_folder(config: Config, resume: str | None) -> str:
     if not place.is_dir():
         raise ValueError(f"run.out = {out}: {place} is no folder; choose another")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise ValueError(f"run.out = {out}: {place} cannot be written (permission denied); choose another")
+        raise ValueError(
+            f"run.out = {out}: {place} cannot be written (permission denied, or mounted read-only); choose another"
+        )
     for field, taken in (("data.path", config.data.path), ("model.init", config.model.init)):
         if taken is not None and out.resolve() == taken.resolve():
             raise ValueError(f"run.out = {out}: is {field} too; choose another folder")

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -107,11 +108,22 @@ def test_a_folder_with_checkpoints_wants_a_word_and_one_without_has_nothing_to_r
         check(root, resume=str(tmp_path))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_named(root: Path, tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(ValueError, match=r"cannot be written \(permission denied\)"):
-        check(root, f"run.out={tmp_path / 'run'}")
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Iterator[Path]:
+    """A folder that nobody may write into, root included, to whom permissions say nothing."""
+    folder = tmp_path / "unwritable"
+    folder.mkdir(mode=0o500)
+    mounted = os.geteuid() == 0
+    if mounted and subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], check=False).returncode:
+        pytest.skip("root without the right to mount")
+    yield folder
+    if mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_folder_that_cannot_be_written_is_named(root: Path, unwritable: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot be written \(permission denied, or mounted read-only\)"):
+        check(root, f"run.out={unwritable / 'run'}")
 
 
 LIGHT = {
