@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from pipeline import checkpoint
 
@@ -18,13 +17,8 @@ worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
 LOSSES = ("mlm_loss", "tlm_loss", "dwa_loss")
 TOLERANCE = 1e-5  # relative
 PRECISIONS_DIFFER = 1e-3
-
-COMPARABLE = [
-    case
-    for case, (_, now) in worker.CONTINUED.items()
-    if now.precision != "bf16" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-]
-"""On a processor with AVX2 alone the loss of word alignment in bf16 was 0.5 % off; why has not been established."""
+LABELS_DIFFER = 1e-2
+"""Of word alignment after a change to bf16, whose labels are discrete: 0.5 % off with AVX2, less than 0.1 with AVX-512."""
 
 pytestmark = pytest.mark.launch
 
@@ -40,15 +34,18 @@ def runs(corpus: Any, launcher: Any, tmp_path_factory: pytest.TempPathFactory) -
     return out
 
 
-@pytest.mark.parametrize("case", COMPARABLE)
+@pytest.mark.parametrize("case", worker.CONTINUED)
 def test_a_continued_run_has_the_straight_run_s_losses(runs: Path, read_metrics: ReadMetrics, case: str) -> None:
     was, now = worker.CONTINUED[case]
     straight, found = (read_metrics(runs / name, "train") for name in (str(was), case))
     assert list(found) == list(range(worker.SAVED + 1, worker.STEPS + 1))
-    tolerance = TOLERANCE if was.precision == now.precision else PRECISIONS_DIFFER
+    tolerances = dict.fromkeys(LOSSES, TOLERANCE if was.precision == now.precision else PRECISIONS_DIFFER)
+    if now.precision == "bf16" != was.precision:
+        tolerances["dwa_loss"] = LABELS_DIFFER
     for step, line in found.items():
         expected = straight[step]
-        assert [line[name] for name in LOSSES] == pytest.approx([expected[name] for name in LOSSES], rel=tolerance)
+        for name, tolerance in tolerances.items():
+            assert line[name] == pytest.approx(expected[name], rel=tolerance), name
         assert line["lr"] == expected["lr"]
         if was.precision == now.precision:
             assert (line["loss_scale"], line["skipped_steps"]) == (expected["loss_scale"], expected["skipped_steps"])
