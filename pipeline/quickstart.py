@@ -93,7 +93,7 @@ def train(out: Path, seed: int, steps: int | None, gold_folders: list[Path]) -> 
     }
     if steps is not None:
         settings["run.steps"] = steps
-    overrides = [f"{key}={value}" for key, value in settings.items()]
+    overrides = [f"{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in settings.items()]
     launcher = ["--num_accelerators", "2"]
     run("pretraining", [*PYTHON, "pipeline.cluster.launch", "train", str(RECIPE), *launcher, *overrides])
     if not finished(load_config(RECIPE, overrides)):

@@ -27,3 +27,11 @@ def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     pages = {path.name for path in (ROOT / "docs").glob("*.md")}
     assert {page for page in pages if f" {page}\n" not in navigation} == set()
+
+
+def test_every_record_is_among_the_records() -> None:
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    written = {path.stem for path in (ROOT / "benchmarks").glob("2*.md")}
+    figures = {path.stem for path in (ROOT / "benchmarks").glob("2*.json")}
+    records = written | {name for name in figures if not name.startswith(tuple(written))}
+    assert {record for record in records if f"`{record}`" not in page} == set()
