@@ -5,12 +5,14 @@ Knows nothing of what the work is.
 
 import time
 from types import TracebackType
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -21,20 +23,21 @@ from rich.progress import (
 PLAIN_SECONDS = 10.0
 MEBIBYTE = 1 << 20
 
+Bar = TypeVar("Bar", bound="_Shown")
 
-class ByteProgress:
-    """Context manager around work on `total` bytes; `advance` after each part. Writes to standard error."""
 
-    def __init__(self, title: str, total: int) -> None:
-        self.title, self.total, self.done = title, total, 0
+class _Shown:
+    """A context manager that draws a bar of these columns while it lives, where standard error is a terminal."""
+
+    def __init__(self, title: str, total: int | None, *columns: ProgressColumn) -> None:
+        self.title, self.total, self.columns = title, total, columns
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
 
-    def __enter__(self) -> "ByteProgress":
+    def __enter__(self: Bar) -> Bar:
         self.began = self.shown = time.monotonic()
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
-            self.bar = Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=self.console)
+            self.bar = Progress(TextColumn("{task.description}"), *self.columns, console=self.console)
             self.task = self.bar.add_task(self.title, total=self.total)
             self.bar.start()
         return self
@@ -45,6 +48,18 @@ class ByteProgress:
         if self.bar:
             self.bar.stop()
 
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, highlight=False)
+
+
+class ByteProgress(_Shown):
+    """Context manager around work on `total` bytes; `advance` after each part. Writes to standard error."""
+
+    def __init__(self, title: str, total: int) -> None:
+        columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
+        super().__init__(title, total, *columns)
+        self.bytes, self.done = total, 0
+
     def advance(self, size: int) -> None:
         """Count `size` more bytes as done; without a terminal a line every ten seconds and at the end."""
         self.done += size
@@ -52,39 +67,21 @@ class ByteProgress:
             self.bar.advance(self.task, size)
             return
         now = time.monotonic()
-        if now - self.shown >= PLAIN_SECONDS or self.done == self.total:
+        if now - self.shown >= PLAIN_SECONDS or self.done == self.bytes:
             self.shown = now
             rate = self.done / max(now - self.began, 1e-9)
-            left = (self.total - self.done) / max(rate, 1e-9)
-            self.console.print(
-                f"{self.title}: {self.done / MEBIBYTE:.1f} of {self.total / MEBIBYTE:.1f} MiB, "
-                f"{rate / MEBIBYTE:.1f} MiB/s, {left:.0f} s left",
-                soft_wrap=True,
-                highlight=False,
+            left = (self.bytes - self.done) / max(rate, 1e-9)
+            self._say(
+                f"{self.title}: {self.done / MEBIBYTE:.1f} of {self.bytes / MEBIBYTE:.1f} MiB, "
+                f"{rate / MEBIBYTE:.1f} MiB/s, {left:.0f} s left"
             )
 
 
-class Activity:
+class Activity(_Shown):
     """Context manager around work whose end is not known: what it is at and for how long. Writes to standard error."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
-        self.bar: Progress | None = None
-
-    def __enter__(self) -> "Activity":
-        self.began = self.shown = time.monotonic()
-        if self.console.is_terminal:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-            self.bar = Progress(*columns, console=self.console)
-            self.task = self.bar.add_task("", total=None)
-            self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.bar:
-            self.bar.stop()
+        super().__init__("", None, SpinnerColumn(), TimeElapsedColumn())
 
     def tell(self, text: str) -> None:
         """What the work is at; without a terminal a line every ten seconds."""
@@ -94,4 +91,4 @@ class Activity:
         now = time.monotonic()
         if now - self.shown >= PLAIN_SECONDS:
             self.shown = now
-            self.console.print(f"{text}, {now - self.began:.0f} s", soft_wrap=True, highlight=False)
+            self._say(f"{text}, {now - self.began:.0f} s")
