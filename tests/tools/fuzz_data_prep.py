@@ -1,6 +1,6 @@
 """Feeds damaged input to the readers and to the index parser, and stops at any exception but their own ValueError.
 
-    python tests/fuzz_data_prep.py --minutes 10 [--seed N]
+    python tests/tools/fuzz_data_prep.py --minutes 10 [--seed N]
 
 Each round takes a good file of one kind, damages it (bytes flipped, cut out, repeated, swapped for hostile ones, numbers
 replaced by extreme ones), and reads it as a run would: plan, then text, or index, then every check. Inputs that reach
@@ -32,7 +32,7 @@ import pyarrow
 import zstandard
 from pyarrow import parquet
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data_prep.filters import MonoFilters, PairFilters
 from data_prep.frames import rechunk
