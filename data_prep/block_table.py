@@ -3,6 +3,7 @@
 Knows sentence lengths only. The cut is part of the data's order: changing it changes what every sample index means.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,10 +15,22 @@ SPECIAL_TOKENS = 2  # <s> and the first </s>
 
 
 class Block(NamedTuple):
-    """One block's part of a shard: its tokens, and where its sentences end in them."""
+    """One block's part of a shard: its first token and its end, and the sentences that it touches.
+
+    A sentence may begin before the block or end behind it; the last one may be the next block's, which begins with it.
+    """
 
     start: int
-    ends_C: NDArray[np.int64]  # ascending; the last one is the block's own end
+    end: int
+    begins_C: NDArray[np.int64]  # in bytes
+    lengths_C: NDArray[np.int32]  # in tokens
+
+
+class Chunks(NamedTuple):
+    """What B blocks are made of: each has so many chunks, a sentence or a part of one, of so many tokens."""
+
+    chunks_B: NDArray[np.int64]
+    length_C: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -33,14 +46,56 @@ class BlockTable:
     def __len__(self) -> int:
         return len(self.rows_B2) - 1
 
-    def block(self, index: int, pointers_S: NDArray[np.int64], token_bytes: int) -> Block:
-        """Block `index`; `pointers_S` are the shard's byte offsets of sentences, `token_bytes` apart."""
+    def block(
+        self, index: int, pointers_S: NDArray[np.int64], lengths_S: NDArray[np.int32], tokens: int
+    ) -> Block | None:
+        """Block `index`, None where it does not lie in the shard, as that of a damaged table.
+
+        Args:
+            pointers_S: where the shard's sentences begin, in bytes.
+            lengths_S: their tokens.
+            tokens: of the whole shard.
+        """
         (start, first), (end, last) = self.rows_B2[index : index + 2].tolist()
-        # sentences that begin inside the block end one: a block that ends inside a sentence ends it with </s> there
-        ends_C = pointers_S[first + 1 : last + 1] // token_bytes
-        if not len(ends_C) or ends_C[-1] != end:
-            ends_C = np.append(ends_C, end)
-        return Block(start, ends_C)
+        if not (0 <= start < end <= tokens and 0 <= first <= last <= len(pointers_S) and first < len(pointers_S)):
+            return None
+        if (last == len(pointers_S)) != (end == tokens):
+            return None
+        return Block(start, end, pointers_S[first : last + 1], lengths_S[first : last + 1])
+
+
+def chunks_of(blocks: Sequence[Block], block_tokens: int, token_bytes: int) -> tuple[Chunks, NDArray[np.bool_]]:
+    """The chunks of blocks of a size, and for each block whether its sentences lie around it as `cut_blocks` has them.
+
+    What is said of chunks holds where all blocks are sound.
+    """
+    sentences_B = np.fromiter((len(block.begins_C) for block in blocks), np.int64, len(blocks))
+    first_B = np.cumsum(sentences_B) - sentences_B
+    start_B = np.fromiter((block.start for block in blocks), np.int64, len(blocks))
+    end_B = np.fromiter((block.end for block in blocks), np.int64, len(blocks))
+    begins_C = np.concatenate([block.begins_C for block in blocks])
+    length_C = np.concatenate([block.lengths_C for block in blocks]).astype(np.int64)
+    ends_C = begins_C + token_bytes * length_C
+    last_B = first_B + sentences_B - 1
+    sound_C = length_C > 0
+    sound_C[1:] &= begins_C[1:] == ends_C[:-1]
+    before_B = token_bytes * start_B - begins_C[first_B]
+    behind_B = ends_C[last_B] - token_bytes * end_B
+    inside_B = token_bytes * end_B - begins_C[last_B]
+    sound_C[first_B] = (length_C[first_B] > 0) & (before_B >= 0) & (token_bytes * start_B < ends_C[first_B])
+    sound_C[last_B] &= (behind_B >= 0) & (inside_B >= 0)
+    # inside a sentence blocks begin and end where it is cut into chunks
+    chunk = token_bytes * (block_tokens - SPECIAL_TOKENS)
+    sound_C[first_B] &= before_B % chunk == 0
+    sound_C[last_B] &= (behind_B == 0) | (inside_B % chunk == 0)
+    sound_B = np.logical_and.reduceat(sound_C, first_B)
+    # where a block ends at a sentence, that one has no chunk in it
+    length_C[last_B] -= behind_B // token_bytes
+    length_C[first_B] -= before_B // token_bytes
+    has_last_B = length_C[last_B] > 0
+    is_chunk_C = np.ones(len(length_C), dtype=bool)
+    is_chunk_C[last_B] = has_last_B
+    return Chunks(sentences_B - ~has_last_B, length_C[is_chunk_C]), sound_B
 
 
 def cut_blocks(lengths_S: NDArray[np.int32], block_tokens: int) -> BlockTable:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS, cut_blocks
+from data_prep.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS, chunks_of, cut_blocks
 from data_prep.files import publish, temporary_name, write_durably
 from data_prep.manifest import TOKENIZER_FOLDER, Manifest, Shard
 from data_prep.progress import ByteProgress
@@ -95,6 +95,7 @@ def _dictionary(tokenizer: Tokenizer, data_dir: Path) -> bytes:
 def _items(shard: Shard, block_tokens: int, turned: bool) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
     """A shard's items, many at a time: their ids end to end, int32 (T,), and their lengths, int64 (B,)."""
     file = TokenFile(shard.stem)
+    file.check_sequences()
     if shard.kind == "pair":
         firsts_I = np.arange(0, len(file) + 1, 2)
         for begin in range(0, len(firsts_I) - 1, ITEMS_AT_ONCE):
@@ -109,9 +110,11 @@ def _items(shard: Shard, block_tokens: int, turned: bool) -> Iterator[tuple[NDAr
     table = file.blocks if file.blocks and file.block_tokens == block_tokens else cut_blocks(file.lengths, block_tokens)
     for begin in range(0, len(table), ITEMS_AT_ONCE):
         blocks = [file.read_block(table, i) for i in range(begin, min(begin + ITEMS_AT_ONCE, len(table)))]
-        start, end = blocks[0].start, int(blocks[-1].ends_C[-1])
-        chunks_B1 = np.cumsum([0, *(len(block.ends_C) for block in blocks)])
-        yield _with_specials(file.tokens[start:end], np.concatenate([b.ends_C for b in blocks]) - start, chunks_B1)
+        chunks, sound_B = chunks_of(blocks, block_tokens, TOKEN_BYTES)
+        if not sound_B.all():
+            raise ValueError(file.damage)
+        tokens_T = file.tokens[blocks[0].start : blocks[-1].end]
+        yield _with_specials(tokens_T, np.cumsum(chunks.length_C), np.cumsum([0, *chunks.chunks_B]))
 
 
 def _turn(tokens_T: NDArray[np.int32], lengths_S: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -38,8 +38,10 @@ HEADER = struct.Struct("<9sQBQQ")
 TRAILER_MAGIC = b"XLMALIGN"
 TRAILER_HEADER = struct.Struct("<8sQ")
 TOKEN_BYTES = 4
+UNK = 3  # the lowest id of real text
 BLOCK_ROW_BYTES = 16
 MEND = "run again the command that made it, or restore the file"
+VERIFY = "`python -m data_prep verify` tells what is damaged; restore the file, or delete it and run again what made it"
 
 
 def shard_file(stem: Path, suffix: str) -> Path:
@@ -47,11 +49,11 @@ def shard_file(stem: Path, suffix: str) -> Path:
     return stem.with_name(stem.name + suffix)
 
 
-def _mapped(path: Path) -> NDArray[np.uint8]:
+def _mapped(path: Path) -> mmap.mmap:
     """A file's bytes, read-only and without copying them; `np.memmap` takes several times as long to open one."""
     try:
         with open(path, "rb", buffering=0) as file:
-            return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         # ValueError: nothing to map in an empty file
         raise ValueError(f"{path}: missing or empty; {MEND}") from None
@@ -191,7 +193,8 @@ class TokenFile:
     def __init__(self, stem: Path) -> None:
         self.stem = Path(stem)
         idx_file, bin_file = shard_file(self.stem, ".idx"), shard_file(self.stem, ".bin")
-        tokens, index = _mapped(bin_file), _mapped(idx_file)
+        self._maps = {path: _mapped(path) for path in (bin_file, idx_file)}
+        tokens, index = (np.frombuffer(mapped, dtype=np.uint8) for mapped in self._maps.values())
         sequences, boundaries = self._read_header(index, idx_file)
         sizes = (4 * sequences, 8 * sequences, 8 * boundaries, sequences)
         ends = HEADER.size + np.cumsum(sizes)
@@ -208,6 +211,8 @@ class TokenFile:
         self.tokenizer_sha256: str = trailer["tokenizer_sha256"]
         self.block_tokens: int = trailer.get("block_tokens", 0)
         self.blocks = BlockTable(table) if self.block_tokens else None
+        if self.kind == "pair" and sequences % 2:
+            raise ValueError(f"{idx_file}: {sequences} sequences, of pairs there is an even number; {MEND}")
         announced = int(self.pointers[-1]) + TOKEN_BYTES * int(self.lengths[-1])
         if len(tokens) != announced:
             raise ValueError(f"{bin_file}: {len(tokens)} bytes, its index announces {announced}; {MEND}")
@@ -276,13 +281,63 @@ class TokenFile:
         """Where source and target of these pairs (sequences 2i and 2i + 1) begin in `tokens`, and their lengths.
 
         Both int64 (B, 2).
+
+        Raises:
+            ValueError: they do not lie where their neighbours leave room, so the index is damaged.
         """
         begin_B2 = self.pointers.reshape(-1, 2)[pairs_B] // TOKEN_BYTES
-        return begin_B2, self.lengths.reshape(-1, 2)[pairs_B].astype(np.int64)
+        length_B2 = self.lengths.reshape(-1, 2)[pairs_B].astype(np.int64)
+        end_B2 = begin_B2 + length_B2
+        next_B = self.pointers[np.minimum(2 * pairs_B + 2, len(self) - 1)] // TOKEN_BYTES
+        next_B[2 * pairs_B + 2 == len(self)] = len(self.tokens)
+        if (
+            (length_B2 < 1).any()
+            or (begin_B2 < 0).any()
+            or (end_B2 > len(self.tokens)).any()
+            or (begin_B2[:, 1] != end_B2[:, 0]).any()
+            or (next_B != end_B2[:, 1]).any()
+        ):
+            raise ValueError(self.damage)
+        return begin_B2, length_B2
 
     def read_block(self, table: BlockTable, index: int) -> Block:
-        """Where block `index` of this shard lies in `tokens`; `table` is `blocks`, or one of another block size."""
-        return table.block(index, self.pointers, TOKEN_BYTES)
+        """Where block `index` of this shard lies in `tokens`; `table` is `blocks`, or one of another block size.
+
+        Raises:
+            ValueError: outside of the shard, so the index is damaged.
+        """
+        block = table.block(index, self.pointers, self.lengths, len(self.tokens))
+        if block is None:
+            raise ValueError(self.damage)
+        return block
+
+    @property
+    def damage(self) -> str:
+        """What to say where sequences or blocks do not lie as they were written."""
+        return f"{shard_file(self.stem, '.idx')}: damaged, its sequences do not lie end to end; {VERIFY}"
+
+    def check_sequences(self) -> None:
+        """See that all sequences lie end to end: reads the whole index (12 bytes a sequence), which opening does not.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if not self._lie_end_to_end():
+            raise ValueError(self.damage)
+
+    def _lie_end_to_end(self) -> bool:
+        ends = self.pointers + TOKEN_BYTES * self.lengths.astype(np.int64)
+        return bool((self.lengths > 0).all() and self.pointers[0] == 0 and (self.pointers[1:] == ends[:-1]).all())
+
+    def check_size(self) -> None:
+        """See that both files are as long as when they were opened: the system kills who reads where a mapped file was cut.
+
+        Raises:
+            ValueError: one is not.
+        """
+        for path, mapped in self._maps.items():
+            if mapped.size() != len(mapped):
+                raise ValueError(f"{path}: {mapped.size()} bytes, {len(mapped)} when it was opened; {VERIFY}")
 
     def __reduce__(self) -> tuple[type["TokenFile"], tuple[Path]]:
         return (TokenFile, (self.stem,))
@@ -294,8 +349,7 @@ class TokenFile:
         """
         found = []
         bin_file, idx_file = shard_file(self.stem, ".bin"), shard_file(self.stem, ".idx")
-        ends = self.pointers + TOKEN_BYTES * self.lengths.astype(np.int64)
-        if (self.lengths < 1).any() or self.pointers[0] != 0 or (self.pointers[1:] != ends[:-1]).any():
+        if not self._lie_end_to_end():
             found.append(f"{idx_file}: sequences do not lie end to end")
         per_document = np.diff(self.documents)
         if (per_document < 1).any():
@@ -311,8 +365,12 @@ class TokenFile:
             found.append(f"{idx_file}: its blocks are not where {self.block_tokens} tokens of sentences put them")
         if self.kind == "pair" and ((per_document != 2).any() or (self.modes != np.arange(len(self)) % 2).any()):
             found.append(f"{idx_file}: a pair is not exactly two sequences, source then target")
-        # <s>, <pad>, </s> and <mask> are added at load and never stored; <unk> (3) is the lowest id of real text
         low, high = int(self.tokens.min()), int(self.tokens.max())
-        if low < 3 or high >= vocab_size - 1:
-            found.append(f"{bin_file}: ids from {low} to {high}, allowed are 3 to {vocab_size - 2}")
+        if not are_stored_ids(self.tokens, vocab_size):
+            found.append(f"{bin_file}: ids from {low} to {high}, allowed are {UNK} to {vocab_size - 2}")
         return found
+
+
+def are_stored_ids(ids_T: NDArray[np.int32], vocab_size: int) -> bool:
+    """Whether ids are such as shards hold: `<s>`, `<pad>`, `</s>` and `<mask>` are added at load and never stored."""
+    return not len(ids_T) or (int(ids_T.min()) >= UNK and int(ids_T.max()) < vocab_size - 1)

@@ -41,10 +41,16 @@ class Pieces:
         length_C = np.concatenate([part.length_C for part in pieces])
         return Pieces(views_S, chunks_S[order], length_C[ragged_indices(_starts(chunks_S)[order], chunks_S[order])])
 
+    def tokens(self) -> np.ndarray:
+        """int32, all samples' tokens in order, copied."""
+        return np.concatenate(list(chain.from_iterable(self.views_S)))
 
-def with_specials(pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:
-    """(ids_T int64, lengths_S int64): each sample as `<s> chunk </s> chunk </s> …`, one after the other."""
-    tokens = np.concatenate(list(chain.from_iterable(pieces.views_S)))
+
+def with_specials(pieces: Pieces, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(ids_T int64, lengths_S int64): each sample as `<s> chunk </s> chunk </s> …`, one after the other.
+
+    `tokens` are those of the pieces.
+    """
     samples, chunks = len(pieces.chunks_S), len(pieces.length_C)
     assert len(tokens) == pieces.length_C.sum(), "chunks must add up to the tokens"
     sample_C = np.repeat(np.arange(samples), pieces.chunks_S)

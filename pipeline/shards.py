@@ -17,8 +17,10 @@ from data_prep.block_table import BlockTable, cut_blocks
 from data_prep.manifest import MEND, Shard
 from data_prep.token_file import TokenFile
 
-FILES_PER_SHARD = 2  # each mapping holds a file descriptor
+PER_SHARD = 2  # files, each a mapping, which holds a file descriptor
 OTHER_FILES = 512  # what the rest of a training process may have open
+OTHER_MAPPINGS = 16_384  # and mapped: libraries, CUDA's and NCCL's buffers, threads' stacks
+MAX_MAPPINGS = Path("/proc/sys/vm/max_map_count")
 
 
 @cache
@@ -27,8 +29,16 @@ def most_open_shards() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    limit = hard if hard != resource.RLIM_INFINITY else 1 << 20
-    return max(16, (limit - OTHER_FILES) // FILES_PER_SHARD)
+    files = (hard if hard != resource.RLIM_INFINITY else 1 << 20) - OTHER_FILES
+    return max(16, min(files, _mappings() - OTHER_MAPPINGS) // PER_SHARD)
+
+
+def _mappings() -> int:
+    """How many mappings the kernel lets a process have."""
+    try:
+        return int(MAX_MAPPINGS.read_text())
+    except FileNotFoundError:
+        return 1 << 30  # another system than Linux, or a sandbox without /proc/sys
 
 
 class OpenShards:
@@ -78,10 +88,15 @@ class Language:
         self._tables: dict[Path, BlockTable] = {}
         if block_tokens:
             others = [shard for shard in shards if shard.block_tokens != block_tokens]
-            self._tables = {shard.stem: cut_blocks(files[shard].lengths, block_tokens) for shard in others}
+            self._tables = {shard.stem: self._cut(files[shard], block_tokens) for shard in others}
         self.cut_here = len(self._tables)
         counts = [self._count(shard) if block_tokens else shard.sequences // 2 for shard in shards]
         self._first = np.concatenate([[0], np.cumsum(counts)])
+
+    @staticmethod
+    def _cut(file: TokenFile, block_tokens: int) -> BlockTable:
+        file.check_sequences()
+        return cut_blocks(file.lengths, block_tokens)
 
     def _count(self, shard: Shard) -> int:
         return len(self._tables[shard.stem]) if shard.stem in self._tables else shard.blocks
@@ -97,6 +112,7 @@ class Language:
             number = int(shards[places[0]])
             shard = self._shards[number]
             file = self._files[shard]
+            file.check_size()
             yield file, self._tables.get(shard.stem, file.blocks), places, indices[places] - self._first[number]
 
     def pairs_longer_than(self, limit: int) -> int:

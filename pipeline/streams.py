@@ -11,13 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_prep.block_table import Block, chunks_of
 from data_prep.manifest import Manifest, Shard
+from data_prep.token_file import TOKEN_BYTES, UNK, VERIFY, TokenFile, are_stored_ids, shard_file
 from pipeline.assembly import Pieces, with_specials
 from pipeline.blend import Schedule, Stage
 from pipeline.config import Config
 from pipeline.counter_random import hash_key, permute
 from pipeline.shards import Language
 
+ANY_INT32 = 1 << 31
 _ORDER, _SWAP = 1, 3  # what a key is for, so that equal indices draw independently; masks have 2
 
 
@@ -44,10 +47,20 @@ class Stream(ABC):
     has_sides = False  # samples are pairs: exactly two chunks each
 
     def __init__(
-        self, shards: dict[str, list[Shard]], alpha: float, seed: int, limit: int, stages: Sequence[Stage] = ()
+        self,
+        shards: dict[str, list[Shard]],
+        alpha: float,
+        seed: int,
+        limit: int,
+        stages: Sequence[Stage] = (),
+        vocab_size: int = ANY_INT32,
     ) -> None:
-        """stages: blends that follow one another; without any, `alpha` all along."""
-        self.limit, self.seed = limit, seed
+        """
+        Args:
+            stages: blends that follow one another; without any, `alpha` all along.
+            vocab_size: of the tokenizer that made the shards; ids outside of it are damage.
+        """
+        self.limit, self.seed, self.vocab_size = limit, seed, vocab_size
         self.stages = list(stages) or [Stage(0, alpha)]
         self.names = sorted(shards)
         self._languages = [self._open(shards[name]) for name in self.names]
@@ -76,7 +89,11 @@ class Stream(ABC):
         return sum(language.cut_here for language in self._languages)
 
     def samples(self, global_index_S: np.ndarray) -> Sequences:
-        """The samples at these places of the endless sequence."""
+        """The samples at these places of the endless sequence.
+
+        Raises:
+            ValueError: a shard is missing, cut or damaged where they lie; names its file.
+        """
         language_S, ordinal_S = self._blend(global_index_S)
         count_S = np.array(self.counts)[language_S]
         epoch_S, index_S = np.divmod(ordinal_S, count_S)
@@ -97,9 +114,23 @@ class Stream(ABC):
             mine = np.flatnonzero(language_S == language)
             parts.append((mine, self._read(int(language), index_S[mine], key_S[mine])))
         pieces = Pieces.put_together(parts, len(index_S))
-        ids_T, lengths_S = with_specials(pieces)
+        tokens = pieces.tokens()
+        if not are_stored_ids(tokens, self.vocab_size):
+            raise ValueError(self._damage(language_S, index_S, key_S))
+        ids_T, lengths_S = with_specials(pieces, tokens)
         sides_S2 = pieces.length_C.reshape(-1, 2) if self.has_sides else None
         return Sequences(ids_T, lengths_S, language_S, key_S, global_index_S, sides_S2)
+
+    def _damage(self, language_S: np.ndarray, index_S: np.ndarray, key_S: np.ndarray) -> str:
+        """Which file holds the first of these samples whose ids are none of the vocabulary's."""
+        for place, language in enumerate(language_S.tolist()):
+            one = slice(place, place + 1)
+            ids = self._read(language, index_S[one], key_S[one]).tokens()
+            if not are_stored_ids(ids, self.vocab_size):
+                [(file, *_)] = self._languages[language].locate(index_S[one])
+                told = f"ids from {ids.min()} to {ids.max()}, allowed are {UNK} to {self.vocab_size - 2}"
+                return f"{shard_file(file.stem, '.bin')}: {told}; {VERIFY}"
+        raise AssertionError("one of the samples has such an id")
 
 
 class MonoStream(Stream):
@@ -112,20 +143,16 @@ class MonoStream(Stream):
         return shard.tokens
 
     def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> Pieces:
-        views: list[tuple[np.ndarray, ...]] = [()] * len(indices)
-        ends: list[np.ndarray] = [np.empty(0)] * len(indices)
-        for file, table, places, blocks in self._languages[language].locate(indices):
+        found: list[tuple[TokenFile, Block]] = [None] * len(indices)  # type: ignore[list-item] (all are filled)
+        for file, table, places, numbers in self._languages[language].locate(indices):
             assert table is not None, "a shard without a table was given one"
-            for place, index in zip(places.tolist(), blocks.tolist(), strict=True):
-                start, end_C = file.read_block(table, index)
-                ends[place] = end_C - start
-                views[place] = (file.tokens[start : end_C[-1]],)
-        chunks_S = np.fromiter(map(len, ends), dtype=np.int64, count=len(ends))
-        end_C = np.concatenate(ends)
-        length_C = np.diff(end_C, prepend=0)
-        first_C = np.cumsum(chunks_S) - chunks_S
-        length_C[first_C] = end_C[first_C]
-        return Pieces(views, chunks_S, length_C)
+            for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
+                found[place] = file, file.read_block(table, number)
+        chunks, sound_S = chunks_of([block for _, block in found], self.limit, TOKEN_BYTES)
+        if not sound_S.all():
+            raise ValueError(found[int(np.argmin(sound_S))][0].damage)
+        views = [(file.tokens[block.start : block.end],) for file, block in found]
+        return Pieces(views, chunks.chunks_B, chunks.length_C)
 
 
 class PairStream(Stream):
@@ -220,7 +247,7 @@ def open_streams(
     for name in streams:
         shards = shards_of(manifest, name)
         stream = MonoStream if name == "mono" else PairStream
-        opened[name] = stream(shards, alpha, seed, limits[name], (stages or {}).get(name, ()))
+        opened[name] = stream(shards, alpha, seed, limits[name], (stages or {}).get(name, ()), manifest.vocab_size)
     return opened
 
 

@@ -7,6 +7,7 @@ all token losses over the number of predicted tokens of the whole step, however 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -274,6 +275,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    faulthandler.enable()  # a disk that fails below a mapped shard is SIGBUS: tell where that was
     arguments = parse_arguments()
     train(load_config(arguments.config, arguments.overrides), arguments.resume)
 

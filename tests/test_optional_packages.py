@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {
     "kernels/gpu_checks.py": "triton",
     "kernels/compile_gate.py": "triton",
-    "tests/interpret_triton.py": "triton",
-    "tests/kill_training.py": "pytest",
+    "tests/tools/interpret_triton.py": "triton",
+    "tests/tools/kill_training.py": "pytest",
 }
 
 

@@ -9,25 +9,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.block_table import Block, cut_blocks
+from data_prep.block_table import chunks_of, cut_blocks
 from data_prep.token_file import TOKEN_BYTES, TokenFile, TokenFileWriter, shard_file
 
 
-def blocks_of(lengths: list[int], limit: int) -> list[Block]:
-    table = cut_blocks(np.array(lengths, dtype=np.int32), limit)
-    pointers = TOKEN_BYTES * np.cumsum([0, *lengths[:-1]])
-    return [table.block(index, pointers, TOKEN_BYTES) for index in range(len(table))]
+def blocks_of(lengths: list[int], limit: int) -> list[tuple[int, list[int]]]:
+    """The first token of each block, and where its chunks end."""
+    lengths_S = np.array(lengths, dtype=np.int32)
+    table = cut_blocks(lengths_S, limit)
+    pointers_S = TOKEN_BYTES * np.cumsum([0, *lengths[:-1]])
+    blocks = [table.block(index, pointers_S, lengths_S, sum(lengths)) for index in range(len(table))]
+    assert None not in blocks
+    (chunks_B, length_C), sound_B = chunks_of(blocks, limit, TOKEN_BYTES)
+    assert sound_B.all()
+    parts = np.split(length_C, np.cumsum(chunks_B)[:-1])
+    found = [(block.start, (block.start + np.cumsum(part)).tolist()) for block, part in zip(blocks, parts, strict=True)]
+    assert [block.end for block in blocks] == [ends[-1] for _, ends in found]
+    return found
 
 
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=80), limit=st.integers(3, 40))
 @settings(max_examples=200, deadline=None)
 def test_blocks_keep_the_limit_and_hold_every_token_once(lengths: list[int], limit: int) -> None:
     blocks = blocks_of(lengths, limit)
-    assert blocks[0].start == 0 and blocks[-1].ends_C[-1] == sum(lengths)
-    assert all(block.ends_C[-1] == following.start for block, following in pairwise(blocks))
-    chunks = [np.diff([block.start, *block.ends_C]) for block in blocks]
+    assert blocks[0][0] == 0 and blocks[-1][1][-1] == sum(lengths)
+    assert all(ends[-1] == start for (_, ends), (start, _) in pairwise(blocks))
+    chunks = [np.diff([start, *ends]) for start, ends in blocks]
     assert all((lengths_C > 0).all() for lengths_C in chunks)
-    ends = {int(end) for block in blocks for end in block.ends_C}
+    ends = {end for _, ends in blocks for end in ends}
     assert set(np.cumsum(lengths).tolist()) <= ends, "a sentence ends where a chunk ends"
     costs = [1 + int((lengths_C + 1).sum()) for lengths_C in chunks]
     assert max(costs) <= limit
@@ -39,9 +48,9 @@ def test_blocks_keep_the_limit_and_hold_every_token_once(lengths: list[int], lim
 @settings(max_examples=50, deadline=None)
 def test_a_chunk_that_is_not_a_sentences_last_fills_its_block(lengths: list[int], limit: int) -> None:
     sentence_ends = set(np.cumsum(lengths).tolist())
-    for block in blocks_of(lengths, limit):
-        inside = [int(end) for end in block.ends_C if end not in sentence_ends]
-        assert not inside or (inside == [block.start + limit - 2] and len(block.ends_C) == 1)
+    for start, ends in blocks_of(lengths, limit):
+        inside = [end for end in ends if end not in sentence_ends]
+        assert not inside or (inside == [start + limit - 2] and len(ends) == 1)
 
 
 def write(stem: Path, block_tokens: int) -> Path:
@@ -58,7 +67,7 @@ def test_the_table_is_kept_in_the_index(tmp_path: Path) -> None:
     assert tokens.blocks is not None
     assert tokens.block_tokens == 16
     assert tokens.blocks.rows_B2.tolist() == cut_blocks(tokens.lengths, 16).rows_B2.tolist()
-    assert tokens.read_block(tokens.blocks, 0).ends_C.tolist() == [3]
+    assert tokens.read_block(tokens.blocks, 0)[:2] == (0, 3)
     assert tokens.problems(100) == []
     assert TokenFile(write(tmp_path / "b", 0)).blocks is None
 

@@ -131,7 +131,7 @@ def test_settings_that_were_given_up_on_leave_the_first_ones_in_force(
 
 @pytest.mark.mpi
 def test_runs_killed_at_random_moments_end_whole() -> None:
-    script = Path(__file__).parent.parent / "kill_data_prep.py"
+    script = Path(__file__).parents[1] / "tools" / "kill_data_prep.py"
     done = subprocess.run(
         [sys.executable, str(script), "--rounds", "5", "--modes", "mpi,pool,single"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""A few seconds of `tests/fuzz_data_prep.py`, and the damaged inputs that it once found to crash."""
+"""A few seconds of `tests/tools/fuzz_data_prep.py`, and the damaged inputs that it once found to crash."""
 
 import json
 import struct
@@ -17,7 +17,7 @@ from data_prep.zip_members import choose_member
 
 
 def test_damaged_input_raises_nothing_but_our_errors() -> None:
-    script = Path(__file__).parent.parent / "fuzz_data_prep.py"
+    script = Path(__file__).parents[1] / "tools" / "fuzz_data_prep.py"
     command = [sys.executable, str(script), "--minutes", "0.08", "--seed", "11"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -169,7 +169,7 @@ def test_a_run_out_of_time_saves_and_ends_with_0(corpus: Any, launcher: Any, tmp
 
 
 def test_runs_killed_at_random_moments_go_on_bit_for_bit() -> None:
-    script = Path(__file__).parent.parent / "kill_training.py"
+    script = Path(__file__).parents[1] / "tools" / "kill_training.py"
     done = subprocess.run([sys.executable, str(script), "--rounds", "3"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the straight run's losses bit for bit" in done.stdout

@@ -1,6 +1,6 @@
 """Many random pairs through the Triton kernels in Triton's interpreter, on a CPU, each compared with the float64 reference.
 
-    python tests/interpret_triton.py --pairs 2000 [--seed N]
+    python tests/tools/interpret_triton.py --pairs 2000 [--seed N]
 
 The test suite runs a few hundred in its time; this runs as many as asked for in every cost mode, two and a half minutes for
 2,000. Exit code 1 where a link differs without a decision too close to call.

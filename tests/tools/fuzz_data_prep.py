@@ -1,6 +1,6 @@
 """Feeds damaged input to the readers and to the index parser, and stops at any exception but their own ValueError.
 
-    python tests/fuzz_data_prep.py --minutes 10 [--seed N]
+    python tests/tools/fuzz_data_prep.py --minutes 10 [--seed N]
 
 Each round takes a good file of one kind, damages it (bytes flipped, cut out, repeated, swapped for hostile ones, numbers
 replaced by extreme ones), and reads it as a run would: plan, then text, or index, then every check. Inputs that reach
@@ -32,8 +32,9 @@ import pyarrow
 import zstandard
 from pyarrow import parquet
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from data_prep.block_table import chunks_of
 from data_prep.filters import MonoFilters, PairFilters
 from data_prep.frames import rechunk
 from data_prep.inputs import Records
@@ -41,7 +42,7 @@ from data_prep.line_hashes import LineHashes
 from data_prep.plan import Settings, Source, make_plan
 from data_prep.readers import TextFile, open_text
 from data_prep.records import Layout
-from data_prep.token_file import TokenFile, TokenFileWriter
+from data_prep.token_file import TOKEN_BYTES, TokenFile, TokenFileWriter
 from data_prep.zip_members import ZipMember
 
 VOCABULARY = 250_002
@@ -141,8 +142,12 @@ def read_index(path: Path) -> None:
     if not tokens.problems(VOCABULARY):
         for i in range(len(tokens)):
             tokens.read_sequence(i)
-        for i in range(len(tokens.blocks or ())):
-            tokens.read_block(tokens.blocks, i)  # type: ignore[arg-type]
+        if tokens.blocks:
+            chunks_of(
+                [tokens.read_block(tokens.blocks, i) for i in range(len(tokens.blocks))],
+                tokens.block_tokens,
+                TOKEN_BYTES,
+            )
 
 
 Target = tuple[str, bytes, Callable[[Path, Path], None]]

@@ -1,6 +1,6 @@
 """Kills runs of data_prep at random moments, over and over, and checks that nothing is lost and nothing lies.
 
-    python tests/kill_data_prep.py --rounds 50 --modes single,pool,mpi [--seed N]
+    python tests/tools/kill_data_prep.py --rounds 50 --modes single,pool,mpi [--seed N]
 
 Each round takes a fresh folder, or one whose data was made with other settings, and several times starts the run, kills
 all of it or one random process of it (SIGKILL) after a random time, and checks the folder; then it lets the run finish. A

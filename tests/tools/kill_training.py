@@ -1,6 +1,6 @@
 """Kills a training run at random moments, also while it saves, resumes it, and compares it with one that nobody killed.
 
-    python tests/kill_training.py --rounds 20 [--stage 0-3] [--seed N]
+    python tests/tools/kill_training.py --rounds 20 [--stage 0-3] [--seed N]
 
 Each round starts the run with `--resume auto`, on two ranks on the CPU, and kills launcher and ranks (SIGKILL): half of the
 rounds right after a checkpoint's folder appeared, the others at any moment of the start or of the steps. What is left must
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[0] = str(REPOSITORY)
 os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "kernels")])
 
