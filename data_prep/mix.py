@@ -22,7 +22,7 @@ from data_prep.formats import (
 )
 from data_prep.locations import expand, stem_of
 from data_prep.plan import DEFAULT_SHARD_BYTES, Source
-from data_prep.sections import Section, checked, read_yaml
+from data_prep.sections import Positive, Section, Whole, checked, read_yaml
 
 Names = Annotated[str | list[str], Field(min_length=1)]
 Format = Literal["auto", "text", "tsv", "csv", "zip", "tmx", "jsonl", "parquet"]
@@ -32,7 +32,7 @@ class MonoSection(Section):
     """Cleaning of monolingual text; what is not given keeps the mix's or else the program's default."""
 
     drop_control: bool = Field(False, description="drop lines with control or replacement characters")
-    max_characters: int | None = Field(None, ge=1, description="drop longer lines; null keeps all")
+    max_characters: Positive | None = Field(None, description="drop longer lines; null keeps all")
     drop_duplicates: DuplicateUnit = Field("no", description="drop repeated lines or documents of a language")
     lang_id: float | None = Field(
         None, gt=0, le=1, description="drop lines of another language from this probability on"
@@ -42,7 +42,7 @@ class MonoSection(Section):
 class PairSection(Section):
     """Filters of pairs; what is not given keeps the mix's or else the program's default."""
 
-    max_tokens: int = Field(254, ge=1, description="drop pairs with a longer side, in tokens")
+    max_tokens: Positive = Field(254, description="drop pairs with a longer side, in tokens")
     max_ratio: float = Field(9.0, ge=1, description="drop pairs whose token counts differ by more")
     keep_identical: bool = Field(False, description="keep pairs with equal sides")
     min_score: float | None = Field(None, description="drop pairs that score lower; null keeps all")
@@ -78,8 +78,8 @@ class Mix(Section):
     corpora: list[Corpus] = Field(min_length=1, description="what is read")
     mono_filters: MonoSection = Field(MonoSection(), description="cleaning of all monolingual text")
     pair_filters: PairSection = Field(PairSection(), description="filters of all pairs")
-    shard_bytes: int = Field(DEFAULT_SHARD_BYTES, ge=1, description="decompressed text per shard, in bytes")
-    block_tokens: int = Field(DEFAULT_BLOCK_TOKENS, gt=SPECIAL_TOKENS, description="training's data.block_tokens")
+    shard_bytes: Positive = Field(DEFAULT_SHARD_BYTES, description="decompressed text per shard, in bytes")
+    block_tokens: Whole = Field(DEFAULT_BLOCK_TOKENS, gt=SPECIAL_TOKENS, description="training's data.block_tokens")
     max_bad_rate: float = Field(0.0, ge=0, lt=1, description="share of unusable lines to set aside in quarantine/")
 
 

@@ -12,8 +12,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PathField = Annotated[Path, Field(strict=False)]
-Positive = Annotated[int, Field(gt=0, lt=2**63)]
-NotNegative = Annotated[int, Field(ge=0, lt=2**63)]
+LIMIT = 2**63  # of whole numbers, as NumPy and PyTorch have them
+Whole = Annotated[int, Field(lt=LIMIT)]
+Positive = Annotated[int, Field(gt=0, lt=LIMIT)]
+NotNegative = Annotated[int, Field(ge=0, lt=LIMIT)]
+Single = Annotated[float, Field(lt=3.4e38)]
+"""Computed with in fp32, in which a larger number would be infinite."""
 SHOWN_VALUE = 80
 
 AnySection = TypeVar("AnySection", bound="Section")
@@ -49,7 +53,13 @@ class _Loader(yaml.SafeLoader):
 
     def construct_integer(self, node: yaml.ScalarNode) -> int:
         text = str(self.construct_scalar(node)).replace("_", "")
-        return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+        try:
+            return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+        except ValueError:  # after !!int, or of more digits than Python reads
+            line = node.start_mark.line + 1
+            raise yaml.constructor.ConstructorError(
+                problem=f"line {line}: {shown(text)} is no whole number, or has too many digits"
+            ) from None
 
 
 class _Dumper(yaml.SafeDumper):
@@ -89,7 +99,16 @@ def read_yaml(path: Path, what: str) -> Any:
 
 def parse_yaml(text: str) -> Any:
     """One YAML value, in the dialect of `read_yaml`; yaml.YAMLError where it is none."""
-    return yaml.load(text, _Loader)
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    except (
+        ValueError,
+        LookupError,
+        AttributeError,
+    ) as error:  # PyYAML's answers to `!!float x`, `!!bool x`, `!!timestamp x`
+        raise yaml.YAMLError(f"a value is not what its tag says ({error})") from None
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
 
 
 def dump_yaml(content: Any, *, one_line: bool = False) -> str:
@@ -123,14 +142,15 @@ def _explain(error: ValidationError, schema: type[Section]) -> str:
     if not field:
         return first["msg"] + more
     if first["type"] == "model_type":
-        return f"{field} = {_shown(first['input'])}: must be a mapping of keys to values{more}"
+        return f"{field} = {shown(first['input'])}: must be a mapping of keys to values{more}"
     if first["type"] == "value_error":
         return f"{field}: {first['ctx']['error']}{more}"
-    value = "" if first["type"] == "missing" else f" = {_shown(first['input'])}"
+    value = "" if first["type"] == "missing" else f" = {shown(first['input'])}"
     return f"{field}{value}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a message quotes it, cut where it is long."""
     text = repr(value)
     return text if len(text) <= SHOWN_VALUE else f"{text[:SHOWN_VALUE]}…"
 

@@ -5,6 +5,7 @@ for themselves before they import anything, and all else that is printed there g
 is printed.
 """
 
+import math
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from rich.table import Table
 from data_prep.quiet import quiet
 
 WIDEST_TABLE = 1 << 16
+LIMIT = 1 << 63  # of whole numbers, as NumPy and PyTorch have them
 
 _claimed: TextIO | None = None
 
@@ -118,12 +120,22 @@ class DataCommand(typer.core.TyperCommand):
         self.params += _common_parameters()
 
     def invoke(self, ctx: Any) -> Any:
+        for option in self.params:
+            _check_number(option.opts[0], ctx.params.get(option.name))
         try:
             with claimed(), quiet(ctx.meta[__name__]):
                 return super().invoke(ctx)
         except BrokenPipeError:
             # typer would end with 1, which is an error's
             raise typer.Exit(128 + signal.SIGPIPE) from None
+
+
+def _check_number(option: str, value: object) -> None:
+    """ValueError where a number is none to calculate with: a comparison with NaN holds for no limit, so that none finds it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{option} {value}: must be a finite number")
+    if isinstance(value, int) and not -LIMIT < value < LIMIT:
+        raise ValueError(f"{option} {value}: must be below 2^63 = {LIMIT}")
 
 
 def _note(ctx: typer.Context, verbose: bool) -> bool:

@@ -5,6 +5,7 @@ Knows counts and names only, nothing of files; no table grows with the data or t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,8 +46,11 @@ class Stage:
                 f"{', '.join(names)}, 0 to leave it out"
             )
         weights = np.array([self.weights[name] for name in names])
-        if not weights.sum() > 0:
+        total = sum(weights.tolist())
+        if total == 0:
             raise ValueError("data.weights: all are 0; give one that is larger")
+        if total == math.inf:
+            raise ValueError("data.weights: their sum is infinite; give smaller ones")
         return weights / weights.sum()
 
 

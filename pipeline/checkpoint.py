@@ -1,6 +1,6 @@
 """Checkpoints that are whole or do not count: DeepSpeed writes the shards, a manifest written last makes them valid.
 
-Knows folders, hashes and what a run must have in common with the one it continues; nothing of the loop.
+Knows folders and hashes; nothing of the loop, nor of what a run must have in common with the one it continues.
 """
 
 from __future__ import annotations
@@ -241,37 +241,6 @@ def find_model(place: Path) -> tuple[Path, CheckpointInfo, list[str]]:
     if place.name.startswith("step_"):
         raise ValueError(f"{place}: not a complete checkpoint ({MANIFEST} is missing); {wanted}")
     raise ValueError(f"{place}: holds no checkpoint; {wanted}")
-
-
-def check_continues(info: CheckpointInfo, now: CheckpointInfo) -> None:
-    """ValueError where this run would not see the samples, model or partition that the checkpointed one would have."""
-    data = ["alpha", "weights", "schedule", "block_tokens", "side_tokens"]
-    fixed = {"run": ["seed"], "data": data, "batch": ["mono", "pairs"]}
-    for section, names in fixed.items():
-        for name in names:
-            was, wants = info.config[section].get(name), now.config[section].get(name)
-            if was != wants:
-                raise ValueError(f"{section}.{name} = {wants}: the checkpoint was trained with {was}; set it back")
-    was_apart, apart = _heads_apart(info.config), _heads_apart(now.config)
-    if was_apart != apart:
-        how = {False: "with neither", True: "with one of them or both"}
-        raise ValueError(
-            f"optimizer.heads_lr, optimizer.heads_first_steps: the checkpoint was trained {how[was_apart]}, which its "
-            f"optimizer's states are laid out for, this run is {how[apart]}: set them back"
-        )
-    if info.encoder != now.encoder:
-        raise ValueError("model: the checkpoint's encoder has other sizes; use the config that it was trained with")
-    if info.data_digest != now.data_digest:
-        raise ValueError(
-            f"data.path = {now.config['data']['path']}: its manifest differs from the one that the checkpoint was trained "
-            "on; give the same DATA_DIR"
-        )
-
-
-def _heads_apart(config: dict[str, Any]) -> bool:
-    """Whether the optimizer has the heads' parameters in a group of their own, see `build.parameter_groups`."""
-    optimizer = config["optimizer"]
-    return optimizer.get("heads_lr") is not None or optimizer.get("heads_first_steps", 0) > 0
 
 
 def _sealed(run: Path) -> list[Path]:

@@ -12,7 +12,19 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from data_prep.sections import NotNegative, PathField, Positive, Section, checked, dump_yaml, parse_yaml, read_yaml
+from data_prep.sections import (
+    NotNegative,
+    PathField,
+    Positive,
+    Section,
+    Single,
+    Whole,
+    checked,
+    dump_yaml,
+    parse_yaml,
+    read_yaml,
+    shown,
+)
 from pipeline import shipped
 from sinkhorn_align import AlignmentSettings
 
@@ -37,9 +49,9 @@ class Data(Section):
     alpha: float = Field(0.7, ge=0, le=1, description="language sampling p(l) ∝ n(l)^alpha; XLM-R is known for 0.3")
     weights: Weights = Field(Weights(), description="explicit shares of languages in place of alpha, by stream")
     schedule: list[BlendStage] = Field([], description="other alpha or weights from later steps on, in their order")
-    block_tokens: int = Field(512, ge=8, description="longest monolingual block, special tokens included")
-    side_tokens: int = Field(
-        254, ge=1, description="longest side of a pair; longer ones are cut, and counted at the start"
+    block_tokens: Whole = Field(512, ge=8, description="longest monolingual block, special tokens included")
+    side_tokens: Positive = Field(
+        254, description="longest side of a pair; longer ones are cut, and counted at the start"
     )
 
     @field_validator("schedule")
@@ -61,7 +73,7 @@ class Model(Section):
     heads: Positive = Field(12, description="attention heads")
     feed_forward: Positive = Field(3072, description="inner width of the feed-forward network")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout everywhere; the released recipe has none")
-    init_std: float = Field(
+    init_std: Single = Field(
         0.02, gt=0, description="standard deviation of new weights; narrow models want a larger one"
     )
 
@@ -75,7 +87,7 @@ class Model(Section):
 class Term(Section):
     """An objective of the loss."""
 
-    weight: float = Field(1.0, ge=0, description="factor of the objective's loss")
+    weight: Single = Field(1.0, ge=0, description="factor of the objective's loss")
     warmup_steps: NotNegative = Field(0, description="steps over which the weight rises linearly from 0")
 
 
@@ -83,7 +95,7 @@ class WordAlignmentTerm(Term):
     alignment_layer: NotNegative = Field(10, description="layer whose hidden states are aligned to label words")
     cost: Literal["clip", "exp"] = Field("clip", description="clip: as released; exp: as published")
     similarity: Literal["dot", "cosine"] = Field("dot", description="cosine is for exp only")
-    temperature: float = Field(1.0, gt=0, description="μ of exp")
+    temperature: Single = Field(1.0, gt=0, description="μ of exp")
     sinkhorn_iterations: NotNegative = Field(2, description="Sinkhorn iterations")
     filter_rounds: NotNegative = Field(
         2,
@@ -130,20 +142,20 @@ class Batch(Section):
 class Optimizer(Section):
     """AdamW with linear warm-up and polynomial decay; defaults are the released recipe's."""
 
-    lr: float = Field(2e-4, gt=0, description="peak learning rate")
+    lr: Single = Field(2e-4, gt=0, description="peak learning rate")
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
         [0.9, 0.98], min_length=2, max_length=2, description="Adam's β"
     )
-    eps: float = Field(1e-6, gt=0, description="Adam's ε")
-    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay, on every parameter")
-    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
+    eps: Single = Field(1e-6, ge=1e-30, description="Adam's ε")
+    weight_decay: Single = Field(0.01, ge=0, description="decoupled weight decay, on every parameter")
+    clip: Single = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
     warmup_steps: NotNegative = Field(10_000, description="steps of linear warm-up")
-    heads_lr: float | None = Field(None, gt=0, description="peak learning rate of the heads' own parameters; null: lr")
+    heads_lr: Single | None = Field(None, gt=0, description="peak learning rate of the heads' own parameters; null: lr")
     heads_first_steps: NotNegative = Field(
         0,
         description="steps in which the heads learn alone: for new heads on a pretrained encoder, which they would harm",
     )
-    decay_power: float = Field(1.0, gt=0, description="power of the polynomial decay to 0 at the last step")
+    decay_power: Single = Field(1.0, gt=0, description="power of the polynomial decay to 0 at the last step")
     torch_adam: bool = Field(
         False, description="PyTorch's AdamW instead of DeepSpeed's fused one, which compiles itself"
     )
@@ -209,7 +221,9 @@ class Run(Section):
     non_finite_steps: Positive = Field(
         3, description="steps in a row with a non-finite loss or gradient, none of them applied, that end the run"
     )
-    timeout_minutes: Positive = Field(30, description="longest wait for another rank before the run stops")
+    timeout_minutes: Positive = Field(
+        30, le=1_000_000, description="longest wait for another rank before the run stops"
+    )
     wandb: Wandb | None = Field(None, description="Weights & Biases as well, as {project: NAME}; null: without")
 
 
@@ -270,4 +284,4 @@ def _apply(content: dict[str, Any], override: str) -> None:
     try:
         content[name] = parse_yaml(text)
     except yaml.YAMLError:
-        raise ValueError(f"override {override!r}: {text!r} is not a YAML value") from None
+        raise ValueError(f"override {shown(override)}: {shown(text)} is not a YAML value") from None

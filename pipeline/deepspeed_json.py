@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
-from data_prep.sections import Section, checked
+from data_prep.sections import LIMIT, Section, checked
 
 OWNED_KEYS = {  # set from the config, so that one value cannot say two things
     "train_batch_size": "batch",
@@ -34,7 +35,7 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0)]
+Whole = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=LIMIT)]
 
 
 class _Open(Section):
@@ -93,11 +94,14 @@ def load_deepspeed_json(path: Path) -> dict[str, Any]:
             key that belongs to the run's config, or one that looks like a known one misspelt; one line with file and field.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text, object_pairs_hook=_object, parse_float=_finite, parse_constant=_finite)
     except OSError as error:
         raise ValueError(f"{path}: cannot read the DeepSpeed config ({error.strerror}); see ds_configs/") from None
     except ValueError as error:
         raise ValueError(f"{path}: not valid JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: not valid JSON: nested too deeply") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: a DeepSpeed config is a JSON object; see ds_configs/")
     for key, owner in OWNED_KEYS.items():
@@ -151,6 +155,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if [name for name, _ in pairs].count(key) > 1)
         raise ValueError(f"the key {twice} stands twice; keep one")
     return content
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
 
 
 def _check_names(path: Path, prefix: str, content: dict[str, Any], known: list[str] | tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from pipeline.checkpoint import CheckpointInfo
 
 # Without it DeepSpeed takes a checkpoint for one that was never meant to be converted.
 CLIENT_STATE = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}
+OWN = ("loss_scaler", "dynamic_loss_scale", "clip_grad")  # what DeepSpeed's optimizers load over the run's own
 STATES = {"fp32.pt", "exp_avg.pt", "exp_avg_sq.pt"}
 WEIGHTS_ONLY = "start a new run from its weights alone (`python -m pipeline export`, then model.init)"
 
@@ -84,10 +85,38 @@ def describe(info: CheckpointInfo, now: CheckpointInfo) -> str:
 
 
 def load(engine: Any, source: Path, info: CheckpointInfo, now: CheckpointInfo) -> None:
-    """Load a checkpoint, or what `convert` made of it, into the engine; on every rank."""
+    """Load a checkpoint, or what `convert` made of it, into the engine; on every rank.
+
+    DeepSpeed takes the optimizer's settings from a checkpoint too: states stay the checkpoint's, settings this run's.
+    """
     optimizer = engine.optimizer
-    scaling = {name: vars(optimizer)[name] for name in ("loss_scaler", "dynamic_loss_scale") if name in vars(optimizer)}
+    groups = [{name: value for name, value in group.items() if name != "params"} for group in _groups(engine)]
+    own = {name: vars(optimizer)[name] for name in OWN if name in vars(optimizer)}
     loaded, _ = engine.load_checkpoint(str(source.parent), tag=source.name)
     assert loaded is not None, f"{source} was verified, and DeepSpeed found nothing in it"
-    if info.precision != now.precision:
-        vars(optimizer).update(scaling)  # not that of the other precision
+    if info.precision == now.precision and "loss_scaler" in own:
+        _continue_scale(own["loss_scaler"], optimizer.loss_scaler)
+    vars(optimizer).update(own)
+    _keep_settings(engine, groups)
+
+
+def _groups(engine: Any) -> list[dict[str, Any]]:
+    groups: list[dict[str, Any]] = engine.basic_optimizer.param_groups  # other objects after each loading
+    return groups
+
+
+def _keep_settings(engine: Any, groups: list[dict[str, Any]]) -> None:
+    """Give each group of parameters the settings that it had before, and the rate that they have at the loaded step."""
+    schedule = engine.lr_scheduler
+    schedule.base_lrs = [group["initial_lr"] for group in groups]
+    for group, own, factor in zip(_groups(engine), groups, schedule.lr_lambdas, strict=True):
+        group.update(own)
+        group["lr"] = own["initial_lr"] * factor(schedule.last_epoch)
+
+
+def _continue_scale(scaler: Any, before: Any) -> None:
+    """Bring fp16's dynamic loss scale to where the checkpoint's was, within this run's limits."""
+    if scaler.dynamic and before.dynamic:
+        for name in ("cur_iter", "last_overflow_iter", "cur_hysteresis"):
+            setattr(scaler, name, getattr(before, name))
+        scaler.cur_scale = max(before.cur_scale, scaler.min_scale)

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from data_prep.manifest import Manifest
-from pipeline import checkpoint, ranks, reshard, room, run_lock
+from pipeline import checkpoint, ranks, reshard, resuming, room, run_lock
 from pipeline.announce import announce, say_end
 from pipeline.batch import MicroBatch
 from pipeline.build import (
@@ -93,8 +93,8 @@ def train(config: Config, resume: str | None) -> None:
     source, first_step = found, 0
     if found is not None:
         info = ranks.on_rank_0(lambda: checkpoint.read_info(found, verify=False))
-        checkpoint.check_continues(info, now)
-        first_step, now.alignment = info.step, info.alignment
+        resuming.check_continues(info, now)
+        first_step, now.alignment = info.step, resuming.kept_alignment(info, now)
         if reshard.needed(info, now):
             names = [name for name, _ in model.named_parameters()]
             with room.told(checkpoint.universal_folder(config.run.out), least_bytes(model)):
@@ -202,7 +202,8 @@ def train(config: Config, resume: str | None) -> None:
         if step % config.run.log_every == 0 or step == config.run.steps:
             values = meter.read()  # all ranks: it sums over them
             values |= {
-                "lr": config.optimizer.lr * factors[0](schedule.last_epoch - 1),
+                "lr": schedule.base_lrs[0]
+                * factors[0](schedule.last_epoch - 1),  # the optimizer's own, not the config's
                 "skipped_steps": engine.skipped_steps,
                 "loss_scale": loss_scale.value,
             }

@@ -51,7 +51,7 @@ def finetune_command(
     max_length: Annotated[int | None, typer.Option(min=4, help="tokens of a row; default: 128, qa 384")] = None,
     stride: Annotated[int | None, typer.Option(min=0, help="qa: tokens shared by two windows of a context")] = None,
     dropout: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
-    seed: Annotated[int, typer.Option(help="decides head, order and dropout")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="decides head, order and dropout")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="runs with seeds from --seed on; mean and deviation are shown")] = 1,
     freeze_embeddings: Annotated[
         bool, typer.Option("--freeze-embeddings", help="keep the word embeddings as they are: faster, less memory")
@@ -84,6 +84,8 @@ def finetune_command(
         bf16=bf16,
         report_to=tuple(report_to or ()),
     )
+    if seed + seeds > 2**32:
+        raise ValueError(f"--seed {seed} --seeds {seeds}: the last one is too large; all must be below 2^32")
     files = _files(train, dev, [*test, *(more_tests or [])], train_items, dev_items, test_items)
     _run(chosen, hf_dir, files, settings, range(seed, seed + seeds), out, name, tokenizer, not no_model)
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field, model_validator
 
-from data_prep.sections import PathField, Positive, Section, checked, dump_yaml, read_yaml
+from data_prep.sections import NotNegative, PathField, Positive, Section, checked, dump_yaml, read_yaml
 from pipeline import shipped
 from pipeline.config import Config, load_config
 
@@ -37,7 +37,7 @@ class Experiment(Section):
     retrieval: list[PathField] = Field([], description="line-aligned files in the layout of PUD or Tatoeba")
     made_by: str | None = Field(None, description="command that makes its data, to be named where that is missing")
     threads: Positive = Field(1, description="of a run, which is one rank")
-    measured: Annotated[int, Field(ge=0)] = Field(0, description="optimizer steps between measurements; 0: at the end")
+    measured: NotNegative = Field(0, description="optimizer steps between measurements; 0: at the end")
 
     @model_validator(mode="after")
     def _baseline_is_an_arm(self) -> Experiment:

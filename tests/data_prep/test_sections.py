@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,37 @@ def test_plain_values_are_what_they_look_like(text: str, value: object) -> None:
 def test_what_is_dumped_is_read_back(value: Any) -> None:
     assert parse_yaml(dump_yaml({"x": value})) == {"x": value}
     assert parse_yaml(dump_yaml({"x": value}, one_line=True)) == {"x": value}
+
+
+TOKENS = st.sampled_from(
+    [*"[]{}:,-?&*!|>'\"%@`#\n \t", ": ", "- ", "!!int ", "!!bool ", "!!timestamp ", "!!float ", "<<: ", "1", "a"]
+)
+"""What YAML is made of, and tags that a value may not fit."""
+
+
+@given(st.lists(TOKENS | TEXT, max_size=20).map("".join))
+def test_any_text_is_a_value_or_refused(text: str) -> None:
+    with contextlib.suppress(yaml.YAMLError):
+        parse_yaml(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: " + "1" * 5000, "line 2: '1+… is no whole number, or has too many digits"),
+        ("a: !!int foo", "line 1: 'foo' is no whole number"),
+        ("a: !!float x", "a value is not what its tag says"),
+        ("a: !!bool x", "a value is not what its tag says"),
+        ("a: !!timestamp x", "a value is not what its tag says"),
+        ("a: " + "[" * 5000, "nested too deeply"),
+        ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
+    ],
+)
+def test_what_no_value_can_be_made_of_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"x\.yaml: not valid YAML: .*{message}") as caught:
+        read_yaml(tmp_path / "x.yaml", "config")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 def test_what_is_dumped_has_a_key_a_line() -> None:

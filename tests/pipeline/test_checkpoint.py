@@ -2,11 +2,9 @@
 
 import json
 import os
-import re
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ import pytest
 from pipeline.checkpoint import (
     MANIFEST,
     CheckpointInfo,
-    check_continues,
     clear,
     find,
     folder_of,
@@ -326,53 +323,3 @@ def test_a_run_that_went_back_keeps_and_resumes_what_it_saved_since(tmp_path: Pa
     since = sealed(tmp_path, 15)
     prune(tmp_path, keep)
     assert find("auto", tmp_path)[0] == since
-
-
-def test_a_run_like_the_checkpointed_one_may_continue() -> None:
-    longer = {**CONFIG, "run": {"seed": 1, "out": "elsewhere"}}
-    check_continues(make_info(4), replace(make_info(0), config=longer))
-
-
-@pytest.mark.parametrize(
-    ("section", "name", "value"),
-    [
-        ("run", "seed", 2),
-        ("data", "alpha", 0.3),
-        ("data", "weights", {"mono": {"en": 1.0}}),
-        ("data", "schedule", [{"from_step": 5, "alpha": 0.3, "weights": None}]),
-        ("data", "block_tokens", 128),
-        ("data", "side_tokens", 60),
-        ("batch", "mono", 16),
-        ("batch", "pairs", 16),
-    ],
-)
-def test_what_decides_the_samples_may_not_change(section: str, name: str, value: object) -> None:
-    changed = {**CONFIG, section: {**CONFIG[section], name: value}}
-    with pytest.raises(
-        ValueError, match=rf"{section}\.{name} = {re.escape(str(value))}: the checkpoint was trained with"
-    ):
-        check_continues(make_info(4), replace(make_info(0), config=changed))
-
-
-@pytest.mark.parametrize("setting", [{"heads_lr": 1e-2}, {"heads_first_steps": 5}])
-def test_parameters_may_not_be_grouped_in_another_way(setting: dict[str, float]) -> None:
-    apart = {**CONFIG, "optimizer": {**CONFIG["optimizer"], **setting}}
-    for was, now in ((CONFIG, apart), (apart, CONFIG)):
-        with pytest.raises(ValueError, match=r"optimizer\.heads_lr, optimizer\.heads_first_steps: .*set them back"):
-            check_continues(replace(make_info(4), config=was), replace(make_info(0), config=now))
-    other = {**CONFIG, "optimizer": {**CONFIG["optimizer"], "heads_lr": 1.0, "heads_first_steps": 1}}
-    check_continues(replace(make_info(4), config=apart), replace(make_info(0), config=other))
-    older = {**CONFIG, "optimizer": {"lr": 1e-3}}  # before these settings
-    check_continues(replace(make_info(4), config=older), make_info(0))
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("encoder", {"layers": 3}, "encoder has other sizes"),
-        ("data_digest", "other", "its manifest differs"),
-    ],
-)
-def test_model_and_data_may_not_change(field: str, value: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        check_continues(make_info(4), replace(make_info(0), **{field: value}))

@@ -1,0 +1,148 @@
+"""What becomes of each setting when a run goes on from a checkpoint: one table, and the refusals that it promises.
+
+Knows configs and what a checkpoint's manifest says; nothing of tensors. What DeepSpeed would otherwise take from a checkpoint
+instead of from the config is put right in `reshard.load`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pipeline.checkpoint import CheckpointInfo
+from pipeline.config import Config, Data, Run
+
+
+class Fate(Enum):
+    """What a changed value does to a run that goes on."""
+
+    USED = "used"  # the new value counts from the first step on
+    REFUSED = "refused"  # the run ends with one line
+    CHECKED = "checked"  # used, or without effect, as long as what is said in `check_continues` stays; else refused
+    UNUSED = "unused"  # only a new run reads it
+
+
+_BY_FATE: dict[Fate, dict[str, str]] = {
+    Fate.USED: {
+        "model": "dropout",
+        "objectives.mlm": "weight warmup_steps",
+        "objectives.tlm": "weight warmup_steps",
+        "objectives.dwa": (
+            "weight warmup_steps alignment_layer cost similarity temperature sinkhorn_iterations filter_rounds discount"
+        ),
+        "batch": "micro_steps",
+        "optimizer": "lr betas eps weight_decay clip warmup_steps decay_power",
+        "validation": "every data samples batch gold gold_pairs retrieval retrieval_sentences shown_pairs",
+        "aligner": "layer method encoding",
+        "run": "out log_every save_every keep keep_every time_limit_minutes non_finite_steps timeout_minutes wandb",
+        "run.wandb": "project name entity tags mode",
+    },
+    Fate.REFUSED: {
+        "data": "alpha schedule block_tokens side_tokens",
+        "data.weights": "mono pairs",
+        "batch": "mono pairs",
+        "optimizer": "torch_adam",
+        "run": "seed",
+    },
+    Fate.CHECKED: {
+        "": "deepspeed",  # by `reshard.needed`
+        "data": "path",
+        "model": "init layers hidden heads feed_forward",
+        "objectives": "mlm tlm dwa",
+        "optimizer": "heads_lr heads_first_steps",
+        "run": "steps",
+    },
+    Fate.UNUSED: {"model": "init_std"},
+}
+
+FATES: dict[str, Fate] = {
+    f"{section}.{name}".lstrip("."): fate
+    for fate, sections in _BY_FATE.items()
+    for section, names in sections.items()
+    for name in names.split()
+}
+"""Every field of the config, by its name in overrides; a section that may be null is a field too."""
+
+HEADS = {"mlm": "masked_lm", "tlm": "masked_lm", "dwa": "word_alignment"}
+"""Whose parameters an objective trains besides the encoder's; see `objectives`."""
+
+_DEFAULTS = Config(data=Data(path=Path()), run=Run(out=Path()), deepspeed=Path()).model_dump(mode="json")
+_ALIGNMENT = [
+    *(name for name in FATES if name.startswith("aligner.")),
+    *(f"objectives.dwa.{name}" for name in _BY_FATE[Fate.USED]["objectives.dwa"].split()[2:]),
+]
+
+
+def value_of(config: dict[str, Any], name: str) -> Any:
+    """A field's value in a dumped config: the default where an older version knew no such field, None in a null section."""
+    for place in (config, _DEFAULTS):
+        value: Any = place
+        for key in name.split("."):
+            if value is None:
+                return None
+            if key not in value:
+                break
+            value = value[key]
+        else:
+            return value
+    raise KeyError(name)
+
+
+def check_continues(info: CheckpointInfo, now: CheckpointInfo) -> None:
+    """ValueError where this run would not see the samples, model or partition that the checkpointed one would have."""
+    for name in (name for name, fate in FATES.items() if fate is Fate.REFUSED):
+        was, wants = value_of(info.config, name), value_of(now.config, name)
+        if was != wants:
+            raise ValueError(f"{name} = {wants}: the checkpoint was trained with {was}; set it back")
+    _check_heads(info.config, now.config)
+    steps = value_of(now.config, "run.steps")
+    if steps < info.step:
+        raise ValueError(f"run.steps = {steps}: the checkpoint has done {info.step} already; raise it")
+    for name, was in info.encoder.items():
+        wants = now.encoder.get(name)
+        if was != wants and name not in ("dropout", "init_std"):
+            raise ValueError(
+                f"model: the checkpoint's encoder has other sizes ({name} {was}, here {wants}); use the config that it was "
+                "trained with"
+            )
+    if info.data_digest != now.data_digest:
+        raise ValueError(
+            f"data.path = {now.config['data']['path']}: its manifest differs from the one that the checkpoint was trained "
+            "on; give the same DATA_DIR"
+        )
+
+
+def kept_alignment(info: CheckpointInfo, now: CheckpointInfo) -> dict[str, Any]:
+    """How words align best with the checkpoint's model, as long as this run would not choose it by other settings."""
+    same = all(value_of(info.config, name) == value_of(now.config, name) for name in _ALIGNMENT)
+    return info.alignment if same else {}
+
+
+def _check_heads(was: dict[str, Any], now: dict[str, Any]) -> None:
+    """ValueError where the optimizer's parameters would not be the checkpoint's, or be grouped in another way."""
+    had, has = _heads(was), _heads(now)
+    if had != has:
+        objectives = [name for name, head in HEADS.items() if head in had ^ has]
+        change = "switched off" if had - has else "switched on"
+        raise ValueError(
+            f"{', '.join(f'objectives.{name}' for name in objectives)}: {change} since the checkpoint, whose optimizer trains "
+            f"{' and '.join(sorted(had))}: set it back (weight 0 takes an objective out of the loss), or start a new run "
+            "from the weights alone (`python -m pipeline export`, then model.init)"
+        )
+    was_apart, apart = _heads_apart(was), _heads_apart(now)
+    if was_apart != apart:
+        how = {False: "with neither", True: "with one of them or both"}
+        raise ValueError(
+            f"optimizer.heads_lr, optimizer.heads_first_steps: the checkpoint was trained {how[was_apart]}, which its "
+            f"optimizer's states are laid out for, this run is {how[apart]}: set them back"
+        )
+
+
+def _heads(config: dict[str, Any]) -> set[str]:
+    return {head for name, head in HEADS.items() if value_of(config, f"objectives.{name}") is not None}
+
+
+def _heads_apart(config: dict[str, Any]) -> bool:
+    """Whether the optimizer has the heads' parameters in a group of their own, see `build.parameter_groups`."""
+    return value_of(config, "optimizer.heads_lr") is not None or value_of(config, "optimizer.heads_first_steps") > 0
