@@ -52,6 +52,13 @@ def run_of(checkpoint: Path) -> Path:
     return checkpoint.resolve().parent.parent
 
 
+def data_of(info: CheckpointInfo) -> Path | None:
+    """The folder of token files that a checkpoint's config names, if it names one."""
+    section = info.config.get("data")
+    path = section.get("path") if isinstance(section, dict) else None
+    return Path(path) if isinstance(path, str) and path else None
+
+
 def is_run(folder: Path) -> bool:
     """Whether a folder is a checkpoint or a run's; one with a Hugging Face model is neither, whatever else it holds."""
     if (folder / MODEL_CONFIG).is_file():

@@ -129,7 +129,7 @@ def missing_file(info: CheckpointInfo, names: list[str]) -> str | None:
     """The first file that a rank should have written and that is not among the names."""
     for pattern in expected_files(info):
         if not any(re.fullmatch(pattern, name) for name in names):
-            return pattern.replace("\\", "")
+            return pattern.replace("\\", "").replace("(bf16_)?", "")
     return None
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from deepspeed.checkpoint import ds_to_universal
 
 from pipeline import checkpoint, weights_only
-from pipeline.checkpoint_manifest import CheckpointInfo, read_manifest
+from pipeline.checkpoint_manifest import MANIFEST, CheckpointInfo, read_manifest
 
 # Without it DeepSpeed takes a checkpoint for one that was never meant to be converted.
 CLIENT_STATE = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}
@@ -27,9 +27,12 @@ def read_and_check(found: Path) -> CheckpointInfo:
     """What a verified checkpoint's manifest says; on one rank.
 
     Raises:
-        ValueError: one of its files holds something that loading it would run.
+        ValueError: one of its files holds something that loading it would run, or its config lacks a section.
     """
     info = read_manifest(found)
+    for section in ("run", "data", "batch", "optimizer"):
+        if not isinstance(info.config.get(section), dict):
+            raise ValueError(f"{found / MANIFEST}: config.{section}: missing; give another checkpoint")
     weights_only.check(found / name for name in info.files if name.endswith(".pt"))
     return info
 
