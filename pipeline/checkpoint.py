@@ -5,39 +5,26 @@ Knows folders and hashes; nothing of the loop, nor of what a run must have in co
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
 import zipfile
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from data_prep.files import sha256_of_file, sync_file, sync_folder
 from data_prep.tokenizer import Tokenizer
+from pipeline.checkpoint_manifest import (
+    MANIFEST,
+    CheckpointInfo,
+    missing_file,
+    read_manifest,
+    temporary_manifest,
+    verify_files,
+    write_info,
+)
 
-SCHEMA = 2
-MANIFEST = "manifest.json"
-
-
-@dataclass
-class CheckpointInfo:
-    """What a checkpoint says of itself; `files` (relative path → bytes and sha256) is filled when it is sealed."""
-
-    step: int  # optimizer steps done; with the config, the whole position in the data
-    world_size: int
-    zero_stage: int
-    precision: str  # fp32, bf16 or fp16
-    data_digest: str
-    config: dict[str, Any]
-    encoder: dict[str, Any]
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    schema: int = SCHEMA
-    # What those who use the model must know; empty in checkpoints of older versions.
-    tokenizer: dict[str, str] = field(default_factory=dict)  # its `identity`
-    dropouts: dict[str, float] = field(default_factory=dict)  # for fine-tuning, by Hugging Face's names
-    alignment: dict[str, Any] = field(default_factory=dict)  # see `align_options.AlignOptions.as_json`
+_NAME = re.compile(r"step_\d{8,}")
+MODEL_CONFIG = "config.json"
+"""What makes a folder a Hugging Face model's, whatever lies beside it."""
 
 
 def folder_of(run: Path) -> Path:
@@ -64,8 +51,17 @@ def run_of(checkpoint: Path) -> Path:
     return checkpoint.resolve().parent.parent
 
 
+def data_of(info: CheckpointInfo) -> Path | None:
+    """The folder of token files that a checkpoint's config names, if it names one."""
+    section = info.config.get("data")
+    path = section.get("path") if isinstance(section, dict) else None
+    return Path(path) if isinstance(path, str) and path else None
+
+
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a checkpoint or a run's, and not a model's."""
+    """Whether a folder is a checkpoint or a run's; one with a Hugging Face model is neither, whatever else it holds."""
+    if (folder / MODEL_CONFIG).is_file():
+        return False
     return (folder / MANIFEST).is_file() or folder_of(folder).is_dir()
 
 
@@ -84,15 +80,13 @@ def clear(run: Path, step: int) -> Path:
 def seal(checkpoint: Path, info: CheckpointInfo) -> None:
     """Verify and hash every shard that the ranks wrote, then publish the manifest; on one rank, after all have written.
 
-    OSError names what is missing, empty or cut off; nothing is published then.
+    The checkpoint is then the run's latest. OSError names what is missing, empty or cut off; nothing is published then.
     """
-    _temporary(checkpoint).unlink(missing_ok=True)  # left where an earlier attempt was killed while it sealed
+    temporary_manifest(checkpoint).unlink(missing_ok=True)  # left where an earlier attempt was killed while it sealed
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST)
     names = [str(path.relative_to(checkpoint)) for path in files]
-    for pattern in shards_of(info):
-        if not any(re.fullmatch(pattern, name) for name in names):
-            wanted = pattern.replace("\\", "")
-            raise OSError(f"{checkpoint}: {wanted} is missing; a rank did not finish writing")
+    if lacking := missing_file(info, names):
+        raise OSError(f"{checkpoint}: {lacking} is missing; a rank did not finish writing")
     for path, name in zip(files, names, strict=True):
         if path.stat().st_size == 0:
             raise OSError(f"{path}: written empty; is the disk full?")
@@ -102,40 +96,18 @@ def seal(checkpoint: Path, info: CheckpointInfo) -> None:
         info.files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
     for folder in {path.parent for path in files}:
         sync_folder(folder)
+    info.serial = 1 + max((other.serial for _, other in _readable(run_of(checkpoint))), default=0)
     write_info(checkpoint, info)
     sync_folder(checkpoint.parent)
 
 
-def write_info(checkpoint: Path, info: CheckpointInfo) -> None:
-    """Publish a checkpoint's manifest, or replace it by one that says more."""
-    temporary = _temporary(checkpoint)
-    temporary.write_text(json.dumps(asdict(info), indent=1, sort_keys=True), encoding="utf-8")
-    sync_file(temporary)
-    os.replace(temporary, checkpoint / MANIFEST)
-    sync_folder(checkpoint)
-
-
-def _temporary(checkpoint: Path) -> Path:
-    return checkpoint / f"{MANIFEST}.tmp"
-
-
-def shards_of(info: CheckpointInfo) -> list[str]:
-    """Patterns of the files that DeepSpeed's ranks write, each of one file."""
-    every_rank = range(info.world_size)
-    optimizer = [rf"(bf16_)?zero_pp_rank_{rank}_mp_rank_00_optim_states\.pt" for rank in every_rank]
-    if info.zero_stage == 3:
-        return optimizer + [rf"zero_pp_rank_{rank}_mp_rank_00_model_states\.pt" for rank in every_rank]
-    return (optimizer if info.zero_stage else []) + [r"mp_rank_00_model_states\.pt"]
-
-
 def prune(run: Path, keep: int, keep_every: int = 0) -> None:
-    """Remove what is not to stay: of the sealed ones all but the latest `keep` and those of every `keep_every` steps,
-    and whatever earlier attempts left unfinished."""
-    sealed = _sealed(run)
-    stay = set(sealed[-keep:])
-    if keep_every:
-        stay |= {checkpoint for checkpoint in sealed if int(checkpoint.name.removeprefix("step_")) % keep_every == 0}
-    for checkpoint in set(folder_of(run).glob("step_*")) - stay:
+    """Remove what is not to stay: of the sealed ones all but the latest `keep` and those of every `keep_every` steps, and
+    whatever earlier attempts left unfinished. What the run has not named stays, and so does what cannot be read."""
+    readable = _readable(run)
+    ended = [path for path, info in readable[:-keep] if not keep_every or info.step % keep_every]
+    unfinished = [path for path in _named(run) if not (path / MANIFEST).exists()]
+    for checkpoint in ended + unfinished:
         _remove(checkpoint)
     remove_universal(run)
 
@@ -156,32 +128,11 @@ def _remove(checkpoint: Path) -> None:
         shutil.rmtree(checkpoint)
 
 
-def read_info(checkpoint: Path, verify: bool = True) -> CheckpointInfo:
-    """Read a checkpoint's manifest and verify its files; ValueError names the file that is missing, of another size, or
-    damaged."""
-    path = checkpoint / MANIFEST
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise ValueError(f"{checkpoint}: not a complete checkpoint ({MANIFEST} is missing); give another") from None
-    except ValueError:
-        raise ValueError(f"{path}: damaged; give another checkpoint") from None
-    if not isinstance(content, dict) or "world_size" not in content:
-        raise ValueError(f"{path}: not a checkpoint's manifest; give a run folder or one of its checkpoints/step_*")
-    if content.get("schema") != SCHEMA:
-        raise ValueError(f"{path}: schema {content.get('schema')}, this version reads {SCHEMA}")
-    try:
-        info = CheckpointInfo(**content)
-    except TypeError:
-        raise ValueError(f"{path}: damaged, or of a newer version; give another checkpoint") from None
-    for name, expected in info.files.items() if verify else ():
-        file = checkpoint / name
-        if not file.is_file():
-            raise ValueError(f"{file}: missing; give another checkpoint")
-        if file.stat().st_size != expected["bytes"]:
-            raise ValueError(f"{file}: {file.stat().st_size} bytes, {expected['bytes']} were written; give another")
-        if sha256_of_file(file) != expected["sha256"]:
-            raise ValueError(f"{file}: damaged (its hash differs); give another checkpoint")
+def read_info(checkpoint: Path) -> CheckpointInfo:
+    """Read a checkpoint's manifest and verify its files; ValueError names the file that is missing, of another size,
+    damaged, or not listed."""
+    info = read_manifest(checkpoint)
+    verify_files(checkpoint, info)
     return info
 
 
@@ -192,27 +143,18 @@ def find(resume: str | None, run: Path) -> tuple[Path | None, list[str]]:
     run, if any; a path: that checkpoint, or the latest good one of that run's folder, and an error if there is none.
     """
     if resume is None:
-        if _sealed(run):
+        if holds_any(run):
             raise ValueError(
                 f"run.out = {run}: holds checkpoints of a run; add --resume auto, or choose another folder"
             )
         return None, []
     if resume != "auto" and (Path(resume) / MANIFEST).exists():
-        read_info(Path(resume))
-        return Path(resume), []
-    place = run if resume == "auto" else Path(resume)
-    warnings = []
-    for checkpoint in reversed(_sealed(place)):
-        try:
-            read_info(checkpoint)
-        except ValueError as error:
-            warnings.append(f"skipped a checkpoint: {error}")
-            continue
-        return checkpoint, warnings
-    if resume == "auto" and not warnings:
-        return None, []
-    if warnings:
-        raise ValueError(f"--resume {resume}: no checkpoint there is whole ({warnings[0]}); start in another run.out")
+        return Path(resume), _notes(Path(resume), read_info(Path(resume)))
+    found, _, notes = _latest_good(run if resume == "auto" else Path(resume))
+    if found is not None or (resume == "auto" and not notes):
+        return found, notes
+    if notes:
+        raise ValueError(f"--resume {resume}: no checkpoint there is whole ({notes[0]}); start in another run.out")
     raise ValueError(f"--resume {resume}: nothing to resume there; give a run folder or one of its checkpoints/step_*")
 
 
@@ -226,24 +168,80 @@ def find_model(place: Path) -> tuple[Path, CheckpointInfo, list[str]]:
         raise ValueError(f"{place}: is a file; {wanted}")
     if not place.is_dir():
         raise ValueError(f"{place}: no such folder; {wanted}")
-    if (place / MANIFEST).is_file():
-        return place, read_info(place), []
-    skipped: list[str] = []
-    for checkpoint in reversed(_sealed(place)):
-        try:
-            return checkpoint, read_info(checkpoint), skipped
-        except ValueError as error:
-            skipped.append(f"skipped a checkpoint: {error}")
-    if skipped:
-        raise ValueError(f"{place}: no checkpoint there is whole ({skipped[0]})")
-    if (place / "config.json").is_file():
+    if (place / MODEL_CONFIG).is_file():
         raise ValueError(f"{place}: is a Hugging Face folder and holds no checkpoint; {wanted}")
+    if (place / MANIFEST).is_file():
+        info = read_info(place)
+        return place, info, _notes(place, info)
+    found, info_found, notes = _latest_good(place)
+    if found is not None and info_found is not None:
+        return found, info_found, notes
+    if notes:
+        raise ValueError(f"{place}: no checkpoint there is whole ({notes[0]})")
     if place.name.startswith("step_"):
         raise ValueError(f"{place}: not a complete checkpoint ({MANIFEST} is missing); {wanted}")
     raise ValueError(f"{place}: holds no checkpoint; {wanted}")
 
 
-def _sealed(run: Path) -> list[Path]:
-    """Checkpoints in the order in which they were made: a run that went back to an earlier step goes on from there."""
-    manifests = folder_of(run).glob(f"step_*/{MANIFEST}")
-    return [path.parent for path in sorted(manifests, key=lambda path: (path.stat().st_mtime_ns, path))]
+def _latest_good(run: Path) -> tuple[Path | None, CheckpointInfo | None, list[str]]:
+    """The latest checkpoint of a run that is whole, what its manifest says, and a note on each that was skipped."""
+    notes = [f"skipped a checkpoint: {problem}" for problem in _unreadable(run)]
+    for checkpoint, info in reversed(_readable(run)):
+        try:
+            verify_files(checkpoint, info)
+        except ValueError as error:
+            notes.append(f"skipped a checkpoint: {error}")
+            continue
+        return checkpoint, info, notes + _notes(checkpoint, info)
+    return None, None, notes
+
+
+def _notes(checkpoint: Path, info: CheckpointInfo) -> list[str]:
+    """What its user should know of how far a good checkpoint was verified."""
+    if info.has_checksum:
+        return []
+    return [f"{checkpoint / MANIFEST}: of an older version, without a checksum; its files were verified by it"]
+
+
+def sealed(run: Path) -> list[Path]:
+    """A run's checkpoints in the order in which they were made, a damaged manifest's first."""
+    readable = [path for path, _ in _readable(run)]
+    return [path for path in _with_manifest(run) if path not in readable] + readable
+
+
+def holds_any(run: Path) -> bool:
+    """Whether a run's folder holds a checkpoint that was finished, whatever has become of it."""
+    return bool(_with_manifest(run))
+
+
+def _named(run: Path) -> list[Path]:
+    """Folders with a name that `tag_of` gives: others are the user's."""
+    return sorted(path for path in folder_of(run).glob("step_*") if _NAME.fullmatch(path.name))
+
+
+def _with_manifest(run: Path) -> list[Path]:
+    return [path for path in _named(run) if (path / MANIFEST).exists()]
+
+
+def _readable(run: Path) -> list[tuple[Path, CheckpointInfo]]:
+    """Checkpoints with what their manifests say, in the order in which they were made: by their serials, so that a run
+    that went back to an earlier step goes on from there. Those of older versions, which have none, are the first, by step.
+    """
+    found = []
+    for path in _with_manifest(run):
+        try:
+            found.append((path, read_manifest(path)))
+        except ValueError:
+            continue  # `_unreadable` tells of it
+    return sorted(found, key=lambda one: (one[1].serial, one[1].step, one[0]))
+
+
+def _unreadable(run: Path) -> list[str]:
+    """What is wrong with the manifests that cannot be read, the highest step first."""
+    problems = []
+    for path in reversed(_with_manifest(run)):
+        try:
+            read_manifest(path)
+        except ValueError as error:
+            problems.append(str(error))
+    return problems

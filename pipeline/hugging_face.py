@@ -69,6 +69,8 @@ _BUILT = {  # what changes hidden states and is built in one way only
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 DROPOUT = 0.1
 """`XLMRobertaConfig`'s and XLM-R's own, which fine-tuning wants whatever pretraining was done with."""
+_MOST = 2**24
+"""More than any size of a model; a config.json that says more is damaged."""
 CONFIG_NAME = "config.json"
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 
@@ -102,7 +104,7 @@ def read_config_json(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: cannot be read ({error.strerror}); give a Hugging Face model folder ({GET_MODEL})"
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path}: not valid JSON; give a Hugging Face model folder ({GET_MODEL})") from None
     kind = content.get("model_type") if isinstance(content, dict) else None
     if not isinstance(content, dict) or kind != "xlm-roberta":
@@ -121,15 +123,22 @@ def read_config(folder: Path, dropout: float = 0.0) -> EncoderConfig:
             raise ValueError(f"{path}: {name} is {content[name]!r}, only {built!r} is built; give another model")
     sizes = {ours: content.get(theirs, _DEFAULTS[theirs]) for theirs, ours in _CONFIG_NAMES.items()}
     for theirs, ours in _CONFIG_NAMES.items():
-        kind = (int, float) if ours == "norm_eps" else int
-        if not isinstance(sizes[ours], kind) or isinstance(sizes[ours], bool) or sizes[ours] <= 0:
+        kinds = (int, float) if ours == "norm_eps" else (int,)
+        if not _is_number(sizes[ours], kinds) or not 0 < sizes[ours] < _MOST:
             raise ValueError(
                 f"{path}: {theirs} is {sizes[ours]!r}, not a number above 0; give an xlm-roberta model folder"
             )
     init_std = content.get("initializer_range", 0.02)
-    if not isinstance(init_std, (int, float)):
-        raise ValueError(f"{path}: initializer_range is {init_std!r}, not a number; correct the file")
-    return EncoderConfig(**sizes, dropout=dropout, init_std=init_std)
+    if not _is_number(init_std, (int, float)) or not 0 <= init_std < _MOST:
+        raise ValueError(f"{path}: initializer_range is {init_std!r}, not a number from 0; correct the file")
+    try:
+        return EncoderConfig(**sizes, dropout=dropout, init_std=init_std)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _is_number(value: Any, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def read_dropouts(folder: Path) -> dict[str, float]:
@@ -137,7 +146,7 @@ def read_dropouts(folder: Path) -> dict[str, float]:
     content = read_config_json(folder)
     rates = {name: content.get(name, DROPOUT) for name in _DROPOUTS}
     for name, rate in rates.items():
-        if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        if not _is_number(rate, (int, float)) or not 0 <= rate < 1:
             raise ValueError(
                 f"{folder / CONFIG_NAME}: {name} is {rate!r}, not a share from 0 to below 1; correct the file"
             )
@@ -152,12 +161,29 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for path in _weight_files(folder):
         state |= _read_tensors(path)
-    if read_config_json(folder).get("tie_word_embeddings", True):
+    tied = read_config_json(folder).get("tie_word_embeddings", True)
+    if not isinstance(tied, bool):
+        raise ValueError(
+            f"{folder / CONFIG_NAME}: tie_word_embeddings is {tied!r}, not true or false; correct the file"
+        )
+    if tied:
         state = {name: tensor for name, tensor in state.items() if not name.startswith("lm_head.decoder.")}
     # BERT's names of a norm's weight and bias, which old files still have.
     renamed = {re.sub(r"(LayerNorm|layer_norm)\.gamma$", r"\1.weight", name): tensor for name, tensor in state.items()}
     renamed = {re.sub(r"(LayerNorm|layer_norm)\.beta$", r"\1.bias", name): tensor for name, tensor in renamed.items()}
+    _check_layers(read_config(folder).layers, renamed, folder)
     return {name: tensor.float() for name, tensor in renamed.items()}
+
+
+def _check_layers(layers: int, state: Iterable[str], source: Path) -> None:
+    """ValueError where the weights have other layers: without some of them hidden states would be others."""
+    names = (re.match(r"(?:roberta\.)?encoder\.layer\.(\d+)\.", name) for name in state)
+    held = {int(found[1]) for found in names if found}
+    if len(held) != layers or max(held) >= layers:
+        raise ValueError(
+            f"{source}: num_hidden_layers is {layers}, its weights have {len(held)} layers; correct {CONFIG_NAME}, or copy "
+            "the folder again"
+        )
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -236,6 +262,7 @@ class WithoutDrawing(TorchFunctionMode):
 
 def build_encoder(sizes: EncoderConfig, state: dict[str, Tensor], source: Path) -> Encoder:
     """An encoder that holds the state's own tensors, without drawing weights first; see `load_encoder`."""
+    _check_layers(sizes.layers, state, source)
     with torch.device("meta"), WithoutDrawing():
         encoder = Encoder(sizes)
     tensors = _tensors_of(encoder.state_dict(), state, source)

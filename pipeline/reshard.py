@@ -14,14 +14,28 @@ from typing import Any
 
 from deepspeed.checkpoint import ds_to_universal
 
-from pipeline import checkpoint
-from pipeline.checkpoint import CheckpointInfo
+from pipeline import checkpoint, weights_only
+from pipeline.checkpoint_manifest import MANIFEST, CheckpointInfo, read_manifest
 
 # Without it DeepSpeed takes a checkpoint for one that was never meant to be converted.
 CLIENT_STATE = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}
 OWN = ("loss_scaler", "dynamic_loss_scale", "clip_grad")  # what DeepSpeed's optimizers load over the run's own
 STATES = {"fp32.pt", "exp_avg.pt", "exp_avg_sq.pt"}
 WEIGHTS_ONLY = "start a new run from its weights alone (`python -m pipeline export`, then model.init)"
+
+
+def read_and_check(found: Path) -> CheckpointInfo:
+    """What a verified checkpoint's manifest says; on one rank.
+
+    Raises:
+        ValueError: one of its files holds something that loading it would run, or its config lacks a section.
+    """
+    info = read_manifest(found)
+    for section in ("run", "data", "batch", "optimizer"):
+        if not isinstance(info.config.get(section), dict):
+            raise ValueError(f"{found / MANIFEST}: config.{section}: missing; give another checkpoint")
+    weights_only.check(found / name for name in info.files if name.endswith(".pt"))
+    return info
 
 
 def needed(info: CheckpointInfo, now: CheckpointInfo) -> bool:
@@ -61,7 +75,8 @@ def convert(found: Path, run: Path, parameters: Iterable[str]) -> Path:
         inject_missing_state=True,
     )
     try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+        with silent[0], silent[1], weights_only.refusing_code():
             ds_to_universal.main(options)
         for name in parameters:
             if lacking := STATES - {path.name for path in (out / "zero" / name).iterdir()}:
@@ -92,7 +107,8 @@ def load(engine: Any, source: Path, info: CheckpointInfo, now: CheckpointInfo) -
     optimizer = engine.optimizer
     groups = [{name: value for name, value in group.items() if name != "params"} for group in _groups(engine)]
     own = {name: vars(optimizer)[name] for name in OWN if name in vars(optimizer)}
-    loaded, _ = engine.load_checkpoint(str(source.parent), tag=source.name)
+    with weights_only.refusing_code():
+        loaded, _ = engine.load_checkpoint(str(source.parent), tag=source.name)
     assert loaded is not None, f"{source} was verified, and DeepSpeed found nothing in it"
     if info.precision == now.precision and "loss_scaler" in own:
         _continue_scale(own["loss_scaler"], optimizer.loss_scaler)

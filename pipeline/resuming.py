@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint import CheckpointInfo
+from pipeline.checkpoint_manifest import CheckpointInfo
 from pipeline.config import Config, Data, Run
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data_prep.manifest import Manifest
 from pipeline import checkpoint, run_lock
+from pipeline.checkpoint_manifest import MANIFEST
 from pipeline.config import Config
 from pipeline.deepspeed_json import check_fits, load_deepspeed_json
 from pipeline.precision import precision_of
@@ -77,9 +78,7 @@ def check_folder(config: Config, resume: str | None) -> str:
 
 def _sealed(place: Path) -> bool:
     """Whether a place is, or holds, a checkpoint that was finished."""
-    if (place / checkpoint.MANIFEST).is_file():
-        return True
-    return any(checkpoint.folder_of(place).glob(f"step_*/{checkpoint.MANIFEST}"))
+    return (place / MANIFEST).is_file() or checkpoint.holds_any(place)
 
 
 def check_data(config: Config) -> Manifest:

@@ -92,7 +92,7 @@ def train(config: Config, resume: str | None) -> None:
     found, warnings = ranks.on_rank_0(lambda: checkpoint.find(resume, config.run.out))
     source, first_step = found, 0
     if found is not None:
-        info = ranks.on_rank_0(lambda: checkpoint.read_info(found, verify=False))
+        info = ranks.on_rank_0(lambda: reshard.read_and_check(found))
         resuming.check_continues(info, now)
         first_step, now.alignment = info.step, resuming.kept_alignment(info, now)
         if reshard.needed(info, now):

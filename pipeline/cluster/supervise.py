@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.checkpoint import MANIFEST, folder_of
+from pipeline.checkpoint import holds_any
 from pipeline.cluster import environment as launch_environment
 from pipeline.cluster.agent import JOB
 from pipeline.cluster.attempt import LAUNCHER_DIED, Attempt, Ended, explain
@@ -185,7 +185,7 @@ def _size(file: Path) -> int:
 def _resume(config: Config | None, first: str | None) -> str | None:
     """A restart continues from the run's own latest checkpoint; before there is one, as the first start did."""
     assert config is not None
-    return "auto" if any(folder_of(config.run.out).glob(f"step_*/{MANIFEST}")) else first
+    return "auto" if holds_any(config.run.out) else first
 
 
 def _ranks(hosts: Hosts) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from data_prep.tokenizer import Tokenizer
 from pipeline import checkpoint
+from pipeline.checkpoint_manifest import read_manifest
 from pipeline.model import Encoder
 from pipeline.use.align_options import Encoding, Method
 from pipeline.use.evaluate import evaluate_halves, gold_folders
@@ -120,5 +121,5 @@ def best_retrieval(measured: Measurement) -> tuple[int, float] | None:
 
 
 def _checkpoints(run: Path) -> Iterator[tuple[int, Path]]:
-    for folder in sorted(checkpoint.folder_of(run).glob("step_*")):
-        yield checkpoint.read_info(folder, verify=False).step, folder
+    for folder in checkpoint.sealed(run):
+        yield read_manifest(folder).step, folder

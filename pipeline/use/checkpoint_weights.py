@@ -1,17 +1,18 @@
 """The weights of a checkpoint, whatever ZeRO stage wrote them, under Hugging Face's names.
 
-Reads what DeepSpeed wrote; knows our names of parameters and nothing of what the weights are for.
+Reads what DeepSpeed wrote, and runs nothing that it holds; knows our names of parameters and nothing of what the weights are
+for.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from data_prep.quiet import prints_hidden
-from pipeline.checkpoint import CheckpointInfo
+from pipeline import weights_only
+from pipeline.checkpoint_manifest import CheckpointInfo
 from pipeline.hugging_face import hugging_face_state
 from pipeline.objectives.masked_lm import HEAD
 
@@ -19,18 +20,24 @@ ENCODER_PREFIX, HEAD_PREFIX = "encoder.", f"heads.{HEAD}."
 
 
 def full_state(found: Path, info: CheckpointInfo) -> dict[str, Tensor]:
-    """All parameters in fp32, whatever the ZeRO stage that wrote them."""
-    if info.zero_stage == 0:
-        (path,) = found.glob("mp_rank_00_model_states.pt")
-        # Sealed by our own manifest, and DeepSpeed's state holds more than tensors.
-        content = torch.load(path, map_location="cpu", weights_only=False)
-        return {name: tensor.float() for name, tensor in content["module"].items()}
-    with prints_hidden():
-        # Only here: DeepSpeed takes seconds to import.
-        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+    """All parameters in fp32, whatever the ZeRO stage that wrote them.
 
-        state: dict[str, Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(found.parent), found.name)
-    return state
+    Raises:
+        ValueError: a file holds something else than a checkpoint does; nothing of it was run.
+    """
+    with prints_hidden():  # DeepSpeed takes seconds to import, and logs meanwhile
+        weights_only.check(found / name for name in info.files if name.endswith(".pt"))
+        if info.zero_stage == 0:
+            content = weights_only.read(found / "mp_rank_00_model_states.pt")
+            module = content.get("module") if isinstance(content, dict) else None
+        else:
+            from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+            with weights_only.reading(found), weights_only.refusing_code():
+                module = get_fp32_state_dict_from_zero_checkpoint(str(found.parent), found.name)
+    if not isinstance(module, dict) or not all(isinstance(tensor, Tensor) for tensor in module.values()):
+        raise ValueError(f"{found}: holds no weights of a model; give another checkpoint")
+    return {name: tensor.float() for name, tensor in module.items()}
 
 
 def hugging_face_parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:

@@ -8,32 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data_prep.files import temporary_name
 from data_prep.manifest import Manifest
 from data_prep.token_file import TokenFile
 from data_prep.tokenizer import META_NAME, MODEL_NAME, Tokenizer
 from pipeline import checkpoint
-from pipeline.checkpoint import CheckpointInfo
-from pipeline.file_modes import give_usual_modes
+from pipeline.checkpoint_manifest import CheckpointInfo
 from pipeline.hugging_face import CONFIG_NAME, SAFETENSORS, WithoutDrawing, write_config
 from pipeline.model import EncoderConfig
 from pipeline.objectives.masked_lm import MaskedLMHead
 from pipeline.pretrained import DROPOUTS
 from pipeline.use.checkpoint_weights import full_state, hugging_face_parts
+from pipeline.use.export_folder import clear_killed, new_folder
 from pipeline.use.hugging_face_tokenizer import save_tokenizer
-from pipeline.use.loading import ModelFolder, checkpoint_tokenizer
+from pipeline.use.loading import ModelFolder, checkpoint_tokenizer, sizes_of
 from pipeline.use.model_card import model_card
 from pipeline.use.model_record import SECTION, Record, record_of_checkpoint, section_of
 
@@ -69,9 +64,11 @@ def export(source: Path, out: Path, tokenizer_dir: Path | None = None, force: bo
         ValueError: no good checkpoint, another tokenizer, `out` holds something, or there is no room for it; `out` is then as
             it was.
     """
+    tidied = clear_killed(out)
     _check_place(out, force)
     found, info, notes = checkpoint.find_model(source)
-    sizes = EncoderConfig(**info.encoder)
+    notes = tidied + notes
+    sizes = sizes_of(found, info)
     record = record_of_checkpoint(info, found)
     place = ModelFolder(source, sizes, {}, checkpoint_tokenizer(found, info), record, info.dropouts)
     tokenizer = place.tokenizer(tokenizer_dir)
@@ -84,7 +81,7 @@ def export(source: Path, out: Path, tokenizer_dir: Path | None = None, force: bo
     state = {name: tensor.contiguous() for name, tensor in state.items() if not name.startswith("lm_head.decoder.")}
     parameters = sum(tensor.numel() for tensor in state.values())
     done = Exported(info.step, parameters, sizes.layers, head, record, notes)
-    with _new_folder(out, 4 * parameters + 6 * len(tokenizer.model) + _SPARE_BYTES) as folder:
+    with new_folder(out, 4 * parameters + 6 * len(tokenizer.model) + _SPARE_BYTES) as folder:
         save_tokenizer(tokenizer, folder, sizes.positions - 2, training_text(info, tokenizer))
         save_file(state, folder / SAFETENSORS, metadata={"format": "pt"})
         _write(folder / CONFIG_NAME, json.dumps(config_of(info, record), indent=2, ensure_ascii=False) + "\n")
@@ -112,8 +109,11 @@ def config_of(info: CheckpointInfo, record: Record) -> dict[str, Any]:
 
 def training_text(info: CheckpointInfo, tokenizer: Tokenizer) -> list[str]:
     """Some sentences of every language that the run was trained on, if its token files are still there."""
+    data = checkpoint.data_of(info)
+    if data is None:
+        return []
     with contextlib.suppress(ValueError, OSError):  # they are gone, moved or made anew: the run does not need them
-        manifest = Manifest.read(Path(info.config["data"]["path"]))
+        manifest = Manifest.read(data)
         if manifest.tokenizer_sha256 == tokenizer.sha256:
             firsts = [shards[0] for group in (manifest.mono, manifest.pairs) for shards in group.values()]
             return [text for shard in firsts for text in _first_sentences(TokenFile(shard.stem), tokenizer)]
@@ -145,51 +145,6 @@ def _check_place(out: Path, force: bool) -> None:
     foreign = [name for name in held if name not in WRITTEN]
     if foreign:
         raise ValueError(f"{out}: holds {foreign[0]}, which no export wrote, and is not replaced; give another folder")
-
-
-@contextmanager
-def _new_folder(out: Path, size: int) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when the block ends well, and is removed where it does not.
-
-    size: bytes that will be written. ValueError where the disk has not so many.
-    """
-    out = out.absolute()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = temporary_name(out)
-        shutil.rmtree(folder, ignore_errors=True)
-        free = shutil.disk_usage(out.parent).free
-        if free < size:
-            raise ValueError(
-                f"{out}: the export takes {size:,} bytes and the disk has {free:,} left, {size - free:,} too few; make room or "
-                "give another place"
-            )
-        folder.mkdir()
-    except OSError as error:
-        raise ValueError(f"{out}: cannot be written ({error.strerror}); give another place") from None
-    try:
-        yield folder
-        give_usual_modes(folder)
-        _put_in_place(folder, out)
-    except (OSError, SafetensorError) as error:
-        written = sum(path.stat().st_size for path in folder.glob("*"))
-        free = shutil.disk_usage(out.parent).free
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        lack = max(size - written - free, 0)
-        raise ValueError(
-            f"{out}: cannot be written ({reason}); it takes {size:,} bytes, {written:,} were written, {free:,} are left"
-            + (f", {lack:,} too few" if lack else "")
-        ) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _put_in_place(folder: Path, out: Path) -> None:
-    aside = temporary_name(out.with_name(f"{out.name}.replaced"))
-    if out.exists():
-        out.rename(aside)
-    folder.rename(out)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,16 +5,19 @@ Knows folders; nothing of what the model is used for.
 
 from __future__ import annotations
 
+import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from data_prep.tokenizer import GET_MODEL, MODEL_NAME, Tokenizer, read_tokenizer
 from data_prep.tokenizer_json import JSON_NAME
 from pipeline import checkpoint
+from pipeline.checkpoint_manifest import MANIFEST, CheckpointInfo
 from pipeline.hugging_face import (
     CONFIG_NAME,
     build_encoder,
@@ -158,6 +161,12 @@ def read_folder(folder: Path) -> ModelFolder:
     if checkpoint.is_run(folder):
         return _read_checkpoint(folder)
     content = read_config_json(folder)
+    if checkpoint.folder_of(folder).is_dir():
+        print(
+            f"note: {folder}: the Hugging Face model is taken, not the checkpoints beside it; give one of "
+            f"{checkpoint.folder_of(folder)}/step_* for those",
+            file=sys.stderr,
+        )
     files = [folder / name for name in (MODEL_NAME, JSON_NAME) if (folder / name).is_file()]
     return ModelFolder(
         folder,
@@ -179,7 +188,7 @@ def _read_checkpoint(folder: Path) -> ModelFolder:
     state = hugging_face_parts(full_state(found, info))[0]
     return ModelFolder(
         folder,
-        EncoderConfig(**info.encoder),
+        sizes_of(found, info),
         state,
         checkpoint_tokenizer(found, info),
         record_of_checkpoint(info, found),
@@ -187,9 +196,22 @@ def _read_checkpoint(folder: Path) -> ModelFolder:
     )
 
 
-def checkpoint_tokenizer(found: Path, info: checkpoint.CheckpointInfo) -> Path | None:
+def sizes_of(found: Path, info: CheckpointInfo) -> EncoderConfig:
+    """The sizes in a checkpoint's manifest; ValueError where they are none."""
+    if unknown := info.encoder.keys() - {known.name for known in fields(EncoderConfig)}:
+        raise ValueError(f"{found / MANIFEST}: encoder.{min(unknown)}: unknown; give another checkpoint")
+    try:
+        return TypeAdapter(EncoderConfig).validate_json(json.dumps(info.encoder), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{found / MANIFEST}: encoder.{where}: {first['msg']}; give another checkpoint") from None
+
+
+def checkpoint_tokenizer(found: Path, info: CheckpointInfo) -> Path | None:
     """The folder with a checkpoint's tokenizer: the run's own copy, else the one of its token files; None: neither is there."""
-    places = [checkpoint.tokenizer_of(checkpoint.run_of(found)), Path(info.config["data"]["path"]) / "tokenizer"]
+    data = checkpoint.data_of(info)
+    places = [checkpoint.tokenizer_of(checkpoint.run_of(found)), *([] if data is None else [data / "tokenizer"])]
     return next((place for place in places if place.is_dir()), None)
 
 

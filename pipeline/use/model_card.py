@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.checkpoint import CheckpointInfo
+from pipeline.checkpoint_manifest import CheckpointInfo
 
 if TYPE_CHECKING:
     from pipeline.use.export import Exported

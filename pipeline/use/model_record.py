@@ -13,7 +13,7 @@ from typing import Any
 
 from data_prep.files import write_durably
 from pipeline import checkpoint
-from pipeline.checkpoint import CheckpointInfo
+from pipeline.checkpoint_manifest import MANIFEST, CheckpointInfo, write_info
 from pipeline.use.align_options import AlignOptions, options_of_json, trained_options
 from sinkhorn_align import AlignmentSettings
 
@@ -40,7 +40,13 @@ def record_of_config(content: dict[str, Any], path: Path) -> Record:
     knows_options = not isinstance(section, dict) or "layer" in section
     options = options_of_json(section, f"{path}: {SECTION}") if knows_options else None
     tokenizer = section.get(TOKENIZER_KEY)
-    return Record(options, tokenizer if isinstance(tokenizer, dict) else None)
+    if tokenizer is not None and not (isinstance(tokenizer, dict) and all(map(_is_text, tokenizer.values()))):
+        raise ValueError(f"{path}: {SECTION}.{TOKENIZER_KEY} is {tokenizer!r}, not a tokenizer's hashes; delete it")
+    return Record(options, tokenizer)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def record_of_checkpoint(info: CheckpointInfo, path: Path) -> Record:
@@ -50,13 +56,16 @@ def record_of_checkpoint(info: CheckpointInfo, path: Path) -> Record:
 
 def _options_of(info: CheckpointInfo, path: Path) -> AlignOptions | None:
     if info.alignment:
-        return options_of_json(info.alignment, f"{path / checkpoint.MANIFEST}: alignment")
+        return options_of_json(info.alignment, f"{path / MANIFEST}: alignment")
     objectives = info.config.get("objectives")
     if objectives is None:
         return None
-    dwa = objectives.get("dwa")
-    settings = AlignmentSettings() if dwa is None else AlignmentSettings(**{name: dwa[name] for name in _SETTINGS})
-    return trained_options(info.encoder["layers"], None if dwa is None else dwa["alignment_layer"], settings)
+    try:
+        dwa = objectives.get("dwa")
+        settings = AlignmentSettings() if dwa is None else AlignmentSettings(**{name: dwa[name] for name in _SETTINGS})
+        return trained_options(info.encoder["layers"], None if dwa is None else dwa["alignment_layer"], settings)
+    except (LookupError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path / MANIFEST}: config.objectives: {error!r}; give another checkpoint") from None
 
 
 def section_of(record: Record) -> dict[str, Any]:
@@ -76,8 +85,8 @@ def write_options(folder: Path, options: AlignOptions) -> Path:
     if checkpoint.is_run(folder) or not path.is_file():
         found, info, _ = checkpoint.find_model(folder)
         info.alignment = options.as_json()
-        checkpoint.write_info(found, info)
-        return found / checkpoint.MANIFEST
+        write_info(found, info)
+        return found / MANIFEST
     content = json.loads(path.read_text(encoding="utf-8"))
     before = content.get(SECTION)
     kept = {TOKENIZER_KEY: before[TOKENIZER_KEY]} if isinstance(before, dict) and TOKENIZER_KEY in before else {}

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from pipeline import checkpoint
+from pipeline import checkpoint, weights_only
 from pipeline.model import Encoder, EncoderConfig
 from pipeline.packing import pack
 
@@ -21,7 +21,7 @@ def trained_encoder(run: Path) -> Encoder:
     found, _ = checkpoint.find(str(run), run)
     assert found is not None
     (path,) = found.glob("mp_rank_00_model_states.pt")
-    module = torch.load(path, map_location="cpu", weights_only=False)["module"]
+    module = weights_only.read(path)["module"]
     encoder = Encoder(EncoderConfig(**checkpoint.read_info(found).encoder))
     weights = {name.removeprefix("encoder."): t for name, t in module.items() if name.startswith("encoder.")}
     encoder.load_state_dict(weights)

@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.multiprocessing
-from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-from torch import Tensor
 
 from pipeline import checkpoint, linear
 from pipeline.batch import StreamBatch
 from pipeline.config import load_config
 from pipeline.objectives.dwa import WordAlignment
 from pipeline.train import train
+from pipeline.use.checkpoint_weights import full_state
 from tests.end_to_end.forked import REPOSITORY, fork, parse_arguments
 
 STAGES = (0, 1, 2, 3)
@@ -61,13 +60,6 @@ def write_settings(out: Path) -> None:
         settings_of(stage, out).write_text(json.dumps(settings), encoding="utf-8")
 
 
-def final_parameters(saved: Path, stage: int) -> dict[str, Tensor]:
-    """The parameters in a checkpoint, whole and by name."""
-    if stage == 0:
-        return torch.load(saved / "mp_rank_00_model_states.pt", weights_only=False)["module"]
-    return get_fp32_state_dict_from_zero_checkpoint(str(saved.parent), tag=saved.name)
-
-
 def with_unlinking(label: Callable[..., Any], pairs: int, linked_pairs: tuple[int, ...]) -> Callable[..., Any]:
     """The objective's own labelling, then `unlink`."""
 
@@ -100,7 +92,7 @@ def train_cases(rank: int, world_size: int, config_path: Path, out: Path) -> Non
             train(config, resume=None)
             if rank == 0:
                 saved = checkpoint.folder_of(config.run.out) / checkpoint.tag_of(STEPS)
-                torch.save(final_parameters(saved, stage), out / f"{case}.pt")
+                torch.save(full_state(saved, checkpoint.read_info(saved)), out / f"{case}.pt")
 
 
 def main() -> None:

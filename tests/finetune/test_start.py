@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from data_prep.tokenizer import Tokenizer, train
-from pipeline.checkpoint import CheckpointInfo, seal
+from pipeline.checkpoint import seal
+from pipeline.checkpoint_manifest import CheckpointInfo
 from pipeline.finetune.start import read_start
 from pipeline.finetune.tagging import Tagging
 from pipeline.use.checkpoint_weights import ENCODER_PREFIX

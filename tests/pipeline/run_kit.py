@@ -10,7 +10,8 @@ import torch
 
 from data_prep.tokenizer import Tokenizer
 from data_prep.tokenizer_kinds import parse_model
-from pipeline.checkpoint import CheckpointInfo, keep_tokenizer, seal
+from pipeline.checkpoint import keep_tokenizer, seal
+from pipeline.checkpoint_manifest import CheckpointInfo
 from pipeline.config import Config
 from pipeline.use.checkpoint_weights import ENCODER_PREFIX, HEAD_PREFIX
 from pipeline.use.loading import load_masked_lm

@@ -22,7 +22,7 @@ def test_bert_for_awesome_align_has_the_same_hidden_states(hf_dir: Path, tmp_pat
     vocabulary = (tmp_path / "bert" / "vocab.txt").read_text(encoding="utf-8").splitlines()
     config = BertConfig(**json.loads((tmp_path / "bert" / "config.json").read_text(encoding="utf-8")))
     model = BertModel(config, add_pooling_layer=False).eval()
-    state = torch.load(tmp_path / "bert" / "pytorch_model.bin")
+    state = torch.load(tmp_path / "bert" / "pytorch_model.bin", weights_only=True)
     model.load_state_dict({name.removeprefix("bert."): tensor for name, tensor in state.items()})
 
     ids = tokenizer.encode("box fox")

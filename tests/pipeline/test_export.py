@@ -20,6 +20,7 @@ from data_prep.tokenizer import MODEL_NAME, Tokenizer
 from pipeline.checkpoint import read_info
 from pipeline.pretrained import dropouts_of
 from pipeline.use import export as exporting
+from pipeline.use import export_folder
 from pipeline.use.aligner import Aligner
 from pipeline.use.loading import load_masked_lm, load_model
 from tests.data_prep.test_tokenizer_kinds import sentencepiece_of
@@ -244,7 +245,7 @@ def test_a_disk_too_small_is_one_line_with_the_bytes_that_lack(
     use: Use, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(exporting.shutil, "disk_usage", lambda place: usage(10**6, 10**6 - 100, 100))
+    monkeypatch.setattr(export_folder.shutil, "disk_usage", lambda place: usage(10**6, 10**6 - 100, 100))
     done = use("export", run, tmp_path / "hf")
     assert done.code == 1 and "hf: the export takes " in done.error and "the disk has 100 left" in done.error
     assert "too few" in done.error and not (tmp_path / "hf").exists()
@@ -266,6 +267,33 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(
     assert done.code == 1 and "hf: cannot be written (No space left on device); it takes " in done.error
     assert [(path.name, path.stat().st_mtime_ns) for path in sorted((tmp_path / "hf").glob("*"))] == before
     assert (tmp_path / "hf").exists() == force and not list(tmp_path.glob(".*"))
+
+
+def test_what_killed_exports_left_is_cleared_and_a_living_one_is_left_alone(
+    use: Use, run: Path, exported: Path, tmp_path: Path
+) -> None:
+    killed, living, foreign = (tmp_path / name for name in (".hf.4194301.tmp", ".hf.4194302.tmp", ".hf.base.7.tmp"))
+    for folder in (killed, living, foreign):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"x")
+    held = export_folder._hold(living)
+    assert use("export", run, exported, "--force").code == 0
+    os.close(held)
+    assert not killed.exists() and living.exists() and foreign.exists()
+
+
+def test_an_export_that_was_moved_aside_by_a_killed_one_is_put_back(
+    use: Use, run: Path, exported: Path, tmp_path: Path
+) -> None:
+    before = (exported / "model.safetensors").read_bytes()
+    exported.rename(tmp_path / ".hf.4194301.replaced")
+    refused = use("export", run, exported)
+    assert refused.code == 1 and "is not empty" in refused.error
+    assert (exported / "model.safetensors").read_bytes() == before
+    exported.rename(tmp_path / ".hf.4194301.replaced")
+    done = use("export", run, exported, "--force")
+    assert done.code == 0 and "was put back; an export was killed while it replaced it" in done.err
+    assert not list(tmp_path.glob(".hf*"))
 
 
 def test_a_damaged_checkpoint_is_skipped_aloud(use: Use, run: Path, hf_dir: Path, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from data_prep.tokenizer import Tokenizer, train
-from pipeline.checkpoint import CheckpointInfo, seal
+from pipeline.checkpoint import seal
+from pipeline.checkpoint_manifest import CheckpointInfo
 from pipeline.use.checkpoint_weights import ENCODER_PREFIX, HEAD_PREFIX
 from pipeline.use.loading import load_masked_lm, load_model, longest_side
 

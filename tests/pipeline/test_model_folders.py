@@ -127,6 +127,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "words": ({"vocab_size": "many"}, "vocab_size is 'many', not a number above 0"),
     "layers": ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
     "record": ({"xlm_align": {"layer": "high"}}, "config.json: xlm_align.layer is 'high'"),
+    "fewer layers": ({"num_hidden_layers": 2}, "num_hidden_layers is 2, its weights have 3 layers"),
+    "more layers": ({"num_hidden_layers": 4}, "num_hidden_layers is 4, its weights have 3 layers"),
+    "ever more layers": ({"num_hidden_layers": 2**23}, "num_hidden_layers is 8388608, its weights have 3"),
+    "heads": ({"num_attention_heads": 3}, "is not a multiple of"),
 }
 
 
@@ -135,7 +139,46 @@ def test_what_would_give_other_hidden_states_is_refused(use: Use, folder: Path, 
     changes, message = REFUSED[kind]
     change_config(folder, **changes)
     done = use("align", folder, "-", stdin=b"a ||| b\n")
-    assert done.code == 1 and f"{folder}/config.json: " in done.error and message in done.error and not done.out
+    assert done.code == 1 and f"{folder}" in done.error and message in done.error and not done.out
+
+
+SIZES = ("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+WRONG: dict[str, list[Any]] = {
+    **{name: [[], {}, "8", True, -1, 0, 1.5, 10**30, 10**400] for name in (*SIZES, "max_position_embeddings")},
+    "layer_norm_eps": ["x", float("nan"), float("inf"), 0, True],
+    "initializer_range": ["x", [], float("nan"), -1.0, True],
+    "hidden_dropout_prob": ["x", [], float("nan"), 1, True],
+    "attention_probs_dropout_prob": [{}, -0.1],
+    "tie_word_embeddings": ["no", 0, [], 1.5],
+    "hidden_act": [[], {}, 3],
+    "pad_token_id": ["1", [1]],
+    "model_type": [[], {}, 3],
+    "xlm_align": [
+        3,
+        [],
+        "x",
+        {"layer": True},
+        {"tokenizer": 3},
+        {"tokenizer": {"sha256": 3}},
+        {"tokenizer": {"sha256": []}},
+    ],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_types_in_config_json_are_one_line_each(folder: Path, name: str) -> None:
+    for value in WRONG[name]:
+        change_config(folder, **{name: value})
+        with pytest.raises(ValueError, match=name) as caught:
+            load_model(folder)
+        assert "\n" not in str(caught.value) and str(folder) in str(caught.value), value
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"model_type": ' * 100_000, "\x00", "[]", "3"])
+def test_a_config_json_that_is_none_is_one_line(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config\.json: (not valid JSON|model_type is None)"):
+        load_model(folder)
 
 
 def untie(folder: Path) -> None:

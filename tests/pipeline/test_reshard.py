@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint import CheckpointInfo, universal_folder
+from pipeline.checkpoint import universal_folder
+from pipeline.checkpoint_manifest import CheckpointInfo
 from pipeline.reshard import convert, needed
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.build import build_objectives
-from pipeline.checkpoint import CheckpointInfo
+from pipeline.checkpoint_manifest import CheckpointInfo
 from pipeline.config import Config
 from pipeline.model import Encoder, EncoderConfig
 from pipeline.reshard import load
