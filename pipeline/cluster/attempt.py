@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pipeline.cluster.agent import JOB
 from pipeline.cluster.crew import Crew
 from pipeline.cluster.hostfile import Hosts
+from pipeline.cluster.process import LAUNCHER_FOLDER
 
 BEAT_SECONDS = 3
 BEAT_LIMIT_SECONDS = 12  # a host that has not answered for so long is lost
@@ -55,6 +56,7 @@ class Attempt:
         crew.ask("guard", job=job)
         self._process = subprocess.Popen(
             command,
+            cwd=LAUNCHER_FOLDER,
             env={**environment, JOB: job},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -13,7 +13,9 @@ from pipeline import shipped
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Of child processes: modules in the caller's folder, as a random.py, are not taken for Python's (from Python 3.11 on)."""
-TRAIN = shipped.PACKAGE / "train.py"
+OUR_FOLDER = shipped.PACKAGE / "cluster"
+LAUNCHER_FOLDER = "/"
+"""Where DeepSpeed's launcher runs: it puts its folder on the ranks' module path, and there only root can put a module."""
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, and Windows's for Linux in it
 
 
@@ -36,9 +38,13 @@ class Interrupts:
         self._arrived.set()
 
 
-def deepspeed_command(launcher: list[str], training: list[str]) -> list[str]:
-    """`deepspeed … pipeline/train.py …`, by the Python that runs this."""
-    return [str(Path(sys.executable).with_name("deepspeed")), *launcher, str(TRAIN), *training]
+def deepspeed_command(launcher: list[str], training: list[str], environment: tuple[str, str] = ("-", "-")) -> list[str]:
+    """`deepspeed … pipeline/train.py …`, by the Python that runs this; to be started in LAUNCHER_FOLDER.
+
+    environment: a JSON file of further variables for the ranks, and the SHA-256 of its content; "-": none.
+    """
+    command = [sys.executable, str(OUR_FOLDER / "deepspeed_launcher.py"), *launcher, str(OUR_FOLDER / "start_rank.py")]
+    return [*command, str(Path.cwd()), *environment, *training]
 
 
 def device_of(environment: MutableMapping[str, str]) -> str:

@@ -12,10 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pipeline.cluster import environment as launch_environment
 from pipeline.cluster.agent import JOB, Agent
 from pipeline.cluster.attempt import LAUNCHER_DIED, exit_code, explain
 from pipeline.cluster.options import Options, job_name
-from pipeline.cluster.process import SAFE_PATH, Interrupts, deepspeed_command
+from pipeline.cluster.process import LAUNCHER_FOLDER, SAFE_PATH, Interrupts, deepspeed_command
 
 POLL_SECONDS = 0.5
 
@@ -24,7 +25,7 @@ def train_here(options: Options) -> int:
     """Run the launcher on this host, for this host's ranks (or for Slurm), and return its exit code."""
     agent = Agent()
     agent.guard(job_name())
-    hostfile = [f"--hostfile={options.hostfile}"] if options.hostfile else []
+    hostfile = [f"--hostfile={options.hostfile.absolute()}"] if options.hostfile else []
     if options.given.master_port is None:
         hostfile.append(f"--master_port={options.master_port}")
     environment = {**os.environ, JOB: agent.job, **SAFE_PATH}
@@ -34,12 +35,16 @@ def train_here(options: Options) -> int:
         # srun hands the whole environment on, so that this is how the ranks learn where to meet.
         address = options.given.master_addr or next(iter(options.hosts))
         hostfile += ["--no_ssh_check", f"--master_addr={address}"]
+        for path in launch_environment.user_files(os.environ):
+            environment |= launch_environment.read_file(path)[0]
+        # DeepSpeed would write what is in those files into srun's command line, for all to see.
+        environment |= {launch_environment.FILE_VARIABLE: os.devnull}
         environment |= {"MASTER_ADDR": address, "MASTER_PORT": str(options.master_port)}
     command = deepspeed_command(
         [*hostfile, *options.for_deepspeed()], options.for_training(options.resume, options.overrides)
     )
     interrupts = Interrupts()
-    job = subprocess.Popen(command, env=environment, start_new_session=True)
+    job = subprocess.Popen(command, cwd=LAUNCHER_FOLDER, env=environment, start_new_session=True)
     obeyed = 0
     while job.poll() is None:
         if interrupts.count > obeyed:
