@@ -20,7 +20,7 @@ class QuotingPDSHRunner(multinode_runner.PDSHRunner):
 
     def __init__(self, arguments: Any, world_info: str) -> None:
         super().__init__(arguments, world_info)
-        self.user_script = quoted(self.user_script)
+        self.user_script = quoted(arguments.user_script)
         for option in OPTIONS_IN_THE_COMMAND:
             if value := getattr(arguments, option):
                 setattr(arguments, option, quoted(value))
