@@ -14,13 +14,29 @@
 # PYTHON=... chooses the interpreter that .venv is made with (3.10 or newer).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-venv="$here/.venv"
 # What lies in the caller's folder, as a random.py, is not taken for Python's modules: -I for a process and its workers,
 # PYTHONSAFEPATH for what it starts besides (from Python 3.11 on).
-isolated=("$venv/bin/python" -I)
 export PYTHONSAFEPATH=1
+venv_at() { venv="$1/.venv" isolated=("$1/.venv/bin/python" -I); }
+venv_at "$here"
 
 fail() { echo "error: $*" >&2; exit 1; }
+
+# use_plain_path: PyTorch's builds, and the first lines of scripts, take a path with spaces, quotes or $ apart. Such a
+# clone is used by a link to it.
+use_plain_path() {
+    local odd='*[!A-Za-z0-9_./@+-]*' links="${XDG_CACHE_HOME:-$HOME/.cache}/xlm-align" link
+    # shellcheck disable=SC2254  # a pattern
+    case $here in $odd) ;; *) return ;; esac
+    link="$links/clone-$(printf %s "$here" | sha256sum | cut -c 1-16)"
+    # shellcheck disable=SC2254
+    case $link in $odd) fail "$links: PyTorch cannot build at such a path, nor at $here; set XDG_CACHE_HOME to a plainer one" ;; esac
+    mkdir -p -m 700 "$links"
+    [ -O "$links" ] || fail "$links belongs to another user; set XDG_CACHE_HOME to a folder of your own"
+    [ "$(readlink "$link")" = "$here" ] || ln -sfn "$here" "$link"
+    here=$link
+    venv_at "$here"
+}
 
 # install NAME ARGUMENTS...: one pip install, done again only when its inputs have changed.
 install() {
@@ -51,6 +67,7 @@ make_environment() {
 }
 
 setup() {
+    use_plain_path
     # Two at a time would install over each other: the second waits. The lock goes with this shell, however it ends.
     if command -v flock > /dev/null && exec 9> "$here/.venv.lock"; then
         flock --nonblock 9 || { echo "waiting for another ./launch.sh that sets up .venv ..." >&2; flock 9; }

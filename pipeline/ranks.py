@@ -5,6 +5,7 @@ Knows torch.distributed, DeepSpeed's environment variables and signals; nothing 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -17,7 +18,6 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import deepspeed
-import psutil
 import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
@@ -26,6 +26,9 @@ from data_prep.quiet import prints_hidden
 from pipeline.cluster import rendezvous
 from pipeline.cluster.ports import check_port, taken
 from pipeline.room import NotWrittenError
+
+PATH = "a path"
+"""The only key of the JSON object that stands for one."""
 
 
 def start(timeout_minutes: int) -> torch.device:
@@ -75,32 +78,57 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def broadcast(value: Any) -> Any:
-    """Rank 0's value on every rank."""
-    box = [value]
-    dist.broadcast_object_list(box)
-    return box[0]
-
-
 def on_rank_0(work: Callable[[], Any]) -> Any:
-    """Do `work` on rank 0 and share its result; its ValueError or OSError is raised on every rank."""
-    outcome: tuple[Any, Exception | None] = (None, None)
+    """Do `work` on rank 0 and share its result; its ValueError or OSError is raised on every rank.
+
+    The result is what JSON has (tuples become lists), or holds paths.
+    """
+    result, failure = None, None
     if rank() == 0:
         try:
-            outcome = (work(), None)
+            result = work()
         except (ValueError, OSError) as error:
-            outcome = (None, error)
-    result, failure = broadcast(outcome)
+            failure = error
+    told = None if failure is None else str(failure)
+    result, told = broadcast([result, told])
     if failure is not None:
         raise failure
+    if told is not None:
+        raise ValueError(told)
     return result
 
 
+def broadcast(value: Any) -> Any:
+    """Rank 0's value on every rank."""
+    return gather([value] if rank() == 0 else [])[0]
+
+
 def gather(values: list[Any]) -> list[Any]:
-    """The ranks' lists, one after the other, on every rank."""
-    boxes: list[list[Any]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(boxes, values)
-    return [value for box in boxes for value in box]
+    """The ranks' lists, one after the other, on every rank. They travel as JSON: a pickle would be code of who sent it."""
+    device = get_accelerator().current_device_name()
+    own_N = torch.tensor(bytearray(_encode(values)), dtype=torch.uint8, device=device)
+    sizes_R1 = torch.zeros(dist.get_world_size(), 1, dtype=torch.int64, device=device)
+    dist.all_gather(list(sizes_R1), torch.tensor([len(own_N)], device=device))
+    all_RN = torch.zeros(len(sizes_R1), int(sizes_R1.max()), dtype=torch.uint8, device=device)
+    dist.all_gather(list(all_RN), torch.nn.functional.pad(own_N, (0, all_RN.shape[1] - len(own_N))))
+    found = (
+        _decode(bytes(row[:size].tolist())) for row, size in zip(all_RN.cpu(), sizes_R1.flatten().tolist(), strict=True)
+    )
+    return [value for part in found for value in part]
+
+
+def _encode(values: list[Any]) -> bytes:
+    def path(value: Any) -> dict[str, str]:
+        assert isinstance(value, Path), f"{type(value)} does not travel between ranks"
+        return {PATH: os.fspath(value)}
+
+    return json.dumps(values, default=path).encode()
+
+
+def _decode(content: bytes) -> list[Any]:
+    values = json.loads(content, object_hook=lambda found: Path(found[PATH]) if found.keys() == {PATH} else found)
+    assert isinstance(values, list)
+    return values
 
 
 class StopFlag:
@@ -115,12 +143,19 @@ class StopFlag:
         self.set = True
 
 
+def seconds_since_start() -> float:
+    """How long this process has run, by the time since boot, which setting the clock does not change."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
 class TimeLimit:
     """Says when a run must stop to have saved before its time is over, which began with the process."""
 
     def __init__(self, minutes: float | None, save_seconds: float) -> None:
         """minutes: None for no limit; save_seconds: what a checkpoint is expected to take."""
-        self._end = None if minutes is None else psutil.Process().create_time() + 60 * minutes
+        began = time.monotonic() - seconds_since_start()
+        self._end = None if minutes is None else began + 60 * minutes
         self._save_seconds = save_seconds
         self._asked: float | None = None
         self._longest = 0.0
@@ -128,7 +163,7 @@ class TimeLimit:
 
     def near(self) -> bool:
         """To be asked once a step: whether another two as long as the longest so far, and saving, might be too much."""
-        now = time.time()
+        now = time.monotonic()
         if self._asked is not None:
             self._longest = max(self._longest, now - self._asked)  # with what was validated and saved in between
         self._asked = now

@@ -91,7 +91,7 @@ def train(config: Config, resume: str | None) -> None:
     found, warnings = ranks.on_rank_0(lambda: checkpoint.find(resume, config.run.out))
     source, first_step = found, 0
     if found is not None:
-        info = ranks.on_rank_0(lambda: checkpoint.read_info(found, verify=False))
+        info = checkpoint.CheckpointInfo(**ranks.on_rank_0(lambda: asdict(checkpoint.read_info(found, verify=False))))
         checkpoint.check_continues(info, now)
         first_step, now.alignment = info.step, info.alignment
         if reshard.needed(info, now):

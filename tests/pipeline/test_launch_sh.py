@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import string
 import subprocess
 import sys
 import time
@@ -47,6 +48,7 @@ def without_safe_path() -> dict[str, str]:
 
 def start(clone: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     variables = {**without_safe_path(), "HERE": str(clone), "DS_ACCELERATOR": "cpu", **environment}
+    variables.setdefault("XDG_CACHE_HOME", str(clone.parent / "caches"))
     return subprocess.Popen(
         [str(clone / "launch.sh"), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables
     )
@@ -96,8 +98,20 @@ def test_an_environment_beyond_repair_is_named_and_left_alone(clone: Path) -> No
     (clone / "beyond-repair").touch()
     (clone / ".venv" / "mine").touch()
     code, _, errors = run(clone, "setup")
-    assert code == 1 and f"error: {clone}/.venv is not whole; delete it, and start again" in errors
+    assert code == 1 and "/.venv is not whole; delete it, and start again" in errors
     assert (clone / ".venv" / "mine").exists()
+
+
+def test_a_clone_at_an_odd_path_is_used_by_a_link_to_it(clone: Path) -> None:
+    """PyTorch's ninja files and the first lines of pip's scripts do not quote the paths in them."""
+    (clone / "pip").touch()
+    for _ in range(2):
+        assert run(clone, "setup")[0] == 0
+    (link,) = (clone.parent / "caches" / "xlm-align").iterdir()
+    assert link.resolve() == clone and set(str(link)) <= set(string.ascii_letters + string.digits + "_-/.")
+    assert not (clone.parent / "ran").exists() and not (clone / "ran").exists()
+    code, _, errors = run(clone, "setup", XDG_CACHE_HOME=str(clone.parent / "my caches"))
+    assert code == 1 and "my caches/xlm-align: PyTorch cannot build at such a path, nor at" in errors
 
 
 def test_two_starts_at_once_wait_for_each_other(clone: Path) -> None:
