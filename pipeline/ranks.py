@@ -5,13 +5,15 @@ Knows torch.distributed, DeepSpeed's environment variables and signals; nothing 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -27,6 +29,7 @@ from pipeline.cluster import rendezvous
 from pipeline.cluster.ports import check_port, taken
 from pipeline.room import NotWrittenError
 
+LOOPBACK_SCHEME = "loopback"  # by which PyTorch knows the way in which the ranks of one host meet
 PATH = "a path"
 """The only key of the JSON object that stands for one."""
 
@@ -51,16 +54,40 @@ def start(timeout_minutes: int) -> torch.device:
         print(f"{world_size()} ranks meet at {place} over {interface} with {backend}", flush=True)
     if accelerator.device_name() != "cpu":
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
+    timeout = timedelta(minutes=timeout_minutes)
     try:
         with prints_hidden():
             deepspeed.init_distributed(
-                accelerator.communication_backend_name(), timeout=timedelta(minutes=timeout_minutes), verbose=False
+                accelerator.communication_backend_name(),
+                timeout=timeout,
+                init_method=f"{LOOPBACK_SCHEME}://" if rendezvous.on_loopback(os.environ) else None,
+                verbose=False,
             )
-    except RuntimeError as error:
-        if "EADDRINUSE" not in str(error):
+    except (RuntimeError, OSError) as error:
+        if "EADDRINUSE" not in str(error) and getattr(error, "errno", None) != errno.EADDRINUSE:
             raise
         raise ValueError(taken(int(os.environ["MASTER_PORT"]))) from None  # by another start, since it was looked at
     return torch.device(accelerator.current_device_name())
+
+
+def _meet_on_loopback(
+    url: str, timeout: timedelta = timedelta(minutes=30), **_: Any
+) -> Iterator[tuple[dist.Store, int, int]]:
+    """PyTorch's own meeting place listens on all interfaces, and whoever reaches it may be a rank."""
+    port, listening = int(os.environ["MASTER_PORT"]), None
+    if rank() == 0:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((rendezvous.LOOPBACK, port))
+        listener.listen(world_size())
+        listening = listener.detach()
+    store = dist.TCPStore(
+        rendezvous.LOOPBACK, port, world_size(), rank() == 0, timeout, master_listen_fd=listening, use_libuv=True
+    )
+    yield store, rank(), world_size()
+
+
+dist.register_rendezvous_handler(LOOPBACK_SCHEME, _meet_on_loopback)
 
 
 def set_timeouts(timeout_minutes: int) -> None:
