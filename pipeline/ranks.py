@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import deepspeed
@@ -28,6 +27,7 @@ from data_prep.quiet import prints_hidden
 from pipeline.cluster import rendezvous
 from pipeline.cluster.ports import check_port, taken
 from pipeline.room import NotWrittenError
+from pipeline.stop import outlive_terminal
 
 LOOPBACK_SCHEME = "loopback"  # by which PyTorch knows the way in which the ranks of one host meet
 PATH = "a path"
@@ -158,18 +158,6 @@ def _decode(content: bytes) -> list[Any]:
     return values
 
 
-class StopFlag:
-    """Set by SIGTERM or SIGINT; the loop asks between steps, so that a step is never cut."""
-
-    def __init__(self) -> None:
-        self.set = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.set = True
-
-
 def seconds_since_start() -> float:
     """How long this process has run, by the time since boot, which setting the clock does not change."""
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
@@ -201,6 +189,7 @@ class TimeLimit:
 def run_main(main: Callable[[], None]) -> NoReturn:
     """Run a rank's main and end the process; a user's mistake is one line (from rank 0) and exit code 1."""
     code = 1
+    outlive_terminal()
     try:
         main()
         code = 0

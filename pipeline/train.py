@@ -54,6 +54,7 @@ from pipeline.precision import LossScale, precision_of
 from pipeline.prefetch import prefetched
 from pipeline.pretrained import check_tokenizer, dropouts_of
 from pipeline.run_folder import CONFIG
+from pipeline.stop import StopFlag
 from pipeline.streams import BatchPlan
 from pipeline.validate import Validator
 from pipeline.wandb_sink import check_wandb
@@ -147,7 +148,7 @@ def train(config: Config, resume: str | None) -> None:
             monitor.record("checkpoint", step, {"path": str(folder)})
 
     # 4. The loop. Until here a signal ends the process at once: there is nothing to save.
-    stop, limit = ranks.StopFlag(), ranks.TimeLimit(config.run.time_limit_minutes, save_seconds(model))
+    stop, limit = StopFlag(), ranks.TimeLimit(config.run.time_limit_minutes, save_seconds(model))
     stopping, losses_logged = False, {}
     meter, loss_scale = Meter(device, objectives), LossScale(engine)
     non_finite = NonFiniteSteps(engine, objectives, config.run.non_finite_steps)

@@ -141,8 +141,11 @@ class Attempt:
             self._mistake |= bool(MISTAKE.match(line))
             if ended := PDSH_EXIT.match(line):
                 self._exits.setdefault(ended[1].decode(), int(ended[2]))
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
+            with contextlib.suppress(
+                OSError
+            ):  # of a closed terminal or pipe: ranks whose output nobody takes would wait
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
 
 
 def exit_code(returned: int) -> int:

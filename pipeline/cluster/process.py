@@ -16,17 +16,24 @@ SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 OUR_FOLDER = shipped.PACKAGE / "cluster"
 LAUNCHER_FOLDER = "/"
 """Where DeepSpeed's launcher runs: it puts its folder on the ranks' module path, and there only root can put a module."""
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+WATCHED = "XLM_ALIGN_WATCHED"
+"""Variable of ranks whose standard input ends with the process that watches over them, however that ends."""
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, and Windows's for Linux in it
 
 
 class Interrupts:
-    """Counts SIGTERM and Ctrl-C: the first asks the ranks to save, a second one ends them at once."""
+    """Counts SIGTERM, Ctrl-C and Ctrl-\\: the first asks the ranks to save, a second one ends them at once.
+
+    A closed terminal (SIGHUP) asks them to save, however often it is told: shell and kernel both tell. Ignored under nohup.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self._arrived = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
+        for number in STOPPING:
+            if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGINT:
+                signal.signal(number, self._handle)
 
     def wait(self, seconds: float) -> None:
         """Sleep, but no longer than until the next one."""
@@ -34,7 +41,7 @@ class Interrupts:
         self._arrived.wait(seconds)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
+        self.count = max(self.count, 1) if number == signal.SIGHUP else self.count + 1
         self._arrived.set()
 
 

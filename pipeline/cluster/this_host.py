@@ -16,7 +16,7 @@ from pipeline.cluster import environment as launch_environment
 from pipeline.cluster.agent import JOB, Agent
 from pipeline.cluster.attempt import LAUNCHER_DIED, exit_code, explain
 from pipeline.cluster.options import Options, job_name
-from pipeline.cluster.process import LAUNCHER_FOLDER, SAFE_PATH, Interrupts, deepspeed_command
+from pipeline.cluster.process import LAUNCHER_FOLDER, SAFE_PATH, WATCHED, Interrupts, deepspeed_command
 
 POLL_SECONDS = 0.5
 
@@ -43,9 +43,8 @@ def train_here(options: Options) -> int:
     command = deepspeed_command(
         [*hostfile, *options.for_deepspeed()], options.for_training(options.resume, options.overrides)
     )
-    interrupts = Interrupts()
-    job = subprocess.Popen(command, cwd=LAUNCHER_FOLDER, env=environment, start_new_session=True)
-    obeyed = 0
+    interrupts, obeyed = Interrupts(), 0
+    job, watch = _start(command, environment, options.given.launcher == "slurm")
     while job.poll() is None:
         if interrupts.count > obeyed:
             obeyed = interrupts.count
@@ -54,6 +53,8 @@ def train_here(options: Options) -> int:
             job.wait(POLL_SECONDS)
         except subprocess.TimeoutExpired:
             continue
+    if watch is not None:
+        os.close(watch)
     orphans = agent.beat()["ranks"]
     agent.kill()
     agent.sweep(options.master_port)
@@ -65,6 +66,22 @@ def train_here(options: Options) -> int:
         killed = "; the system kills what takes too much memory, see dmesg" if "SIGKILL" in explain(code) else ""
         print(f"the job has ended: exit code {explain(code)}{killed}", file=sys.stderr)
     return code
+
+
+def _start(
+    command: list[str], environment: dict[str, str], by_slurm: bool
+) -> tuple[subprocess.Popen[bytes], int | None]:
+    """The launcher, and what is to be kept open: its end tells the ranks, when nothing else can, that this process has ended.
+
+    Not by Slurm, which watches over its steps itself, and whose srun reads standard input.
+    """
+    if by_slurm:
+        return subprocess.Popen(command, cwd=LAUNCHER_FOLDER, env=environment, start_new_session=True), None
+    reading, writing = os.pipe()
+    environment = {**environment, WATCHED: "1"}
+    job = subprocess.Popen(command, cwd=LAUNCHER_FOLDER, env=environment, stdin=reading, start_new_session=True)
+    os.close(reading)
+    return job, writing
 
 
 def _stop(agent: Agent, job: subprocess.Popen[bytes], options: Options, again: bool) -> None:
