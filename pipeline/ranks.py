@@ -5,19 +5,20 @@ Knows torch.distributed, DeepSpeed's environment variables and signals; nothing 
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import deepspeed
-import psutil
 import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
@@ -26,6 +27,11 @@ from data_prep.quiet import prints_hidden
 from pipeline.cluster import rendezvous
 from pipeline.cluster.ports import check_port, taken
 from pipeline.room import NotWrittenError
+from pipeline.stop import outlive_terminal
+
+LOOPBACK_SCHEME = "loopback"  # by which PyTorch knows the way in which the ranks of one host meet
+PATH = "a path"
+"""The only key of the JSON object that stands for one."""
 
 
 def start(timeout_minutes: int) -> torch.device:
@@ -48,16 +54,40 @@ def start(timeout_minutes: int) -> torch.device:
         print(f"{world_size()} ranks meet at {place} over {interface} with {backend}", flush=True)
     if accelerator.device_name() != "cpu":
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
+    timeout = timedelta(minutes=timeout_minutes)
     try:
         with prints_hidden():
             deepspeed.init_distributed(
-                accelerator.communication_backend_name(), timeout=timedelta(minutes=timeout_minutes), verbose=False
+                accelerator.communication_backend_name(),
+                timeout=timeout,
+                init_method=f"{LOOPBACK_SCHEME}://" if rendezvous.on_loopback(os.environ) else None,
+                verbose=False,
             )
-    except RuntimeError as error:
-        if "EADDRINUSE" not in str(error):
+    except (RuntimeError, OSError) as error:
+        if "EADDRINUSE" not in str(error) and getattr(error, "errno", None) != errno.EADDRINUSE:
             raise
         raise ValueError(taken(int(os.environ["MASTER_PORT"]))) from None  # by another start, since it was looked at
     return torch.device(accelerator.current_device_name())
+
+
+def _meet_on_loopback(
+    url: str, timeout: timedelta = timedelta(minutes=30), **_: Any
+) -> Iterator[tuple[dist.Store, int, int]]:
+    """PyTorch's own meeting place listens on all interfaces, and whoever reaches it may be a rank."""
+    port, listening = int(os.environ["MASTER_PORT"]), None
+    if rank() == 0:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((rendezvous.LOOPBACK, port))
+        listener.listen(world_size())
+        listening = listener.detach()
+    store = dist.TCPStore(
+        rendezvous.LOOPBACK, port, world_size(), rank() == 0, timeout, master_listen_fd=listening, use_libuv=True
+    )
+    yield store, rank(), world_size()
+
+
+dist.register_rendezvous_handler(LOOPBACK_SCHEME, _meet_on_loopback)
 
 
 def set_timeouts(timeout_minutes: int) -> None:
@@ -75,44 +105,63 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def broadcast(value: Any) -> Any:
-    """Rank 0's value on every rank."""
-    box = [value]
-    dist.broadcast_object_list(box)
-    return box[0]
-
-
 def on_rank_0(work: Callable[[], Any]) -> Any:
-    """Do `work` on rank 0 and share its result; its ValueError or OSError is raised on every rank."""
-    outcome: tuple[Any, Exception | None] = (None, None)
+    """Do `work` on rank 0 and share its result; its ValueError or OSError is raised on every rank.
+
+    The result is what JSON has (tuples become lists), or holds paths.
+    """
+    result, failure = None, None
     if rank() == 0:
         try:
-            outcome = (work(), None)
+            result = work()
         except (ValueError, OSError) as error:
-            outcome = (None, error)
-    result, failure = broadcast(outcome)
+            failure = error
+    told = None if failure is None else str(failure)
+    result, told = broadcast([result, told])
     if failure is not None:
         raise failure
+    if told is not None:
+        raise ValueError(told)
     return result
 
 
+def broadcast(value: Any) -> Any:
+    """Rank 0's value on every rank."""
+    return gather([value] if rank() == 0 else [])[0]
+
+
 def gather(values: list[Any]) -> list[Any]:
-    """The ranks' lists, one after the other, on every rank."""
-    boxes: list[list[Any]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(boxes, values)
-    return [value for box in boxes for value in box]
+    """The ranks' lists, one after the other, on every rank. They travel as JSON: a pickle would be code of who sent it."""
+    device = get_accelerator().current_device_name()
+    own_N = torch.tensor(bytearray(_encode(values)), dtype=torch.uint8, device=device)
+    sizes_R1 = torch.zeros(dist.get_world_size(), 1, dtype=torch.int64, device=device)
+    dist.all_gather(list(sizes_R1), torch.tensor([len(own_N)], device=device))
+    all_RN = torch.zeros(len(sizes_R1), int(sizes_R1.max()), dtype=torch.uint8, device=device)
+    dist.all_gather(list(all_RN), torch.nn.functional.pad(own_N, (0, all_RN.shape[1] - len(own_N))))
+    found = (
+        _decode(bytes(row[:size].tolist())) for row, size in zip(all_RN.cpu(), sizes_R1.flatten().tolist(), strict=True)
+    )
+    return [value for part in found for value in part]
 
 
-class StopFlag:
-    """Set by SIGTERM or SIGINT; the loop asks between steps, so that a step is never cut."""
+def _encode(values: list[Any]) -> bytes:
+    def path(value: Any) -> dict[str, str]:
+        assert isinstance(value, Path), f"{type(value)} does not travel between ranks"
+        return {PATH: os.fspath(value)}
 
-    def __init__(self) -> None:
-        self.set = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
+    return json.dumps(values, default=path).encode()
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.set = True
+
+def _decode(content: bytes) -> list[Any]:
+    values = json.loads(content, object_hook=lambda found: Path(found[PATH]) if found.keys() == {PATH} else found)
+    assert isinstance(values, list)
+    return values
+
+
+def seconds_since_start() -> float:
+    """How long this process has run, by the time since boot, which setting the clock does not change."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 class TimeLimit:
@@ -120,7 +169,8 @@ class TimeLimit:
 
     def __init__(self, minutes: float | None, save_seconds: float) -> None:
         """minutes: None for no limit; save_seconds: what a checkpoint is expected to take."""
-        self._end = None if minutes is None else psutil.Process().create_time() + 60 * minutes
+        began = time.monotonic() - seconds_since_start()
+        self._end = None if minutes is None else began + 60 * minutes
         self._save_seconds = save_seconds
         self._asked: float | None = None
         self._longest = 0.0
@@ -128,7 +178,7 @@ class TimeLimit:
 
     def near(self) -> bool:
         """To be asked once a step: whether another two as long as the longest so far, and saving, might be too much."""
-        now = time.time()
+        now = time.monotonic()
         if self._asked is not None:
             self._longest = max(self._longest, now - self._asked)  # with what was validated and saved in between
         self._asked = now
@@ -139,6 +189,7 @@ class TimeLimit:
 def run_main(main: Callable[[], None]) -> NoReturn:
     """Run a rank's main and end the process; a user's mistake is one line (from rank 0) and exit code 1."""
     code = 1
+    outlive_terminal()
     try:
         main()
         code = 0

@@ -43,6 +43,7 @@ from pipeline.build import (
     parameter_groups,
     term_weights,
 )
+from pipeline.checkpoint_manifest import CheckpointInfo
 from pipeline.config import Config, load_config
 from pipeline.data import TrainingData
 from pipeline.deepspeed_json import refusals_told
@@ -55,6 +56,7 @@ from pipeline.precision import LossScale, precision_of
 from pipeline.prefetch import prefetched
 from pipeline.pretrained import check_tokenizer, dropouts_of
 from pipeline.run_folder import CONFIG
+from pipeline.stop import StopFlag
 from pipeline.streams import BatchPlan
 from pipeline.validate import Validator
 from pipeline.wandb_sink import check_wandb
@@ -77,13 +79,13 @@ def train(config: Config, resume: str | None) -> None:
     model, head_is_pretrained = build_model(config, objectives, manifest.vocab_size)
     validator = Validator(config, manifest, model.encoder.config)
     stage = settings.get("zero_optimization", {}).get("stage", 0)
-    now = checkpoint.CheckpointInfo(
+    now = CheckpointInfo(
         0,
         world_size,
         stage,
         precision_of(settings),
         manifest.digest(),
-        config.absolute().model_dump(mode="json"),
+        config.model_dump(mode="json"),
         asdict(model.encoder.config),
         dropouts=dropouts_of(config.model.init),
     )
@@ -92,7 +94,7 @@ def train(config: Config, resume: str | None) -> None:
     found, warnings = ranks.on_rank_0(lambda: checkpoint.find(resume, config.run.out))
     source, first_step = found, 0
     if found is not None:
-        info = ranks.on_rank_0(lambda: reshard.read_and_check(found))
+        info = CheckpointInfo(**ranks.on_rank_0(lambda: asdict(reshard.read_and_check(found))))
         resuming.check_continues(info, now)
         first_step, now.alignment = info.step, resuming.kept_alignment(info, now)
         if reshard.needed(info, now):
@@ -121,7 +123,7 @@ def train(config: Config, resume: str | None) -> None:
 
     monitor = Monitor(config, first_step) if rank == 0 else None
     if monitor:
-        (config.run.out / CONFIG).write_text(config.absolute().dump(), encoding="utf-8")
+        (config.run.out / CONFIG).write_text(config.dump(), encoding="utf-8")
         notes = warnings + tokenizer_notes + ([f"continues from {found}"] if found else [])
         if source != found:
             notes.append(reshard.describe(info, now))
@@ -148,7 +150,7 @@ def train(config: Config, resume: str | None) -> None:
             monitor.record("checkpoint", step, {"path": str(folder)})
 
     # 4. The loop. Until here a signal ends the process at once: there is nothing to save.
-    stop, limit = ranks.StopFlag(), ranks.TimeLimit(config.run.time_limit_minutes, save_seconds(model))
+    stop, limit = StopFlag(), ranks.TimeLimit(config.run.time_limit_minutes, save_seconds(model))
     stopping, losses_logged = False, {}
     meter, loss_scale = Meter(device, objectives), LossScale(engine)
     non_finite = NonFiniteSteps(engine, objectives, config.run.non_finite_steps)

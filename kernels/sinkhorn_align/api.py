@@ -61,6 +61,10 @@ def align(
             f"align: hidden_TD is {hidden_TD.dtype} {list(hidden_TD.shape)}, it must be floating-point [T, D]; "
             "flatten a padded batch first"
         )
+    if hidden_TD.shape[1] == 0:
+        raise ValueError(
+            f"align: hidden_TD is {list(hidden_TD.shape)}: its states have no numbers, D must be 1 or more"
+        )
     vectors = (source_start_B, source_length_B, target_start_B, target_length_B)
     settings = settings or AlignmentSettings()
     # Only compilers need the operator, and its first call imports PyTorch's, which takes seconds.

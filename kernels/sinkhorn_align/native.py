@@ -1,24 +1,20 @@
 """The native backend: `native.c` compiled for the CPU it runs on, over shares of the batch, a thread each.
 
-It compiles once a machine and source, into a cache folder, and hands pointers over; what is computed stands in `native.c`.
+It hands pointers over; what is computed stands in `native.c`, and how that is compiled in `compiled.py`.
 """
 
 import ctypes
 import functools
-import hashlib
 import itertools
 import math
 import os
-import platform
-import shlex
-import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sinkhorn_align import compiled
 from sinkhorn_align.links import Links, PairStatus
 from sinkhorn_align.settings import (
     CLIP_FLOOR,
@@ -29,7 +25,6 @@ from sinkhorn_align.settings import (
 from sinkhorn_align.spans import Spans
 
 SOURCE = Path(__file__).with_name("native.c")
-FLAGS = ("-O3", "-march=native", "-fopenmp-simd", "-std=gnu11", "-shared", "-fPIC")
 LEAST_WORK_A_THREAD = 1 << 20
 """Multiplications for which a thread is worth waking."""
 
@@ -121,47 +116,8 @@ os.register_at_fork(after_in_child=_threads.cache_clear)  # a forked process has
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The compiled `native.c`.
-
-    Compiled by $CC (default: cc) into $SINKHORN_ALIGN_CACHE (default: sinkhorn_align in the user's cache folder) where
-    it is not there yet. Raises ValueError where that fails.
-    """
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sinkhorn_align"
-    folder = Path(os.environ.get("SINKHORN_ALIGN_CACHE", cache))
-    path = folder / f"native-{_fingerprint(compiler)}.so"
-    if not path.exists():
-        _compile(compiler, path)
-    native = ctypes.CDLL(str(path))
+    """The compiled `native.c`. Raises ValueError where it cannot be had (see `compiled.load`)."""
+    native = compiled.load(SOURCE)
     native.align_pairs.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
     native.align_pairs.restype = ctypes.c_int
     return native
-
-
-def _fingerprint(compiler: list[str]) -> str:
-    """Of all that the compiled code depends on; a cache folder may be shared by machines with other processors."""
-    cpu = platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
-        cpu += next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return hashlib.sha256("\0".join([cpu, *compiler, *FLAGS]).encode() + SOURCE.read_bytes()).hexdigest()[:16]
-
-
-def _compile(compiler: list[str], path: Path) -> None:
-    """Into a file of its own first, then renamed, so that ranks that start together do not read each other's half."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            built = Path(folder) / path.name
-            command = [*compiler, *FLAGS, str(SOURCE), "-o", str(built), "-lm"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                first = next(iter(done.stderr.splitlines()), f"exit code {done.returncode}")
-                raise ValueError(f"align: `{shlex.join(command)}` failed: {first}; use backend='torch'")
-            os.replace(built, path)
-    except OSError as error:
-        raise ValueError(
-            f"align: backend 'native' cannot be compiled by {compiler[0]} into {path.parent} ({error.strerror}); install a C "
-            "compiler or set CC, set SINKHORN_ALIGN_CACHE to a writable folder, or use backend='torch'"
-        ) from None

@@ -53,7 +53,8 @@ class Spans:
 
 def _check_layout(start_S: Tensor, length_S: Tensor, pairs: int, tokens: int) -> None:
     """`S` sides: the sources of all pairs, then their targets."""
-    outside = torch.nonzero((start_S < 0) | (length_S < 0) | (start_S + length_S > tokens)).flatten()
+    # tokens - start cannot leave int64's range where start + length can.
+    outside = torch.nonzero((start_S < 0) | (length_S < 0) | (length_S > tokens - start_S)).flatten()
     if len(outside):
         raise ValueError(
             f"align: {_side(outside[0], start_S, length_S, pairs)} is outside the {tokens} tokens of hidden_TD; "

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pipeline.cluster.agent import JOB
 from pipeline.cluster.crew import Crew
 from pipeline.cluster.hostfile import Hosts
+from pipeline.cluster.process import LAUNCHER_FOLDER
 
 BEAT_SECONDS = 3
 BEAT_LIMIT_SECONDS = 12  # a host that has not answered for so long is lost
@@ -55,6 +56,7 @@ class Attempt:
         crew.ask("guard", job=job)
         self._process = subprocess.Popen(
             command,
+            cwd=LAUNCHER_FOLDER,
             env={**environment, JOB: job},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -139,8 +141,11 @@ class Attempt:
             self._mistake |= bool(MISTAKE.match(line))
             if ended := PDSH_EXIT.match(line):
                 self._exits.setdefault(ended[1].decode(), int(ended[2]))
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
+            with contextlib.suppress(
+                OSError
+            ):  # of a closed terminal or pipe: ranks whose output nobody takes would wait
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
 
 
 def exit_code(returned: int) -> int:

@@ -42,12 +42,11 @@ class Hand:
 
     def __init__(self, host: str, ssh_options: Sequence[str] = ()) -> None:
         self.host = host
-        python, folder = shlex.quote(sys.executable), shlex.quote(str(Path.cwd()))
-        # Where our Python is missing, any will do to say so.
-        choose = f"p={python}; [ -x $p ] || p=python3"
-        remote = f"cd {folder} 2>/dev/null; {choose}; PYTHONSAFEPATH=1 exec $p -u -c {shlex.quote(BOOTSTRAP)}"
+        # Where our Python is missing, any will do to say so. In /, where nobody else can put modules for it.
+        choose = f'p={shlex.quote(sys.executable)}; [ -x "$p" ] || p=python3'
+        remote = f'cd /; {choose}; PYTHONSAFEPATH=1 exec "$p" -u -c {shlex.quote(BOOTSTRAP)}'
         self._ssh = subprocess.Popen(
-            [*SSH, *ssh_options, host, remote],
+            [*SSH, *ssh_options, "--", host, remote],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()

@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 
 Hosts = dict[str, list[int]]
+HOST_NAME = re.compile(r"([A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9_][\w.-]*", re.ASCII)
+"""Also with the user's name before it."""
 MOST_SLOTS = 1024
 """Of a host; a number beyond is a slip of the keyboard, and DeepSpeed would make a list of it."""
 
@@ -33,11 +35,7 @@ def read_hostfile(path: Path) -> Hosts:
         match = re.fullmatch(r"(\S+)\s+slots=(\d+)(\s+#.*)?", line)
         if not match or match[2] == "0":
             raise ValueError(f"{path}:{number}: {line!r}; write `host slots=N` with N of 1 or more")
-        if _is_ipv6(match[1]):
-            raise ValueError(
-                f"{path}:{number}: {match[1]} is an IPv6 address, and DeepSpeed's launchers take none; give the host's name "
-                "(in /etc/hosts or DNS, with an IPv4 address)"
-            )
+        check_host_name(match[1], f"{path}:{number}")
         if len(match[2]) > len(str(MOST_SLOTS)) or int(match[2]) > MOST_SLOTS:
             raise ValueError(
                 f"{path}:{number}: slots={match[2]}: a host has at most {MOST_SLOTS:,}; correct the number"
@@ -48,6 +46,19 @@ def read_hostfile(path: Path) -> Hosts:
     if not hosts:
         raise ValueError(f"{path}: names no host; write lines `host slots=N`")
     return hosts
+
+
+def check_host_name(name: str, where: str) -> None:
+    """ValueError, which begins with `where`, for what ssh, pdsh or a shell may take for something else than a host's name."""
+    if _is_ipv6(name):
+        raise ValueError(
+            f"{where}: {name} is an IPv6 address, and DeepSpeed's launchers take none; give the host's name "
+            "(in /etc/hosts or DNS, with an IPv4 address)"
+        )
+    if not HOST_NAME.fullmatch(name):
+        raise ValueError(
+            f"{where}: {name!r} is no host's name: letters, digits, '.', '-' and '_', and not '-' first; correct it"
+        )
 
 
 def select(hosts: Hosts, include: str = "", exclude: str = "", num_nodes: int = -1, num_gpus: int = -1) -> Hosts:

@@ -18,6 +18,7 @@ from pipeline.cluster.process import Interrupts, device_of
 from pipeline.cluster.this_host import train_here
 from pipeline.config import load_config
 from pipeline.start_check import check_start
+from pipeline.stop import outlive_terminal
 
 
 def check_config(options: Options) -> None:
@@ -28,6 +29,7 @@ def check_config(options: Options) -> None:
 
 
 def main() -> None:
+    outlive_terminal()
     try:
         options = parse(sys.argv[1:])
         if options.verbose:

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from pipeline import shipped
 from pipeline.cluster import ports
-from pipeline.cluster.hostfile import Hosts, read_hostfile, select
+from pipeline.cluster.hostfile import Hosts, check_host_name, read_hostfile, select
 
 # Options of `deepspeed` that are read here as well, and then those that are only passed on.
 READ = (
@@ -28,6 +28,7 @@ READ = (
     "ssh_port",
 )
 PASSED = ("launcher_args", "bind_core_list", "venv_script", "log_level", "enable_each_rank_log", "autotuning")
+FILES = ("venv_script", "enable_each_rank_log")  # of those, paths: relative to the caller's folder
 FLAGS = (
     "no_ssh",
     "no_ssh_check",
@@ -106,6 +107,8 @@ class Options:
         words = []
         for name in (*READ, *PASSED):
             value = getattr(self.given, name)
+            if name in FILES and value:
+                value = os.path.abspath(value)
             if name not in leave_out and value not in ("", None, NUMBERS.get(name)) and value != _DEFAULTS.get(name):
                 words.append(f"--{name}={value}")
         if not self.verbose and not self.given.quiet and not self.given.log_level:
@@ -147,10 +150,8 @@ def parse(words: Sequence[str]) -> Options:
     if hostfile is None and (given.keep_going or given.launcher != "pdsh" or given.no_ssh):
         what = "--keep-going" if given.keep_going else f"--launcher {given.launcher} and --no_ssh"
         raise ValueError(f"{what}: needs --hostfile FILE, with lines `host slots=N`")
-    if ":" in given.master_addr:
-        raise ValueError(
-            f"--master_addr {given.master_addr}: IPv6 is not taken by DeepSpeed; give an IPv4 address or a name"
-        )
+    if given.master_addr:
+        check_host_name(given.master_addr, "--master_addr")
     if hostfile is None:
         _check_words_of_one_host(given)
     if given.no_ssh and (check or given.keep_going):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import socket
 
+from pipeline.cluster.rendezvous import LOOPBACK
+
 DEFAULT = 29500
 """DeepSpeed's own, where nobody chooses another."""
 
 
 def free_port() -> int:
-    """A port that the kernel chooses: two starts at the same time get two."""
+    """A port for the ranks of this host, that the kernel chooses: two starts at the same time get two."""
     with socket.socket() as probe:
-        probe.bind(("", 0))
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 

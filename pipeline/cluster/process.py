@@ -13,18 +13,27 @@ from pipeline import shipped
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Of child processes: modules in the caller's folder, as a random.py, are not taken for Python's (from Python 3.11 on)."""
-TRAIN = shipped.PACKAGE / "train.py"
+OUR_FOLDER = shipped.PACKAGE / "cluster"
+LAUNCHER_FOLDER = "/"
+"""Where DeepSpeed's launcher runs: it puts its folder on the ranks' module path, and there only root can put a module."""
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+WATCHED = "XLM_ALIGN_WATCHED"
+"""Variable of ranks whose standard input ends with the process that watches over them, however that ends."""
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, and Windows's for Linux in it
 
 
 class Interrupts:
-    """Counts SIGTERM and Ctrl-C: the first asks the ranks to save, a second one ends them at once."""
+    """Counts SIGTERM, Ctrl-C and Ctrl-\\: the first asks the ranks to save, a second one ends them at once.
+
+    A closed terminal (SIGHUP) asks them to save, however often it is told: shell and kernel both tell. Ignored under nohup.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self._arrived = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
+        for number in STOPPING:
+            if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGINT:
+                signal.signal(number, self._handle)
 
     def wait(self, seconds: float) -> None:
         """Sleep, but no longer than until the next one."""
@@ -32,13 +41,17 @@ class Interrupts:
         self._arrived.wait(seconds)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
+        self.count = max(self.count, 1) if number == signal.SIGHUP else self.count + 1
         self._arrived.set()
 
 
-def deepspeed_command(launcher: list[str], training: list[str]) -> list[str]:
-    """`deepspeed … pipeline/train.py …`, by the Python that runs this."""
-    return [str(Path(sys.executable).with_name("deepspeed")), *launcher, str(TRAIN), *training]
+def deepspeed_command(launcher: list[str], training: list[str], environment: tuple[str, str] = ("-", "-")) -> list[str]:
+    """`deepspeed … pipeline/train.py …`, by the Python that runs this; to be started in LAUNCHER_FOLDER.
+
+    environment: a JSON file of further variables for the ranks, and the SHA-256 of its content; "-": none.
+    """
+    command = [sys.executable, str(OUR_FOLDER / "deepspeed_launcher.py"), *launcher, str(OUR_FOLDER / "start_rank.py")]
+    return [*command, str(Path.cwd()), *environment, *training]
 
 
 def device_of(environment: MutableMapping[str, str]) -> str:

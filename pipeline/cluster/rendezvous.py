@@ -9,7 +9,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 # What Open MPI and Slurm call the variables that DeepSpeed's own launchers (pdsh, MPICH, none) set.
 LAUNCHERS = (
@@ -22,6 +22,7 @@ LAUNCHERS = (
     {"RANK": "SLURM_PROCID", "WORLD_SIZE": "SLURM_STEP_NUM_TASKS", "LOCAL_RANK": "SLURM_LOCALID"},
 )
 SOCKET_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+LOOPBACK = "127.0.0.1"
 SIOCGIFADDR = 0x8915  # linux/sockios.h: an interface's IPv4 address
 
 
@@ -35,8 +36,15 @@ def adopt(environment: MutableMapping[str, str]) -> None:
             return
 
 
+def on_loopback(environment: Mapping[str, str]) -> bool:
+    """Whether the ranks meet where only processes of this host can, as those of one host do."""
+    return environment["MASTER_ADDR"] in (LOOPBACK, "localhost")
+
+
 def choose_interface(environment: MutableMapping[str, str]) -> str | None:
-    """Name the interface that leads to MASTER_ADDR to gloo and NCCL, which would else guess; None on a single host.
+    """Name the interface that leads to MASTER_ADDR to gloo and NCCL, which would else guess.
+
+    Returns that interface; None on a single host, whose ranks are told to keep to the loopback interface.
 
     A variable that is set already stays as it is. Every host chooses for itself: names differ between hosts.
 
@@ -48,11 +56,11 @@ def choose_interface(environment: MutableMapping[str, str]) -> str | None:
     except OSError as error:
         reason = f"{socket.gethostname()} cannot reach it ({error.strerror})"
         raise ValueError(f"MASTER_ADDR {environment['MASTER_ADDR']}: {reason}; give another --master_addr") from None
-    if interface is None or address.startswith("127."):
+    if interface is None or (address.startswith("127.") and not on_loopback(environment)):
         return None
     for name in SOCKET_VARIABLES:
         environment.setdefault(name, interface)
-    return interface
+    return None if on_loopback(environment) else interface
 
 
 def interface_towards(host: str) -> tuple[str | None, str]:

@@ -115,34 +115,39 @@ def _attempt(
     assert job.config is not None
     place = job.config.run.out.absolute() / "launch"
     place.mkdir(parents=True, exist_ok=True)
-    write_hostfile(place / "hosts", hosts)
     name = job_name()
+    hostfile, public_file, private_file = (place / f"{name}.{what}" for what in ("hosts", "environment", "json"))
+    write_hostfile(hostfile, hosts)
     address = job.master_addr if next(iter(hosts)) == next(iter(job.hosts)) else ""
     address = address or str(findings.routes[next(iter(hosts))]["address"])
     own = {JOB: name, "MASTER_ADDR": address, "MASTER_PORT": str(job.master_port)}
     own["TTY_COMPATIBLE"] = "0"  # Open MPI gives ranks a terminal, and there is none
-    variables = launch_environment.carried(os.environ, job.launcher, own)
-    launch_environment.write_file(place / "environment", variables)
+    public, private = launch_environment.carried(os.environ, job.launcher, own)
+    launch_environment.write_lines(public_file, public)
+    for_ranks = (str(private_file), launch_environment.write_json(private_file, private))
     overrides = list(options.overrides)
     if (steps := micro_steps(job.config, _ranks(job.hosts), _ranks(hosts))) and steps != job.config.batch.micro_steps:
         overrides.append(f"batch.micro_steps={steps}")
     launcher = [
-        f"--hostfile={place / 'hosts'}", "--force_multi", "--no_ssh_check",
+        f"--hostfile={hostfile}", "--force_multi", "--no_ssh_check",
         f"--master_addr={address}", f"--master_port={job.master_port}",
     ]  # fmt: skip
     if include := include_of(hosts):
         launcher.append(f"--include={include}")
-    command = deepspeed_command([*launcher, *options.for_deepspeed(OURS)], options.for_training(resume, overrides))
+    training = options.for_training(resume, overrides)
+    command = deepspeed_command([*launcher, *options.for_deepspeed(OURS)], training, for_ranks)
     # Not those that answer and are unfit, or that the batch cannot be cut for: they would be back at once, for nothing.
     returned = Returned(list(crew.gone), options, job.config.run.out / METRICS)
     crew.keep_only(hosts)
     ends_before = len(ends(job.config))
-    attempt = Attempt(name, hosts, crew, command, _environment(job.launcher, place / "environment"), job.master_port)
+    attempt = Attempt(name, hosts, crew, command, _environment(job.launcher, public_file), job.master_port)
     try:
         ended = attempt.watch(lambda: interrupts.count + returned.count)
     finally:
         returned.stop()
         forget(job.config.run.out, name)
+        for file in (hostfile, public_file, private_file):
+            file.unlink(missing_ok=True)
     if ended.code == 0 and len(ends(job.config)) == ends_before:
         ended = Ended(1, LAUNCHER_DIED)
     return ended, bool(returned.count)
@@ -196,7 +201,7 @@ def _environment(launcher: str, file: Path) -> Mapping[str, str]:
     """Of the deepspeed command on this host; the ranks get what is in the file."""
     appended = f"{os.environ.get('PDSH_SSH_ARGS_APPEND', '')} {SSH_OF_PDSH}".strip()
     environment = {
-        **os.environ,
+        **launch_environment.for_the_launcher(os.environ),
         **SAFE_PATH,
         launch_environment.FILE_VARIABLE: str(file),
         "PDSH_SSH_ARGS_APPEND": appended,

@@ -12,10 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pipeline.cluster import environment as launch_environment
 from pipeline.cluster.agent import JOB, Agent
 from pipeline.cluster.attempt import LAUNCHER_DIED, exit_code, explain
 from pipeline.cluster.options import Options, job_name
-from pipeline.cluster.process import SAFE_PATH, Interrupts, deepspeed_command
+from pipeline.cluster.process import LAUNCHER_FOLDER, SAFE_PATH, WATCHED, Interrupts, deepspeed_command
 
 POLL_SECONDS = 0.5
 
@@ -24,7 +25,7 @@ def train_here(options: Options) -> int:
     """Run the launcher on this host, for this host's ranks (or for Slurm), and return its exit code."""
     agent = Agent()
     agent.guard(job_name())
-    hostfile = [f"--hostfile={options.hostfile}"] if options.hostfile else []
+    hostfile = [f"--hostfile={options.hostfile.absolute()}"] if options.hostfile else []
     if options.given.master_port is None:
         hostfile.append(f"--master_port={options.master_port}")
     environment = {**os.environ, JOB: agent.job, **SAFE_PATH}
@@ -34,13 +35,16 @@ def train_here(options: Options) -> int:
         # srun hands the whole environment on, so that this is how the ranks learn where to meet.
         address = options.given.master_addr or next(iter(options.hosts))
         hostfile += ["--no_ssh_check", f"--master_addr={address}"]
+        for path in launch_environment.user_files(os.environ):
+            environment |= launch_environment.read_file(path)[0]
+        # DeepSpeed would write what is in those files into srun's command line, for all to see.
+        environment |= {launch_environment.FILE_VARIABLE: os.devnull}
         environment |= {"MASTER_ADDR": address, "MASTER_PORT": str(options.master_port)}
     command = deepspeed_command(
         [*hostfile, *options.for_deepspeed()], options.for_training(options.resume, options.overrides)
     )
-    interrupts = Interrupts()
-    job = subprocess.Popen(command, env=environment, start_new_session=True)
-    obeyed = 0
+    interrupts, obeyed = Interrupts(), 0
+    job, watch = _start(command, environment, options.given.launcher == "slurm")
     while job.poll() is None:
         if interrupts.count > obeyed:
             obeyed = interrupts.count
@@ -49,6 +53,8 @@ def train_here(options: Options) -> int:
             job.wait(POLL_SECONDS)
         except subprocess.TimeoutExpired:
             continue
+    if watch is not None:
+        os.close(watch)
     orphans = agent.beat()["ranks"]
     agent.kill()
     agent.sweep(options.master_port)
@@ -60,6 +66,22 @@ def train_here(options: Options) -> int:
         killed = "; the system kills what takes too much memory, see dmesg" if "SIGKILL" in explain(code) else ""
         print(f"the job has ended: exit code {explain(code)}{killed}", file=sys.stderr)
     return code
+
+
+def _start(
+    command: list[str], environment: dict[str, str], by_slurm: bool
+) -> tuple[subprocess.Popen[bytes], int | None]:
+    """The launcher, and what is to be kept open: its end tells the ranks, when nothing else can, that this process has ended.
+
+    Not by Slurm, which watches over its steps itself, and whose srun reads standard input.
+    """
+    if by_slurm:
+        return subprocess.Popen(command, cwd=LAUNCHER_FOLDER, env=environment, start_new_session=True), None
+    reading, writing = os.pipe()
+    environment = {**environment, WATCHED: "1"}
+    job = subprocess.Popen(command, cwd=LAUNCHER_FOLDER, env=environment, stdin=reading, start_new_session=True)
+    os.close(reading)
+    return job, writing
 
 
 def _stop(agent: Agent, job: subprocess.Popen[bytes], options: Options, again: bool) -> None:

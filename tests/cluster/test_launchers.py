@@ -42,7 +42,7 @@ def test_two_hosts_of_pdsh_under_zero_2_train_as_one(cluster: Any, one_rank: dic
     finally:
         (cluster.folder / ".deepspeed_env").unlink()
     assert "2 ranks meet at 10.99.7.10:29500 over eth0 with gloo" in done.output
-    assert "CARRIED_BY_USER=1" in (cluster.folder / "two" / "launch" / "environment").read_text()
+    assert not list((cluster.folder / "two" / "launch").iterdir()), "what may be secret goes with the job"
     check_same(cluster.losses(cluster.folder / "two"), one_rank, done.output)
     assert not cluster.left_running()
     assert not list(Path("/dev/shm").glob("deepspeed_allreduce_buffer_*_29500_*"))

@@ -94,3 +94,18 @@ def test_local_gives_every_link_of_every_pair_in_order():
 def test_no_gradient_flows_through_links():
     hidden_TD = torch.eye(4, requires_grad=True)
     assert not align(hidden_TD, *vectors([0], [2], [2], [2])).score_T.requires_grad
+
+
+@pytest.mark.parametrize("backend", ["auto", "native", "torch", "reference"])
+@pytest.mark.parametrize(("start", "length"), [(1, 2**63 - 1), (2**63 - 1, 1), (2**62, 2**62), (2**63 - 1, 2**63 - 1)])
+def test_a_side_whose_end_is_beyond_the_integers_is_outside(start, length, backend):
+    sides = [torch.tensor([number]) for number in (start, length, 0, 1)]
+    for swapped in (sides, [*sides[2:], *sides[:2]]):
+        with pytest.raises(ValueError, match="is outside the 4 tokens"):
+            align(torch.zeros(4, 2), *swapped, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["auto", "native", "torch", "reference"])
+def test_states_without_numbers_are_refused(backend):
+    with pytest.raises(ValueError, match=r"hidden_TD is \[4, 0\]: its states have no numbers, D must be 1 or more"):
+        align(torch.zeros(4, 0), *vectors([0], [2], [2], [2]), backend=backend)

@@ -5,11 +5,12 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 
-from sinkhorn_align import AlignmentSettings, align, native, operator
+from sinkhorn_align import AlignmentSettings, align, compiled, native, operator
 from sinkhorn_align.agreement import compare
 
 PAIR = [torch.tensor([number], dtype=torch.int32) for number in (0, 3, 3, 3)]
@@ -106,9 +107,9 @@ def test_shares_hold_every_pair_once_and_none_is_much_larger_than_its_part(corre
 def test_ranks_that_start_together_compile_without_disturbing_each_other(tmp_path):
     path = tmp_path / "native.so"
     with ThreadPoolExecutor(3) as ranks:
-        list(ranks.map(lambda _: native._compile(["cc"], path), range(3)))
+        list(ranks.map(lambda _: compiled.compile_into(["cc"], native.SOURCE, path), range(3)))
     assert list(tmp_path.iterdir()) == [path], "nothing half-made is left"
-    assert ctypes.CDLL(str(path)).align_pairs
+    assert compiled.is_whole(path) and ctypes.CDLL(str(path)).align_pairs
 
 
 def test_without_a_compiler_auto_warns_once_and_takes_pytorch(monkeypatch, uncompiled):
@@ -131,10 +132,76 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch, uncompiled):
     monkeypatch.setenv("CC", "cc --no-such-option")
     with pytest.raises(ValueError, match=r"`cc --no-such-option .* failed: .*no-such-option.*use backend='torch'"):
         align(torch.eye(3).repeat(2, 1), *PAIR, backend="native")
-    assert not list(uncompiled.iterdir())
+    assert not list(compiled.cache_folder().iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_named(monkeypatch, uncompiled):
     uncompiled.write_text("in the way")
-    with pytest.raises(ValueError, match=f"into {uncompiled} .*SINKHORN_ALIGN_CACHE"):
+    with pytest.raises(ValueError, match=f"into {uncompiled}/.*SINKHORN_ALIGN_CACHE"):
         align(torch.eye(3).repeat(2, 1), *PAIR, backend="native")
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "a bit", "without its end"])
+def test_what_is_damaged_in_the_cache_is_made_again(damage, uncompiled):
+    native.library()
+    (path,) = compiled.cache_folder().iterdir()
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    path.unlink()  # this process has mapped that one
+    path.write_bytes({"cut": whole[:4096], "empty": b"", "a bit": flipped, "without its end": whole[:-32]}[damage])
+    path.chmod(0o700)
+    native.library.cache_clear()
+    assert align(torch.eye(3).repeat(2, 1), *PAIR, backend="native").partner_T.tolist() == [3, 4, 5, 0, 1, 2]
+    assert path.read_bytes() == whole
+
+
+def test_bits_that_flip_in_the_cache_are_all_found(uncompiled):
+    native.library()
+    (path,) = compiled.cache_folder().iterdir()
+    whole = path.read_bytes()
+    copy = uncompiled / "copy.so"
+    for place in range(0, len(whole), len(whole) // 500):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        copy.write_bytes(flipped)
+        copy.chmod(0o700)
+        assert not compiled.is_whole(copy), place
+
+
+def test_a_file_that_others_can_write_or_a_link_is_made_again(uncompiled):
+    native.library()
+    (path,) = compiled.cache_folder().iterdir()
+    path.chmod(0o722)
+    assert not compiled.is_whole(path)
+    path.chmod(0o700)
+    assert compiled.is_whole(path)
+    (linked := uncompiled / "linked.so").symlink_to(path)
+    assert not compiled.is_whole(linked)
+
+
+@pytest.mark.parametrize("why", ["others can write", "a link", "another's"])
+def test_a_cache_that_others_can_fill_is_refused(why, uncompiled, monkeypatch):
+    folder = compiled.cache_folder()
+    (real := folder if why != "a link" else uncompiled / "real").mkdir(parents=True, mode=0o700)
+    if why == "others can write":
+        real.chmod(0o777)
+    elif why == "a link":
+        folder.symlink_to(real)
+    else:
+        own = os.geteuid()
+        monkeypatch.setattr(compiled, "cache_folder", lambda: folder)
+        monkeypatch.setattr("os.geteuid", lambda: own + 1)
+    (folder / "native-0.so").write_bytes(b"another's code")
+    with pytest.raises(ValueError, match=f"{folder}: others can write there.*SINKHORN_ALIGN_CACHE"):
+        align(torch.eye(3).repeat(2, 1), *PAIR, backend="native")
+
+
+@pytest.mark.parametrize("value", ["", "relative"])
+def test_an_empty_or_relative_cache_home_is_none(value, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/user")
+    monkeypatch.setenv("XDG_CACHE_HOME", value)
+    monkeypatch.setenv("SINKHORN_ALIGN_CACHE", "")
+    assert compiled.cache_folder().parent == Path("/home/user/.cache/sinkhorn_align")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert compiled.cache_folder().parent == Path("/caches/sinkhorn_align")

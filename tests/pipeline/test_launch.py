@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pipeline.cluster import environment as launch_environment
 from pipeline.cluster.attempt import exit_code, explain
 from pipeline.cluster.finished import ends, finished
 from pipeline.cluster.hostfile import include_of, read_hostfile, select, write_hostfile
-from pipeline.cluster.options import parse
+from pipeline.cluster.options import FILES, parse
 from pipeline.config import load_config
 
 HOSTS = {"a": [0, 1], "b": [0, 1], "c": [0]}
@@ -126,6 +127,8 @@ def test_every_option_of_deepspeed_is_known_and_passed_on(config: Path) -> None:
         words = [action.option_strings[-1], *([value] if value else [])]
         options = parse(["train", str(config), "--hostfile", "h", *words, "run.steps=3"])
         assert options.overrides == ["run.steps=3"]
+        if action.dest in FILES:
+            value = os.path.abspath("x")  # the launcher runs in another folder
         expected = f"--{action.dest}={value}" if value else f"--{action.dest}"
         assert expected in options.for_deepspeed(), action.dest
 
@@ -142,7 +145,10 @@ def test_every_option_of_deepspeed_is_known_and_passed_on(config: Path) -> None:
         (["train", "{config}", "--num_nodes", "2"], "--num_nodes 2: needs --hostfile"),
         (["train", "{config}", "--include", "root@node1:0"], "there is localhost alone, not root"),
         (["train", "{config}", "--master_port", "99999"], "--master_port 99999: a port is a number from 1 to 65535"),
-        (["train", "{config}", "--hostfile", "h", "--master_addr", "fe80::1"], "--master_addr fe80::1: IPv6"),
+        (
+            ["train", "{config}", "--hostfile", "h", "--master_addr", "fe80::1"],
+            "--master_addr: fe80::1 is an IPv6 address",
+        ),
         (["train", "{config}", "--keep-going", "3"], "--keep-going: needs --hostfile"),
         (["train", "{config}", "--hostfile", "h", "--no_ssh"], "give --node_rank"),
         (["train", "{config}", "--hostfile", "h", "--launcher", "carrier-pigeon"], "choose one of pdsh"),
@@ -164,19 +170,20 @@ def test_the_environment_file_is_the_users_and_what_is_carried(tmp_path: Path, m
         "SECRET": "x",
         "GLOO_SOCKET_IFNAME": "ib0",
     }
-    found = launch_environment.carried(here, "pdsh", {"JOB": "1"})
-    assert found == {"NCCL_DEBUG": "WARN", "PATH": "/bin", "GLOO_SOCKET_IFNAME": "ib0", "MINE": "a=b", "JOB": "1"}
+    found, for_ranks_alone = launch_environment.carried(here, "pdsh", {"JOB": "1"})
+    assert found == {"NCCL_DEBUG": "WARN", "PATH": "/bin", "GLOO_SOCKET_IFNAME": "ib0", "JOB": "1"}
+    assert for_ranks_alone == {"MINE": "a=b"}
     _, problems = launch_environment.read_file(tmp_path / ".deepspeed_env")
     assert [problem.partition(": ")[0] for problem in problems] == [
         str(Path(".deepspeed_env").absolute()) + f":{n}" for n in (2, 4)
     ]
     file = tmp_path / "environment"
-    launch_environment.write_file(file, found)
+    launch_environment.write_lines(file, found)
     assert file.stat().st_mode & 0o777 == 0o600
     assert launch_environment.read_file(file) == (found, [])
 
 
-@pytest.mark.parametrize(("launcher", "value"), [("pdsh", 'a"b'), ("pdsh", "$HOME"), ("mpich", "a b")])
+@pytest.mark.parametrize(("launcher", "value"), [("pdsh", "a\nb"), ("mpich", "$HOME"), ("mpich", "a b")])
 def test_values_that_a_launcher_would_change_are_refused(
     launcher: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import string
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,10 +17,12 @@ PYTHON = """#!/usr/bin/env bash
 # Stands for an environment's Python: says what it was called with, and is as whole as its folder's files say.
 echo "python $* safe=${PYTHONSAFEPATH:-}" >> "$HERE/calls"
 case "$*" in
-    "-c ") exit 0 ;;
-    "-c import pip") [ -e "$HERE/pip" ] ;;
-    "-m ensurepip") [ ! -e "$HERE/beyond-repair" ] && touch "$HERE/pip" ;;
-    "-m pip install"*) echo "install begins" >> "$HERE/calls"; sleep "${INSTALLS:-0}"; echo "install ends" >> "$HERE/calls" ;;
+    "-I -c import sys; sys.exit(sys.prefix"*) [ -e "$HERE/.venv/pyvenv.cfg" ] ;;
+    "-I -m venv"*) touch "$HERE/.venv/pyvenv.cfg" ;;
+    "-I -m pip --version") [ -e "$HERE/pip" ] ;;
+    "-I -m ensurepip") [ ! -e "$HERE/beyond-repair" ] && touch "$HERE/pip" ;;
+    "-I -m pip install"*)
+        echo "install begins" >> "$HERE/calls"; sleep "${INSTALLS:-0}"; echo "install ends" >> "$HERE/calls" ;;
     "--version") echo "Python 3.11.0" ;;
 esac
 """
@@ -27,8 +31,9 @@ esac
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A folder with launch.sh, and an environment in which only pip is missing."""
-    folder = tmp_path / "a clone"
+    folder = tmp_path / "a 'clone' $(touch ran) (1) [x] \"q\""
     (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "pyvenv.cfg").touch()
     for name in ("launch.sh", "setup.cfg", "constraints.txt"):
         shutil.copy(ROOT / name, folder / name)
     python = folder / ".venv" / "bin" / "python"
@@ -37,9 +42,13 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
+def without_safe_path() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+
+
 def start(clone: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
-    variables = {**os.environ, "HERE": str(clone), "DS_ACCELERATOR": "cpu", **environment}
-    variables.pop("PYTHONSAFEPATH", None)
+    variables = {**without_safe_path(), "HERE": str(clone), "DS_ACCELERATOR": "cpu", **environment}
+    variables.setdefault("XDG_CACHE_HOME", str(clone.parent / "caches"))
     return subprocess.Popen(
         [str(clone / "launch.sh"), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables
     )
@@ -89,8 +98,20 @@ def test_an_environment_beyond_repair_is_named_and_left_alone(clone: Path) -> No
     (clone / "beyond-repair").touch()
     (clone / ".venv" / "mine").touch()
     code, _, errors = run(clone, "setup")
-    assert code == 1 and f"error: {clone}/.venv is not whole; delete it, and start again" in errors
+    assert code == 1 and "/.venv is not whole; delete it, and start again" in errors
     assert (clone / ".venv" / "mine").exists()
+
+
+def test_a_clone_at_an_odd_path_is_used_by_a_link_to_it(clone: Path) -> None:
+    """PyTorch's ninja files and the first lines of pip's scripts do not quote the paths in them."""
+    (clone / "pip").touch()
+    for _ in range(2):
+        assert run(clone, "setup")[0] == 0
+    (link,) = (clone.parent / "caches" / "xlm-align").iterdir()
+    assert link.resolve() == clone and set(str(link)) <= set(string.ascii_letters + string.digits + "_-/.")
+    assert not (clone.parent / "ran").exists() and not (clone / "ran").exists()
+    code, _, errors = run(clone, "setup", XDG_CACHE_HOME=str(clone.parent / "my caches"))
+    assert code == 1 and "my caches/xlm-align: PyTorch cannot build at such a path, nor at" in errors
 
 
 def test_two_starts_at_once_wait_for_each_other(clone: Path) -> None:
@@ -111,3 +132,44 @@ def test_modules_of_the_caller_s_folder_are_not_taken_for_python_s(clone: Path, 
     (clone / "pip").touch()
     assert run(clone, command, "my.yaml")[0] == 0
     assert calls(clone)[-1].endswith("my.yaml safe=1")
+    assert all(
+        call.startswith("python -I ") for call in calls(clone) if call.startswith("python") and "--version" not in call
+    )
+
+
+def test_an_environment_without_its_settings_is_made_again(clone: Path) -> None:
+    (clone / "pip").touch()
+    (clone / ".venv" / "pyvenv.cfg").unlink()
+    code, _, errors = run(clone, "setup", PYTHON=str(clone / ".venv" / "bin" / "python"))
+    assert code == 0, errors
+    assert (clone / ".venv" / "pyvenv.cfg").exists(), "pip would have installed into the Python it was made with"
+
+
+def test_only_the_lock_of_a_build_that_was_killed_is_removed(clone: Path) -> None:
+    (clone / "pip").touch()
+    killed, held = (clone / ".venv" / "torch_extensions" / name / "lock" for name in ("killed", "it's held"))
+    for lock in (killed, held):
+        lock.parent.mkdir(parents=True)
+        lock.touch()
+    with held.open():  # as PyTorch's build keeps it
+        code, _, errors = run(clone, "train", "my.yaml", TORCH_EXTENSIONS_DIR=str(clone / ".venv" / "torch_extensions"))
+    assert code == 0 and f"removed the lock of a build that was killed: {killed}\n" in errors
+    assert held.exists() and not killed.exists() and str(held) not in errors
+
+
+@pytest.mark.skipif(not (ROOT / ".venv" / ".installed-runtime").exists(), reason="needs ./launch.sh setup")
+@pytest.mark.parametrize("command", ["train", "check", "quickstart", "xlm-align"])
+def test_code_in_the_caller_s_folder_does_not_run(command: str, tmp_path: Path) -> None:
+    """The real launch.sh, up to the one line that says that there is no such config, or what --help says."""
+    for name in ("random", "torch", "pipeline", "json", "encodings", "sitecustomize", "pip", "typing", "os", "site"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w').write(__file__)")
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").write_text("open('ran', 'w').write(__file__)")
+    words = [str(ROOT / "launch.sh"), command, "none.yaml"]
+    if command == "quickstart":
+        words[-1] = "--help"
+    elif command == "xlm-align":
+        words = [str(Path(sys.executable).with_name("xlm-align")), "align", "--help"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=without_safe_path())
+    assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
+    assert "--help" in done.stdout if words[-1] == "--help" else "none.yaml: no such config" in done.stderr, done.stderr

@@ -1,8 +1,15 @@
-"""When a run must stop to have saved before its time is over."""
+"""When a run must stop to have saved before its time is over, and what travels between ranks."""
+
+import time
+from pathlib import Path
 
 import psutil
 import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
 
+from pipeline import ranks
 from pipeline.ranks import TimeLimit
 
 
@@ -20,8 +27,9 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A process that began at 1000."""
     clock = Clock()
-    monkeypatch.setattr("time.time", clock)
-    monkeypatch.setattr(psutil.Process, "create_time", lambda process: 1000.0)
+    monkeypatch.setattr("time.monotonic", clock)
+    monkeypatch.setattr("time.time", lambda: pytest.fail("the wall clock may be set while a run goes on"))
+    monkeypatch.setattr("pipeline.ranks.seconds_since_start", lambda: 0.0)
     return clock
 
 
@@ -52,3 +60,42 @@ def test_the_longest_step_counts_with_what_was_validated_and_saved_in_it(clock: 
 
 def test_a_start_that_took_long_is_not_taken_for_a_step(clock: Clock) -> None:
     assert stops_at(TimeLimit(10, save_seconds=0), clock, [400.0] + [10.0] * 100) == 590
+
+
+def test_a_process_knows_how_long_it_has_run() -> None:
+    assert ranks.seconds_since_start() == pytest.approx(time.time() - psutil.Process().create_time(), abs=1)
+
+
+TRAVELS = [None, True, -1.5, float("inf"), 2**70, "é \x00", [1, [2]], {"a": [Path("/x y")]}, Path("z"), [], {}]
+
+
+def _rank(rank: int, store: str) -> None:
+    """One of three processes that must agree on what each of them has."""
+    ranks.os.environ.update(RANK=str(rank), WORLD_SIZE="3", DS_ACCELERATOR="cpu")
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=3)
+    assert ranks.gather(TRAVELS[:rank]) == [*TRAVELS[:1], *TRAVELS[:2]]
+    assert ranks.gather([]) == []
+    assert ranks.broadcast(TRAVELS if rank == 0 else "other") == TRAVELS
+    assert ranks.on_rank_0(lambda: (Path("a"), ["b"])) == [Path("a"), ["b"]]
+    for error in (ValueError("v: é"), OSError(28, "No space left on device", "f")):
+
+        def fail(error: Exception = error) -> None:
+            raise error
+
+        with pytest.raises((ValueError, OSError)) as caught:
+            ranks.on_rank_0(fail)
+        assert str(caught.value) == str(error)
+    with pytest.raises(AssertionError, match="does not travel"):
+        ranks.gather([object()])
+
+
+def test_what_ranks_tell_each_other_is_json_and_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.multiprocessing.spawn(_rank, (str(tmp_path / "store"),), nprocs=3)
+
+
+def test_no_module_pickles_for_other_ranks() -> None:
+    """The calls of torch.distributed that do."""
+    root = Path(ranks.__file__).parents[1]
+    words = ("_object_list(", "gather_object(")
+    for path in [*root.glob("pipeline/**/*.py"), *root.glob("data_prep/**/*.py"), *root.glob("kernels/**/*.py")]:
+        assert not [word for word in words if word in path.read_text(encoding="utf-8")], path
