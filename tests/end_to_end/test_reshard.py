@@ -91,7 +91,7 @@ def test_a_stage_that_deepspeed_cannot_change_to_is_refused_with_the_ways_out(
 ) -> None:
     found = checkpoint.folder_of(runs / str(worker.Cut(1, 2))) / checkpoint.tag_of(worker.SAVED)
     to_zero3 = f"deepspeed={worker.deepspeed_json(runs, worker.Cut(1, 3))}"
-    arguments = (f"run.out={tmp_path / 'run'}", to_zero3, "batch.micro_steps=2")
+    arguments = (f"run.out={tmp_path / 'run'}", to_zero3, "batch.micro_steps=2", "optimizer.torch_adam=true")
     done = launcher.one_rank("--config", corpus.config, "--resume", found, *arguments)
     assert done.code == 1 and "Traceback" not in done.output
     (line,) = done.errors
