@@ -106,13 +106,17 @@ def read_manifest(checkpoint: Path) -> CheckpointInfo:
     if claimed != actual and (schema == SCHEMA or claimed is not None):
         raise ValueError(f"{path}: damaged (its checksum differs); give another checkpoint")
     try:
-        return _adapter().validate_json(json.dumps(content))
+        info = _adapter().validate_json(json.dumps(content))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(
             f"{path}: {where}: {first['msg']}; damaged, or of another version; give another checkpoint"
         ) from None
+    named = re.fullmatch(r"step_(\d{8,})", checkpoint.name)
+    if not info.has_checksum and named and int(named[1]) != info.step:
+        raise ValueError(f"{path}: damaged (step {info.step} in a folder of another); give another checkpoint")
+    return info
 
 
 def expected_files(info: CheckpointInfo) -> Iterator[str]:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+_PEER_LOST = ("Connection closed by peer", "Connection reset by peer")
+"""What gloo says on the ranks that wait for another."""
 
 
 class NotWrittenError(OSError):
@@ -19,26 +21,34 @@ class NotWrittenError(OSError):
 
 
 def check(folder: Path, needed: int) -> None:
-    """NotWrittenError where `needed` bytes, the least that a checkpoint takes, are not free; its folder is removed then."""
+    """OSError where `needed` bytes, the least that a checkpoint takes, are not free; its folder is removed then."""
     free = _free(folder)
     if free < needed:
         _remove(folder)
-        raise NotWrittenError(_message(folder, needed, free))
+        raise OSError(_message(folder, needed, free))
 
 
 @contextmanager
-def told(folder: Path, needed: int) -> Iterator[None]:
-    """A disk that becomes full in a block that writes a checkpoint, as `NotWrittenError`; what it has written is removed.
+def told(folder: Path, needed: int, every_rank_knows: bool = False) -> Iterator[None]:
+    """A disk that becomes full in a block that writes a checkpoint, in one line; what it has written is removed.
 
     PyTorch has no error of its own for that: it reports that a file is not as long as it should be by then.
+
+    Raises:
+        NotWrittenError: on the rank whose disk is full.
+        OSError: the same where every rank fails alike (`every_rank_knows`), so that rank 0 tells it for all.
+        ConnectionError: on ranks that were waiting for one that ended.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
+        if any(words in str(error) for words in _PEER_LOST):
+            raise ConnectionError(f"{folder}: was not written: a rank ended meanwhile, and has said why") from None
         if getattr(error, "errno", None) not in FULL and not _is_writer(error):
             raise
         _remove(folder)
-        raise NotWrittenError(_message(folder, needed, _free(folder))) from None
+        kind = OSError if every_rank_knows else NotWrittenError
+        raise kind(_message(folder, needed, _free(folder))) from None
 
 
 def _free(folder: Path) -> int:

@@ -99,7 +99,7 @@ def train(config: Config, resume: str | None) -> None:
         first_step, now.alignment = info.step, resuming.kept_alignment(info, now)
         if reshard.needed(info, now):
             names = [name for name, _ in model.named_parameters()]
-            with room.told(checkpoint.universal_folder(config.run.out), least_bytes(model)):
+            with room.told(checkpoint.universal_folder(config.run.out), least_bytes(model), every_rank_knows=True):
                 source = ranks.on_rank_0(lambda: reshard.convert(found, config.run.out, names))
             settings["checkpoint"] = {**settings.get("checkpoint", {}), "load_universal": True}
 
@@ -141,9 +141,9 @@ def train(config: Config, resume: str | None) -> None:
             engine.save_checkpoint(
                 str(folder.parent), tag=folder.name, client_state=reshard.CLIENT_STATE, save_latest=False
             )
-        dist.barrier()
+            dist.barrier()
         now.step, now.files, now.alignment = step, {}, validator.align_options(now.alignment)
-        with room.told(folder, least_bytes(model)):
+        with room.told(folder, least_bytes(model), every_rank_knows=True):
             ranks.on_rank_0(lambda: checkpoint.seal(folder, now))
         ranks.on_rank_0(lambda: checkpoint.prune(config.run.out, config.run.keep, config.run.keep_every))
         if monitor:
