@@ -96,4 +96,4 @@ def _work(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
     work = getattr(importlib.import_module(module), attribute)
     assert callable(work)
-    return work  # type: ignore[no-any-return]
+    return work
