@@ -33,7 +33,9 @@ use_plain_path() {
     case $link in $odd) fail "$links: PyTorch cannot build at such a path, nor at $here; set XDG_CACHE_HOME to a plainer one" ;; esac
     mkdir -p -m 700 "$links"
     [ -O "$links" ] || fail "$links belongs to another user; set XDG_CACHE_HOME to a folder of your own"
-    [ "$(readlink "$link")" = "$here" ] || ln -sfn "$here" "$link"
+    if [ "$(readlink "$link")" != "$here" ]; then
+        ln -sfn "$here" "$link" || [ "$(readlink "$link")" = "$here" ] || fail "$link cannot be made"  # or another start has
+    fi
     here=$link
     venv_at "$here"
 }

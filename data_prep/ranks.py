@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 
+from data_prep import wire
+
 Share = TypeVar("Share")
 Result = TypeVar("Result")
 
@@ -46,13 +48,13 @@ class Ranks:
     def spread(self, work: Callable[[Share], Iterator[Result]], shares: Sequence[Share]) -> Iterator[Result]:
         """Yield what `work(shares[r])` yields on every rank r, in the order of arrival. Called on rank 0 only.
 
-        `work`, shares and results are picklable and small. Where `work` raises on another rank, that rank tells why
-        and ends the whole job.
+        `work`, shares and results are such as `wire` encodes, and small. Where `work` raises on another rank, that rank tells
+        why and ends the whole job.
         """
         assert self.rank == 0 and len(shares) == self.size, "rank 0 deals one share to each rank"
         self.spreading = True
         for rank in range(1, self.size):
-            self.comm.send((work, shares[rank]), rank)
+            self._send((work, shares[rank]), rank)
         busy = set(range(1, self.size))
         for result in work(shares[0]):
             yield result
@@ -65,7 +67,7 @@ class Ranks:
     def _arrived(self, busy: set[int]) -> Iterator[Any]:
         """Results that other ranks have sent by now; those that are done leave `busy`."""
         while busy and self.comm.iprobe():
-            rank, done, result = self.comm.recv()
+            rank, done, result = self._receive()
             if done:
                 busy.remove(rank)
             else:
@@ -77,13 +79,13 @@ class Ranks:
             # a blocking receive would keep a core busy: MPI libraries poll without a pause
             while not self.comm.iprobe(source=0):
                 time.sleep(POLL_SECONDS)
-            message = self.comm.recv(source=0)
+            message = self._receive(source=0)
             if isinstance(message, int):
                 return message
             work, share = message
-            sent = [self.comm.isend((self.rank, False, result), 0) for result in work(share)]
-            sent.append(self.comm.isend((self.rank, True, None), 0))
-            while not all(request.test()[0] for request in sent):
+            sent = [self._begin_to_send((self.rank, False, result)) for result in work(share)]
+            sent.append(self._begin_to_send((self.rank, True, None)))
+            while not all(request.Test() for request, _ in sent):
                 time.sleep(POLL_SECONDS)
 
     def end(self, code: int) -> None:
@@ -91,7 +93,26 @@ class Ranks:
         if self.spreading:
             self.abort(code)
         for rank in range(1, self.size):
-            self.comm.send(code, rank)
+            self._send(code, rank)
+
+    def _send(self, message: Any, rank: int) -> None:
+        # With a capital: mpi4py's own `send` pickles, and a pickle would be code of whoever sent it.
+        self.comm.Send(bytearray(wire.encode(message)), rank)
+
+    def _begin_to_send(self, message: Any) -> tuple[Any, bytearray]:
+        """To rank 0: the request, and the content, which must be kept until it is done."""
+        content = bytearray(wire.encode(message))
+        return self.comm.Isend(content, 0), content
+
+    def _receive(self, source: int | None = None) -> Any:
+        """The next message, from any rank where none is named."""
+        from mpi4py import MPI
+
+        status = MPI.Status()
+        self.comm.Probe(MPI.ANY_SOURCE if source is None else source, status=status)
+        content = bytearray(status.Get_count(MPI.BYTE))
+        self.comm.Recv(content, status.Get_source(), status.Get_tag())
+        return wire.decode(bytes(content))
 
     def abort(self, code: int) -> NoReturn:
         """End every rank at once: one that just leaves would let the others wait for ever."""

@@ -126,8 +126,13 @@ class Tokenizer:
         other.__dict__ = self.__dict__ | {"_folder": folder}
         return other
 
+    def kept(self) -> tuple[Path, str]:
+        """Where `load_same` finds a tokenizer of `kept_in`, and its hash."""
+        assert self._folder is not None
+        return self._folder, self.sha256
+
     def __reduce__(self) -> tuple[Callable[..., "Tokenizer"], tuple[Any, ...]]:
-        return (Tokenizer, (self.model,)) if self._folder is None else (_load_same, (self._folder, self.sha256))
+        return (Tokenizer, (self.model,)) if self._folder is None else (load_same, (self._folder, self.sha256))
 
     def encode_flat(self, lines: Sequence[str | bytes]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """All ids of all lines end to end, int32 (T,), and each line's token count, int64 (lines,).
@@ -220,7 +225,7 @@ def prepare(path: Path) -> None:
         threading.Thread(target=load, name="tokenizer", daemon=True).start()
 
 
-def _load_same(folder: Path, sha256: str) -> Tokenizer:
+def load_same(folder: Path, sha256: str) -> Tokenizer:
     tokenizer = Tokenizer.load(folder)
     if tokenizer.sha256 != sha256:
         raise ValueError(f"{folder}: changed while it was used; run the command again")

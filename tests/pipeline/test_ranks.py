@@ -94,8 +94,8 @@ def test_what_ranks_tell_each_other_is_json_and_no_pickle(tmp_path: Path, monkey
 
 
 def test_no_module_pickles_for_other_ranks() -> None:
-    """The calls of torch.distributed that do."""
+    """The calls of torch.distributed and mpi4py that do."""
     root = Path(ranks.__file__).parents[1]
-    words = ("_object_list(", "gather_object(")
+    words = ("_object_list(", "gather_object(", "comm.send(", "comm.recv(", "comm.isend(", "comm.bcast(")
     for path in [*root.glob("pipeline/**/*.py"), *root.glob("data_prep/**/*.py"), *root.glob("kernels/**/*.py")]:
         assert not [word for word in words if word in path.read_text(encoding="utf-8")], path
