@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.blocks import LONG_LINE, blank_lines, in_step, is_clean, line_ends, unusable
-from data_prep.files import canonical_json, write_durably
 from data_prep.filters import MonoFilters, PairFilters
 from data_prep.language_id import LanguageFilter
+from data_prep.marker import write_marker
 from data_prep.plan import ShardRange, SourcePlan
 from data_prep.readers import is_blank, is_skipped, parse_tsv, raw_record, split_lines
 from data_prep.set_aside import dropped_file, quarantine_file, write_records
@@ -170,7 +170,7 @@ def binarize(tokenizer: Tokenizer, job: ShardJob) -> ShardResult:
     # not part of what makes a shard: it only tells that another source is the same text
     texts = [file.text_sha256 for file in job.plan.files]
     marker = {**job.header, "counts": counts, "dropped": dropped, "files": files, "text_sha256": texts}
-    write_durably(shard_file(job.stem, ".json"), canonical_json(marker))
+    write_marker(shard_file(job.stem, ".json"), marker)
     for piece in job.text:
         piece.discard()
     return ShardResult(job.plan.source.kind, job.range.bytes, counts, dropped)

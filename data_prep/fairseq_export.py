@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS, chunks_of, cut_blocks
-from data_prep.files import publish, temporary_name, write_durably
-from data_prep.manifest import TOKENIZER_FOLDER, Manifest, Shard
+from data_prep.files import publish, remove_abandoned, temporary_name, write_durably
+from data_prep.manifest import TOKENIZER_FOLDER, Manifest
 from data_prep.progress import ByteProgress
+from data_prep.shard import Shard
 from data_prep.token_file import INDEX_MAGIC, INDEX_VERSION, INT32_CODE, TOKEN_BYTES, TokenFile
 from data_prep.tokenizer import BOS, EOS, Tokenizer
 
@@ -74,12 +75,13 @@ def export_fairseq(
                 continue
             writer = _Writer(out / kind)
             turns = (False, True) if kind == "pair" else (False,)
-            for turned in turns:
-                for shard in shards:
-                    for ids_T, lengths_B in _items(shard, block_tokens, turned):
-                        writer.add(ids_T, lengths_B)
-                    progress.advance(TOKEN_BYTES * shard.tokens // len(turns))
-            done.append(writer.close())
+            with writer:
+                for turned in turns:
+                    for shard in shards:
+                        for ids_T, lengths_B in _items(shard, block_tokens, turned):
+                            writer.add(ids_T, lengths_B)
+                        progress.advance(TOKEN_BYTES * shard.tokens // len(turns))
+                done.append(writer.close())
             write_durably(out / kind / "dict.txt", dictionary)
     return done
 
@@ -143,13 +145,26 @@ def _with_specials(
 
 
 class _Writer:
-    """Takes items and publishes them as `train.0.bin` and `train.0.idx`; nothing is visible before `close`."""
+    """Takes items and publishes them as `train.0.bin` and `train.0.idx`; nothing is visible before `close`.
+
+    Used as a context, it leaves nothing behind that was not published.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.bin, self.idx = folder, folder / "train.0.bin", folder / "train.0.idx"
         self.sizes = array("i")
+        for path in (self.bin, self.idx):
+            remove_abandoned(path)
         self._file = io.FileIO(temporary_name(self.bin), "wb")
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        for path in (self.bin, self.idx):
+            temporary_name(path).unlink(missing_ok=True)
 
     def add(self, ids_T: NDArray[np.int32], lengths_B: NDArray[np.int64]) -> None:
         left = memoryview(ids_T.astype("<i4", copy=False).tobytes())

@@ -4,6 +4,7 @@ Knows bytes and folders only; nothing about what a shard, a tokenizer or a manif
 """
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -11,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
+
+import psutil
 
 BLOCK_BYTES = 1 << 20
 TEMPORARY_SUFFIX = ".tmp"
@@ -38,6 +41,15 @@ def sha256_of_json(value: Any) -> str:
 def temporary_name(path: Path) -> Path:
     """Where this process writes a file before it is published: same folder, so that the rename is atomic, and hidden."""
     return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+
+
+def remove_abandoned(path: Path) -> None:
+    """Delete what processes that were killed had written of a file; what a running one is writing stays."""
+    beginning = f".{path.name}."
+    for left in path.parent.glob(f"{glob.escape(beginning)}*{TEMPORARY_SUFFIX}"):
+        process = left.name.removeprefix(beginning).removesuffix(TEMPORARY_SUFFIX)
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            left.unlink(missing_ok=True)
 
 
 def remove_temporaries(folder: Path, name: str) -> None:
@@ -71,8 +83,12 @@ def publish(path: Path) -> None:
 def write_durably(path: Path, content: bytes) -> None:
     """Write a whole file so that a reader sees the old content or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary_name(path).write_bytes(content)
-    publish(path)
+    try:
+        temporary_name(path).write_bytes(content)
+        publish(path)
+    except BaseException:
+        temporary_name(path).unlink(missing_ok=True)
+        raise
 
 
 def check_output(path: Path, inputs: Iterable[Path] = ()) -> None:
@@ -106,6 +122,7 @@ def output_file(path: Path, inputs: Iterable[Path] = ()) -> Iterator[TextIO]:
             yield stream
         return
     target = path.resolve()  # a link stays one, and what it names is replaced
+    remove_abandoned(target)
     try:
         with temporary_name(target).open("w", encoding="utf-8", newline="\n") as stream:
             yield stream

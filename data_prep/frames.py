@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from data_prep.blocks import MAX_HELD_BYTES
 from data_prep.compression import BUFFER_BYTES, archive_errors, uncompressed_name
-from data_prep.files import publish, temporary_name
+from data_prep.files import publish, remove_abandoned, temporary_name
 from data_prep.progress import ByteProgress
 from data_prep.readers import check_file, decompressed
 
@@ -147,6 +147,7 @@ def rechunk(
         raise ValueError(f"{source}: would be written over itself; give another --out")
     check_file(source)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(target)
     sizes: list[int] = []
     try:
         with open(temporary_name(target), "wb") as out, archive_errors(source):

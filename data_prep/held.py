@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from data_prep.files import sha256_of_json
 from data_prep.manifest import TOKENIZER_FOLDER, complete_sources
+from data_prep.marker import identity_of, is_named_by_its_source, read_marker
 from data_prep.plan import SourcePlan
-from data_prep.retire import giving_way_to
+from data_prep.plan_sources import same_name
+from data_prep.retire import giving_way_to, markers_of
 from data_prep.tokenizer import META_NAME
 
 Choice = Literal["refuse", "replace", "add"]
@@ -81,6 +83,39 @@ def held_sources(data_dir: Path) -> dict[str, HeldSource]:
         return {}
     stems = {stem.rpartition("-")[0]: members for stem, members in complete_sources(data_dir).items()}
     return {stem: source_of_marker(stem, members[0][1]) for stem, members in stems.items()}
+
+
+def check_names(plans: Sequence[SourcePlan], data_dir: Path, clean: bool) -> None:
+    """See that what a data folder holds under the names of these plans' shards was made from the same.
+
+    A damaged marker vouches for nothing; with `clean` it is deleted, and its shard will be made again.
+
+    Raises:
+        ValueError: a shard of that name is of another source, or was made with other settings: only the short hashes in
+            the names are equal.
+    """
+    for plan in plans:
+        for path in sorted(markers_of(plan.source_stem, data_dir)):
+            marker = _sound_marker(path)
+            if marker is None:
+                if clean:
+                    path.unlink()
+                continue
+            if identity_of(marker) != plan.identity:
+                raise ValueError(same_name(plan, f"one in {data_dir}"))
+            settings_stem = path.relative_to(data_dir).as_posix().rpartition("-")[0]
+            if settings_stem == plan.settings_stem and marker["settings_sha256"] != plan.settings.sha256:
+                raise ValueError(
+                    f"{path}: was made with other settings, whose short hash is the same; change --shard-bytes by one"
+                )
+
+
+def _sound_marker(path: Path) -> dict[str, Any] | None:
+    try:
+        marker = read_marker(path)
+    except ValueError:
+        return None
+    return marker if is_named_by_its_source(path, marker) else None
 
 
 def sources_to_replace(plans: Sequence[SourcePlan], data_dir: Path, choice: Choice) -> dict[str, SourcePlan]:

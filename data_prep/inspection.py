@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from data_prep.files import temporary_name
-from data_prep.manifest import Manifest, Shard
+from data_prep.files import remove_abandoned, temporary_name
+from data_prep.manifest import Manifest
 from data_prep.set_aside import dropped_file
+from data_prep.shard import Shard
 from data_prep.token_file import TokenFile
 from data_prep.tokenizer import Tokenizer
 
@@ -147,8 +148,12 @@ def draw(manifest: Manifest, path: Path) -> None:
     right.set(xscale="log", xlabel="tokens per sentence; red: median", title="sentence lengths")
     figure.colorbar(mesh, ax=right, label="share of sentences")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(temporary_name(path), format="png", dpi=120, metadata={"Software": None})
-    temporary_name(path).replace(path)
+    remove_abandoned(path)
+    try:
+        figure.savefig(temporary_name(path), format="png", dpi=120, metadata={"Software": None})
+        temporary_name(path).replace(path)
+    finally:
+        temporary_name(path).unlink(missing_ok=True)
 
 
 def _lengths_and_tokens(manifest: Manifest) -> tuple[dict[str, NDArray[np.int32]], Counter[str]]:

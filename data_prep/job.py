@@ -15,8 +15,8 @@ from typing import Any
 
 from data_prep.binarize import ShardJob, ShardResult, binarize, shard_header
 from data_prep.deduplicate import mark_duplicates
-from data_prep.files import locked, read_json, write_durably
-from data_prep.held import Choice, sources_to_replace
+from data_prep.files import locked, write_durably
+from data_prep.held import Choice, check_names, sources_to_replace
 from data_prep.manifest import (
     MANIFEST_LOCK,
     TOKENIZER_FOLDER,
@@ -26,6 +26,7 @@ from data_prep.manifest import (
     size_problem,
     wanted_file,
 )
+from data_prep.marker import read_marker
 from data_prep.plan import Source, SourcePlan, ensure_text
 from data_prep.plan_sources import full_disk_told, make_plans, spread_evenly
 from data_prep.progress import ByteProgress
@@ -107,6 +108,7 @@ def run_job(
     outcome = Outcome()
     if dry_run:
         plans = make_plans(sources, workers, max_bad_rate, None, outcome.fail)
+        check_names(plans, data_dir, clean=False)
         sources_to_replace(plans, data_dir, choice)
         outcome.planned = [(plan, len(_missing_shards(plan, data_dir, tokenizer.sha256))) for plan in plans]
         return outcome
@@ -116,6 +118,7 @@ def run_job(
         if not plans:
             return outcome
         with locked(data_dir / MANIFEST_LOCK, wait=True):  # other runs delete markers under it
+            check_names(plans, data_dir, clean=True)
             replaced = sources_to_replace(plans, data_dir, choice)
         install_tokenizer(tokenizer, data_dir)
         stems = [*replaced, *(plan.source_stem for plan in plans)]
@@ -220,10 +223,10 @@ def _missing_shards(plan: SourcePlan, data_dir: Path, tokenizer_sha256: str) -> 
 
 def _is_complete(stem: Path, header: dict[str, Any]) -> bool:
     try:
-        marker = read_json(shard_file(stem, ".json"), "it is made again")
-        sizes = {suffix: file["bytes"] for suffix, file in marker["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        marker = read_marker(shard_file(stem, ".json"))
+    except ValueError:
         return False
+    sizes = {suffix: file["bytes"] for suffix, file in marker["files"].items()}
     return all(marker.get(name) == value for name, value in header.items()) and not size_problem(stem, sizes)
 
 

@@ -3,7 +3,7 @@
 Built from the shards' markers by `rebuild`, loaded by training with `Manifest.load`; knows nothing of text or encoding.
 """
 
-import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Container
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import canonical_json, locked, read_json, remove_temporaries, write_durably
+from data_prep.files import canonical_json, locked, remove_temporaries, write_durably
+from data_prep.json_parts import read_in_parts
+from data_prep.marker import MEND, read_marker, source_of
+from data_prep.shard import Shard
 from data_prep.token_file import SCHEMA, Kind, shard_file
 from data_prep.tokenizer import META_NAME, Tokenizer, read_identity
 
@@ -20,44 +23,8 @@ TOKENIZER_FOLDER = "tokenizer"
 LOCKS = "locks"
 MANIFEST_LOCK = f"{LOCKS}/manifest.lock"
 STAT_THREADS = 16
-KIND_FOLDERS = ("mono", "pair")
-MEND = "run again the mono or parallel command that made it"
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One published shard, as its marker describes it.
-
-    Attributes:
-        stem: absolute path of the shard's files without suffix; `TokenFile(stem)` opens it.
-        kind: "mono" or "pair".
-        languages: one language, or (source, target).
-        documents: CC-100 documents, or pairs.
-        sequences: sentences; twice the documents for pairs.
-        tokens: ids in the shard, no specials.
-        max_length: tokens of the longest sequence.
-        block_tokens: size of the blocks whose places the index holds; 0: it holds none.
-        blocks: how many of them.
-        bytes: size of the .bin and of the .idx file.
-        sha256: hash of the .bin and of the .idx file.
-    """
-
-    stem: Path
-    kind: Kind
-    languages: tuple[str, ...]
-    documents: int
-    sequences: int
-    tokens: int
-    max_length: int
-    bytes: dict[str, int]
-    sha256: dict[str, str]
-    block_tokens: int = 0
-    blocks: int = 0
-
-    @property
-    def key(self) -> str:
-        """The language, or "source-target" for pairs."""
-        return "-".join(self.languages)
+KINDS: dict[str, Kind] = {"mono": "mono", "pair": "pair"}
+KIND_FOLDERS = tuple(KINDS)
 
 
 @dataclass(frozen=True)
@@ -120,42 +87,69 @@ class Manifest:
         """
         data_dir = Path(data_dir)
         path = data_dir / MANIFEST_NAME
-        content = read_json(path, "give a folder written by `python -m data_prep mono` or `parallel`")
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-            raise ValueError(f"{path}: schema is not {SCHEMA}, the one that this version reads; {MEND}")
         groups: dict[str, dict[str, list[Shard]]] = {"mono": defaultdict(list), "pair": defaultdict(list)}
-        try:
-            for record in content["shards"]:
-                shard = _shard_of(record, data_dir)
+        languages: dict[tuple[str, ...], tuple[str, ...]] = {}  # one tuple for all shards of a language
+
+        def take(records: list[Any], before: dict[str, Any]) -> None:
+            _check_schema(before, path)
+            for record in records:
+                shard = _shard_of(record, data_dir, languages)
                 groups[shard.kind][shard.key].append(shard)
-            manifest = cls(
+
+        try:
+            content, digest = read_in_parts(path, "shards", take)
+            _check_schema(content, path)
+            tokenizer = content["tokenizer"]
+            if "shards" not in content or not (
+                type(tokenizer["vocab_size"]) is int and type(content["sources"]) is list
+            ):
+                raise TypeError("shards, vocab_size or sources")
+            return cls(
                 data_dir=data_dir,
-                tokenizer_sha256=content["tokenizer"]["sha256"],
-                vocab_size=content["tokenizer"]["vocab_size"],
+                tokenizer_sha256=tokenizer["sha256"],
+                vocab_size=tokenizer["vocab_size"],
                 mono=dict(groups["mono"]),
                 pairs=dict(groups["pair"]),
                 sources=content["sources"],
-                content_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+                content_sha256=digest,
             )
+        except (FileNotFoundError, NotADirectoryError):
+            advice = "give a folder written by `python -m data_prep mono` or `parallel`"
+            raise ValueError(f"{path}: no such file; {advice}") from None
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path}: damaged, no usable field {error}; {MEND}") from None
-        return manifest
+        except _OtherSchemaError as error:
+            raise ValueError(str(error)) from None
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged, not valid JSON or out of range ({error}); {MEND}") from None
 
 
-def _shard_of(record: dict[str, Any], data_dir: Path) -> Shard:
-    counts, files = record["counts"], record["files"]
+class _OtherSchemaError(ValueError):
+    """The manifest is of another version."""
+
+
+def _check_schema(content: dict[str, Any], path: Path) -> None:
+    if content.get("schema") != SCHEMA:
+        raise _OtherSchemaError(f"{path}: schema is not {SCHEMA}, the one that this version reads; {MEND}")
+
+
+def _shard_of(record: Any, data_dir: Path, languages: dict[tuple[str, ...], tuple[str, ...]]) -> Shard:
+    named, files = tuple(record["languages"]), record["files"]
+    if named not in languages:
+        if not named or not all(isinstance(language, str) for language in named):
+            raise TypeError("languages")
+        languages[named] = named
+    if not isinstance(record["stem"], str):
+        raise TypeError("stem")
+    bin_file, idx_file = files["bin"], files["idx"]
     return Shard(
-        stem=data_dir / record["stem"],
-        kind=record["kind"],
-        languages=tuple(record["languages"]),
-        documents=counts["documents"],
-        sequences=counts["sequences"],
-        tokens=counts["tokens"],
-        max_length=counts["max_length"],
-        bytes={suffix: files[suffix]["bytes"] for suffix in ("bin", "idx")},
-        sha256={suffix: files[suffix]["sha256"] for suffix in ("bin", "idx")},
-        block_tokens=counts.get("block_tokens", 0),
-        blocks=counts.get("blocks", 0),
+        data_dir,
+        record["stem"],
+        KINDS[record["kind"]],
+        languages[named],
+        record["counts"],
+        (bin_file["bytes"], idx_file["bytes"]),
+        (bin_file["sha256"], idx_file["sha256"]),
     )
 
 
@@ -173,16 +167,36 @@ def size_problem(stem: Path, sizes: dict[str, int]) -> str | None:
 
 
 def _first_size_problem(shards: list[Shard]) -> str | None:
-    return next(filter(None, (size_problem(shard.stem, shard.bytes) for shard in shards)), None)
+    for shard in shards:
+        # names as text: making Path objects of a hundred thousand takes longer than asking for their sizes
+        stem = os.path.join(shard.folder, shard.name)
+        for suffix, size in shard.bytes.items():
+            try:
+                is_there = os.stat(f"{stem}.{suffix}").st_size == size
+            except OSError:
+                is_there = False
+            if not is_there and (problem := size_problem(shard.stem, shard.bytes)):
+                return problem
+    return None
+
+
+def marker_files(data_dir: Path) -> list[Path]:
+    """The files of all commit markers below a data folder, sorted."""
+    found = (path for kind in KIND_FOLDERS for path in (data_dir / kind).glob("*/*.json"))
+    return sorted(path for path in found if path.name[0] != ".")
 
 
 def read_markers(data_dir: Path) -> dict[str, dict[str, Any]]:
-    """All commit markers below a data folder: stem relative to it (posix) → marker, sorted by stem."""
+    """All commit markers below a data folder: stem relative to it (posix) → marker, sorted by stem.
+
+    Raises:
+        ValueError: one is damaged.
+    """
     markers = {}
-    for path in sorted(path for kind in KIND_FOLDERS for path in (data_dir / kind).glob("*/*.json")):
+    for path in marker_files(data_dir):
         # a run on another source may delete a marker of its own meanwhile
-        if path.name[0] != "." and path.exists():
-            markers[path.relative_to(data_dir).as_posix().removesuffix(".json")] = read_json(path, MEND)
+        if path.exists():
+            markers[path.relative_to(data_dir).as_posix().removesuffix(".json")] = read_marker(path)
     return dict(sorted(markers.items()))
 
 
@@ -263,12 +277,16 @@ def complete_sources(data_dir: Path) -> dict[str, list[tuple[str, dict[str, Any]
                 f"{tokenizer_sha256}; delete this shard's files or {MEND}"
             )
         found[stem.rpartition("-")[0]].append((stem, marker))
-    complete = {
-        settings_stem: members
-        for settings_stem, members in sorted(found.items())
-        if [marker["shard"]["index"] for _, marker in members] == list(range(members[0][1]["shard"]["count"]))
-    }
+    complete = {stem: members for stem, members in sorted(found.items()) if _is_complete(members)}
     return {stem: members for stem, members in complete.items() if not _is_replaced(data_dir, stem, complete)}
+
+
+def _is_complete(members: list[tuple[str, dict[str, Any]]]) -> bool:
+    """Whether shards of one name are all of one source; those that two sources of one name left are not."""
+    markers = [marker for _, marker in members]
+    numbers = [marker["shard"]["index"] for marker in markers]
+    made_of = {(marker["shard"]["count"], marker["settings_sha256"], *source_of(marker)) for marker in markers}
+    return numbers == list(range(markers[0]["shard"]["count"])) and len(made_of) == 1
 
 
 def _is_replaced(data_dir: Path, settings_stem: str, complete: Container[str]) -> bool:

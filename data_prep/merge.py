@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import BLOCK_BYTES, canonical_json, locked, publish, read_json, remove_temporaries, temporary_name
+from data_prep.files import BLOCK_BYTES, canonical_json, locked, publish, temporary_name
 from data_prep.held import source_of_marker
 from data_prep.manifest import (
-    MEND,
     TOKENIZER_FOLDER,
     Manifest,
     complete_sources,
@@ -25,12 +24,15 @@ from data_prep.manifest import (
     rebuild,
     size_problem,
 )
+from data_prep.marker import MEND, identity_of, read_marker
 from data_prep.progress import ByteProgress
+from data_prep.retire import remove_leftovers
 from data_prep.set_aside import dropped_file, quarantine_file
 from data_prep.token_file import shard_file
-from data_prep.tokenizer import Tokenizer, read_identity
+from data_prep.tokenizer import META_NAME, Tokenizer, read_identity
 
 Members = list[tuple[str, dict[str, Any]]]  # a source's shards: stem relative to the data folder, and marker
+Wanted = list[tuple[str, Path, Members]]  # sources: stem with settings, folder and shards
 
 
 @dataclass
@@ -67,19 +69,25 @@ def merge(folders: list[Path], data_dir: Path, link: bool, add: bool = False) ->
                 f"{folder}: made with tokenizer {sha256}, {folders[0]} with {identities[folders[0]]}; merge folders of one "
                 "tokenizer"
             )
-    if (data_dir / TOKENIZER_FOLDER).exists():
+    if (data_dir / TOKENIZER_FOLDER / META_NAME).exists():  # written last: a killed merge may have left less
         sources[data_dir] = complete_sources(data_dir)
     wanted, duplicates = _without_duplicates(sources, data_dir)
+    _check_hashes(wanted)
     if not add:
         _check_names(wanted)
     merged = Merged(duplicates=duplicates)
     install_tokenizer(Tokenizer.load(folders[0] / TOKENIZER_FOLDER), data_dir)
     with ExitStack() as stack:
-        for name in sorted({lock_file(stem.rpartition("-")[0]) for stem in wanted}):
+        stems = sorted({stem.rpartition("-")[0] for stem, _, _ in wanted})
+        for name in map(lock_file, stems):
             stack.enter_context(locked(data_dir / name, wait=False))
-        total = sum(file["bytes"] for _, members in wanted.values() for _, m in members for file in m["files"].values())
+        for stem in stems:
+            remove_leftovers(stem, data_dir)
+            # whatever ends this merge: what it was writing may be what filled the disk
+            stack.callback(remove_leftovers, stem, data_dir)
+        total = sum(file["bytes"] for _, _, members in wanted for _, m in members for file in m["files"].values())
         with ByteProgress("merging", total) as progress:
-            for folder, members in wanted.values():
+            for _, folder, members in wanted:
                 for stem, marker in members:
                     made = folder != data_dir and _bring(folder, data_dir, stem, marker, link)
                     merged.shards += made
@@ -98,10 +106,8 @@ def _sources(folder: Path) -> dict[str, Members]:
     return found
 
 
-def _without_duplicates(
-    sources: dict[Path, dict[str, Members]], data_dir: Path
-) -> tuple[dict[str, tuple[Path, Members]], int]:
-    """Each source's folder and shards by stem, and how many times a source was there once more.
+def _without_duplicates(sources: dict[Path, dict[str, Members]], data_dir: Path) -> tuple[Wanted, int]:
+    """Each source's folder and shards, and how many times a source was there once more.
 
     The same text under two names is one source; what `data_dir` has stays, else its first name in the alphabet.
     """
@@ -124,13 +130,26 @@ def _without_duplicates(
     again = sum(folder != data_dir for _, _, folder in found) - sum(
         folder != data_dir for _, folder, _ in chosen.values()
     )
-    return {stem: (folder, members) for stem, folder, members in chosen.values()}, again
+    return list(chosen.values()), again
 
 
-def _check_names(wanted: dict[str, tuple[Path, Members]]) -> None:
+def _check_hashes(wanted: Wanted) -> None:
+    """Refuse two sources that have one name only because the short hashes in their names are equal."""
+    seen: dict[str, tuple[str, Path]] = {}
+    for settings_stem, folder, members in wanted:
+        source_stem, identity = settings_stem.rpartition("-")[0], identity_of(members[0][1])
+        other, its_folder = seen.setdefault(source_stem, (identity, folder))
+        if other != identity:
+            raise ValueError(
+                f"{folder / source_stem}: is another source than that of this name in {its_folder}, and the short hash in "
+                "both names is the same; make one of them again from a file with another name"
+            )
+
+
+def _check_names(wanted: Wanted) -> None:
     """Refuse two sources of the same name and languages from two folders: one is likely to be a corrected other."""
     seen: dict[tuple[object, ...], tuple[str, Path]] = {}
-    for settings_stem, (folder, members) in sorted(wanted.items()):
+    for settings_stem, folder, members in sorted(wanted, key=lambda source: source[:2]):
         source = source_of_marker(settings_stem.rpartition("-")[0], members[0][1])
         place = (source.kind, source.languages, source.names)
         other, its_folder = seen.setdefault(place, (source.stem, folder))
@@ -145,10 +164,9 @@ def _bring(folder: Path, data_dir: Path, stem: str, marker: dict[str, Any], link
     """Copy or link one shard's files, the marker last; False if they are there."""
     sizes = {suffix: file["bytes"] for suffix, file in marker["files"].items()}
     marker_file = shard_file(data_dir / stem, ".json")
-    if marker_file.exists() and read_json(marker_file, MEND) == marker and not size_problem(data_dir / stem, sizes):
+    if marker_file.exists() and read_marker(marker_file) == marker and not size_problem(data_dir / stem, sizes):
         return False
     marker_file.parent.mkdir(parents=True, exist_ok=True)
-    remove_temporaries(marker_file.parent, Path(stem).name)
     marker_file.unlink(missing_ok=True)
     for suffix, file in marker["files"].items():
         source, target = shard_file(folder / stem, f".{suffix}"), shard_file(data_dir / stem, f".{suffix}")
@@ -175,7 +193,6 @@ def _bring_file(source: Path, target: Path, sha256: str | None, link: bool) -> N
     elif sha256 is None:
         shutil.copyfile(source, temporary)
     elif _copy(source, temporary) != sha256:
-        temporary.unlink()
         raise ValueError(f"{source}: content is not what was written (sha256); {MEND}")
     publish(target)
 

@@ -22,6 +22,7 @@ from data_prep.files import sha256_of_json
 from data_prep.filters import MonoFilters, PairFilters
 from data_prep.inputs import state_of
 from data_prep.line_hashes import LineHashes
+from data_prep.marker import NAME_HASH, source_identity
 from data_prep.readers import TextFile, open_text, readable_name
 from data_prep.records import Layout
 from data_prep.source_files import SourceFile, SourceReading
@@ -119,17 +120,21 @@ class SourcePlan:
         return sum(shard.bytes for shard in self.ranges)
 
     @property
+    def identity(self) -> str:
+        """Full hash of the source, see `marker.source_identity`."""
+        files = [(file.name, file.sha256) for file in self.files]
+        return source_identity(self.source.kind, self.source.languages, files)
+
+    @property
     def source_stem(self) -> str:
         """Folder, name and source hash, common to every set of settings: `mono/de/de.txt.xz-1a2b3c4d`."""
-        names_and_hashes = [[file.name, file.sha256] for file in self.files]
-        identity = sha256_of_json([self.source.kind, list(self.source.languages), names_and_hashes])
         name = re.sub(r"[^A-Za-z0-9._]+", "_", self.files[0].name).lstrip(".") or "text"
-        return f"{self.source.kind}/{'-'.join(self.source.languages)}/{name[:80]}-{identity[:8]}"
+        return f"{self.source.kind}/{'-'.join(self.source.languages)}/{name[:80]}-{self.identity[:NAME_HASH]}"
 
     @property
     def settings_stem(self) -> str:
         """Common beginning of this plan's stems: other settings give other names, so nothing is overwritten."""
-        return f"{self.source_stem}-{self.settings.sha256[:8]}"
+        return f"{self.source_stem}-{self.settings.sha256[:NAME_HASH]}"
 
     def stem(self, index: int) -> str:
         """Stem of shard `index`, relative to the data folder."""

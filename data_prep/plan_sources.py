@@ -26,7 +26,7 @@ def make_plans(
     """Plan all sources, each in a worker; those that cannot be read are told of, in the order given, and left out.
 
     Raises:
-        ValueError: the same source is given twice, with different settings.
+        ValueError: the same source is given twice, with different settings; or two have one name and short hash.
     """
     numbered: dict[int, SourcePlan | str] = {}
     sizes = [sum(map(stored_bytes, source.paths)) for source in sources]
@@ -39,9 +39,19 @@ def make_plans(
     for plan in (numbered[number] for number in range(len(sources))):
         if isinstance(plan, str):
             tell_failure(plan)
-        elif by_stem.setdefault(plan.source_stem, plan).settings != plan.settings:
+        elif (first := by_stem.setdefault(plan.source_stem, plan)).identity != plan.identity:
+            raise ValueError(same_name(plan, f"that of {first.source.paths[0]}"))
+        elif first.settings != plan.settings:
             raise ValueError(f"{plan.source.paths[0]}: given twice with different settings; leave one out")
     return list(by_stem.values())
+
+
+def same_name(plan: SourcePlan, other: str) -> str:
+    """What to say where the short hash of a source, which is part of its shards' names, is also another source's."""
+    return (
+        f"{plan.source.paths[0]}: is another text than {other}, and the short hash in both shards' names is the same "
+        f"({plan.source_stem}); give its file another name"
+    )
 
 
 def _plan_share(

@@ -6,9 +6,10 @@ Knows names and markers; nothing of text. One that was killed is completed by re
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.files import locked, read_json
+from data_prep.files import locked
 from data_prep.held import source_of_marker
-from data_prep.manifest import MEND, Manifest, lock_file, rebuild, wanted_file
+from data_prep.manifest import Manifest, lock_file, rebuild, wanted_file
+from data_prep.marker import read_marker
 from data_prep.readers import readable_name
 from data_prep.retire import giving_way_to, markers_of, remove_leftovers, remove_unmarked, stems_on_disk, unlink_all
 
@@ -60,7 +61,7 @@ def _names(data_dir: Path, manifest: Manifest) -> dict[str, set[str]]:
     names: dict[str, set[str]] = {}
     for stem in stems_on_disk(data_dir):
         markers = sorted(markers_of(stem, data_dir))
-        held = source_of_marker(stem, read_json(markers[0], MEND)) if markers else None
+        held = source_of_marker(stem, read_marker(markers[0])) if markers else None
         names[stem] = {held.name, *held.names} if held else {Path(stem).name.rpartition("-")[0]}
     for record in manifest.sources:
         files = [file["name"] for file in record["files"]]

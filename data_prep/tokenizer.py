@@ -21,7 +21,7 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
-from data_prep.files import canonical_json, read_json, sha256_of_file, write_durably
+from data_prep.files import canonical_json, read_json, remove_abandoned, sha256_of_file, write_durably
 from data_prep.tokenizer_json import JSON_NAME, encode_lines, sentencepiece_model, unigram_tokenizer
 from data_prep.tokenizer_kinds import check_kind, content_key, first_difference, sample_lines
 
@@ -94,6 +94,8 @@ class Tokenizer:
             ValueError: the folder holds another tokenizer.
         """
         path = folder / MODEL_NAME
+        for name in (MODEL_NAME, META_NAME):
+            remove_abandoned(folder / name)
         if path.exists() and path.read_bytes() != self.model:
             raise ValueError(f"{folder}: holds another tokenizer already; give another folder or delete it")
         if not path.exists():

@@ -3,11 +3,14 @@
 Reads everything and changes nothing; what training checks on opening (sizes) is in `manifest` and `token_file`.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.files import canonical_json, sha256_of_file
-from data_prep.manifest import MANIFEST_NAME, MEND, Manifest, Shard, content_of, size_problem
+from data_prep.manifest import MANIFEST_NAME, Manifest, content_of, marker_files, size_problem
+from data_prep.marker import FIELDS, MEND, is_named_by_its_source, read_marker
+from data_prep.shard import Shard
 from data_prep.token_file import TokenFile, shard_file
 from data_prep.tokenizer import read_identity
 
@@ -24,15 +27,32 @@ def find_problems(data_dir: Path) -> Iterator[str]:
         yield f"{manifest.tokenizer_dir}: sha256 {tokenizer_sha256}, the manifest says {manifest.tokenizer_sha256}"
     shard_problems = [problem for shard in manifest.shards for problem in _shard_problems(shard, manifest)]
     yield from shard_problems
+    of_markers = [problem for path in marker_files(data_dir) for problem in marker_problems(path)]
+    yield from of_markers
     try:
         current = canonical_json(content_of(data_dir)) == (data_dir / MANIFEST_NAME).read_bytes()
     except (ValueError, KeyError, TypeError) as error:
-        # a shard told of above makes the markers unusable too: once is enough
-        if not shard_problems:
+        # a shard or a marker told of above makes the markers unusable too: once is enough
+        if not shard_problems and not of_markers:
             yield f"{data_dir}: unusable marker ({error})"
         return
     if not current:
         yield f"{data_dir / MANIFEST_NAME}: not what the shards' markers say; {MEND}"
+
+
+def marker_problems(path: Path) -> Iterator[str]:
+    """What is wrong with a shard's marker, one line; nothing when all is well."""
+    try:
+        marker, raw = read_marker(path), path.read_bytes()
+    except FileNotFoundError:
+        return  # a run that goes on makes its shard again
+    except ValueError as error:
+        yield str(error)
+        return
+    if canonical_json(json.loads(raw)) != raw or not (marker.keys() <= FIELDS):
+        yield f"{path}: content is not what was written; {MEND}"
+    elif not is_named_by_its_source(path, marker):
+        yield f"{path}: its name is not that of the source and settings in it; {MEND}"
 
 
 def _shard_problems(shard: Shard, manifest: Manifest) -> Iterator[str]:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.block_table import BlockTable, cut_blocks
-from data_prep.manifest import MEND, Shard
+from data_prep.manifest import MEND
+from data_prep.shard import Shard
 from data_prep.token_file import TokenFile
 
 PER_SHARD = 2  # files, each a mapping, which holds a file descriptor
@@ -46,7 +47,7 @@ class OpenShards:
 
     def __init__(self, most: int | None = None) -> None:
         self._most = most
-        self._open: OrderedDict[Path, TokenFile] = OrderedDict()
+        self._open: OrderedDict[Shard, TokenFile] = OrderedDict()
 
     def __getitem__(self, shard: Shard) -> TokenFile:
         """The token file of a shard.
@@ -54,15 +55,16 @@ class OpenShards:
         Raises:
             ValueError: it is missing, damaged, or not the one that the manifest lists.
         """
-        file = self._open.get(shard.stem)
+        file = self._open.get(shard)
         if file is not None:
-            self._open.move_to_end(shard.stem)
+            self._open.move_to_end(shard)
             return file
         file = TokenFile(shard.stem)
         blocks = len(file.blocks) if file.blocks else 0
-        if (len(file), len(file.tokens), blocks) != (shard.sequences, shard.tokens, shard.blocks):
+        is_listed = (file.kind, file.languages) == (shard.kind, shard.languages)
+        if not is_listed or (len(file), len(file.tokens), blocks) != (shard.sequences, shard.tokens, shard.blocks):
             raise ValueError(f"{shard.stem}.idx: not the file that manifest.json lists; {MEND}")
-        self._open[shard.stem] = file
+        self._open[shard] = file
         if len(self._open) > (self._most or most_open_shards()):
             self._open.popitem(last=False)
         return file
@@ -85,21 +87,25 @@ class Language:
     def __init__(self, shards: Sequence[Shard], block_tokens: int = 0, files: OpenShards = OPEN_SHARDS) -> None:
         """block_tokens: 0 for pairs, which are their own samples."""
         self._shards, self._files = shards, files
-        self._tables: dict[Path, BlockTable] = {}
+        self._tables: dict[int, BlockTable] = {}  # by the shard's place
         if block_tokens:
-            others = [shard for shard in shards if shard.block_tokens != block_tokens]
-            self._tables = {shard.stem: self._cut(files[shard], block_tokens) for shard in others}
+            others = [place for place, shard in enumerate(shards) if shard.block_tokens != block_tokens]
+            self._tables = {place: self._cut(files[shards[place]], block_tokens) for place in others}
         self.cut_here = len(self._tables)
-        counts = [self._count(shard) if block_tokens else shard.sequences // 2 for shard in shards]
+        counts = [
+            len(self._tables[place])
+            if place in self._tables
+            else shard.blocks
+            if block_tokens
+            else shard.sequences // 2
+            for place, shard in enumerate(shards)
+        ]
         self._first = np.concatenate([[0], np.cumsum(counts)])
 
     @staticmethod
     def _cut(file: TokenFile, block_tokens: int) -> BlockTable:
         file.check_sequences()
         return cut_blocks(file.lengths, block_tokens)
-
-    def _count(self, shard: Shard) -> int:
-        return len(self._tables[shard.stem]) if shard.stem in self._tables else shard.blocks
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -110,10 +116,9 @@ class Language:
         order = np.argsort(shards, kind="stable")
         for places in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
             number = int(shards[places[0]])
-            shard = self._shards[number]
-            file = self._files[shard]
+            file = self._files[self._shards[number]]
             file.check_size()
-            yield file, self._tables.get(shard.stem, file.blocks), places, indices[places] - self._first[number]
+            yield file, self._tables.get(number, file.blocks), places, indices[places] - self._first[number]
 
     def pairs_longer_than(self, limit: int) -> int:
         """How many pairs have a side of more tokens; shards whose longest is no longer are not opened."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.block_table import Block, chunks_of
-from data_prep.manifest import Manifest, Shard
+from data_prep.manifest import Manifest
+from data_prep.shard import Shard
 from data_prep.token_file import TOKEN_BYTES, UNK, VERIFY, TokenFile, are_stored_ids, shard_file
 from pipeline.assembly import Pieces, with_specials
 from pipeline.blend import Schedule, Stage
@@ -143,7 +144,7 @@ class MonoStream(Stream):
         return shard.tokens
 
     def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> Pieces:
-        found: list[tuple[TokenFile, Block]] = [None] * len(indices)  # type: ignore[list-item] (all are filled)
+        found: list[tuple[TokenFile, Block]] = [None] * len(indices)  # type: ignore[list-item]  # all are filled
         for file, table, places, numbers in self._languages[language].locate(indices):
             assert table is not None, "a shard without a table was given one"
             for place, number in zip(places.tolist(), numbers.tolist(), strict=True):

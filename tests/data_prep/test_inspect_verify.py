@@ -10,16 +10,20 @@ import pytest
 
 from data_prep.files import sha256_of_file
 from data_prep.manifest import Manifest, rebuild
+from data_prep.marker import CHECKSUM, write_marker
 from data_prep.token_file import TokenFile
+from data_prep.verify import marker_problems
 
 Run = Callable[..., tuple[int, str, str]]
+Files = Callable[[Path], dict[str, bytes]]
+SHARD_BYTES = 4000
 
 
 @pytest.fixture
 def data_dir(mono_file: Path, pair_files: tuple[Path, Path], tokenizer_dir: Path, tmp_path: Path, run: Run) -> Path:
     """A folder with several shards of de and of en-de."""
     data = tmp_path / "data"
-    options = ("--tokenizer", tokenizer_dir, "--out", data, "--shard-bytes", 4000)
+    options = ("--tokenizer", tokenizer_dir, "--out", data, "--shard-bytes", SHARD_BYTES)
     assert run("mono", mono_file, "--lang", "de", *options)[0] == 0
     assert run("parallel", *pair_files, "--pair", "en-de", *options, "--max-tokens", 20)[0] == 0
     return data
@@ -99,11 +103,40 @@ def test_verify_finds_ids_out_of_range_even_when_the_hashes_agree(data_dir: Path
     ids.tofile(path)
     marker = json.loads(path.with_suffix(".json").read_text())
     marker["files"]["bin"]["sha256"] = sha256_of_file(path)
-    path.with_suffix(".json").write_text(json.dumps(marker))
+    del marker[CHECKSUM]
+    write_marker(path.with_suffix(".json"), marker)
     rebuild(data_dir)
     code, _, err = run("verify", data_dir)
     assert code == 1
     assert f"{path}: ids from 1 to" in err
+
+
+def test_verify_finds_every_flipped_bit_of_a_marker(data_dir: Path) -> None:
+    """One of each hundred here; `tests/tools/flip_data.py` tries all."""
+    path = min(data_dir.glob("mono/de/*.json"))
+    whole = path.read_bytes()
+    assert not list(marker_problems(path))
+    for bit in range(0, 8 * len(whole), 101):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        (told,) = marker_problems(path)
+        assert told.startswith(f"{path}: ") and "\n" not in told, bit
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", None])
+def test_a_damaged_marker_is_named_and_its_shard_is_made_again(
+    content: bytes | None, data_dir: Path, mono_file: Path, mono: Run, run: Run, files_under: Files
+) -> None:
+    expected = files_under(data_dir)
+    path = min(data_dir.glob("mono/de/*.json"))
+    damaged = path.read_bytes().replace(b'"start": 0', b'"start": 8') if content is None else content
+    path.write_bytes(damaged)
+    code, _, err = run("verify", data_dir)
+    assert (code, len(err.splitlines())) == (1, 1), err
+    assert f"error: {path}: " in err and "run again the mono or parallel command that made it" in err
+    assert mono(mono_file, "--shard-bytes", SHARD_BYTES)[0] == 0
+    assert files_under(data_dir) == expected
 
 
 def test_verify_finds_another_tokenizer_and_a_stale_manifest(data_dir: Path, run: Run) -> None:
@@ -123,6 +156,18 @@ def test_a_damaged_manifest_is_one_line(content: str, data_dir: Path, run: Run) 
         code, _, err = run(command, data_dir)
         assert (code, len(err.splitlines())) == (1, 1)
         assert "manifest.json" in err
+
+
+def test_a_count_that_cannot_be_is_one_line(data_dir: Path) -> None:
+    path = data_dir / "manifest.json"
+    whole = path.read_bytes()
+    for name in ("documents", "sequences", "tokens", "max_length", "blocks"):
+        for count in (0, -7, 2**63, "3", None, 1.5):
+            content = json.loads(whole)
+            content["shards"][0]["counts"][name] = count
+            path.write_text(json.dumps(content))
+            with pytest.raises(ValueError, match=rf"^{path}: damaged, [^\n]*run again the mono or parallel command"):
+                Manifest.load(data_dir)
 
 
 def test_the_same_markers_give_the_same_manifest(data_dir: Path) -> None:

@@ -1,5 +1,6 @@
 """Several data folders become one that is what one run over everything would have made."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from data_prep.manifest import Manifest
 from data_prep.tokenizer import train
 
 Run = Callable[..., tuple[int, str, str]]
+NO_PROCESS = 2**22 + 1  # more than the largest process id
 Files = Callable[[Path], dict[str, bytes]]
 
 
@@ -96,9 +98,46 @@ def test_a_merge_that_was_killed_is_continued(
             run("merge", *folders[:2], "--out", out)
     with pytest.raises(ValueError, match=r"manifest\.json: no such file"):
         Manifest.load(out)
-    assert list(out.rglob("*.tmp"))
+    written = next(out.rglob("*.bin"))
+    written.with_name(f".{written.name}.{NO_PROCESS}.tmp").write_bytes(b"what SIGKILL leaves")
     assert run("merge", *folders[:2], "--out", out)[0] == 0
     assert without_locks(files_under(out)) == without_locks(files_under(folders[2]))
+
+
+@pytest.mark.parametrize("writes", range(3))
+def test_a_merge_killed_while_it_takes_over_the_tokenizer_is_repeated(
+    writes: int, folders: tuple[Path, Path, Path], tmp_path: Path, run: Run, files_under: Files
+) -> None:
+    """As after SIGKILL with so many of the tokenizer's files there or half written."""
+    own = tmp_path / "merged" / "tokenizer"
+    own.mkdir(parents=True)
+    whole = folders[0] / "tokenizer"
+    model, meta = sorted(path.name for path in whole.iterdir())
+    (own / f".{model}.{NO_PROCESS}.tmp").write_bytes(b"half")
+    if writes:
+        shutil.copy(whole / model, own / model)
+    if writes > 1:
+        (own / f".{meta}.{NO_PROCESS}.tmp").write_bytes(b"{")
+    assert run("merge", *folders[:2], "--out", tmp_path / "merged")[0] == 0
+    assert without_locks(files_under(tmp_path / "merged")) == without_locks(files_under(folders[2]))
+
+
+@pytest.mark.parametrize("link", [(), ("--link",)])
+def test_a_merge_that_fails_leaves_no_temporary_files(
+    link: tuple[str, ...], folders: tuple[Path, Path, Path], tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, left = os.replace, [6]
+
+    def full(*arguments: object) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        assert run("merge", *folders[:2], "--out", tmp_path / "merged", *link)[0] == 1
+    assert not list((tmp_path / "merged").rglob("*.tmp"))
 
 
 def refused(result: tuple[int, str, str], *parts: str) -> None:

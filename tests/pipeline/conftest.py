@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from data_prep.manifest import Manifest, Shard
+from data_prep.manifest import Manifest
+from data_prep.shard import Shard
 from data_prep.token_file import TokenFileWriter, shard_file
 from data_prep.tokenizer import train
 from pipeline.cli import main
@@ -45,19 +46,16 @@ def write_shard(stem: Path, languages: tuple[str, ...], documents: list[list[Ids
             writer.add_sequence(np.array(ids, dtype=np.int32), number if kind == "pair" else 0)
         writer.end_document()
     assert writer.close(), "a shard of the tests has a token"
-    return Shard(
-        stem=stem,
-        kind=kind,
-        languages=languages,
-        documents=len(documents),
-        sequences=len(writer.lengths),
-        tokens=sum(writer.lengths),
-        max_length=max(writer.lengths),
-        bytes={suffix: shard_file(stem, f".{suffix}").stat().st_size for suffix in ("bin", "idx")},
-        sha256={},
-        block_tokens=writer.block_tokens,
-        blocks=writer.blocks,
-    )
+    counts = {
+        "documents": len(documents),
+        "sequences": len(writer.lengths),
+        "tokens": sum(writer.lengths),
+        "max_length": max(writer.lengths),
+        "block_tokens": writer.block_tokens,
+        "blocks": writer.blocks,
+    }
+    bin_bytes, idx_bytes = (shard_file(stem, suffix).stat().st_size for suffix in (".bin", ".idx"))
+    return Shard(stem.parent, stem.name, kind, languages, counts, (bin_bytes, idx_bytes), ("0" * 64, "0" * 64))
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 import resource
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_prep.manifest import Manifest
+from data_prep.shard import Shard
 from data_prep.token_file import shard_file
 from pipeline import shards as shards_module
 from pipeline.shards import Language, OpenShards, most_open_shards
@@ -56,7 +56,11 @@ def test_pairs_are_counted_as_too_long_only_where_some_may_be(make_manifest: Mak
 
 def test_a_file_that_the_manifest_does_not_mean_is_refused(make_manifest: MakeManifest) -> None:
     shard = make_manifest({"en": many_shards(1)}, block_tokens=LIMIT).mono["en"][0]
-    for other in (replace(shard, sequences=4), replace(shard, tokens=5), replace(shard, blocks=7)):
+    counts = {name: getattr(shard, name) for name in ("documents", "sequences", "tokens", "max_length", "blocks")}
+    names = ("0" * 64, "0" * 64)
+    others = [("mono", ("en",), {"sequences": 4}), ("mono", ("en",), {"tokens": 5}), ("mono", ("en",), {"blocks": 7})]
+    for kind, languages, changed in [*others, ("pair", ("en",), {}), ("mono", ("de",), {})]:
+        other = Shard(shard.folder, shard.name, kind, languages, counts | changed, (0, 0), names)
         with pytest.raises(ValueError, match=r"not the file that manifest\.json lists"):
             OpenShards()[other]
     shard_file(shard.stem, ".bin").unlink()

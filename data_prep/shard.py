@@ -1,0 +1,104 @@
+"""One published shard as the manifest lists it. A folder has up to a hundred thousand, so that each is kept small.
+
+Knows what is said of a shard, and not what is in it.
+"""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+from data_prep.token_file import Kind
+
+_ROW = struct.Struct("<8q32s32s")
+SUFFIXES = ("bin", "idx")
+
+
+def _number(place: int, doc: str) -> Any:
+    """One of the numbers that are kept packed: as objects they would take four times the room."""
+    return property(lambda self: _ROW.unpack(self._packed)[place], doc=doc)
+
+
+class Shard:
+    """One published shard, as its marker describes it.
+
+    Attributes:
+        folder: the data folder.
+        name: path of the shard's files below it, without suffix.
+        kind: "mono" or "pair".
+        languages: one language, or (source, target).
+    """
+
+    __slots__ = ("_packed", "folder", "kind", "languages", "name")
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        kind: Kind,
+        languages: tuple[str, ...],
+        counts: dict[str, int],
+        sizes: tuple[int, int],
+        sha256: tuple[str, str],
+    ) -> None:
+        """
+        Args:
+            counts: documents, sequences, tokens, max_length, and where blocks are indexed block_tokens and blocks.
+            sizes: bytes of the .bin and of the .idx file.
+            sha256: hex hash of each.
+
+        Raises:
+            KeyError: a count is missing.
+            TypeError, ValueError: one of the wrong type, or out of range.
+        """
+        self.folder, self.name, self.kind, self.languages = folder, name, kind, languages
+        least = 2 if kind == "pair" else 1
+        if (
+            counts["sequences"] < least
+            or min(counts["documents"], counts["tokens"], counts["max_length"]) < 1
+            or (counts.get("block_tokens", 0) and counts.get("blocks", 0) < 1)
+        ):
+            raise ValueError(f"{name} has a count below {least}, and shards without text are not listed")
+        hashes = bytes.fromhex(sha256[0]), bytes.fromhex(sha256[1])
+        if (len(hashes[0]), len(hashes[1])) != (32, 32):
+            raise ValueError("a sha256 has 64 hex digits")
+        try:
+            self._packed = _ROW.pack(
+                counts["documents"],
+                counts["sequences"],
+                counts["tokens"],
+                counts["max_length"],
+                counts.get("block_tokens", 0),
+                counts.get("blocks", 0),
+                *sizes,
+                *hashes,
+            )
+        except struct.error as error:
+            raise ValueError(str(error)) from None
+
+    documents = _number(0, "CC-100 documents, or pairs.")
+    sequences = _number(1, "Sentences; twice the documents for pairs.")
+    tokens = _number(2, "Ids in the shard, no specials.")
+    max_length = _number(3, "Tokens of the longest sequence.")
+    block_tokens = _number(4, "Size of the blocks whose places the index holds; 0: it holds none.")
+    blocks = _number(5, "How many of them.")
+
+    @property
+    def stem(self) -> Path:
+        """Path of the shard's files without suffix; `TokenFile(stem)` opens it."""
+        return self.folder / self.name
+
+    @property
+    def key(self) -> str:
+        """The language, or "source-target" for pairs."""
+        return "-".join(self.languages)
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """Size of the .bin and of the .idx file."""
+        return dict(zip(SUFFIXES, _ROW.unpack(self._packed)[6:8], strict=True))
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """Hash of the .bin and of the .idx file, in hex."""
+        hashes = _ROW.unpack(self._packed)[8:]
+        return {suffix: digest.hex() for suffix, digest in zip(SUFFIXES, hashes, strict=True)}
