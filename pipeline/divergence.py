@@ -75,6 +75,25 @@ def poison(loss: Tensor) -> Tensor:
     return 1 + 0 * loss.detach()
 
 
+def clear_padding(engine: Any) -> None:
+    """Once, before the first step: zeros where ZeRO-3 has made equal parts of weights longer than the weights are.
+
+    DeepSpeed leaves there what lies in memory. Where that was not finite, `check_weights` would refuse to save a sound model.
+    """
+    optimizer, rank = engine.optimizer, dist.get_rank()
+    masters = getattr(optimizer, "fp32_partitioned_groups_flat", ())  # of ZeRO-3; each has the parts of one group
+    for parameters, master in zip(getattr(optimizer, "fp16_groups", ()), masters, strict=False):
+        sizes = [parameter.ds_tensor.numel() for parameter in parameters]
+        in_memory = master is not None and master.numel() == sum(sizes)
+        first = 0
+        for parameter, size in zip(parameters, sizes, strict=True):
+            own = min(max(parameter.ds_numel - rank * size, 0), size)
+            parameter.ds_tensor.data[own:].zero_()
+            if in_memory:
+                master.data[first + own : first + size].zero_()
+            first += size
+
+
 def check_weights(engine: Any) -> None:
     """Before saving. ValueError on every rank where a weight or a state of the optimizer is not finite on any."""
     state = engine.basic_optimizer.state

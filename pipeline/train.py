@@ -47,7 +47,7 @@ from pipeline.checkpoint_manifest import CheckpointInfo
 from pipeline.config import Config, load_config
 from pipeline.data import TrainingData
 from pipeline.deepspeed_json import refusals_told
-from pipeline.divergence import NonFiniteSteps, check_weights, poison
+from pipeline.divergence import NonFiniteSteps, check_weights, clear_padding, poison
 from pipeline.meter import Meter
 from pipeline.model import PretrainingModel
 from pipeline.monitor import Monitor
@@ -120,6 +120,8 @@ def train(config: Config, resume: str | None) -> None:
         reshard.load(engine, source, info, now)
         dist.barrier()
         ranks.on_rank_0(lambda: checkpoint.remove_universal(config.run.out))
+
+    clear_padding(engine)
 
     monitor = Monitor(config, first_step) if rank == 0 else None
     if monitor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import runpy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 
 from pipeline import checkpoint
+from pipeline.cluster.ports import free_port
 
 WORKER = Path(__file__).with_name("divergence_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
@@ -85,3 +89,20 @@ def test_a_state_that_is_not_finite_is_not_saved(runs: Path, case: str) -> None:
     error = error_of(runs, case)
     assert "step 4: weights or optimizer states are not finite; they were not saved" in error and "\n" not in error
     assert last_checkpoint(runs, case) == 2
+
+
+def test_what_zero_3_leaves_behind_the_weights_is_no_reason_not_to_save() -> None:
+    """Its parts are of equal size, and the rest of the last one is what lay in memory: here NaN."""
+    settings = Path(__file__).parents[2] / "ds_configs" / "zero3_fp32.json"
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(WORKER.with_name("padding_worker.py")), str(settings)],
+            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank), "DS_ACCELERATOR": "cpu"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    assert "padded 0\n" in outputs[0] and "padded 4\n" in outputs[1]
