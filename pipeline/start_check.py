@@ -119,7 +119,7 @@ def _sizes_of(init: Path) -> dict[str, object]:
     """What a Hugging Face folder's config.json says; nothing of other models, which the ranks read."""
     try:
         content = json.loads((init / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -24,7 +24,7 @@ def added_words(folder: Path, known: int) -> dict[str, int]:
     """
     added: dict[str, int] = {}
     for name in ("tokenizer_config.json", "added_tokens.json", JSON_NAME):
-        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError):
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError):
             content: Any = json.loads((folder / name).read_text(encoding="utf-8"))
             if name == JSON_NAME:
                 added |= {str(token["content"]): int(token["id"]) for token in content["added_tokens"]}

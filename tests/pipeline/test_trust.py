@@ -101,6 +101,14 @@ def test_the_environment_cannot_allow_it_and_is_left_as_it_was(
         full_state(run / CHECKPOINT, read_manifest(run / CHECKPOINT))
 
 
+def test_what_deepspeed_stores_is_all_that_is_let_through() -> None:
+    """The types are found, by their names, in the DeepSpeed that is installed, and are plain data."""
+    for name in sorted(weights_only.STORED_TYPES):
+        assert f"{weights_only._type(name).__module__}.{weights_only._type(name).__qualname__}" == name
+    with weights_only.refusing_code():
+        assert len(torch.serialization.get_safe_globals()) >= len(weights_only.STORED_TYPES)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK", b"cposix\nmkdir\n(S'harm'\ntR.", b"\x80\x04."])
 def test_a_file_that_is_no_checkpoint_s_is_one_line(run: Path, content: bytes) -> None:
     path = run / CHECKPOINT / MODEL
