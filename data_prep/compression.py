@@ -21,6 +21,7 @@ BUFFER_BYTES = 1 << 20
 STEP_BYTES = 1 << 16  # compressed bytes handed over at a time: what follows a short stream is copied once per stream
 HEAD_BYTES = 18  # a zstd frame's header at its longest
 LARGEST_WINDOW = 1 << 31
+XZ_MEMORY = 512 << 20  # to decode with; `xz -9`, the largest preset, takes 65 MiB
 CGROUP_MEMORY = Path("/sys/fs/cgroup")
 MEBIBYTE = 1 << 20
 
@@ -80,7 +81,7 @@ class _Format:
 
 
 FORMATS = {
-    ".xz": _Format((b"\xfd7zXZ\x00",), 4, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)),
+    ".xz": _Format((b"\xfd7zXZ\x00",), 4, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)),
     ".gz": _Format((b"\x1f\x8b",), 1, _Gzip),
     ".bz2": _Format((b"BZh",), 0, bz2.BZ2Decompressor),
     # a zstd file may begin with a frame to be skipped, as pzstd writes it
@@ -114,7 +115,7 @@ class ArchiveText(io.RawIOBase):
     Raises, while it is read:
         EOFError: the file ends inside a stream.
         DamagedArchiveError: a damaged stream, or bytes that belong to no stream and are no padding.
-        WindowTooLargeError: a zstd frame that takes more memory than there is.
+        WindowTooLargeError: a zstd frame that takes more memory than there is, or a .xz that takes far more than any preset.
     """
 
     def __init__(self, file: BinaryIO | io.FileIO, suffix: str) -> None:
@@ -143,7 +144,14 @@ class ArchiveText(io.RawIOBase):
                     raise EOFError
             try:
                 self._text = memoryview(self._decoder.decompress(data, BUFFER_BYTES))
-            except (OSError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+            except lzma.LZMAError as error:
+                if "Memory usage limit" in str(error):
+                    raise WindowTooLargeError(
+                        f"declares a dictionary that takes more than {XZ_MEMORY // MEBIBYTE} MiB to read; compress it again "
+                        "with `xz -9` at most"
+                    ) from None
+                raise DamagedArchiveError(str(error)) from None
+            except (OSError, zlib.error, zstandard.ZstdError) as error:
                 raise DamagedArchiveError(str(error)) from None
             if self._decoder.eof:
                 self._ahead, self._decoder = self._decoder.unused_data, None

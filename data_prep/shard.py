@@ -51,6 +51,13 @@ class Shard:
             TypeError, ValueError: one of the wrong type, or out of range.
         """
         self.folder, self.name, self.kind, self.languages = folder, name, kind, languages
+        least = 2 if kind == "pair" else 1
+        if (
+            counts["sequences"] < least
+            or min(counts["documents"], counts["tokens"], counts["max_length"]) < 1
+            or (counts.get("block_tokens", 0) and counts.get("blocks", 0) < 1)
+        ):
+            raise ValueError(f"{name} has a count below {least}, and shards without text are not listed")
         hashes = bytes.fromhex(sha256[0]), bytes.fromhex(sha256[1])
         if (len(hashes[0]), len(hashes[1])) != (32, 32):
             raise ValueError("a sha256 has 64 hex digits")

@@ -18,7 +18,9 @@ CODE_ELEMENTS = frozenset({"bpt", "ept", "it", "ph", "ut"})
 MAX_SEGMENT_CHARACTERS = 1 << 20
 SHOWN_LANGUAGES = 20
 MAX_UNIT_BYTES = 64 << 20  # a unit that is longer is not gone behind
+MAX_MARKUP_BYTES = 1 << 20  # of one tag, comment or reference, which expat scans from its beginning with each block
 UNIT_START, UNIT_END = re.compile(rb"<tu[\s>/]"), b"</tu>"
+UNIT_START_BYTES = 4  # `<tu` and what tells it from another name
 UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
@@ -31,7 +33,8 @@ def tmx_lines(stream: BinaryIO, name: str, languages: tuple[str, ...]) -> Iterat
     character, a bare ampersand, a tag that nothing closes) a bad record, "not_well_formed".
 
     Raises:
-        ValueError: not well-formed XML outside of a unit, another root than <tmx>, an entity, or no unit with these languages.
+        ValueError: not well-formed XML outside of a unit, another root than <tmx>, an entity, a tag or comment of more than a
+            megabyte, or no unit with these languages.
     """
     units = _Units(name, languages)
     memory = _Memory(units, name)
@@ -59,7 +62,8 @@ class _Memory:
         self._units, self._name = units, name
         self._encoding: str | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._kept = b""  # text since the last whole unit
+        self._kept = bytearray()  # text since the last whole unit
+        self._searched = 0  # up to here it has no end of the unit in which the parser stopped
         self._lines_before = 0  # line breaks before it
         self._error: expat.ExpatError | None = None  # where the parser has stopped
         self._begin(b"")
@@ -91,15 +95,25 @@ class _Memory:
             if self._error is None:
                 try:
                     self._parser.Parse(block, is_last)
+                    self._check_markup()
                     self._forget(self._units.unit_end)
                     break
                 except expat.ExpatError as error:
                     self._error = error
             if not self._skip_unit(is_last):
                 break
-            block = self._kept
+            block = bytes(self._kept)
         if self._error is None and len(self._kept) > MAX_UNIT_BYTES:
             self._forget(self._offset + len(self._kept))  # an error in this unit will be one of the memory
+
+    def _check_markup(self) -> None:
+        """Refuse markup that goes on and on: the parser waits for its end."""
+        begun = max(self._parser.CurrentByteIndex, 0) - self._offset
+        if len(self._kept) - begun > MAX_MARKUP_BYTES + BLOCK_BYTES:
+            line = self._lines_before + self._kept.count(b"\n", 0, max(begun, 0)) + 1
+            raise ValueError(
+                f"{self._name}:{line}: a tag or comment of more than {MAX_MARKUP_BYTES:,} bytes; correct it or fetch it again"
+            )
 
     def _as_bytes(self, block: bytes) -> bytes:
         """A block as it is parsed: UTF-16 (which begins with a mark) as UTF-8, so that units can be found in it."""
@@ -119,7 +133,8 @@ class _Memory:
         """Forget the text before this byte of the parser's, the end of a unit."""
         if end > self._offset:
             self._lines_before += self._kept.count(b"\n", 0, end - self._offset)
-            self._kept, self._offset = self._kept[end - self._offset :], end
+            del self._kept[: end - self._offset]
+            self._offset = end
 
     def _skip_unit(self, is_last: bool) -> bool:
         """Count the unit in which the parser stopped as bad and begin a new parser behind it; False: its end is yet to come.
@@ -130,18 +145,21 @@ class _Memory:
         assert self._error is not None, "it has stopped"
         self._forget(self._units.unit_end)
         stopped = self._parser.ErrorByteIndex - self._offset
-        starts = [match.start() for match in UNIT_START.finditer(self._kept) if match.start() <= stopped]
-        end = self._kept.find(UNIT_END, starts[-1]) if starts else -1
+        # up to the place where it stopped, which may lie in the unit's own tag
+        starts = [match.start() for match in UNIT_START.finditer(self._kept, 0, max(stopped, 0) + UNIT_START_BYTES)]
+        end = self._kept.find(UNIT_END, max(starts[-1], self._searched)) if starts else -1
         if end < 0 and starts and not is_last and len(self._kept) <= MAX_UNIT_BYTES:
+            self._searched = max(len(self._kept) - len(UNIT_END), 0)
             return False
         if end < 0:
             reason = expat.ErrorString(self._error.code)
             line = self._lines_before + self._kept.count(b"\n", 0, max(stopped, 0)) + 1
             raise ValueError(f"{self._name}:{line}: not well-formed XML ({reason}); correct it or fetch it again")
         end += len(UNIT_END)
-        self._units.add(bad_record("not_well_formed", self._kept[starts[-1] : end]))
+        self._units.add(bad_record("not_well_formed", bytes(self._kept[starts[-1] : end])))
         self._lines_before += self._kept.count(b"\n", 0, end)
-        self._kept = self._kept[end:]
+        del self._kept[:end]
+        self._searched = 0
         self._begin(b"<tmx><body>")
         return True
 

@@ -6,6 +6,7 @@ import lzma
 import os
 import subprocess
 import threading
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,3 +186,20 @@ def test_frames_that_were_rechunked_are_read_again(mono_file: Path, run: Run, tm
     with open(framed, "rb", buffering=0) as file:
         assert read_table(file, framed) is not None
     assert read(framed) == mono_file.read_bytes()
+
+
+def test_a_huge_dictionary_of_xz_is_one_line(mono: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """A small file that declares 1.5 GiB; of a preset's 64 MiB the text is read."""
+    path = tmp_path / "a.txt.xz"
+    for size in (64 << 20, (1 << 30) + (1 << 29)):
+        raw = bytearray(lzma.compress(b"the cat\n" * 99, preset=0))
+        # the block's header, behind the stream's 12 bytes: size, flags, filter 0x21, its one byte of properties, padding, CRC
+        raw[16] = next(code for code in range(41) if (2 | code & 1) << (code // 2 + 11) == size)
+        raw[20:24] = zlib.crc32(raw[12:20]).to_bytes(4, "little")
+        path.write_bytes(raw)
+        code, _, err = mono(path)
+        if size > 64 << 20:
+            told = "declares a dictionary that takes more than 512 MiB to read; compress it again with `xz -9` at most"
+            assert (code, err.count("error:"), f"{path}: {told}" in err) == (1, 1, True), err
+        else:
+            assert code == 0, err

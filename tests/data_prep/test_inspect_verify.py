@@ -158,6 +158,18 @@ def test_a_damaged_manifest_is_one_line(content: str, data_dir: Path, run: Run) 
         assert "manifest.json" in err
 
 
+def test_a_count_that_cannot_be_is_one_line(data_dir: Path) -> None:
+    path = data_dir / "manifest.json"
+    whole = path.read_bytes()
+    for name in ("documents", "sequences", "tokens", "max_length", "blocks"):
+        for count in (0, -7, 2**63, "3", None, 1.5):
+            content = json.loads(whole)
+            content["shards"][0]["counts"][name] = count
+            path.write_text(json.dumps(content))
+            with pytest.raises(ValueError, match=rf"^{path}: damaged, [^\n]*run again the mono or parallel command"):
+                Manifest.load(data_dir)
+
+
 def test_the_same_markers_give_the_same_manifest(data_dir: Path) -> None:
     before = (data_dir / "manifest.json").read_bytes()
     (data_dir / "manifest.json").unlink()

@@ -1,5 +1,7 @@
 """Translation memories: what of a TMX file becomes a pair, and what is refused."""
 
+import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from data_prep.manifest import Manifest
 from data_prep.readers import open_text, split_lines
 from data_prep.records import Layout
+from data_prep.tmx import tmx_lines
 from data_prep.tokenizer import Tokenizer
 from tests.data_prep.source_kit import documents_of, write_tmx
 
@@ -178,3 +181,31 @@ def test_utf_16_is_read_with_or_without_its_declaration(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="ends inside a character of UTF-16"), open_text(parse_records(path)) as stream:
         stream.read()
+
+
+HUGE = {
+    "tag": b'<tmx><body><tu a="%s',
+    "comment": b"<tmx><body><!--%s--></body></tmx>",
+    "instruction": b"<?x %s",
+    "entity": b"<tmx><body><tu>&%s",
+    "declaration": b"<!DOCTYPE tmx [%s",
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_markup_without_an_end_is_refused_before_it_takes_long(kind: str) -> None:
+    """32 MB, of which a parser that takes them block by block scans each again and again."""
+    began = time.process_time()
+    with pytest.raises(ValueError, match="a tag or comment of more than 1,048,576 bytes"):
+        list(tmx_lines(io.BytesIO(HUGE[kind] % (b"x" * (32 << 20))), "m.tmx", ("en",)))
+    assert time.process_time() - began < 5
+
+
+def test_many_bad_units_and_a_long_one_take_no_more_than_their_length() -> None:
+    began = time.process_time()
+    good = b'<tu><tuv xml:lang="en"><seg>cat</seg></tuv></tu>'
+    raw = b"<tmx><body>%s%s</body></tmx>" % (good, b"<tu>&</tu>" * 20_000)
+    assert len(list(tmx_lines(io.BytesIO(raw), "m.tmx", ("en",)))) == 20_001
+    with pytest.raises(ValueError, match="not well-formed"):
+        list(tmx_lines(io.BytesIO(b"<tmx><body><tu>& %s" % (b"x y " * (4 << 20))), "m.tmx", ("en",)))
+    assert time.process_time() - began < 20
