@@ -19,7 +19,9 @@ BLOCK_BYTES = 1 << 16
 ROWS = 1024
 MAX_RECORD_BYTES = 256 << 20
 SHOWN_FIELDS = 20
-PARQUET_SEAM = b"PAR1PAR1"
+PARQUET_MAGIC = b"PAR1"
+PARQUET_SEAM = 2 * PARQUET_MAGIC  # one file's end, another one's beginning
+SEARCHED_BYTES = 1 << 20
 CSV_DELIMITERS = (",", ";", "\t")
 
 
@@ -175,7 +177,7 @@ def parquet_lines(file: BinaryIO, name: str, layout: Layout) -> Iterator[bytes]:
 
     try:
         table = parquet.ParquetFile(file)
-        _check_parquet_end(file, name, table.metadata)
+        _check_is_one(file, name)
         missing = [field for field in layout.fields if not _has_column(table.schema_arrow, field)]
         if missing:
             known = ", ".join(table.schema_arrow.names[:SHOWN_FIELDS])
@@ -189,24 +191,41 @@ def parquet_lines(file: BinaryIO, name: str, layout: Layout) -> Iterator[bytes]:
         raise ValueError(f"{name}: not a Parquet file that can be read ({reason}); fetch or write it again") from None
 
 
-def _check_parquet_end(file: BinaryIO, name: str, metadata: Any) -> None:
+def _check_is_one(file: BinaryIO, name: str) -> None:
     """Refuse files that were put one behind the other: the last one's footer knows nothing of the others.
 
-    Between the data and the footer there are but indexes; the seam of two files is not in them.
+    All of the file is searched for a footer with another file behind it. The columns' own metadata would tell where the data
+    end, but where they are damaged pyarrow 26 ends the process.
     """
-    columns = [
-        metadata.row_group(group).column(column)
-        for group in range(metadata.num_row_groups)
-        for column in range(metadata.num_columns)
-    ]
-    ends = (
-        column.total_compressed_size
-        + min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
-        for column in columns
-    )
-    file.seek(max(ends, default=0))
-    if PARQUET_SEAM in file.read():
-        raise ValueError(f"{name}: several Parquet files in one; give each by itself")
+    block, before = b"", 0  # of the file's bytes, those of `block` begin there
+    file.seek(0)
+    while more := file.read(SEARCHED_BYTES):
+        kept = block[-(len(PARQUET_SEAM) - 1) :]
+        before += len(block) - len(kept)
+        block = kept + more
+        at = block.find(PARQUET_SEAM)
+        while at >= 0:
+            if _ends_with_footer(file, before + at):
+                raise ValueError(f"{name}: several Parquet files in one; give each by itself")
+            at = block.find(PARQUET_SEAM, at + 1)
+        file.seek(before + len(block))
+
+
+def _ends_with_footer(file: BinaryIO, end: int) -> bool:
+    """Whether a Parquet file's footer and the footer's length stand before this place of a file."""
+    import pyarrow
+    from pyarrow import parquet
+
+    file.seek(end - 4)
+    size = int.from_bytes(file.read(4), "little")
+    if size > end - 8:
+        return False
+    file.seek(end - 4 - size)
+    try:
+        parquet.read_metadata(pyarrow.BufferReader(PARQUET_MAGIC + file.read(size + 4) + PARQUET_MAGIC))
+    except (pyarrow.ArrowException, OSError):
+        return False
+    return True
 
 
 def _has_column(schema: Any, field: str) -> bool:
