@@ -13,6 +13,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+enum { GAP = 16 }; /* numbers between the parts of a scratch, see tests/tools/sanitize_native.py */
+#else
+enum { GAP = 0 };
+#endif
+enum { PARTS = 14 };
+
 /* What a caller may choose, and the constants of the definition (`settings.py`, which passes them). */
 typedef struct {
     int32_t cost_is_clip, cosine, iterations, rounds, smallest_for_more_rounds, non_finite;
@@ -328,26 +336,37 @@ static void filter_plan(const Scratch *s, int64_t m, int64_t n, int64_t stride, 
 
 /* ---- Pairs. */
 
+/* The next part of the scratch. Under the address sanitizer what is behind it may not be touched. */
+static void *part(float **at, int64_t numbers) {
+    float *found = *at;
+    *at += numbers;
+#ifdef __SANITIZE_ADDRESS__
+    ASAN_POISON_MEMORY_REGION(*at, GAP * sizeof(float));
+#endif
+    *at += GAP;
+    return found;
+}
+
 static int make_scratch(Scratch *s, int64_t m, int64_t n, int64_t width) {
     const int64_t stride = padded(n), rows = padded(m), cells = rows * stride;
     const int64_t numbers = 2 * cells + (m + n) * width + 3 * rows + 8 * stride;
-    s->memory = malloc(numbers * sizeof(float));
+    s->memory = malloc((numbers + PARTS * GAP) * sizeof(float));
     if (s->memory == NULL) return 0;
     float *at = s->memory;
-    s->plan = at, at += cells;
-    s->kernel = at, at += cells;
-    s->unit = at, at += (m + n) * width;
-    s->row_scale = at, at += rows;
-    s->column_scale = at, at += stride;
-    s->column_mass = at, at += stride;
-    s->best = at, at += stride;
-    s->add_open = at, at += stride;
-    s->add_linked = at, at += stride;
-    s->candidate = at, at += stride;
-    s->best_column = (int32_t *)at, at += rows;
-    s->row_linked = (int32_t *)at, at += rows;
-    s->best_row = (int32_t *)at, at += stride;
-    s->column_linked = (int32_t *)at;
+    s->plan = part(&at, cells);
+    s->kernel = part(&at, cells);
+    s->unit = part(&at, (m + n) * width);
+    s->row_scale = part(&at, rows);
+    s->column_scale = part(&at, stride);
+    s->column_mass = part(&at, stride);
+    s->best = part(&at, stride);
+    s->add_open = part(&at, stride);
+    s->add_linked = part(&at, stride);
+    s->candidate = part(&at, stride);
+    s->best_column = part(&at, rows);
+    s->row_linked = part(&at, rows);
+    s->best_row = part(&at, stride);
+    s->column_linked = part(&at, stride);
     return 1;
 }
 

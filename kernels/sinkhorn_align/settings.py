@@ -17,6 +17,9 @@ LARGEST_SIMILARITY = 1e37
 """A similarity (or similarity / temperature) beyond this magnitude counts as non-finite: the plan is a sum of a log
 kernel and two potentials of its size, which must stay within fp32."""
 
+MOST = 2**31 - 1
+"""Of iterations and of rounds: they are int32 in C."""
+
 SMALLEST_SIDE_FOR_MORE_ROUNDS = 3
 """Pairs whose shorter side has fewer tokens keep the links of round 0."""
 
@@ -43,8 +46,8 @@ class AlignmentSettings:
         _check(self.cost in get_args(Cost), "cost", self.cost, "clip or exp")
         _check(self.similarity in get_args(Similarity), "similarity", self.similarity, "dot or cosine")
         _check(math.isfinite(self.temperature) and self.temperature > 0, "temperature", self.temperature, "above 0")
-        _check(self.sinkhorn_iterations >= 0, "sinkhorn_iterations", self.sinkhorn_iterations, "0 or more")
-        _check(self.filter_rounds >= 0, "filter_rounds", self.filter_rounds, "0 (no filtering) or more")
+        _check(0 <= self.sinkhorn_iterations <= MOST, "sinkhorn_iterations", self.sinkhorn_iterations, f"0 to {MOST}")
+        _check(0 <= self.filter_rounds <= MOST, "filter_rounds", self.filter_rounds, f"0 (no filtering) to {MOST}")
         _check(0 < self.discount <= 1, "discount", self.discount, "above 0 and at most 1")
         if self.cost == "clip":
             _check(self.similarity == "dot", "similarity", self.similarity, "dot with cost=clip (cosine is for exp)")
