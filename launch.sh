@@ -115,8 +115,8 @@ run_tests() {
     python -m ruff format --check .
     python -m ruff check .
     python -m mypy
-    # A file's tests share what they made, and stay together; the longest, of rooms early in the alphabet, begin.
-    python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder "$@"
+    # The longest tests are of rooms early in the alphabet: they begin.
+    python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder "$@"
 }
 
 help() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }

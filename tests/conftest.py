@@ -38,6 +38,14 @@ def xlmr_model(shared_dir: Path) -> Path:
     return shared_dir / "data" / "xlmr_tokenizer" / "sentencepiece.bpe.model"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that share what they made are of one process: those of a file, and those of the room with several hosts."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            room = item.path.parent.name
+            item.add_marker(pytest.mark.xdist_group(room if room == "cluster" else f"{room}/{item.path.stem}"))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Where XLM_ALIGN_NO_SKIPS is set, a test that was skipped without the mark `MAY_BE_MISSING` fails the run."""
     if not os.environ.get("XLM_ALIGN_NO_SKIPS"):

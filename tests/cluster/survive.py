@@ -59,10 +59,7 @@ def break_it(fault: str, cluster: Any) -> None:
     box = cluster.box
     processes = box.processes(VICTIM)
     if fault == "rank":
-        os.kill(
-            max(pid for pid, command in processes.items() if "--local_rank=" in command and "launcher" not in command),
-            9,
-        )
+        os.kill(max(pid for pid, command in processes.items() if "pipeline/train.py --config" in command), 9)
     elif fault == "launcher":
         os.kill(max(pid for pid, command in processes.items() if "deepspeed.launcher.launch" in command), 9)
     elif fault == "mpiexec":  # MPI's own launcher, on the launching host
