@@ -3,20 +3,15 @@
 import gzip
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow
 import pytest
-from pyarrow import parquet
 
 from data_prep.content import LOOKED_AT, other_encoding, single_byte_encoding, structure_of
 from data_prep.manifest import Manifest
 from data_prep.tokenizer import Tokenizer
-from tests.conftest import ROOT
 from tests.data_prep.source_kit import documents_of, write_tmx, write_zip
 
 Run = Callable[..., tuple[int, str, str]]
@@ -363,51 +358,6 @@ def test_two_archives_in_one_file_are_refused(parallel: Run, tmp_path: Path) -> 
     second = write_zip(tmp_path / "b.zip", {"x.en": "red\n", "x.de": "old\n"}).read_bytes()
     (tmp_path / "both.zip").write_bytes(first + second)
     refused(parallel(tmp_path / "both.zip"), f"{len(first)} bytes stand before the archive")
-
-
-def test_two_parquet_files_in_one_are_refused(mono: Run, tmp_path: Path) -> None:
-    path = tmp_path / "p.parquet"
-    parquet.write_table(pyarrow.table({"text": ["the cat"] * 50}), path)
-    assert mono(path)[0] == 0
-    path.write_bytes(path.read_bytes() * 2)
-    refused(mono(path, "--replace"), "p.parquet: several Parquet files in one")
-
-
-def test_text_with_parquet_s_mark_in_it_is_text(mono: Run, tmp_path: Path) -> None:
-    path = tmp_path / "p.parquet"
-    parquet.write_table(pyarrow.table({"text": ["PAR1PAR1 the cat", "PAR1" * 9]}), path, compression="none")
-    assert b"PAR1PAR1" in path.read_bytes()[4:-8]
-    assert mono(path)[0] == 0
-
-
-FLIP_PARQUET = """
-import sys
-from pathlib import Path
-from data_prep.records import Layout, parquet_lines
-
-path = Path(sys.argv[1])
-content = path.read_bytes()
-for bit in range(0, 8 * len(content), 5):
-    damaged = bytearray(content)
-    damaged[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(damaged)
-    try:
-        with path.open("rb") as file:
-            list(parquet_lines(file, "p.parquet", Layout("parquet", ("text",))))
-    except ValueError as error:
-        assert str(error).startswith("p.parquet: "), error
-print("done")
-"""
-
-
-def test_no_bit_of_a_parquet_file_ends_the_process(tmp_path: Path) -> None:
-    path = tmp_path / "p.parquet"
-    column = pyarrow.array(["cat", "dog", None, "cat"]).dictionary_encode()
-    parquet.write_table(pyarrow.table({"text": column}), path, row_group_size=2)
-    done = subprocess.run(
-        [sys.executable, "-c", FLIP_PARQUET, path], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    assert done.stdout == "done\n", done.stderr
 
 
 def test_norwegian_is_a_language_in_a_mix(

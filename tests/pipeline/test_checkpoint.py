@@ -1,10 +1,7 @@
 """A checkpoint is whole or does not count; a run goes on from the latest whole one, and from nothing else by accident."""
 
-import json
 import os
-import re
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +9,6 @@ import pytest
 
 from pipeline.checkpoint import (
     MANIFEST,
-    CheckpointInfo,
     clear,
     find,
     folder_of,
@@ -23,76 +19,23 @@ from pipeline.checkpoint import (
     tag_of,
     universal_folder,
 )
-
-CONFIG = {
-    "run": {"seed": 1, "out": "run"},
-    "data": {"path": "data", "alpha": 0.7, "weights": {}, "schedule": [], "block_tokens": 512, "side_tokens": 254},
-    "batch": {"mono": 8, "pairs": 8, "micro_steps": 1},
-    "optimizer": {"lr": 1e-3, "heads_lr": None, "heads_first_steps": 0},
-}
-MODEL = "mp_rank_00_model_states.pt"
-
-
-def make_info(step: int, world_size: int = 2, zero_stage: int = 1) -> CheckpointInfo:
-    return CheckpointInfo(step, world_size, zero_stage, "fp32", "digest", CONFIG, {"layers": 2})
-
-
-def optimizer_shard(rank: int) -> str:
-    return f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
+from tests.pipeline.checkpoint_kit import (
+    CONFIG,
+    DAMAGES,
+    MODEL,
+    flip_a_byte,
+    make_info,
+    optimizer_shard,
+    sealed,
+    steps_of,
+    write_shards,
+)
 
 
-def write_archive(path: Path, content: str) -> None:
-    """What torch.save makes, in miniature: an archive."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("data", content)
-
-
-def write_shards(run: Path, step: int, world_size: int = 2) -> Path:
-    """What DeepSpeed leaves in a checkpoint's folder, in miniature."""
-    checkpoint = folder_of(run) / tag_of(step)
-    checkpoint.mkdir(parents=True)
-    write_archive(checkpoint / MODEL, "model" * step)
-    for rank in range(world_size):
-        write_archive(checkpoint / optimizer_shard(rank), f"optimizer {rank} {step}")
-    return checkpoint
-
-
-def sealed(run: Path, step: int) -> Path:
-    checkpoint = write_shards(run, step)
-    seal(checkpoint, make_info(step))
-    return checkpoint
-
-
-def steps_of(run: Path) -> list[str]:
-    return sorted(path.name for path in folder_of(run).iterdir())
-
-
-def truncate(checkpoint: Path) -> None:
-    with (checkpoint / MODEL).open("r+b") as file:
-        file.truncate(3)
-
-
-def flip_a_byte(checkpoint: Path) -> None:
-    content = bytearray((checkpoint / MODEL).read_bytes())
-    content[2] ^= 1
-    (checkpoint / MODEL).write_bytes(content)
-
-
-def remove_a_shard(checkpoint: Path) -> None:
-    (checkpoint / optimizer_shard(1)).unlink()
-
-
-def cut_the_manifest(checkpoint: Path) -> None:
-    text = (checkpoint / MANIFEST).read_text()
-    (checkpoint / MANIFEST).write_text(text[: len(text) // 2])
-
-
-DAMAGES = {
-    remove_a_shard: r"optim_states\.pt: missing",
-    truncate: r"model_states\.pt: 3 bytes, \d+ were written",
-    flip_a_byte: r"model_states\.pt: damaged",
-    cut_the_manifest: r"manifest\.json: damaged",
-}
+def sealed_again(run: Path, step: int) -> Path:
+    """As a run saves: also where this step was saved before."""
+    shutil.rmtree(clear(run, step))
+    return sealed(run, step)
 
 
 def test_a_sealed_checkpoint_says_what_it_holds(tmp_path: Path) -> None:
@@ -154,35 +97,6 @@ def test_sealing_after_a_crash_during_sealing_gives_a_whole_checkpoint(tmp_path:
     (checkpoint / f"{MANIFEST}.tmp").write_text(left)
     seal(checkpoint, make_info(1))
     assert sorted(read_info(checkpoint).files) == sorted([MODEL, optimizer_shard(0), optimizer_shard(1)])
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_refused_with_the_file_named(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    checkpoint = sealed(tmp_path, 4)
-    damage(checkpoint)
-    with pytest.raises(ValueError, match=DAMAGES[damage]) as caught:
-        read_info(checkpoint)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_checkpoint_without_manifest_is_not_complete(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"not a complete checkpoint \(manifest\.json is missing\)"):
-        read_info(write_shards(tmp_path, 1))
-
-
-def test_a_checkpoint_of_another_schema_is_refused(tmp_path: Path) -> None:
-    checkpoint = sealed(tmp_path, 1)
-    content = json.loads((checkpoint / MANIFEST).read_text())
-    (checkpoint / MANIFEST).write_text(json.dumps({**content, "schema": 99}))
-    with pytest.raises(ValueError, match="schema 99, this version reads 2 and 3"):
-        read_info(checkpoint)
-
-
-@pytest.mark.parametrize("content", ["[]", '{"schema": 2, "shards": []}'])
-def test_a_manifest_of_something_else_is_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / MANIFEST).write_text(content)
-    with pytest.raises(ValueError, match=r"manifest\.json"):
-        find(str(tmp_path), tmp_path / "run")
 
 
 def test_a_new_run_starts_afresh(tmp_path: Path) -> None:
@@ -330,12 +244,6 @@ def test_the_latest_is_the_last_that_was_saved_whatever_the_clock_says(tmp_path:
     assert len(steps_of(tmp_path)) == keep
 
 
-def sealed_again(run: Path, step: int) -> Path:
-    """As a run saves: also where this step was saved before."""
-    shutil.rmtree(clear(run, step))
-    return sealed(run, step)
-
-
 @pytest.mark.parametrize("name", ["step_00000009.mybackup", "step_9", "step_best", "step_00000009 (copy)"])
 def test_a_user_s_own_folders_are_neither_resumed_from_nor_pruned(tmp_path: Path, name: str) -> None:
     latest = sealed(tmp_path, 4)
@@ -348,99 +256,6 @@ def test_a_user_s_own_folders_are_neither_resumed_from_nor_pruned(tmp_path: Path
     assert find("auto", tmp_path) == (latest, [])
     assert steps_of(tmp_path) == sorted([tag_of(4), tag_of(6), tag_of(7), name, "step_unfinished"])
     assert find(str(mine), tmp_path / "new")[0] == mine, "where it is asked for"
-
-
-def test_a_checkpoint_whose_manifest_cannot_be_read_is_told_of_and_not_deleted(tmp_path: Path) -> None:
-    damaged, newer = sealed(tmp_path, 1), sealed(tmp_path, 2)
-    cut_the_manifest(damaged)
-    text = (newer / MANIFEST).read_text()
-    (newer / MANIFEST).write_text(text.replace('"schema": 3', '"schema": 4'))
-    for step in (3, 4, 5):
-        latest = sealed(tmp_path, step)
-        prune(tmp_path, keep=1)
-    found, notes = find("auto", tmp_path)
-    assert found == latest and len(notes) == 2 and "schema 4" in notes[0] and "damaged" in notes[1]
-    assert steps_of(tmp_path) == [tag_of(1), tag_of(2), tag_of(5)]
-
-
-def as_older_version(checkpoint: Path, **changes: object) -> None:
-    """Its manifest as schema 2 had it."""
-    content = json.loads((checkpoint / MANIFEST).read_text())
-    del content["checksum"], content["serial"]
-    (checkpoint / MANIFEST).write_text(json.dumps({**content, "schema": 2, **changes}))
-
-
-def test_checkpoints_of_older_versions_are_read_with_a_note_and_come_before_newer_ones(tmp_path: Path) -> None:
-    for step in (3, 30):
-        as_older_version(sealed(tmp_path, step))
-    found, (note,) = find("auto", tmp_path)
-    assert found == folder_of(tmp_path) / tag_of(30) and "older version, without a checksum" in note
-    newer = sealed(tmp_path, 4)
-    prune(tmp_path, keep=2)
-    assert find("auto", tmp_path) == (newer, []) and steps_of(tmp_path) == [tag_of(4), tag_of(30)]
-
-
-def test_every_flipped_bit_of_a_manifest_is_found(tmp_path: Path) -> None:
-    previous, latest = sealed(tmp_path, 2), sealed(tmp_path, 4)
-    path, expected = latest / MANIFEST, read_info(latest)
-    whole = path.read_bytes()
-    for bit in range(0, 8 * len(whole), 7):
-        damaged = bytearray(whole)
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
-        found, notes = find("auto", tmp_path)
-        if found == latest:  # JSON has more than one way to write a number
-            assert read_info(latest) == expected and not notes
-        else:
-            assert found == previous and len(notes) == 1 and "\n" not in notes[0]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"step": "4"}, "step: Input should be a valid integer"),
-        ({"step": -1}, "step: Input should be greater than or equal to 0"),
-        ({"files": []}, "files: Input should be an object"),
-        ({"files": {MODEL: {"bytes": [1]}}}, "files.mp_rank_00_model_states.pt.bytes"),
-        ({"files": {}}, "does not list zero_pp_rank_0_mp_rank_00_optim_states.pt"),
-        ({"config": 3}, "config: "),
-        ({"colour": "blue"}, "colour: "),
-        ({"world_size": 10**12}, "does not list zero_pp_rank_2_"),
-    ],
-)
-def test_a_manifest_of_wrong_types_is_one_line(tmp_path: Path, changes: dict[str, object], message: str) -> None:
-    checkpoint = sealed(tmp_path, 4)
-    as_older_version(checkpoint, **changes)
-    with pytest.raises(ValueError, match=re.escape(message)) as caught:
-        read_info(checkpoint)
-    assert "\n" not in str(caught.value) and str(checkpoint / MANIFEST) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"world_size": ' + "[" * 900 + "]" * 900 + "}", '{"world_size": "\\ud800"}']
-)
-def test_json_that_breaks_readers_is_one_line(tmp_path: Path, text: str) -> None:
-    checkpoint = sealed(tmp_path, 4)
-    (checkpoint / MANIFEST).write_text(text)
-    with pytest.raises(ValueError, match=r"manifest\.json: (damaged|schema None)"):
-        read_info(checkpoint)
-
-
-def test_what_the_manifest_does_not_list_is_not_read(tmp_path: Path) -> None:
-    checkpoint = sealed(tmp_path, 4)
-    write_archive(checkpoint / optimizer_shard(7), "x")
-    with pytest.raises(ValueError, match=r"rank_7_mp_rank_00_optim_states\.pt: is not listed in manifest\.json"):
-        read_info(checkpoint)
-    (checkpoint / optimizer_shard(7)).rename(checkpoint / "notes.txt")
-    read_info(checkpoint)
-
-
-def test_files_elsewhere_are_not_read(tmp_path: Path) -> None:
-    checkpoint = sealed(tmp_path, 4)
-    files = json.loads((checkpoint / MANIFEST).read_text())["files"]
-    as_older_version(checkpoint, files={**files, "../../secret": files[MODEL]})
-    with pytest.raises(ValueError, match=r"lists '\.\./\.\./secret', which is elsewhere"):
-        read_info(checkpoint)
 
 
 @pytest.mark.parametrize("keep", [1, 2])
