@@ -116,7 +116,7 @@ run_tests() {
     python -m ruff check .
     python -m mypy
     # The longest tests are of rooms early in the alphabet: they begin.
-    python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder "$@"
+    python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder "$@"
 }
 
 help() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }

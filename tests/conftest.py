@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
 
 # Triton reads this when it is first imported, which any test may cause: without a GPU its interpreter runs the kernels.
 if not torch.cuda.is_available():
@@ -38,12 +40,16 @@ def xlmr_model(shared_dir: Path) -> Path:
     return shared_dir / "data" / "xlmr_tokenizer" / "sentencepiece.bpe.model"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that share what they made are of one process: those of a file, and those of the room with several hosts."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            room = item.path.parent.name
-            item.add_marker(pytest.mark.xdist_group(room if room == "cluster" else f"{room}/{item.path.stem}"))
+class Together(LoadFileScheduling):
+    """Gives the tests of a file, and all of those on several hosts, to one process: they share what they made."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "cluster" if file.startswith("tests/cluster/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    return Together(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
