@@ -27,8 +27,8 @@ BEAT_LIMIT_SECONDS = 12  # a host that has not answered for so long is lost
 GRACE_SECONDS = 15  # between the end of a first rank and that of the launcher
 POLL_SECONDS = 0.2
 SSH_FAILED = 255  # ssh's own exit code, where the connection and not the command ended
-# `deepspeed` returns 0 where a signal ended what it had started: its 0 is only believed of a run whose ranks have ended.
-LAUNCHER_DIED = "the launcher returned 0, but the run had not ended: a signal ended what deepspeed had started"
+# Some of MPI's launchers return 0 where a signal ended what they had started: that is only believed of a run that has ended.
+LAUNCHER_DIED = "the launcher returned 0, but the run had not ended: a signal ended what it had started"
 MISTAKE = re.compile(rb"(\S+: )?error: ")
 PDSH_EXIT = re.compile(rb"pdsh@\S+: (\S+): ssh exited with exit code (\d+)")
 

@@ -1,13 +1,16 @@
-"""`python pipeline/cluster/deepspeed_launcher.py …`: the `deepspeed` command, whose words no other host's shell takes apart.
+"""`python pipeline/cluster/deepspeed_launcher.py …`: the `deepspeed` command, with two differences.
 
-pdsh hands DeepSpeed's command line to a shell on every host. DeepSpeed quotes a part of it; here every word is quoted.
+No other host's shell takes its words apart: pdsh hands DeepSpeed's command line to one on every host, and DeepSpeed quotes a
+part of it, where every word is quoted here. And where a signal ends what it has started, it does not return 0.
 """
 
 from __future__ import annotations
 
 import shlex
+import subprocess
 import sys
 from collections.abc import MutableMapping
+from types import SimpleNamespace
 from typing import Any
 
 from deepspeed.launcher import multinode_runner, runner
@@ -43,6 +46,24 @@ def quoted(word: str) -> str:
     return shlex.quote(word).replace("%", "%%")
 
 
-if __name__ == "__main__":
+class Started(subprocess.Popen[bytes]):
+    """What DeepSpeed has started, the last of which it waits for."""
+
+    last: Started | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        Started.last = self
+
+
+def main() -> None:
     runner.PDSHRunner = QuotingPDSHRunner
+    runner.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": Started})
     runner.main()
+    # A signal's is negative, and DeepSpeed passes on those above 0 only.
+    if Started.last is not None and Started.last.returncode < 0:
+        sys.exit(128 - Started.last.returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -31,7 +31,7 @@ def straight(cluster: Any) -> dict[int, list[float]]:
     [
         ("rank", "SIGKILL"),
         ("crash", "node1 is lost"),
-        pytest.param("mpiexec", "the launcher returned 0, but the run had not ended", marks=pytest.mark.mpi),
+        pytest.param("mpiexec", "exit code 137 (SIGKILL)", marks=pytest.mark.mpi),
     ],
 )
 def test_a_broken_run_ends_with_the_straight_run_s_losses(
