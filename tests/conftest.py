@@ -15,9 +15,15 @@ from xdist.scheduler import LoadFileScheduling
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# What a script starts in the background has Ctrl-C ignored, and so have its children: those of the tests are to heed it.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What a script starts in the background has Ctrl-C and Ctrl-\ ignored, what nohup starts a closed terminal, and so have its
+# children: those of the tests are to heed them.
+for number, usual in {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGQUIT: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}.items():
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 MAY_BE_MISSING = "gpu"
 """The mark of tests that need what `.ci/run` cannot install."""
