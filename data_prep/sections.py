@@ -101,11 +101,7 @@ def parse_yaml(text: str) -> Any:
     """One YAML value, in the dialect of `read_yaml`; yaml.YAMLError where it is none."""
     try:
         return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-    except (
-        ValueError,
-        LookupError,
-        AttributeError,
-    ) as error:  # PyYAML's answers to `!!float x`, `!!bool x`, `!!timestamp x`
+    except (ValueError, LookupError, AttributeError) as error:  # PyYAML's, of `!!float x`, `!!bool x`, `!!timestamp x`
         raise yaml.YAMLError(f"a value is not what its tag says ({error})") from None
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None

@@ -96,7 +96,7 @@ def seal(checkpoint: Path, info: CheckpointInfo) -> None:
         info.files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
     for folder in {path.parent for path in files}:
         sync_folder(folder)
-    info.serial = 1 + max((other.serial for _, other in _readable(run_of(checkpoint))), default=0)
+    info.serial = 1 + max((other.serial for _, other in _manifests(run_of(checkpoint))[0]), default=0)
     write_info(checkpoint, info)
     sync_folder(checkpoint.parent)
 
@@ -104,7 +104,7 @@ def seal(checkpoint: Path, info: CheckpointInfo) -> None:
 def prune(run: Path, keep: int, keep_every: int = 0) -> None:
     """Remove what is not to stay: of the sealed ones all but the latest `keep` and those of every `keep_every` steps, and
     whatever earlier attempts left unfinished. What the run has not named stays, and so does what cannot be read."""
-    readable = _readable(run)
+    readable, _ = _manifests(run)
     ended = [path for path, info in readable[:-keep] if not keep_every or info.step % keep_every]
     unfinished = [path for path in _named(run) if not (path / MANIFEST).exists()]
     for checkpoint in ended + unfinished:
@@ -185,8 +185,9 @@ def find_model(place: Path) -> tuple[Path, CheckpointInfo, list[str]]:
 
 def _latest_good(run: Path) -> tuple[Path | None, CheckpointInfo | None, list[str]]:
     """The latest checkpoint of a run that is whole, what its manifest says, and a note on each that was skipped."""
-    notes = [f"skipped a checkpoint: {problem}" for problem in _unreadable(run)]
-    for checkpoint, info in reversed(_readable(run)):
+    readable, damaged = _manifests(run)
+    notes = [f"skipped a checkpoint: {problem}" for _, problem in reversed(damaged)]
+    for checkpoint, info in reversed(readable):
         try:
             verify_files(checkpoint, info)
         except ValueError as error:
@@ -205,8 +206,8 @@ def _notes(checkpoint: Path, info: CheckpointInfo) -> list[str]:
 
 def sealed(run: Path) -> list[Path]:
     """A run's checkpoints in the order in which they were made, a damaged manifest's first."""
-    readable = [path for path, _ in _readable(run)]
-    return [path for path in _with_manifest(run) if path not in readable] + readable
+    readable, damaged = _manifests(run)
+    return [path for path, _ in damaged] + [path for path, _ in readable]
 
 
 def holds_any(run: Path) -> bool:
@@ -223,25 +224,16 @@ def _with_manifest(run: Path) -> list[Path]:
     return [path for path in _named(run) if (path / MANIFEST).exists()]
 
 
-def _readable(run: Path) -> list[tuple[Path, CheckpointInfo]]:
-    """Checkpoints with what their manifests say, in the order in which they were made: by their serials, so that a run
-    that went back to an earlier step goes on from there. Those of older versions, which have none, are the first, by step.
+def _manifests(run: Path) -> tuple[list[tuple[Path, CheckpointInfo]], list[tuple[Path, str]]]:
+    """Checkpoints with what their manifests say, and those whose manifest cannot be read with what is wrong, each read once.
+
+    The first are in the order in which they were made: by their serials, so that a run that went back to an earlier step goes
+    on from there. Those of older versions, which have none, are the first, by step.
     """
-    found = []
+    readable, damaged = [], []
     for path in _with_manifest(run):
         try:
-            found.append((path, read_manifest(path)))
-        except ValueError:
-            continue  # `_unreadable` tells of it
-    return sorted(found, key=lambda one: (one[1].serial, one[1].step, one[0]))
-
-
-def _unreadable(run: Path) -> list[str]:
-    """What is wrong with the manifests that cannot be read, the highest step first."""
-    problems = []
-    for path in reversed(_with_manifest(run)):
-        try:
-            read_manifest(path)
+            readable.append((path, read_manifest(path)))
         except ValueError as error:
-            problems.append(str(error))
-    return problems
+            damaged.append((path, str(error)))
+    return sorted(readable, key=lambda one: (one[1].serial, one[1].step, one[0])), damaged

@@ -141,9 +141,8 @@ class Attempt:
             self._mistake |= bool(MISTAKE.match(line))
             if ended := PDSH_EXIT.match(line):
                 self._exits.setdefault(ended[1].decode(), int(ended[2]))
-            with contextlib.suppress(
-                OSError
-            ):  # of a closed terminal or pipe: ranks whose output nobody takes would wait
+            # of a closed terminal or pipe: ranks whose output nobody takes would wait
+            with contextlib.suppress(OSError):
                 sys.stdout.buffer.write(line)
                 sys.stdout.buffer.flush()
 

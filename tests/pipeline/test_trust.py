@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -161,15 +160,3 @@ def test_a_hugging_face_folder_is_one_whatever_lies_beside_its_weights(
         done = use("align", folder, "-", stdin=b"the fox ||| der fuchs\n")
         assert "the Hugging Face model is taken, not the checkpoints beside it" in done.err
     assert "holds no checkpoint" in use("export", folder, run.parent / "out").error
-
-
-def test_nothing_that_is_shipped_unpickles() -> None:
-    forbidden = re.compile(r"weights_only=False|pickle\.loads?\(|Unpickler\(|torch\.load\((?![^\n]*weights_only=True)")
-    found = [
-        f"{path.relative_to(REPOSITORY)}:{number}"
-        for folder in ("pipeline", "data_prep", "kernels")
-        for path in sorted((REPOSITORY / folder).rglob("*.py"))
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        if forbidden.search(line)
-    ]
-    assert found == []
