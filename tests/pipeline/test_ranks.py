@@ -87,6 +87,8 @@ def _rank(rank: int, store: str) -> None:
         assert str(caught.value) == str(error)
     with pytest.raises(AssertionError, match="does not travel"):
         ranks.gather([object()])
+    dist.destroy_process_group()
+    ranks.os._exit(0)  # as run_main: a thread of the group may abort an interpreter that is being taken down
 
 
 def test_what_ranks_tell_each_other_is_json_and_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
