@@ -238,8 +238,8 @@ def copy_rate(device: str, repeats: int) -> float:
 
 def encoder_share(case: Case, figures: Figures, repeats: int, device: str) -> None:
     """The whole call beside the forward of the encoder that feeds it: 12 layers of 768, the same packed batch."""
-    from pipeline.model import Encoder, EncoderConfig
-    from pipeline.packing import pack_flat
+    from pipeline.data.packing import pack_flat
+    from pipeline.model.encoder import Encoder, EncoderConfig
 
     lengths_B = (case.source_length_B + case.target_length_B + 3).numpy().astype("int64")
     ids_T = torch.randint(4, 30_000, (len(case.hidden_TD),)).numpy()

@@ -19,21 +19,21 @@ from rich.console import Console
 from rich.table import Table
 
 from data_prep.standard_output import data_console
-from data_prep.tokenizer import Tokenizer
+from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline import shipped
-from pipeline.build import build_model, build_objectives
+from pipeline.align.aligner import Aligner
+from pipeline.align.word_alignment import WordLinks
 from pipeline.cluster.finished import finished
-from pipeline.cluster.process import SAFE_PATH
-from pipeline.config import load_config
-from pipeline.model import Encoder
+from pipeline.evaluate.alignment_error import evaluate
+from pipeline.evaluate.gold import Gold, read_gold
+from pipeline.host.process import SAFE_PATH
+from pipeline.model.encoder import Encoder
 from pipeline.run_folder import CONFIG, METRICS, read_training
-from pipeline.use.align_options import AlignOptions, resolve
-from pipeline.use.aligner import Aligner
-from pipeline.use.evaluate import evaluate
-from pipeline.use.gold import Gold, read_gold
-from pipeline.use.loading import load
-from pipeline.use.picture import draw_alignments
-from pipeline.use.word_alignment import WordLinks
+from pipeline.settings.align_options import AlignOptions, resolve
+from pipeline.settings.schema import load_config
+from pipeline.show.picture import draw_alignments
+from pipeline.training.build import build_model, build_objectives
+from pipeline.weights.loading import load
 
 RECIPE = shipped.CONFIGS / "quickstart.yaml"
 VOCABULARY = 300

@@ -31,11 +31,21 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from data_prep.manifest import Manifest
-from pipeline import checkpoint, ranks, reshard, resuming, room, run_lock
-from pipeline.announce import announce, say_end
-from pipeline.batch import MicroBatch
-from pipeline.build import (
+from data_prep.token_files.manifest import Manifest
+from pipeline.checkpoints import checkpoint, reshard
+from pipeline.checkpoints.manifest import CheckpointInfo
+from pipeline.data.batch import MicroBatch
+from pipeline.data.streams import BatchPlan
+from pipeline.data.training_data import TrainingData
+from pipeline.host import room, run_lock
+from pipeline.host.stop import StopFlag
+from pipeline.model.encoder import PretrainingModel
+from pipeline.objectives.masked_lm import HEAD as MASKED_LM_HEAD
+from pipeline.run_folder import CONFIG
+from pipeline.settings.deepspeed_json import refusals_told
+from pipeline.settings.schema import Config, load_config
+from pipeline.training import ranks, resuming
+from pipeline.training.build import (
     build_data,
     build_model,
     build_objectives,
@@ -43,23 +53,15 @@ from pipeline.build import (
     parameter_groups,
     term_weights,
 )
-from pipeline.checkpoint_manifest import CheckpointInfo
-from pipeline.config import Config, load_config
-from pipeline.data import TrainingData
-from pipeline.deepspeed_json import refusals_told
-from pipeline.divergence import NonFiniteSteps, check_weights, clear_padding, poison
-from pipeline.meter import Meter
-from pipeline.model import PretrainingModel
-from pipeline.monitor import Monitor
-from pipeline.objectives.masked_lm import HEAD as MASKED_LM_HEAD
-from pipeline.precision import LossScale, precision_of
-from pipeline.prefetch import prefetched
-from pipeline.pretrained import check_tokenizer, dropouts_of
-from pipeline.run_folder import CONFIG
-from pipeline.stop import StopFlag
-from pipeline.streams import BatchPlan
-from pipeline.validate import Validator
-from pipeline.wandb_sink import check_wandb
+from pipeline.training.divergence import NonFiniteSteps, check_weights, clear_padding, poison
+from pipeline.training.precision import LossScale, precision_of
+from pipeline.training.prefetch import prefetched
+from pipeline.training.validate import Validator
+from pipeline.watch.announce import announce, say_end
+from pipeline.watch.meter import Meter
+from pipeline.watch.monitor import Monitor
+from pipeline.watch.wandb_sink import check_wandb
+from pipeline.weights.pretrained import check_tokenizer, dropouts_of
 
 
 def train(config: Config, resume: str | None) -> None:

@@ -15,8 +15,8 @@ def test_the_site_is_built_without_a_warning_and_holds_the_reference(tmp_path: P
     assert built.returncode == 0, built.stderr
     reference = (tmp_path / "reference" / "index.html").read_text(encoding="utf-8")
     for name in (
-        "pipeline.use.aligner.Aligner.load",
-        "pipeline.use.aligner.Aligner.stream",
+        "pipeline.align.aligner.Aligner.load",
+        "pipeline.align.aligner.Aligner.stream",
         "sinkhorn_align.api.align",
     ):
         assert f'id="{name}"' in reference

@@ -23,10 +23,10 @@ from typing import Annotated, Any
 
 import typer
 
-from data_prep.benchmark_report import draw_picture, print_table
-from data_prep.benchmark_text import Corpus, make_corpus
-from data_prep.manifest import Manifest
-from data_prep.peers import differing_lines, lines_of
+from data_prep.benchmark.peers import differing_lines, lines_of
+from data_prep.benchmark.report import draw_picture, print_table
+from data_prep.benchmark.text import Corpus, make_corpus
+from data_prep.token_files.manifest import Manifest
 
 ENCODING, MEMORY, READING = "binarization", "peak memory", "reading"
 BARE = "sentencepiece, bare batch loop"
@@ -71,7 +71,7 @@ class Bench:
 
     def peer(self, contender: str, text: Path) -> Run:
         """A contender of `peers`: only its encoding (and writing) counts, not its start."""
-        _, peak, output = self._run(["data_prep.peers", contender, text, self.corpus.tokenizer_dir], 1)
+        _, peak, output = self._run(["data_prep.benchmark.peers", contender, text, self.corpus.tokenizer_dir], 1)
         found = json.loads(output)
         return Run(found["seconds"], found["tokens"], peak)
 

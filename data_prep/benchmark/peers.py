@@ -1,6 +1,6 @@
 """What data_prep is measured against: other ways from lines to ids, each as its users write it. Run by `benchmark`.
 
-`python -m data_prep.peers CONTENDER TEXT TOKENIZER_DIR` prints JSON: tokens, seconds (loading a tokenizer and reading
+`python -m data_prep.benchmark.peers CONTENDER TEXT TOKENIZER_DIR` prints JSON: tokens, seconds (loading a tokenizer and reading
 the text not counted).
 """
 
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from data_prep.manifest import Manifest
-from data_prep.readers import is_blank
-from data_prep.token_file import TokenFile
-from data_prep.tokenizer import MODEL_NAME, UNK
+from data_prep.text.readers import is_blank
+from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.token_file import TokenFile
+from data_prep.tokenizers.tokenizer import MODEL_NAME, UNK
 
 BATCH = 1024
 LINES_AT_ONCE = 64 * BATCH

@@ -7,10 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from data_prep.blocks import BLOCK_BYTES, line_blocks, raw_blocks
-from data_prep.readers import open_text
 from data_prep.sample import write_sample
-from data_prep.tokenizer import Tokenizer, train
+from data_prep.text.blocks import BLOCK_BYTES, line_blocks, raw_blocks
+from data_prep.text.readers import open_text
+from data_prep.tokenizers.tokenizer import Tokenizer, train
 
 SEEDS = range(4)  # generated corpora put together when no text is given
 VOCABULARY, TRAINING_LINES, MAX_TRAINING_LINE = 600, 100_000, 1000

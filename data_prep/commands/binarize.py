@@ -1,21 +1,17 @@
-"""The commands of `python -m data_prep`: their options, help, errors and printed results.
+"""The commands of `python -m data_prep` that make data folders: mono, parallel, mix; and sample.
 
-Turns words into calls and results into words; the work is in the other rooms.
+Turns words into calls and results into words; the work is done elsewhere.
 """
 
 import json
-import signal
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from data_prep import cli_files, cli_tokenizer
-from data_prep.block_table import DEFAULT_BLOCK_TOKENS
-from data_prep.cli_options import (
+from data_prep.commands.options import (
     AddOption,
     BadRateOption,
     ConfigOption,
@@ -31,8 +27,9 @@ from data_prep.cli_options import (
     TokenizerOption,
     WorkersOption,
 )
-from data_prep.filters import DuplicateUnit, MonoFilters, PairFilters
-from data_prep.formats import (
+from data_prep.data_dir.held import Choice
+from data_prep.filters.bounds import DuplicateUnit, MonoFilters, PairFilters
+from data_prep.plan.formats import (
     DEFAULT_COLUMNS,
     Reading,
     mono_sources,
@@ -40,23 +37,14 @@ from data_prep.formats import (
     parse_language,
     parse_pair,
 )
-from data_prep.held import Choice
-from data_prep.job import Outcome, run_job
-from data_prep.mix import load_mix, mix_sources
-from data_prep.plan import DEFAULT_SHARD_BYTES, Source
-from data_prep.ranks import run_on_ranks
+from data_prep.plan.mix import load_mix, mix_sources
+from data_prep.plan.source_plan import DEFAULT_SHARD_BYTES, Source
+from data_prep.run.job import Outcome, run_job
 from data_prep.sample import write_sample
 from data_prep.standard_output import DataCommand, print_table, put
+from data_prep.token_files.block_table import DEFAULT_BLOCK_TOKENS
 
-app = typer.Typer(
-    help="Text to token files: tokenizer, monolingual text, translation pairs, inspection.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(cli_tokenizer.app, name="tokenizer")
-app.add_typer(cli_files.app)
+app = typer.Typer()
 
 
 @app.command(cls=DataCommand)
@@ -216,7 +204,7 @@ def _show_plan(outcome: Outcome, data_dir: Path) -> None:
     print_table(table)
 
 
-class _JobInterruptedError(Exception):
+class JobInterruptedError(Exception):
     """Ctrl-C in a job, which keeps what is finished."""
 
 
@@ -227,7 +215,7 @@ def _run_and_tell(
     try:
         outcome = run_job(sources, tokenizer, out, workers, max_bad_rate, dry_run, choice)
     except KeyboardInterrupt:
-        raise _JobInterruptedError from None
+        raise JobInterruptedError from None
     if dry_run and outcome.planned:
         _show_plan(outcome, out)
     dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(outcome.dropped.items())) or "nothing"
@@ -260,45 +248,3 @@ def sample(
     Example: python -m data_prep sample --out sample --seed 1
     """
     put(json.dumps(write_sample(out, seed), indent=2))
-
-
-def _print_error(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run a command and give its exit code: 0, 1 (an error, one line), 2 (wrong usage, one line; no command: the help), 130
-    (interrupted), 141 (the reader of its output has gone).
-
-    Under mpiexec every rank calls this, and rank 0 alone reads the arguments and prints.
-    """
-    return run_on_ranks(partial(_run, arguments), _print_error)
-
-
-def _run(arguments: list[str] | None) -> int:
-    interrupted = 128 + signal.SIGINT
-    told = "interrupted"
-    try:
-        code = app(arguments, standalone_mode=False)
-    except _JobInterruptedError:
-        code, told = interrupted, "interrupted; finished shards are kept, run the same command again"
-    except (KeyboardInterrupt, typer.Abort):
-        code = interrupted
-    except (ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            _print_error(f"{error.filename}: {error.strerror}")
-        else:
-            _print_error(str(error))
-        code = 1
-    except Exception as error:
-        # typer's usage errors changed their base class between versions; what they share is this method
-        if not hasattr(error, "format_message"):
-            raise
-        code = 2
-        if type(error).__name__ == "NoArgsIsHelpError":
-            print(error.format_message(), file=sys.stderr)
-        else:
-            _print_error(error.format_message())
-    if code == interrupted:  # typer makes it of Ctrl-C
-        print(told, file=sys.stderr)
-    return code if isinstance(code, int) else 0

@@ -1,6 +1,6 @@
 """The commands of `python -m data_prep` on files that are there: inspect, verify, remove, merge, rechunk, export.
 
-As in `cli`, words become calls and results become words.
+As in `binarize`, words become calls and results become words.
 """
 
 import json
@@ -10,15 +10,15 @@ from typing import Annotated
 
 import typer
 
-from data_prep.block_table import DEFAULT_BLOCK_TOKENS
-from data_prep.fairseq_export import POSITIONS, export_fairseq
-from data_prep.frames import DEFAULT_FRAME_BYTES, rechunk_files
-from data_prep.inspection import draw, drop_table, samples, summary, summary_table
-from data_prep.manifest import Manifest
-from data_prep.merge import merge
-from data_prep.remove import remove
+from data_prep.data_dir.fairseq_export import POSITIONS, export_fairseq
+from data_prep.data_dir.inspection import draw, drop_table, samples, summary, summary_table
+from data_prep.data_dir.merge import merge
+from data_prep.data_dir.remove import remove
+from data_prep.data_dir.verify import find_problems
 from data_prep.standard_output import DataCommand, print_table, put, shares_a_terminal
-from data_prep.verify import find_problems
+from data_prep.text.frames import DEFAULT_FRAME_BYTES, rechunk_files
+from data_prep.token_files.block_table import DEFAULT_BLOCK_TOKENS
+from data_prep.token_files.manifest import Manifest
 
 app = typer.Typer()
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from data_prep.formats import DEFAULT_SPLIT
+from data_prep.plan.formats import DEFAULT_SPLIT
 
 TokenizerOption = Annotated[Path, typer.Option("--tokenizer", help="TOKENIZER_DIR of `tokenizer train|import`.")]
 DataDirOption = Annotated[Path, typer.Option("--out", help="DATA_DIR; several runs may add to one.")]

@@ -1,6 +1,6 @@
 """The commands of `python -m data_prep tokenizer`: train, import.
 
-As in `cli`, words become calls and results become words.
+As in `binarize`, words become calls and results become words.
 """
 
 from pathlib import Path
@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from data_prep.formats import DEFAULT_COLUMNS, Reading
+from data_prep.plan.formats import DEFAULT_COLUMNS, Reading
+from data_prep.run.tokenizer_training import train_on
+from data_prep.run.training_text import training_sources
 from data_prep.standard_output import DataCommand, put
-from data_prep.tokenizer import MODEL_NAME, import_tokenizer
-from data_prep.tokenizer_training import train_on
-from data_prep.training_text import training_sources
+from data_prep.tokenizers.tokenizer import MODEL_NAME, import_tokenizer
 
 app = typer.Typer(help="Train or import a tokenizer.", no_args_is_help=True)
 

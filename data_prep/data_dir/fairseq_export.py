@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS, chunks_of, cut_blocks
 from data_prep.files import publish, remove_abandoned, temporary_name, write_durably
-from data_prep.manifest import TOKENIZER_FOLDER, Manifest
 from data_prep.progress import ByteProgress
-from data_prep.shard import Shard
-from data_prep.token_file import INDEX_MAGIC, INDEX_VERSION, INT32_CODE, TOKEN_BYTES, TokenFile
-from data_prep.tokenizer import BOS, EOS, Tokenizer
+from data_prep.token_files.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS, chunks_of, cut_blocks
+from data_prep.token_files.manifest import TOKENIZER_FOLDER, Manifest
+from data_prep.token_files.shard import Shard
+from data_prep.token_files.token_file import INDEX_MAGIC, INDEX_VERSION, INT32_CODE, TOKEN_BYTES, TokenFile
+from data_prep.tokenizers.tokenizer import BOS, EOS, Tokenizer
 
 HEADER = struct.Struct("<9sQBQ")
 ITEMS_AT_ONCE = 4096

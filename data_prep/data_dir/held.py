@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from data_prep.data_dir.retire import giving_way_to, markers_of
 from data_prep.files import sha256_of_json
-from data_prep.manifest import TOKENIZER_FOLDER, complete_sources
-from data_prep.marker import identity_of, is_named_by_its_source, read_marker
-from data_prep.plan import SourcePlan
-from data_prep.plan_sources import same_name
-from data_prep.retire import giving_way_to, markers_of
-from data_prep.tokenizer import META_NAME
+from data_prep.plan.plan_sources import same_name
+from data_prep.plan.source_plan import SourcePlan
+from data_prep.token_files.manifest import TOKENIZER_FOLDER, complete_sources
+from data_prep.token_files.marker import identity_of, is_named_by_its_source, read_marker
+from data_prep.tokenizers.tokenizer import META_NAME
 
 Choice = Literal["refuse", "replace", "add"]
 

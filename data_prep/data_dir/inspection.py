@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from data_prep.files import remove_abandoned, temporary_name
-from data_prep.manifest import Manifest
-from data_prep.set_aside import dropped_file
-from data_prep.shard import Shard
-from data_prep.token_file import TokenFile
-from data_prep.tokenizer import Tokenizer
+from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.set_aside import dropped_file
+from data_prep.token_files.shard import Shard
+from data_prep.token_files.token_file import TokenFile
+from data_prep.tokenizers.tokenizer import Tokenizer
 
 PICTURE_SEQUENCES = 100_000  # lengths that are read per language; a picture needs no more
 LENGTH_BINS = 60

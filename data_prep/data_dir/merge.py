@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.data_dir.held import source_of_marker
+from data_prep.data_dir.retire import remove_leftovers
 from data_prep.files import BLOCK_BYTES, canonical_json, locked, publish, temporary_name
-from data_prep.held import source_of_marker
-from data_prep.manifest import (
+from data_prep.progress import ByteProgress
+from data_prep.token_files.manifest import (
     TOKENIZER_FOLDER,
     Manifest,
     complete_sources,
@@ -24,12 +26,10 @@ from data_prep.manifest import (
     rebuild,
     size_problem,
 )
-from data_prep.marker import MEND, identity_of, read_marker
-from data_prep.progress import ByteProgress
-from data_prep.retire import remove_leftovers
-from data_prep.set_aside import dropped_file, quarantine_file
-from data_prep.token_file import shard_file
-from data_prep.tokenizer import META_NAME, Tokenizer, read_identity
+from data_prep.token_files.marker import MEND, identity_of, read_marker
+from data_prep.token_files.set_aside import dropped_file, quarantine_file
+from data_prep.token_files.token_file import shard_file
+from data_prep.tokenizers.tokenizer import META_NAME, Tokenizer, read_identity
 
 Members = list[tuple[str, dict[str, Any]]]  # a source's shards: stem relative to the data folder, and marker
 Wanted = list[tuple[str, Path, Members]]  # sources: stem with settings, folder and shards

@@ -6,12 +6,19 @@ Knows names and markers; nothing of text. One that was killed is completed by re
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.data_dir.held import source_of_marker
+from data_prep.data_dir.retire import (
+    giving_way_to,
+    markers_of,
+    remove_leftovers,
+    remove_unmarked,
+    stems_on_disk,
+    unlink_all,
+)
 from data_prep.files import locked
-from data_prep.held import source_of_marker
-from data_prep.manifest import Manifest, lock_file, rebuild, wanted_file
-from data_prep.marker import read_marker
-from data_prep.readers import readable_name
-from data_prep.retire import giving_way_to, markers_of, remove_leftovers, remove_unmarked, stems_on_disk, unlink_all
+from data_prep.text.readers import readable_name
+from data_prep.token_files.manifest import Manifest, lock_file, rebuild, wanted_file
+from data_prep.token_files.marker import read_marker
 
 SHOWN_SOURCES = 20
 

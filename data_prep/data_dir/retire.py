@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.files import remove_temporaries
-from data_prep.manifest import KIND_FOLDERS, LOCKS, wanted_file
-from data_prep.set_aside import DROPPED_FOLDER, QUARANTINE_FOLDER, dropped_file, quarantine_file
-from data_prep.token_file import shard_file
+from data_prep.token_files.manifest import KIND_FOLDERS, LOCKS, wanted_file
+from data_prep.token_files.set_aside import DROPPED_FOLDER, QUARANTINE_FOLDER, dropped_file, quarantine_file
+from data_prep.token_files.token_file import shard_file
 
 
 def markers_of(source_stem: str, data_dir: Path) -> set[Path]:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.files import canonical_json, sha256_of_file
-from data_prep.manifest import MANIFEST_NAME, Manifest, content_of, marker_files, size_problem
-from data_prep.marker import FIELDS, MEND, is_named_by_its_source, read_marker
-from data_prep.shard import Shard
-from data_prep.token_file import TokenFile, shard_file
-from data_prep.tokenizer import read_identity
+from data_prep.token_files.manifest import MANIFEST_NAME, Manifest, content_of, marker_files, size_problem
+from data_prep.token_files.marker import FIELDS, MEND, is_named_by_its_source, read_marker
+from data_prep.token_files.shard import Shard
+from data_prep.token_files.token_file import TokenFile, shard_file
+from data_prep.tokenizers.tokenizer import read_identity
 
 
 def find_problems(data_dir: Path) -> Iterator[str]:

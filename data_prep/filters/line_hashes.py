@@ -12,10 +12,10 @@ from types import TracebackType
 import numpy as np
 import xxhash
 
-from data_prep.blocks import unusable
-from data_prep.duplicates import NOT_COMPARED, SAME_DOCUMENT
-from data_prep.filters import MonoFilters, PairFilters
-from data_prep.readers import is_blank, parse_tsv, split_lines
+from data_prep.filters.bounds import MonoFilters, PairFilters
+from data_prep.filters.duplicates import NOT_COMPARED, SAME_DOCUMENT
+from data_prep.text.blocks import unusable
+from data_prep.text.readers import is_blank, parse_tsv, split_lines
 
 
 def normal(text: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 
-from data_prep import wire
+from data_prep.parallel import wire
 
 Share = TypeVar("Share")
 Result = TypeVar("Result")

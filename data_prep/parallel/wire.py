@@ -12,10 +12,10 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.tokenizer import Tokenizer, load_same
+from data_prep.tokenizers.tokenizer import Tokenizer, load_same
 
 PACKAGE = "data_prep."
-WORK = ("data_prep.job:_encode_share", "data_prep.plan_sources:_plan_share")
+WORK = ("data_prep.run.job:_encode_share", "data_prep.plan.plan_sources:_plan_share")
 """The functions that another rank may be told to call."""
 
 

@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.blocks import blank_lines, count_lines, is_clean, line_ends, line_starts, unusable
-from data_prep.content import advice_on_encoding
-from data_prep.readers import TextFile, is_blank, is_skipped, raw_record, split_lines
+from data_prep.text.blocks import blank_lines, count_lines, is_clean, line_ends, line_starts, unusable
+from data_prep.text.content import advice_on_encoding
+from data_prep.text.readers import TextFile, is_blank, is_skipped, raw_record, split_lines
 
 SHOWN_BYTES = 40
 SET_ASIDE = "set bad lines aside with --max-bad-rate 0.001"

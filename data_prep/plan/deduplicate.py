@@ -6,9 +6,9 @@ Knows plans; the comparison is in `duplicates`.
 from collections import defaultdict
 from dataclasses import replace
 
-from data_prep.duplicates import Duplicates, find_duplicates
-from data_prep.filters import MonoFilters
-from data_prep.plan import SourcePlan
+from data_prep.filters.bounds import MonoFilters
+from data_prep.filters.duplicates import Duplicates, find_duplicates
+from data_prep.plan.source_plan import SourcePlan
 
 
 def mark_duplicates(plans: list[SourcePlan]) -> list[SourcePlan]:

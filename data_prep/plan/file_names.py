@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from data_prep.compression import uncompressed_name
+from data_prep.text.compression import uncompressed_name
 
 # ISO 639-1
 CODES = """

@@ -9,19 +9,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from data_prep.block_table import DEFAULT_BLOCK_TOKENS
-from data_prep.compression import uncompressed_name
-from data_prep.content import advice_on_encoding, other_encoding, structure_of
-from data_prep.file_names import check_sides, note_language
-from data_prep.filters import MonoFilters, PairFilters
-from data_prep.inputs import Dataset, Records
-from data_prep.language_id import check_known
-from data_prep.locations import check_present, files_in, head_of, stem_of
-from data_prep.plan import DEFAULT_SHARD_BYTES, Settings, Source
-from data_prep.readers import SCORE, SOURCE, TARGET, check_file, parse_columns
-from data_prep.records import Layout
-from data_prep.stored import RemoteFile, StoredFile, parse_location
-from data_prep.zip_members import ZipMember
+from data_prep.filters.bounds import MonoFilters, PairFilters
+from data_prep.filters.language_id import check_known
+from data_prep.plan.file_names import check_sides, note_language
+from data_prep.plan.source_plan import DEFAULT_SHARD_BYTES, Settings, Source
+from data_prep.text.compression import uncompressed_name
+from data_prep.text.content import advice_on_encoding, other_encoding, structure_of
+from data_prep.text.inputs import Dataset, Records
+from data_prep.text.locations import check_present, files_in, head_of, stem_of
+from data_prep.text.readers import SCORE, SOURCE, TARGET, check_file, parse_columns
+from data_prep.text.records import Layout
+from data_prep.text.stored import RemoteFile, StoredFile, parse_location
+from data_prep.text.zip_members import ZipMember
+from data_prep.token_files.block_table import DEFAULT_BLOCK_TOKENS
 
 LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Za-z0-9]+)*")
 SUFFIXES = {

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from data_prep.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS
-from data_prep.filters import DuplicateUnit, MonoFilters, PairFilters
-from data_prep.formats import (
+from data_prep.filters.bounds import DuplicateUnit, MonoFilters, PairFilters
+from data_prep.plan.formats import (
     DEFAULT_COLUMNS,
     DEFAULT_SPLIT,
     Reading,
@@ -20,9 +19,10 @@ from data_prep.formats import (
     parse_language,
     parse_pair,
 )
-from data_prep.locations import expand, stem_of
-from data_prep.plan import DEFAULT_SHARD_BYTES, Source
+from data_prep.plan.source_plan import DEFAULT_SHARD_BYTES, Source
 from data_prep.sections import Positive, Section, Whole, checked, read_yaml
+from data_prep.text.locations import expand, stem_of
+from data_prep.token_files.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS
 
 Names = Annotated[str | list[str], Field(min_length=1)]
 Format = Literal["auto", "text", "tsv", "csv", "zip", "tmx", "jsonl", "parquet"]

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from data_prep.inputs import stored_bytes
-from data_prep.plan import Source, SourcePlan, make_plan
+from data_prep.parallel.ranks import world
+from data_prep.parallel.workers import run_tasks
+from data_prep.plan.source_plan import Source, SourcePlan, make_plan
 from data_prep.progress import ByteProgress
-from data_prep.ranks import world
-from data_prep.spool import Spool
-from data_prep.workers import run_tasks
+from data_prep.text.inputs import stored_bytes
+from data_prep.text.spool import Spool
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 

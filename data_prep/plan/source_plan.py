@@ -14,20 +14,20 @@ from typing import Any
 
 import sentencepiece
 
-from data_prep.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS
-from data_prep.blocks import count_lines, in_step, without_mark
-from data_prep.cutter import BadLines, Cutter, ShardRange
-from data_prep.duplicates import Duplicates
 from data_prep.files import sha256_of_json
-from data_prep.filters import MonoFilters, PairFilters
-from data_prep.inputs import state_of
-from data_prep.line_hashes import LineHashes
-from data_prep.marker import NAME_HASH, source_identity
-from data_prep.readers import TextFile, open_text, readable_name
-from data_prep.records import Layout
-from data_prep.source_files import SourceFile, SourceReading
-from data_prep.spool import Spool, SpoolWriter, TextPiece, changed
-from data_prep.token_file import SCHEMA, Kind
+from data_prep.filters.bounds import MonoFilters, PairFilters
+from data_prep.filters.duplicates import Duplicates
+from data_prep.filters.line_hashes import LineHashes
+from data_prep.plan.cutter import BadLines, Cutter, ShardRange
+from data_prep.text.blocks import count_lines, in_step, without_mark
+from data_prep.text.inputs import state_of
+from data_prep.text.readers import TextFile, open_text, readable_name
+from data_prep.text.records import Layout
+from data_prep.text.source_files import SourceFile, SourceReading
+from data_prep.text.spool import Spool, SpoolWriter, TextPiece, changed
+from data_prep.token_files.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKENS
+from data_prep.token_files.marker import NAME_HASH, source_identity
+from data_prep.token_files.token_file import SCHEMA, Kind
 
 DEFAULT_SHARD_BYTES = 64 << 20
 MAX_SHARDS = 100_000  # five digits in a shard's name keep names in order

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.blocks import LONG_LINE, blank_lines, in_step, is_clean, line_ends, unusable
-from data_prep.filters import MonoFilters, PairFilters
-from data_prep.language_id import LanguageFilter
-from data_prep.marker import write_marker
-from data_prep.plan import ShardRange, SourcePlan
-from data_prep.readers import is_blank, is_skipped, parse_tsv, raw_record, split_lines
-from data_prep.set_aside import dropped_file, quarantine_file, write_records
-from data_prep.spool import TextPiece
-from data_prep.token_file import SCHEMA, Kind, TokenFileWriter, shard_file
-from data_prep.tokenizer import Tokenizer
+from data_prep.filters.bounds import MonoFilters, PairFilters
+from data_prep.filters.language_id import LanguageFilter
+from data_prep.plan.source_plan import ShardRange, SourcePlan
+from data_prep.text.blocks import LONG_LINE, blank_lines, in_step, is_clean, line_ends, unusable
+from data_prep.text.readers import is_blank, is_skipped, parse_tsv, raw_record, split_lines
+from data_prep.text.spool import TextPiece
+from data_prep.token_files.marker import write_marker
+from data_prep.token_files.set_aside import dropped_file, quarantine_file, write_records
+from data_prep.token_files.token_file import SCHEMA, Kind, TokenFileWriter, shard_file
+from data_prep.tokenizers.tokenizer import Tokenizer
 
 IndexedPair = tuple[int, str, str, float | None]
 

@@ -13,11 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_prep.binarize import ShardJob, ShardResult, binarize, shard_header
-from data_prep.deduplicate import mark_duplicates
+from data_prep.data_dir.held import Choice, check_names, sources_to_replace
+from data_prep.data_dir.retire import markers_of, remove_leftovers, remove_unmarked, superseded, unlink_all
 from data_prep.files import locked, write_durably
-from data_prep.held import Choice, check_names, sources_to_replace
-from data_prep.manifest import (
+from data_prep.parallel.ranks import world
+from data_prep.parallel.workers import run_tasks
+from data_prep.plan.deduplicate import mark_duplicates
+from data_prep.plan.plan_sources import full_disk_told, make_plans, spread_evenly
+from data_prep.plan.source_plan import Source, SourcePlan, ensure_text
+from data_prep.progress import ByteProgress
+from data_prep.run.binarize import ShardJob, ShardResult, binarize, shard_header
+from data_prep.text.spool import spool_in
+from data_prep.token_files.manifest import (
     MANIFEST_LOCK,
     TOKENIZER_FOLDER,
     install_tokenizer,
@@ -26,16 +33,9 @@ from data_prep.manifest import (
     size_problem,
     wanted_file,
 )
-from data_prep.marker import read_marker
-from data_prep.plan import Source, SourcePlan, ensure_text
-from data_prep.plan_sources import full_disk_told, make_plans, spread_evenly
-from data_prep.progress import ByteProgress
-from data_prep.ranks import world
-from data_prep.retire import markers_of, remove_leftovers, remove_unmarked, superseded, unlink_all
-from data_prep.spool import spool_in
-from data_prep.token_file import shard_file
-from data_prep.tokenizer import Tokenizer
-from data_prep.workers import run_tasks
+from data_prep.token_files.marker import read_marker
+from data_prep.token_files.token_file import shard_file
+from data_prep.tokenizers.tokenizer import Tokenizer
 
 SHARED_SECONDS = 60  # how long a shared file system may take to show what another machine has written
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from data_prep.plan import Source
+from data_prep.parallel.workers import without_interrupts
+from data_prep.plan.source_plan import Source
 from data_prep.progress import Activity
-from data_prep.tokenizer import Tokenizer, train
-from data_prep.training_text import MAX_LINE_BYTES, training_lines
-from data_prep.workers import without_interrupts
+from data_prep.run.training_text import MAX_LINE_BYTES, training_lines
+from data_prep.tokenizers.tokenizer import Tokenizer, train
 
 POLL_SECONDS = 0.5
 TOLD_LINES = 100_000

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePath
 
-from data_prep.blocks import count_lines, in_step, line_blocks, unusable, without_mark
-from data_prep.cutter import BadLines
-from data_prep.filters import MonoFilters, PairFilters
-from data_prep.formats import DEFAULT_COLUMNS, RECORD_FORMATS, Reading
-from data_prep.inputs import Records
-from data_prep.locations import files_in
-from data_prep.mix import load_mix, mix_sources
-from data_prep.plan import Settings, Source
-from data_prep.readers import TextFile, is_blank, open_text, parse_columns, parse_tsv, split_lines
-from data_prep.records import Layout
-from data_prep.stored import parse_location
-from data_prep.zip_members import ZipMember
+from data_prep.filters.bounds import MonoFilters, PairFilters
+from data_prep.plan.cutter import BadLines
+from data_prep.plan.formats import DEFAULT_COLUMNS, RECORD_FORMATS, Reading
+from data_prep.plan.mix import load_mix, mix_sources
+from data_prep.plan.source_plan import Settings, Source
+from data_prep.text.blocks import count_lines, in_step, line_blocks, unusable, without_mark
+from data_prep.text.inputs import Records
+from data_prep.text.locations import files_in
+from data_prep.text.readers import TextFile, is_blank, open_text, parse_columns, parse_tsv, split_lines
+from data_prep.text.records import Layout
+from data_prep.text.stored import parse_location
+from data_prep.text.zip_members import ZipMember
 
 MIX_SUFFIXES = (".yaml", ".yml")
 MAX_LINE_BYTES = 4192  # SentencePiece's own bound

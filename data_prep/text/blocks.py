@@ -9,7 +9,15 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.readers import BYTE_ORDER_MARK, BadRecordError, TextFile, decode_line, is_blank, parse_tsv, split_lines
+from data_prep.text.readers import (
+    BYTE_ORDER_MARK,
+    BadRecordError,
+    TextFile,
+    decode_line,
+    is_blank,
+    parse_tsv,
+    split_lines,
+)
 
 BLOCK_BYTES = 1 << 18
 MAX_LINE_BYTES = 1 << 20  # a longer line is set aside: encoding one takes about thirty times its size in memory

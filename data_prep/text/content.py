@@ -6,7 +6,7 @@ Knows bytes; nothing of options or sources.
 import json
 import re
 
-from data_prep.compression import compression_in
+from data_prep.text.compression import compression_in
 
 LOOKED_AT = 1 << 16  # bytes of text at a file's beginning
 TAR_MAGIC = slice(257, 262)

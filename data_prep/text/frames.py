@@ -21,11 +21,11 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from data_prep.blocks import MAX_HELD_BYTES
-from data_prep.compression import BUFFER_BYTES, archive_errors, uncompressed_name
 from data_prep.files import publish, remove_abandoned, temporary_name
 from data_prep.progress import ByteProgress
-from data_prep.readers import check_file, decompressed
+from data_prep.text.blocks import MAX_HELD_BYTES
+from data_prep.text.compression import BUFFER_BYTES, archive_errors, uncompressed_name
+from data_prep.text.readers import check_file, decompressed
 
 SUFFIX = ".zst"
 SKIPPABLE = struct.Struct("<II")

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from data_prep.compression import BUFFER_BYTES
-from data_prep.readers import TextFile, open_text
-from data_prep.records import Layout, LineStream, csv_lines, dataset_lines, jsonl_lines, parquet_lines
-from data_prep.spool import identity_of
-from data_prep.stored import RemoteFile, StoredFile, hashed, open_seekable, stored_identity
-from data_prep.tmx import tmx_lines
-from data_prep.zip_members import ZipMember
+from data_prep.text.compression import BUFFER_BYTES
+from data_prep.text.readers import TextFile, open_text
+from data_prep.text.records import Layout, LineStream, csv_lines, dataset_lines, jsonl_lines, parquet_lines
+from data_prep.text.spool import identity_of
+from data_prep.text.stored import RemoteFile, StoredFile, hashed, open_seekable, stored_identity
+from data_prep.text.tmx import tmx_lines
+from data_prep.text.zip_members import ZipMember
 
 State = tuple[int, int] | str
 

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import cast
 
-from data_prep.compression import uncompressed_name
-from data_prep.content import LOOKED_AT
-from data_prep.readers import check_regular, open_text
-from data_prep.stored import RemoteFile, StoredFile, parse_location, remote_errors
+from data_prep.text.compression import uncompressed_name
+from data_prep.text.content import LOOKED_AT
+from data_prep.text.readers import check_regular, open_text
+from data_prep.text.stored import RemoteFile, StoredFile, parse_location, remote_errors
 
 GLOB = re.compile(r"[*?\[]")
 NOT_PARTS = (".", "_")  # hidden files, and what Hadoop and its kin leave beside parts

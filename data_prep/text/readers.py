@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-from data_prep.compression import (
+from data_prep.text.compression import (
     BUFFER_BYTES,
     HEAD_BYTES,
     ArchiveText,

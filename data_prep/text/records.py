@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from data_prep.readers import bad_record, skipped_record
+from data_prep.text.readers import bad_record, skipped_record
 
 BLOCK_BYTES = 1 << 16
 ROWS = 1024

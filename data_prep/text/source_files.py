@@ -12,12 +12,12 @@ from functools import partial
 from operator import or_
 from pathlib import Path
 
-from data_prep.blocks import line_blocks, without_mark
-from data_prep.frames import has_table
-from data_prep.inputs import State, state_of
-from data_prep.readers import BYTE_ORDER_MARK, TextFile, open_text, readable_name
-from data_prep.spool import changed
-from data_prep.stored import stored_identity
+from data_prep.text.blocks import line_blocks, without_mark
+from data_prep.text.frames import has_table
+from data_prep.text.inputs import State, state_of
+from data_prep.text.readers import BYTE_ORDER_MARK, TextFile, open_text, readable_name
+from data_prep.text.spool import changed
+from data_prep.text.stored import stored_identity
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from data_prep.blocks import BLOCK_BYTES, line_blocks
-from data_prep.compression import archive_errors
 from data_prep.files import locked
-from data_prep.frames import open_at
-from data_prep.readers import TextFile
+from data_prep.text.blocks import BLOCK_BYTES, line_blocks
+from data_prep.text.compression import archive_errors
+from data_prep.text.frames import open_at
+from data_prep.text.readers import TextFile
 
 PREFIX = ".spool-"
 

@@ -17,10 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-from data_prep.compression import BUFFER_BYTES, HEAD_BYTES, ArchiveText, compression_in, compression_of
 from data_prep.files import sha256_of_file
-from data_prep.readers import check_head, check_regular, decompressed
-from data_prep.records import LineStream
+from data_prep.text.compression import BUFFER_BYTES, HEAD_BYTES, ArchiveText, compression_in, compression_of
+from data_prep.text.readers import check_head, check_regular, decompressed
+from data_prep.text.records import LineStream
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 # What remote file systems tell of a file's state, under their several names; times of access are not among it.

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 from xml.parsers import expat
 
-from data_prep.readers import bad_record, skipped_record
-from data_prep.records import BLOCK_BYTES, one_line
+from data_prep.text.readers import bad_record, skipped_record
+from data_prep.text.records import BLOCK_BYTES, one_line
 
 # Native markup of the translated document; what <hi> and unknown elements hold is text of the sentence.
 CODE_ELEMENTS = frozenset({"bpt", "ept", "it", "ph", "ut"})

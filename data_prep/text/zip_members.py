@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import BinaryIO, cast
 
-from data_prep.stored import StoredFile, open_seekable, stored_identity
+from data_prep.text.stored import StoredFile, open_seekable, stored_identity
 
 ZIP_ERRORS = (
     zipfile.BadZipFile,

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.files import canonical_json, locked, remove_temporaries, write_durably
-from data_prep.json_parts import read_in_parts
-from data_prep.marker import MEND, read_marker, source_of
-from data_prep.shard import Shard
-from data_prep.token_file import SCHEMA, Kind, shard_file
-from data_prep.tokenizer import META_NAME, Tokenizer, read_identity
+from data_prep.token_files.json_parts import read_in_parts
+from data_prep.token_files.marker import MEND, read_marker, source_of
+from data_prep.token_files.shard import Shard
+from data_prep.token_files.token_file import SCHEMA, Kind, shard_file
+from data_prep.tokenizers.tokenizer import META_NAME, Tokenizer, read_identity
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_FOLDER = "tokenizer"

@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from data_prep.token_file import Kind
+from data_prep.token_files.token_file import Kind
 
 _ROW = struct.Struct("<8q32s32s")
 SUFFIXES = ("bin", "idx")

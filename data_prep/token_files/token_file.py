@@ -24,8 +24,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.block_table import SPECIAL_TOKENS, Block, BlockTable, cut_blocks
 from data_prep.files import publish, temporary_name
+from data_prep.token_files.block_table import SPECIAL_TOKENS, Block, BlockTable, cut_blocks
 
 Kind = Literal["mono", "pair"]
 FileRecord = dict[str, int | str]  # "bytes" and "sha256" of a file, as markers have them

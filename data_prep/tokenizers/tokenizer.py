@@ -22,8 +22,8 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from data_prep.files import canonical_json, read_json, remove_abandoned, sha256_of_file, write_durably
-from data_prep.tokenizer_json import JSON_NAME, encode_lines, sentencepiece_model, unigram_tokenizer
-from data_prep.tokenizer_kinds import check_kind, content_key, first_difference, sample_lines
+from data_prep.tokenizers.kinds import check_kind, content_key, first_difference, sample_lines
+from data_prep.tokenizers.tokenizer_json import JSON_NAME, encode_lines, sentencepiece_model, unigram_tokenizer
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 MODEL_NAME = "sentencepiece.bpe.model"

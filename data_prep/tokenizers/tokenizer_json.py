@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from data_prep.tokenizer_kinds import MASK, SPECIALS, Ids, first_difference, parse_model, sample_lines
+from data_prep.tokenizers.kinds import MASK, SPECIALS, Ids, first_difference, parse_model, sample_lines
 
 if TYPE_CHECKING:  # takes a while, and only folders without a SentencePiece model need it
     import tokenizers

@@ -1,6 +1,6 @@
 """The word aligner as a library: a model folder in, the word links of sentence pairs out.
 
-    from pipeline.use.aligner import Aligner
+    from pipeline.align.aligner import Aligner
     aligner = Aligner.load("hf/base", layer=8)
     aligner.align([("the house", "das Haus")])  # [[(0, 0), (1, 1)]]
 
@@ -16,13 +16,8 @@ from typing import Literal, overload
 
 import torch
 
-from data_prep.tokenizer import UNK, Tokenizer
-from pipeline.model import Encoder
-from pipeline.packing import Packed
-from pipeline.use.align_options import WINDOW, AlignOptions, Encoding, Method, resolve
-from pipeline.use.devices import describe, device_of
-from pipeline.use.loading import DTYPES, load, longest_side
-from pipeline.use.word_alignment import (
+from data_prep.tokenizers.tokenizer import UNK, Tokenizer
+from pipeline.align.word_alignment import (
     BATCH_TOKENS,
     AlignmentReport,
     ScoredLinks,
@@ -30,7 +25,12 @@ from pipeline.use.word_alignment import (
     WordLinks,
     WordPair,
 )
-from pipeline.use.word_splitting import split_raw, split_words
+from pipeline.data.packing import Packed
+from pipeline.model.devices import describe, device_of
+from pipeline.model.encoder import Encoder
+from pipeline.settings.align_options import WINDOW, AlignOptions, Encoding, Method, resolve
+from pipeline.texts.word_splitting import split_raw, split_words
+from pipeline.weights.loading import DTYPES, load, longest_side
 from sinkhorn_align import AlignmentSettings
 
 TextPair = tuple[str | Sequence[str], str | Sequence[str]]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.use.text_files import read_lines
+from pipeline.texts.lines import read_lines
 
 WordLink = tuple[int, int]
 """(source word, target word) of a pair, counted from 0."""

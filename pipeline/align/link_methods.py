@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.use.align_options import METHODS, Method
+from pipeline.settings.align_options import METHODS, Method
 from sinkhorn_align import AlignmentSettings, PairStatus, align
 from sinkhorn_align.batched import filter_plan, first_largest, is_finite, similarity, transport_plan
 from sinkhorn_align.buckets import blocks

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
-from pipeline.use.sentence_pairs import SEPARATOR, BadLines, WordPair
+from pipeline.texts.sentence_pairs import SEPARATOR, BadLines, WordPair
 
 if TYPE_CHECKING:
-    from pipeline.use.aligner import Aligner
-    from pipeline.use.word_alignment import ScoredLinks, WordLinks
+    from pipeline.align.aligner import Aligner
+    from pipeline.align.word_alignment import ScoredLinks, WordLinks
 
 
 def format_links(links: WordLinks | ScoredLinks, words: WordPair | None) -> str:

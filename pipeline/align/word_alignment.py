@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_prep.tokenizer import BOS, EOS
-from pipeline.packing import Packed, pack
-from pipeline.use.align_options import ENCODINGS, WINDOW, Encoding, Method
-from pipeline.use.link_methods import Spans, TokenLinks, check_method, find_links
-from pipeline.use.sentence_pairs import WordPair
-from pipeline.use.windows import Part, Side, cut_into_parts
-from pipeline.use.word_splitting import visible
-from pipeline.use.workers import Map, side_by_side
+from data_prep.tokenizers.tokenizer import BOS, EOS
+from pipeline.align.link_methods import Spans, TokenLinks, check_method, find_links
+from pipeline.align.windows import Part, Side, cut_into_parts
+from pipeline.align.workers import Map, side_by_side
+from pipeline.data.packing import Packed, pack
+from pipeline.settings.align_options import ENCODINGS, WINDOW, Encoding, Method
+from pipeline.texts.sentence_pairs import WordPair
+from pipeline.texts.word_splitting import visible
 from sinkhorn_align import AlignmentSettings
 
 T = TypeVar("T")

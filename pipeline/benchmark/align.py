@@ -28,14 +28,14 @@ from rich.table import Table
 
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import data_console, put
-from data_prep.tokenizer import MODEL_NAME, SPACE_PIECE, UNK, Tokenizer
+from data_prep.tokenizers.tokenizer import MODEL_NAME, SPACE_PIECE, UNK, Tokenizer
 from pipeline import command_line
-from pipeline.hugging_face import read_config, read_state
-from pipeline.use.aligner import Aligner
-from pipeline.use.gold import Gold, read_gold, score_links
-from pipeline.use.hugging_face_tokenizer import save_tokenizer
-from pipeline.use.loading import load_model
-from pipeline.use.word_alignment import WordLinks
+from pipeline.align.aligner import Aligner
+from pipeline.align.word_alignment import WordLinks
+from pipeline.evaluate.gold import Gold, read_gold, score_links
+from pipeline.weights.hugging_face import read_config, read_state
+from pipeline.weights.hugging_face_tokenizer import save_tokenizer
+from pipeline.weights.loading import load_model
 
 PEERS = Path(__file__).resolve().parent / "align_peers.py"
 SAME_AS_SIMALIGN: dict[str, Any] = {"method": "argmax", "encoding": "separate", "keep_space_pieces": True}

@@ -24,14 +24,14 @@ from rich.table import Table
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import data_console, put
 from pipeline import command_line
+from pipeline.align.word_alignment import WordLinks
 from pipeline.benchmark.align import Peer, pair_lines, write_for_simalign
-from pipeline.use.align_options import check_layer
-from pipeline.use.evaluate import evaluate, gold_folders
-from pipeline.use.gold import AlignmentScore, Gold, read_gold, score_links
-from pipeline.use.loading import load_model
-from pipeline.use.sentence_files import find_pairs
-from pipeline.use.sentence_pairs import split_raw
-from pipeline.use.word_alignment import WordLinks
+from pipeline.evaluate.alignment_error import evaluate, gold_folders
+from pipeline.evaluate.gold import AlignmentScore, Gold, read_gold, score_links
+from pipeline.settings.align_options import check_layer
+from pipeline.texts.sentence_files import find_pairs
+from pipeline.texts.sentence_pairs import split_raw
+from pipeline.weights.loading import load_model
 
 SIMALIGN = {"SimAlign, inter": "a", "SimAlign, itermax": "i"}
 EFLOMAL, EFLOMAL_MORE = "eflomal", "eflomal, more text"

@@ -16,9 +16,9 @@ from statistics import median
 import numpy as np
 import torch
 
-from data_prep.manifest import Manifest
-from pipeline.data import collate
-from pipeline.streams import MonoStream, PairStream, Stream
+from data_prep.token_files.manifest import Manifest
+from pipeline.data.streams import MonoStream, PairStream, Stream
+from pipeline.data.training_data import collate
 
 SEED, ALPHA = 1, 0.7
 KINDS = {"mono": (MonoStream, 512, 64), "pairs": (PairStream, 254, 512)}  # stream, its limit, samples a batch

@@ -25,10 +25,10 @@ from data_prep.files import check_output, write_text
 from data_prep.standard_output import data_console, put
 from pipeline import command_line, shipped
 from pipeline.benchmark.worker import CONTENDERS
-from pipeline.cluster.ports import free_port
-from pipeline.config import load_config
+from pipeline.host.ports import free_port
 from pipeline.quickstart import binarize
 from pipeline.run_folder import read_metrics
+from pipeline.settings.schema import load_config
 
 BASELINE, *_, OURS = CONTENDERS
 CONFIG = shipped.CONFIGS / "benchmark.yaml"

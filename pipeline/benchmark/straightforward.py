@@ -19,16 +19,23 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from data_prep.manifest import Manifest
-from pipeline import ranks
-from pipeline.batch import StreamBatch
-from pipeline.build import build_data, build_model, build_objectives, deepspeed_settings, lr_factor, term_weights
-from pipeline.config import Config
-from pipeline.hugging_face import hugging_face_state, write_config
-from pipeline.memory import peak_bytes
-from pipeline.model import PretrainingModel
+from data_prep.token_files.manifest import Manifest
+from pipeline.data.batch import StreamBatch
+from pipeline.data.streams import BatchPlan
+from pipeline.model.encoder import PretrainingModel
 from pipeline.run_folder import METRICS
-from pipeline.streams import BatchPlan
+from pipeline.settings.schema import Config
+from pipeline.training import ranks
+from pipeline.training.build import (
+    build_data,
+    build_model,
+    build_objectives,
+    deepspeed_settings,
+    lr_factor,
+    term_weights,
+)
+from pipeline.watch.memory import peak_bytes
+from pipeline.weights.hugging_face import hugging_face_state, write_config
 from sinkhorn_align import AlignmentSettings, align
 
 PAD, IGNORED = 1, -100

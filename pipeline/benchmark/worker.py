@@ -19,10 +19,13 @@ if __name__ == "__main__":
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline import linear, model, ranks, train
+from pipeline import train
 from pipeline.benchmark.straightforward import Shortcuts, train_straightforwardly
-from pipeline.config import load_config
+from pipeline.model import encoder as model
+from pipeline.model import linear
 from pipeline.objectives import masked_lm
+from pipeline.settings.schema import load_config
+from pipeline.training import ranks
 
 
 def whole_logits(input_PD: Tensor, weight_VD: Tensor, bias_V: Tensor, target_P: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ import zipfile
 from pathlib import Path
 
 from data_prep.files import sha256_of_file, sync_file, sync_folder
-from data_prep.tokenizer import Tokenizer
-from pipeline.checkpoint_manifest import (
+from data_prep.tokenizers.tokenizer import Tokenizer
+from pipeline.checkpoints.manifest import (
     MANIFEST,
     CheckpointInfo,
     missing_file,

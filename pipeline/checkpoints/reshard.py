@@ -14,8 +14,8 @@ from typing import Any
 
 from deepspeed.checkpoint import ds_to_universal
 
-from pipeline import checkpoint, weights_only
-from pipeline.checkpoint_manifest import MANIFEST, CheckpointInfo, read_manifest
+from pipeline.checkpoints import checkpoint, weights_only
+from pipeline.checkpoints.manifest import MANIFEST, CheckpointInfo, read_manifest
 
 # Without it DeepSpeed takes a checkpoint for one that was never meant to be converted.
 CLIENT_STATE = {"universal_checkpoint_info": {"universal_checkpoint_version": 0.2}}

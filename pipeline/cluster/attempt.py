@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pipeline.cluster.agent import JOB
 from pipeline.cluster.crew import Crew
 from pipeline.cluster.hostfile import Hosts
-from pipeline.cluster.process import LAUNCHER_FOLDER
+from pipeline.host.agent import JOB
+from pipeline.host.process import LAUNCHER_FOLDER
 
 BEAT_SECONDS = 3
 BEAT_LIMIT_SECONDS = 12  # a host that has not answered for so long is lost

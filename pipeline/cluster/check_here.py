@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import start_check
-from pipeline.cluster import ports
-from pipeline.cluster.agent import count_gpus, free_bytes
 from pipeline.cluster.options import Options
-from pipeline.config import Config, load_config
-from pipeline.deepspeed_json import load_deepspeed_json
-from pipeline.dry_run import DryRun, dry_run
-from pipeline.wandb_sink import check_wandb
+from pipeline.estimate.dry_run import DryRun, dry_run
+from pipeline.host import ports
+from pipeline.host.agent import count_gpus, free_bytes
+from pipeline.settings.deepspeed_json import load_deepspeed_json
+from pipeline.settings.schema import Config, load_config
+from pipeline.training import start_check
+from pipeline.watch.wandb_sink import check_wandb
 
 SHARED_MEMORY = 70 << 20
 """What DeepSpeed's communication on CPUs takes of /dev/shm for a rank."""

@@ -23,7 +23,7 @@ SSH = (
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
 )
 # Modules that the agent is made of, in the order in which they are made on the other host; packages are only names.
-MODULES = ("pipeline", "pipeline.cluster", "pipeline.cluster.rendezvous", "pipeline.cluster.agent")
+MODULES = ("pipeline", "pipeline.host", "pipeline.host.rendezvous", "pipeline.host.agent")
 BOOTSTRAP = """import json, sys, types
 for name, source in json.loads(sys.stdin.buffer.raw.readline()):
     module = sys.modules[name] = types.ModuleType(name)

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config, load_config
 from pipeline.run_folder import METRICS, read_metrics
+from pipeline.settings.schema import Config, load_config
 
 
 def finished(config: Config) -> bool:

@@ -14,11 +14,11 @@ from rich.console import Console
 from data_prep.quiet import VERBOSE
 from pipeline.cluster.check_here import check_here
 from pipeline.cluster.options import Options, parse
-from pipeline.cluster.process import Interrupts, device_of
 from pipeline.cluster.this_host import train_here
-from pipeline.config import load_config
-from pipeline.start_check import check_start
-from pipeline.stop import outlive_terminal
+from pipeline.host.process import Interrupts, device_of
+from pipeline.host.stop import outlive_terminal
+from pipeline.settings.schema import load_config
+from pipeline.training.start_check import check_start
 
 
 def check_config(options: Options) -> None:

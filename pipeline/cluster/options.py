@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline import shipped
-from pipeline.cluster import ports
 from pipeline.cluster.hostfile import Hosts, check_host_name, read_hostfile, select
+from pipeline.host import ports
 
 # Options of `deepspeed` that are read here as well, and then those that are only passed on.
 READ = (

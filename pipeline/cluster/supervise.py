@@ -15,20 +15,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.checkpoint import holds_any
+from pipeline.checkpoints.checkpoint import holds_any
 from pipeline.cluster import environment as launch_environment
-from pipeline.cluster.agent import JOB
 from pipeline.cluster.attempt import LAUNCHER_DIED, Attempt, Ended, explain
 from pipeline.cluster.crew import Crew
 from pipeline.cluster.finished import ends
 from pipeline.cluster.hostfile import Hosts, include_of, write_hostfile
 from pipeline.cluster.options import Options, job_name
-from pipeline.cluster.preflight import preflight, show
-from pipeline.cluster.preflight_findings import Findings, Job
-from pipeline.cluster.process import SAFE_PATH, Interrupts, deepspeed_command
-from pipeline.config import Config, load_config
+from pipeline.cluster.preflight.checks import preflight, show
+from pipeline.cluster.preflight.findings import Findings, Job
+from pipeline.host.agent import JOB
+from pipeline.host.process import SAFE_PATH, Interrupts, deepspeed_command
+from pipeline.host.run_lock import forget
 from pipeline.run_folder import METRICS
-from pipeline.run_lock import forget
+from pipeline.settings.schema import Config, load_config
 
 POLL_SECONDS = 0.5
 SSH_OF_PDSH = "-o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=5 -o ServerAliveCountMax=3"

@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 from pipeline.cluster import environment as launch_environment
-from pipeline.cluster.agent import JOB, Agent
 from pipeline.cluster.attempt import LAUNCHER_DIED, exit_code, explain
 from pipeline.cluster.options import Options, job_name
-from pipeline.cluster.process import LAUNCHER_FOLDER, SAFE_PATH, WATCHED, Interrupts, deepspeed_command
+from pipeline.host.agent import JOB, Agent
+from pipeline.host.process import LAUNCHER_FOLDER, SAFE_PATH, WATCHED, Interrupts, deepspeed_command
 
 POLL_SECONDS = 0.5
 

@@ -12,6 +12,7 @@ import typer
 
 from data_prep.files import check_output, output_file
 from data_prep.standard_output import data_stream, put
+from pipeline.align.output import Remembered, closing_line, format_links
 from pipeline.commands.options import (
     CostOption,
     DeviceOption,
@@ -22,15 +23,14 @@ from pipeline.commands.options import (
     TokenizerDir,
 )
 from pipeline.commands.progress import Counted
-from pipeline.use.align_options import WINDOW, note
-from pipeline.use.alignment_output import Remembered, closing_line, format_links
-from pipeline.use.arriving import Arriving
-from pipeline.use.raw_text import RawTextWatch
-from pipeline.use.sentence_pairs import PairReader, WordPair
+from pipeline.settings.align_options import WINDOW, note
+from pipeline.texts.arriving import Arriving
+from pipeline.texts.raw_text import RawTextWatch
+from pipeline.texts.sentence_pairs import PairReader, WordPair
 from sinkhorn_align import AlignmentSettings
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
-    from pipeline.use.aligner import Aligner
+    from pipeline.align.aligner import Aligner
 
 
 def align_command(
@@ -85,10 +85,10 @@ def align_command(
     reader = PairReader(source, target, raw, max_bad_rate)
     if split is not None:
         check_output(split, [path for path in (source, target) if path is not None])
-    from data_prep.tokenizer import MODEL_NAME, prepare
+    from data_prep.tokenizers.tokenizer import MODEL_NAME, prepare
 
     prepare((tokenizer or hf_dir) / MODEL_NAME)
-    from pipeline.use.aligner import Aligner
+    from pipeline.align.aligner import Aligner
 
     aligner = Aligner.load(
         hf_dir,

@@ -30,8 +30,8 @@ def dry_run_command(
 
     Example: python -m pipeline dry-run xlm_align_base --gpus 8 --device a100 data.path=data
     """
-    from pipeline.config import load_config
-    from pipeline.dry_run import dry_run, table
+    from pipeline.estimate.dry_run import dry_run, table
+    from pipeline.settings.schema import load_config
 
     ranks = gpus if gpus is not None else 1 if device == "cpu" else 8
     result = dry_run(load_config(config, overrides or []), device, ranks, utilisation, pair_tokens)
@@ -63,8 +63,8 @@ def plan_command(
     """
     from dataclasses import asdict
 
-    from pipeline.config import load_config
-    from pipeline.plan_scale import Cluster, plan, table, work_of
+    from pipeline.estimate.scale import Cluster, plan, table, work_of
+    from pipeline.settings.schema import load_config
 
     if json_file is not None:
         check_output(json_file, [config])

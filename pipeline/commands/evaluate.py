@@ -26,16 +26,16 @@ from pipeline.commands.options import (
     ModelDir,
     TokenizerDir,
 )
-from pipeline.use.align_options import AlignOptions, Encoding, Method, note, resolve
+from pipeline.settings.align_options import AlignOptions, Encoding, Method, note, resolve
 from sinkhorn_align import AlignmentSettings
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
-    from data_prep.tokenizer import Tokenizer
-    from pipeline.model import Encoder
+    from data_prep.tokenizers.tokenizer import Tokenizer
+    from pipeline.evaluate.gold import Gold
+    from pipeline.evaluate.retrieval import Sentences
+    from pipeline.model.encoder import Encoder
     from pipeline.objectives.masked_lm import MaskedLMHead
-    from pipeline.use.gold import Gold
-    from pipeline.use.loading import LoadedModel
-    from pipeline.use.retrieval import Sentences
+    from pipeline.weights.loading import LoadedModel
 
 PLAIN_SECONDS = 10.0
 """Between two lines of progress where there is no terminal."""
@@ -82,12 +82,12 @@ def evaluate_command(
 
     Example: python -m pipeline evaluate hf/base --gold gold/en-cs --gold gold/en-de --json aer.json
     """
-    from pipeline.use.devices import device_of
-    from pipeline.use.evaluate import gold_folders
-    from pipeline.use.gold import read_gold
-    from pipeline.use.loading import head_of, load
-    from pipeline.use.picture import draw_layers
-    from pipeline.use.sentence_files import find_pairs
+    from pipeline.evaluate.alignment_error import gold_folders
+    from pipeline.evaluate.gold import read_gold
+    from pipeline.model.devices import device_of
+    from pipeline.show.picture import draw_layers
+    from pipeline.texts.sentence_files import find_pairs
+    from pipeline.weights.loading import head_of, load
 
     if not gold and not retrieval and perplexity is None:
         raise ValueError("evaluate: nothing to measure; give --gold, --retrieval or --perplexity")
@@ -146,7 +146,7 @@ def _evaluate_ways(
     console: Console, loaded: LoadedModel, golds: Sequence[Gold], chosen: _Chosen, record_in: Path | None
 ) -> tuple[list[dict[str, Any]], list[Panel]]:
     """AER of the chosen way to align, or of both that are usual where the better one is to be recorded."""
-    from pipeline.use.model_record import write_options
+    from pipeline.weights.model_record import write_options
 
     entries: list[dict[str, Any]] = []
     panels: list[Panel] = []
@@ -167,7 +167,7 @@ def _evaluate_ways(
 def _evaluate_gold(
     console: Console, encoder: Encoder, words: Tokenizer, golds: Sequence[Gold], way: AlignOptions
 ) -> tuple[list[dict[str, Any]], Panel]:
-    from pipeline.use.evaluate import columns_of, evaluate, released_lines, table
+    from pipeline.evaluate.alignment_error import columns_of, evaluate, released_lines, table
 
     scores = [
         evaluate(encoder, words, each, way.settings, way.method, way.encoding) for each in _progress(golds, "aligning")
@@ -205,8 +205,8 @@ def best_options(ways: Sequence[tuple[AlignOptions, list[float]]], golds: Sequen
 def _evaluate_retrieval(
     console: Console, encoder: Encoder, words: Tokenizer, sentences: Sequence[Sentences]
 ) -> tuple[list[dict[str, Any]], Panel]:
-    from pipeline.use.evaluate import columns_of, retrieval_table
-    from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
+    from pipeline.evaluate.alignment_error import columns_of, retrieval_table
+    from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
 
     device = next(encoder.parameters()).device
     pooler = SentencePooler(
@@ -227,8 +227,8 @@ def _evaluate_retrieval(
 def _evaluate_perplexity(
     console: Console, encoder: Encoder, head: MaskedLMHead, words: Tokenizer, data_dir: Path, blocks: int
 ) -> list[dict[str, Any]]:
-    from pipeline.use.evaluate import perplexity_table
-    from pipeline.use.perplexity import evaluate_perplexity
+    from pipeline.evaluate.alignment_error import perplexity_table
+    from pipeline.evaluate.perplexity import evaluate_perplexity
 
     scores = evaluate_perplexity(
         data_dir, encoder, head, words, blocks, lambda languages: _progress(languages, "predicting")

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data_prep.standard_output import data_console, put
-from pipeline.finetune.inputs import Part, Source, parse_tests
+from pipeline.finetune.files.inputs import Part, Source, parse_tests
 
 if TYPE_CHECKING:  # the command imports what it needs when it runs: PyTorch takes seconds
     from pipeline.finetune.run import Files
-    from pipeline.finetune.task import Settings, Task
+    from pipeline.finetune.tasks.task import Settings, Task
 
 
 class Kind(str, Enum):

@@ -26,7 +26,7 @@ def export_command(
 
     Example: python -m pipeline export runs/base hf/base
     """
-    from pipeline.use.export import export
+    from pipeline.weights.export import export
 
     written = export(checkpoint, hf_dir, tokenizer, force)
     for note in written.notes:
@@ -47,7 +47,7 @@ def report_command(
 
     Example: python -m pipeline report runs/base --out base.html
     """
-    from pipeline.report import write_report
+    from pipeline.watch.report import write_report
 
     path = run_dir / "report.html" if out is None else out
     check_output(path, [file for file in run_dir.glob("*") if file.suffix != ".html"])

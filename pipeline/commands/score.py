@@ -16,8 +16,8 @@ from data_prep.standard_output import data_console
 from pipeline.commands.options import FromOneOption
 
 if TYPE_CHECKING:
-    from pipeline.use.gold import Gold
-    from pipeline.use.link_files import LinkFile
+    from pipeline.align.link_files import LinkFile
+    from pipeline.evaluate.gold import Gold
 
 
 def score_command(
@@ -44,8 +44,8 @@ def score_command(
     """
     from rich.table import Table
 
-    from pipeline.use.gold import score_links
-    from pipeline.use.link_files import read_links
+    from pipeline.align.link_files import read_links
+    from pipeline.evaluate.gold import score_links
 
     if json_file is not None:
         check_output(json_file, [*links, gold, *gold.glob("*")])
@@ -73,8 +73,8 @@ def score_command(
 
 def _read_truth(gold: Path, links: Path, from_one: bool | None) -> tuple[Gold | LinkFile, list[tuple[int, int]] | None]:
     """The gold links, and the sentences' lengths where the gold has sentences."""
-    from pipeline.use.gold import read_gold
-    from pipeline.use.link_files import read_links
+    from pipeline.align.link_files import read_links
+    from pipeline.evaluate.gold import read_gold
 
     if gold.is_dir():
         whole = read_gold(gold, from_one=from_one)

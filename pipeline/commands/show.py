@@ -11,7 +11,7 @@ import typer
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import put
 from pipeline.commands.options import DeviceOption, EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
-from pipeline.use.align_options import note, resolve
+from pipeline.settings.align_options import note, resolve
 
 PORT = 8000
 
@@ -33,12 +33,12 @@ def show_command(
 
     Example: python -m pipeline show hf/base "the house" "das Haus" --gold "0-0 1-1" --out pair.png --out pair.html
     """
-    from pipeline.use.demo import view_pair
-    from pipeline.use.devices import device_of
-    from pipeline.use.fonts import MissingFontsError
-    from pipeline.use.loading import load
-    from pipeline.use.pair_view import page_html, view_html
-    from pipeline.use.picture import draw_heat_map
+    from pipeline.model.devices import device_of
+    from pipeline.show.demo import view_pair
+    from pipeline.show.fonts import MissingFontsError
+    from pipeline.show.pair_view import page_html, view_html
+    from pipeline.show.picture import draw_heat_map
+    from pipeline.weights.loading import load
 
     files = out or [Path("alignment.png")]
     for path in files:
@@ -82,9 +82,9 @@ def demo_command(
 
     Example: python -m pipeline demo hf/base --port 8000
     """
-    from pipeline.use.demo import HOST, Demo, make_server
-    from pipeline.use.devices import device_of
-    from pipeline.use.loading import load
+    from pipeline.model.devices import device_of
+    from pipeline.show.demo import HOST, Demo, make_server
+    from pipeline.weights.loading import load
 
     place = device_of(device)
     loaded = load(hf_dir, tokenizer)

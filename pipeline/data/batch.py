@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.packing import Packed
+from pipeline.data.packing import Packed
 from sinkhorn_align import Links
 
 

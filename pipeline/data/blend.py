@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.counter_random import hash_key
+from pipeline.data.counter_random import hash_key
 
 PERIOD = 1 << 16  # samples in one order of slots
 CYCLE_BITS = 8

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.assembly import FIRST_POSITION
+from pipeline.data.assembly import FIRST_POSITION
 
 
 @dataclass

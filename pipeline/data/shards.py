@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.block_table import BlockTable, cut_blocks
-from data_prep.manifest import MEND
-from data_prep.shard import Shard
-from data_prep.token_file import TokenFile
+from data_prep.token_files.block_table import BlockTable, cut_blocks
+from data_prep.token_files.manifest import MEND
+from data_prep.token_files.shard import Shard
+from data_prep.token_files.token_file import TokenFile
 
 PER_SHARD = 2  # files, each a mapping, which holds a file descriptor
 OTHER_FILES = 512  # what the rest of a training process may have open

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.block_table import Block, chunks_of
-from data_prep.manifest import Manifest
-from data_prep.shard import Shard
-from data_prep.token_file import TOKEN_BYTES, UNK, VERIFY, TokenFile, are_stored_ids, shard_file
-from pipeline.assembly import Pieces, with_specials
-from pipeline.blend import Schedule, Stage
-from pipeline.config import Config
-from pipeline.counter_random import hash_key, permute
-from pipeline.shards import Language
+from data_prep.token_files.block_table import Block, chunks_of
+from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.shard import Shard
+from data_prep.token_files.token_file import TOKEN_BYTES, UNK, VERIFY, TokenFile, are_stored_ids, shard_file
+from pipeline.data.assembly import Pieces, with_specials
+from pipeline.data.blend import Schedule, Stage
+from pipeline.data.counter_random import hash_key, permute
+from pipeline.data.shards import Language
+from pipeline.settings.schema import Config
 
 ANY_INT32 = 1 << 31
 _ORDER, _SWAP = 1, 3  # what a key is for, so that equal indices draw independently; masks have 2

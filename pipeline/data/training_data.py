@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from data_prep.manifest import Manifest
-from pipeline.batch import MicroBatch, Pointers, Spans, StreamBatch
-from pipeline.blend import Stage
-from pipeline.masking import mask_sequences
-from pipeline.packing import pack_flat
-from pipeline.streams import BatchPlan, Sequences, open_streams
+from data_prep.token_files.manifest import Manifest
+from pipeline.data.batch import MicroBatch, Pointers, Spans, StreamBatch
+from pipeline.data.blend import Stage
+from pipeline.data.packing import pack_flat
+from pipeline.data.streams import BatchPlan, Sequences, open_streams
+from pipeline.data.views.masking import mask_sequences
 
 
 def collate(sequences: Sequences, mask_seed: int, vocab_size: int) -> StreamBatch:

@@ -19,15 +19,16 @@ import numpy as np
 from rich.console import Group
 from rich.table import Table
 
-from data_prep.manifest import Manifest
-from pipeline.config import Config
-from pipeline.deepspeed_json import check_fits, load_deepspeed_json
-from pipeline.flops import PEAK_HALF_FLOPS, encoder_forward_flops, masked_lm_flops, pointer_flops
-from pipeline.masking import mask_sequences
-from pipeline.memory_estimate import Work, memory_per_rank
-from pipeline.precision import precision_of
-from pipeline.sizes import EncoderConfig, check_sizes, count_parameters, scratch_sizes
-from pipeline.streams import BatchPlan, Sequences, blend_stages, limits_of, open_streams, streams_read
+from data_prep.token_files.manifest import Manifest
+from pipeline.data.streams import BatchPlan, Sequences, blend_stages, limits_of, open_streams, streams_read
+from pipeline.data.views.masking import mask_sequences
+from pipeline.estimate.memory import Work, memory_per_rank
+from pipeline.model.flops import PEAK_HALF_FLOPS, encoder_forward_flops, masked_lm_flops, pointer_flops
+from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json
+from pipeline.settings.schema import Config
+from pipeline.settings.sizes import EncoderConfig, count_parameters, scratch_sizes
+from pipeline.training.precision import precision_of
+from pipeline.weights.fit import check_sizes
 
 DEVICES = {name.lower().replace(" ", "-"): peak for name, peak in PEAK_HALF_FLOPS.items()}
 SAMPLE = 128  # blocks and pairs that stand for the step's
@@ -201,7 +202,7 @@ def _sizes_and_samples(config: Config, pair_tokens: int) -> tuple[EncoderConfig,
 
 
 def _pretrained_sizes(config: Config) -> EncoderConfig:
-    from pipeline.pretrained import read_sizes  # reads models, and with that needs PyTorch
+    from pipeline.weights.pretrained import read_sizes  # reads models, and with that needs PyTorch
 
     assert config.model.init is not None
     return read_sizes(config.model.init, config.model.dropout)
@@ -213,7 +214,7 @@ def _validation_notes(config: Config) -> list[str]:
         return []
     if not config.validation.gold and not config.validation.retrieval:
         return []
-    from pipeline.validation_texts import read_texts  # which needs PyTorch
+    from pipeline.evaluate.validation_texts import read_texts  # which needs PyTorch
 
     try:
         golds, sentences = read_texts(config.validation)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from pipeline.config import Config
-from pipeline.dry_run import dry_run
+from pipeline.estimate.dry_run import dry_run
+from pipeline.settings.schema import Config
 
 WIRE_OVERHEAD = 1.05  # headers of TCP/IP and acknowledgements
 LAYERS_A_BUCKET = 4  # how many layers' gradients or weights travel in one collective

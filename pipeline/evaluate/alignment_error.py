@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from data_prep.tokenizer import Tokenizer
-from pipeline.model import Encoder
-from pipeline.packing import Packed
-from pipeline.use.align_options import Encoding, Method
-from pipeline.use.gold import AlignmentScore, Gold, score_links
-from pipeline.use.loading import longest_side
-from pipeline.use.perplexity import Perplexity
-from pipeline.use.retrieval import Retrieval
-from pipeline.use.word_alignment import AlignmentReport, WordAligner
+from data_prep.tokenizers.tokenizer import Tokenizer
+from pipeline.align.word_alignment import AlignmentReport, WordAligner
+from pipeline.data.packing import Packed
+from pipeline.evaluate.gold import AlignmentScore, Gold, score_links
+from pipeline.evaluate.perplexity import Perplexity
+from pipeline.evaluate.retrieval import Retrieval
+from pipeline.model.encoder import Encoder
+from pipeline.settings.align_options import Encoding, Method
+from pipeline.weights.loading import longest_side
 from sinkhorn_align import AlignmentSettings
 
 

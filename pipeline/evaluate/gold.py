@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.use.link_files import WordLink, read_links
-from pipeline.use.text_files import read_lines
+from pipeline.align.link_files import WordLink, read_links
+from pipeline.texts.lines import read_lines
 
 ALIGNV2, PHARAOH = "alignv2.txt", "pharaoh.txt"
 OTHER_SUFFIXES = (".talp", ".naacl", ".wa", ".pharaoh", ".align", ".gold")

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_prep.manifest import Manifest
-from data_prep.tokenizer import Tokenizer
-from pipeline.data import TrainingData, collate
-from pipeline.masking import MASK_RATE
-from pipeline.model import Encoder
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.tokenizer import Tokenizer
+from pipeline.data.training_data import TrainingData, collate
+from pipeline.data.views.masking import MASK_RATE
+from pipeline.model.encoder import Encoder
 from pipeline.objectives.masked_lm import MaskedLMHead
-from pipeline.pretrained import made_with
+from pipeline.weights.pretrained import made_with
 
 SEED = 1
 BLOCK_TOKENS = 512

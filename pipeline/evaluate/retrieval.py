@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_prep.tokenizer import BOS, EOS
-from pipeline.packing import pack
-from pipeline.use.sentence_files import Sentences
-from pipeline.use.word_alignment import HiddenStates
+from data_prep.tokenizers.tokenizer import BOS, EOS
+from pipeline.align.word_alignment import HiddenStates
+from pipeline.data.packing import pack
+from pipeline.texts.sentence_files import Sentences
 
 POOLING = "mean over all tokens of the sentence, <s> and </s> among them; cosine"
 ROWS_AT_ONCE = 1024

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.config import Validation
-from pipeline.use.evaluate import distinct, gold_folders
-from pipeline.use.gold import Gold, read_gold
-from pipeline.use.sentence_files import Sentences, find_pairs
+from pipeline.evaluate.alignment_error import distinct, gold_folders
+from pipeline.evaluate.gold import Gold, read_gold
+from pipeline.settings.schema import Validation
+from pipeline.texts.sentence_files import Sentences, find_pairs
 
 
 def read_texts(settings: Validation) -> tuple[dict[str, Gold], list[Sentences]]:

@@ -26,7 +26,7 @@ class Outcome:
     measured: dict[int, Measurement]
     """By step."""
     teraflops: float
-    """Operations of the training, in units of 10^12, by the rules of `pipeline/flops.py`."""
+    """Operations of the training, in units of 10^12, by the rules of `pipeline/model/flops.py`."""
     minutes: float
     """Of its steps: with whatever else ran beside it."""
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from data_prep.tokenizer import Tokenizer
-from pipeline import checkpoint
-from pipeline.checkpoint_manifest import read_manifest
-from pipeline.model import Encoder
-from pipeline.use.align_options import Encoding, Method
-from pipeline.use.evaluate import evaluate_halves, gold_folders
-from pipeline.use.gold import Gold, read_gold
-from pipeline.use.loading import load_model
-from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
-from pipeline.use.sentence_files import Sentences, find_pairs
+from data_prep.tokenizers.tokenizer import Tokenizer
+from pipeline.checkpoints import checkpoint
+from pipeline.checkpoints.manifest import read_manifest
+from pipeline.evaluate.alignment_error import evaluate_halves, gold_folders
+from pipeline.evaluate.gold import Gold, read_gold
+from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
+from pipeline.model.encoder import Encoder
+from pipeline.settings.align_options import Encoding, Method
+from pipeline.texts.sentence_files import Sentences, find_pairs
+from pipeline.weights.loading import load_model
 
 MEASURED = "measured.json"
 Halves = dict[str, dict[str, list[float]]]

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from data_prep.sections import NotNegative, PathField, Positive, Section, checked, dump_yaml, read_yaml
 from pipeline import shipped
-from pipeline.config import Config, load_config
+from pipeline.settings.schema import Config, load_config
 
 
 class Experiment(Section):

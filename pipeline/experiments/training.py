@@ -12,12 +12,12 @@ from typing import Any
 
 from pipeline import shipped
 from pipeline.cluster.finished import finished
-from pipeline.cluster.ports import free_port
-from pipeline.cluster.process import SAFE_PATH, device_of
-from pipeline.config import load_config
 from pipeline.experiments.plan import Experiment, Trial
+from pipeline.host.ports import free_port
+from pipeline.host.process import SAFE_PATH, device_of
 from pipeline.run_folder import CONFIG
-from pipeline.start_check import check_start
+from pipeline.settings.schema import load_config
+from pipeline.training.start_check import check_start
 
 
 def has_finished(experiment: Experiment, trial: Trial) -> bool:

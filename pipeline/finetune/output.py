@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from pipeline.finetune.task import Scores
+from pipeline.finetune.tasks.task import Scores
 
 ByLanguage = Mapping[str, Scores]
 MEAN = "mean"

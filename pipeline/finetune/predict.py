@@ -15,14 +15,14 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer
 
 from data_prep.files import read_json, write_text
-from pipeline.finetune.classification import Classification
-from pipeline.finetune.question_answering import QuestionAnswering
-from pipeline.finetune.read_tagged import Sentence
-from pipeline.finetune.tagging import Tagging
-from pipeline.finetune.task import Scores, Settings, Task
+from pipeline.finetune.files.read_tagged import Sentence
+from pipeline.finetune.tasks.classification import Classification
+from pipeline.finetune.tasks.question_answering import QuestionAnswering
+from pipeline.finetune.tasks.tagging import Tagging
+from pipeline.finetune.tasks.task import Scores, Settings, Task
 from pipeline.finetune.training import outputs_of, predictor
-from pipeline.use.sentence_pairs import split_raw
-from pipeline.use.text_files import read_lines
+from pipeline.texts.lines import read_lines
+from pipeline.texts.sentence_pairs import split_raw
 
 RECORD = "finetune.json"
 """In the model's folder: how it was made, as far as predicting must know it."""

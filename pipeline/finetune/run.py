@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.file_modes import give_usual_modes
-from pipeline.finetune.inputs import Part, Source
+from pipeline.finetune.files.inputs import Part, Source
 from pipeline.finetune.output import summarise, with_mean, write_predictions
 from pipeline.finetune.predict import write_record
 from pipeline.finetune.start import Start, read_start
-from pipeline.finetune.task import Features, Scores, Settings, Task
+from pipeline.finetune.tasks.task import Features, Scores, Settings, Task
 from pipeline.finetune.training import Labelled, fine_tune, outputs_of
+from pipeline.host.file_modes import give_usual_modes
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from typing import Any
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, XLMRobertaConfig
 
-from data_prep.tokenizer import Tokenizer
-from data_prep.tokenizer_json import JSON_NAME
-from pipeline.hugging_face import write_config
-from pipeline.model import EncoderConfig
-from pipeline.use.hugging_face_tokenizer import hugging_face_tokenizer
-from pipeline.use.loading import ModelFolder, read_folder
-from pipeline.vocabulary import explains
+from data_prep.tokenizers.tokenizer import Tokenizer
+from data_prep.tokenizers.tokenizer_json import JSON_NAME
+from pipeline.model.encoder import EncoderConfig
+from pipeline.weights.hugging_face import write_config
+from pipeline.weights.hugging_face_tokenizer import hugging_face_tokenizer
+from pipeline.weights.loading import ModelFolder, read_folder
+from pipeline.weights.vocabulary import explains
 
 PREFIX = "roberta."
 

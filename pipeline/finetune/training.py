@@ -14,7 +14,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.utils import logging as transformers_logging
 
 from pipeline.finetune.start import Start
-from pipeline.finetune.task import Features, Settings, Task
+from pipeline.finetune.tasks.task import Features, Settings, Task
 
 EVAL_BATCH = 32
 METRICS = ("accuracy", "exact_match", "f1")

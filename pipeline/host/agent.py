@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.cluster import rendezvous
+from pipeline.host import rendezvous
 
 JOB = "XLM_ALIGN_JOB"  # the variable by which the processes of a job are known, on every host
 SILENCE_SECONDS = 25  # without a word from the launching host for so long, a job is ended

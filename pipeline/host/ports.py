@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from pipeline.cluster.rendezvous import LOOPBACK
+from pipeline.host.rendezvous import LOOPBACK
 
 DEFAULT = 29500
 """DeepSpeed's own, where nobody chooses another."""

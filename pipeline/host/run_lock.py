@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipeline.cluster.agent import JOB
+from pipeline.host.agent import JOB
 from pipeline.run_folder import LOCK
 
 _held: dict[Path, Any] = {}

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TextIO
 
-from pipeline.cluster.agent import JOB
-from pipeline.cluster.process import STOPPING, WATCHED
+from pipeline.host.agent import JOB
+from pipeline.host.process import STOPPING, WATCHED
 
 
 class StopFlag:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.packing import Packed
+from pipeline.data.packing import Packed
 
 WIDEST_VARIABLE_HEAD = 256  # flash attention's
 LONGEST_OF_PRODUCTS = {torch.bfloat16: 512, torch.float32: 96}

@@ -1,7 +1,7 @@
 """XLM-R's encoder over packed batches, and the model that training wraps: one encoder, the objectives and their heads.
 
 Architecture: RoBERTa (Liu et al., 2019) with XLM-R's vocabulary (Conneau et al., ACL 2020): post-norm, learned positions,
-exact GELU. `pipeline/hugging_face.py` maps the parameters to and from Hugging Face's `XLMRobertaForMaskedLM`.
+exact GELU. `pipeline/weights/hugging_face.py` maps the parameters to and from Hugging Face's `XLMRobertaForMaskedLM`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.attention import attend
-from pipeline.batch import MicroBatch
-from pipeline.flops import encoder_forward_flops
-from pipeline.linear import Linear, LinearGELU
+from pipeline.data.batch import MicroBatch
+from pipeline.data.packing import Packed, join
+from pipeline.model.attention import attend
+from pipeline.model.flops import encoder_forward_flops
+from pipeline.model.linear import Linear, LinearGELU
 from pipeline.objectives.base import Objective
-from pipeline.packing import Packed, join
-from pipeline.sizes import EncoderConfig
+from pipeline.settings.sizes import EncoderConfig
 
 
 class Layer(nn.Module):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pipeline.flops import LOGITS_AT_ONCE
-from pipeline.linear import linear, product
+from pipeline.model.flops import LOGITS_AT_ONCE
+from pipeline.model.linear import linear, product
 
 LOGITS_AT_ONCE_ON_CPU = 2**26
 # Gradients are made before the loss scale is known. Those of rare words are as small as 1 / V, below fp16's normal range.

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from pipeline.batch import StreamBatch
-from pipeline.packing import Packed
+from pipeline.data.batch import StreamBatch
+from pipeline.data.packing import Packed
 
 
 class Encode(Protocol):

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.batch import StreamBatch
-from pipeline.flops import masked_lm_flops
-from pipeline.linear import Linear
-from pipeline.linear_cross_entropy import linear_cross_entropy
+from pipeline.data.batch import StreamBatch
+from pipeline.model.flops import masked_lm_flops
+from pipeline.model.linear import Linear
+from pipeline.model.linear_cross_entropy import linear_cross_entropy
 from pipeline.objectives.base import Encode, EncoderParts, EncoderSizes, Objective
 
 HEAD = "masked_lm"

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.batch import Pointers, StreamBatch
-from pipeline.flops import encoder_forward_flops, pointer_flops
-from pipeline.linear import Linear
+from pipeline.data.batch import Pointers, StreamBatch
+from pipeline.model.flops import encoder_forward_flops, pointer_flops
+from pipeline.model.linear import Linear
 from pipeline.objectives.base import Encode, EncoderParts, EncoderSizes, Objective
 from sinkhorn_align import AlignmentSettings, align
 

@@ -1,4 +1,4 @@
-"""Sizes of an encoder: where a config gets them from, whether they fit the data, and how many parameters they make.
+"""Sizes of an encoder: what they are for a config, and how many parameters they make.
 
 Knows no PyTorch: what a config would train is told without it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.config import Config
+from pipeline.settings.schema import Config
 
 
 @dataclass(frozen=True)
@@ -39,27 +39,6 @@ def scratch_sizes(config: Config, vocab_size: int) -> EncoderConfig:
     names = ("layers", "hidden", "heads", "feed_forward", "dropout", "init_std")
     sizes = {name: getattr(config.model, name) for name in names}
     return EncoderConfig(vocab_size=vocab_size, positions=longest_sequence(config) + 2, **sizes)
-
-
-def check_sizes(config: Config, sizes: EncoderConfig, vocab_size: int) -> None:
-    """ValueError where the data has other words, or the config asks for more positions or layers, than the model has."""
-    init, longest, dwa = config.model.init, longest_sequence(config), config.objectives.dwa
-    if sizes.vocab_size != vocab_size:
-        # Only here: it needs PyTorch, and most models have the data's vocabulary.
-        from pipeline.pretrained import check_vocabulary
-
-        assert init is not None, "a model from scratch has the data's vocabulary"
-        check_vocabulary(init, sizes.vocab_size, config.data.path, vocab_size)
-    if longest + 2 > sizes.positions:
-        raise ValueError(
-            f"model.init = {init}: {sizes.positions - 2} positions, data.block_tokens and data.side_tokens "
-            f"need {longest}; lower them"
-        )
-    if dwa is not None and dwa.alignment_layer > sizes.layers:
-        raise ValueError(
-            f"objectives.dwa.alignment_layer = {dwa.alignment_layer}: the model has {sizes.layers} layers; "
-            f"choose 0 to {sizes.layers}"
-        )
 
 
 def count_parameters(sizes: EncoderConfig, config: Config) -> dict[str, int]:

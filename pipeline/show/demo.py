@@ -14,13 +14,13 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
-from data_prep.tokenizer import Tokenizer
-from pipeline.model import Encoder
-from pipeline.use.align_options import ENCODINGS, METHODS, AlignOptions, resolve
-from pipeline.use.aligner import Aligner
-from pipeline.use.link_files import parse_pharaoh
-from pipeline.use.pair_view import PairView, page_html, view_html
-from pipeline.use.sentence_pairs import split_raw, split_words
+from data_prep.tokenizers.tokenizer import Tokenizer
+from pipeline.align.aligner import Aligner
+from pipeline.align.link_files import parse_pharaoh
+from pipeline.model.encoder import Encoder
+from pipeline.settings.align_options import ENCODINGS, METHODS, AlignOptions, resolve
+from pipeline.show.pair_view import PairView, page_html, view_html
+from pipeline.texts.sentence_pairs import split_raw, split_words
 
 HOST = "127.0.0.1"
 LARGEST_FORM = 1 << 18

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from html import escape
 from unicodedata import east_asian_width
 
-from pipeline.use.gold import WordLink
-from pipeline.use.word_alignment import ScoredLinks
+from pipeline.align.word_alignment import ScoredLinks
+from pipeline.evaluate.gold import WordLink
 
 ROW, GAP, LETTER = 26, 260, 9
 """Pixels of the drawing: height of a word, between the two sides, and width of a letter (wide ones twice)."""

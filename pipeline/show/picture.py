@@ -11,9 +11,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
-from pipeline.use.fonts import drawn_as_they_are
-from pipeline.use.pair_view import PairView
-from pipeline.use.word_alignment import WordLinks
+from pipeline.align.word_alignment import WordLinks
+from pipeline.show.fonts import drawn_as_they_are
+from pipeline.show.pair_view import PairView
 
 AVERAGE = {"color": "black", "lw": 2.5}
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from data_prep.readers import BYTE_ORDER_MARK, open_text
+from data_prep.text.readers import BYTE_ORDER_MARK, open_text
 
 STDIN = Path("-")
 COMPRESSED = (".gz", ".xz", ".zst", ".bz2")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.use.word_splitting import is_written_without_spaces
+from pipeline.texts.word_splitting import is_written_without_spaces
 
 PAIRS_LOOKED_AT = 200
 _ENDS = ",;:!?"

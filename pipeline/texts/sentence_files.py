@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.use.text_files import read_lines
+from pipeline.texts.lines import read_lines
 
 PIVOTS = ("en", "eng", "eng_Latn")
 """The language that all others are paired with in a set of files, a file a language, where it is there."""

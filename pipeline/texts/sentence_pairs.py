@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from pipeline.use.text_files import STDIN, TABLE, Lines, check_is_text, comes_by_and_by, decoded, kind_of, name_of
-from pipeline.use.word_splitting import split_raw, split_words
+from pipeline.texts.lines import STDIN, TABLE, Lines, check_is_text, comes_by_and_by, decoded, kind_of, name_of
+from pipeline.texts.word_splitting import split_raw, split_words
 
 WordPair = tuple[Sequence[str], Sequence[str]]
 """Source and target words."""

@@ -11,20 +11,21 @@ from typing import Any
 import torch
 from torch.nn import Parameter
 
-from data_prep.manifest import Manifest
-from pipeline.blend import Stage
-from pipeline.config import Config, Optimizer, Term
-from pipeline.data import TrainingData
-from pipeline.deepspeed_json import check_fits, load_deepspeed_json
-from pipeline.hugging_face import load_encoder, load_head
-from pipeline.model import Encoder, PretrainingModel
+from data_prep.token_files.manifest import Manifest
+from pipeline.data.blend import Stage
+from pipeline.data.streams import BatchPlan, blend_stages, limits_of
+from pipeline.data.training_data import TrainingData
+from pipeline.model.encoder import Encoder, PretrainingModel
 from pipeline.objectives.base import Objective
-from pipeline.objectives.dwa import WordAlignment
 from pipeline.objectives.masked_lm import HEAD as MASKED_LM_HEAD
 from pipeline.objectives.masked_lm import MaskedLM
-from pipeline.pretrained import read_pretrained
-from pipeline.sizes import check_sizes, scratch_sizes
-from pipeline.streams import BatchPlan, blend_stages, limits_of
+from pipeline.objectives.word_alignment import WordAlignment
+from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json
+from pipeline.settings.schema import Config, Optimizer, Term
+from pipeline.settings.sizes import scratch_sizes
+from pipeline.weights.fit import check_sizes
+from pipeline.weights.hugging_face import load_encoder, load_head
+from pipeline.weights.pretrained import read_pretrained
 
 Factor = Callable[[int], float]
 """Factor of the peak learning rate at an optimizer step, from 0."""

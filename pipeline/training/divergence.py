@@ -13,9 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipeline import ranks
-from pipeline.batch import MicroBatch
+from pipeline.data.batch import MicroBatch
 from pipeline.objectives.base import Objective
+from pipeline.training import ranks
 
 ADVICE = (
     "look at these samples; continue from an earlier checkpoint with a lower optimizer.lr or longer warm-up, or in fp32"

@@ -24,10 +24,10 @@ import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 
 from data_prep.quiet import prints_hidden
-from pipeline.cluster import rendezvous
-from pipeline.cluster.ports import check_port, taken
-from pipeline.room import NotWrittenError
-from pipeline.stop import outlive_terminal
+from pipeline.host import rendezvous
+from pipeline.host.ports import check_port, taken
+from pipeline.host.room import NotWrittenError
+from pipeline.host.stop import outlive_terminal
 
 LOOPBACK_SCHEME = "loopback"  # by which PyTorch knows the way in which the ranks of one host meet
 PATH = "a path"

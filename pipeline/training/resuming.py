@@ -10,8 +10,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint_manifest import CheckpointInfo
-from pipeline.config import Config, Data, Run
+from pipeline.checkpoints.manifest import CheckpointInfo
+from pipeline.settings.schema import Config, Data, Run
 
 
 class Fate(Enum):

@@ -9,15 +9,17 @@ import json
 import os
 from pathlib import Path
 
-from data_prep.manifest import Manifest
-from pipeline import checkpoint, run_lock
-from pipeline.checkpoint_manifest import MANIFEST
-from pipeline.config import Config
-from pipeline.deepspeed_json import check_fits, load_deepspeed_json
-from pipeline.precision import precision_of
-from pipeline.sizes import check_sizes, longest_sequence, scratch_sizes
-from pipeline.streams import BatchPlan, blend_stages, shards_of, streams_read
-from pipeline.wandb_sink import check_wandb
+from data_prep.token_files.manifest import Manifest
+from pipeline.checkpoints import checkpoint
+from pipeline.checkpoints.manifest import MANIFEST
+from pipeline.data.streams import BatchPlan, blend_stages, shards_of, streams_read
+from pipeline.host import run_lock
+from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json
+from pipeline.settings.schema import Config
+from pipeline.settings.sizes import longest_sequence, scratch_sizes
+from pipeline.training.precision import precision_of
+from pipeline.watch.wandb_sink import check_wandb
+from pipeline.weights.fit import check_sizes
 
 HUB = "`hf download FacebookAI/xlm-roberta-base --local-dir xlm-roberta-base` fetches XLM-R's"
 

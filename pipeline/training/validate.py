@@ -16,24 +16,24 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from data_prep.manifest import Manifest
-from data_prep.tokenizer import Tokenizer
-from pipeline import ranks
-from pipeline.alignment_record import align_shown, choose_pairs
-from pipeline.batch import MicroBatch
-from pipeline.build import build_objectives, open_data
-from pipeline.config import Config
-from pipeline.data import collate
-from pipeline.model import EncoderConfig
-from pipeline.monitor import Monitor
-from pipeline.packing import Packed
-from pipeline.start_check import check_validation
-from pipeline.use.align_options import AlignOptions, check_layer, chosen_over, options_of_json, trained_options
-from pipeline.use.evaluate import best_layer, distinct, score_layers
-from pipeline.use.loading import longest_side
-from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
-from pipeline.use.word_alignment import HiddenStates, WordAligner
-from pipeline.validation_texts import read_texts
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.tokenizer import Tokenizer
+from pipeline.align.word_alignment import HiddenStates, WordAligner
+from pipeline.data.batch import MicroBatch
+from pipeline.data.packing import Packed
+from pipeline.data.training_data import collate
+from pipeline.evaluate.alignment_error import best_layer, distinct, score_layers
+from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
+from pipeline.evaluate.validation_texts import read_texts
+from pipeline.model.encoder import EncoderConfig
+from pipeline.settings.align_options import AlignOptions, check_layer, chosen_over, options_of_json, trained_options
+from pipeline.settings.schema import Config
+from pipeline.training import ranks
+from pipeline.training.build import build_objectives, open_data
+from pipeline.training.start_check import check_validation
+from pipeline.watch.alignment_record import align_shown, choose_pairs
+from pipeline.watch.monitor import Monitor
+from pipeline.weights.loading import longest_side
 from sinkhorn_align import AlignmentSettings
 
 Figures = dict[str, float | list[float]]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.align.word_alignment import WordAligner, WordEncoder
+from pipeline.evaluate.gold import Gold, WordLink
 from pipeline.run_folder import ALIGNMENTS
-from pipeline.use.gold import Gold, WordLink
-from pipeline.use.pair_view import PairView
-from pipeline.use.word_alignment import WordAligner, WordEncoder
+from pipeline.show.pair_view import PairView
 
 MOST_WORDS = 14
 """Of a side of a pair that is shown, where there are such pairs: grids of them fit beside each other."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 
-from pipeline import checkpoint
-from pipeline.config import Config
-from pipeline.data import TrainingData
-from pipeline.model import PretrainingModel
-from pipeline.monitor import Monitor
-from pipeline.streams import PairStream
+from pipeline.checkpoints import checkpoint
+from pipeline.data.streams import PairStream
+from pipeline.data.training_data import TrainingData
+from pipeline.model.encoder import PretrainingModel
+from pipeline.settings.schema import Config
+from pipeline.watch.monitor import Monitor
 
 
 def announce(

@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipeline.flops import peak_flops
-from pipeline.memory import peak_bytes
+from pipeline.model.flops import peak_flops
 from pipeline.objectives.base import Objective
+from pipeline.watch.memory import peak_bytes
 
 
 class PhaseClock:

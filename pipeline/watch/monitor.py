@@ -18,9 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
-from pipeline.config import Config
 from pipeline.run_folder import ALIGNMENTS, METRICS, PHASES
-from pipeline.wandb_sink import WandbSink
+from pipeline.settings.schema import Config
+from pipeline.watch.wandb_sink import WandbSink
 
 _DETAILS = {  # by the end of the key, as docs/metrics.md lists them
     "tflops_per_device": "{:,.2f} TFLOP/s",

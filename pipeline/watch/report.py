@@ -20,11 +20,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.alignment_record import Views, read_alignments
-from pipeline.report_alignments import STYLE as ALIGNMENTS_STYLE
-from pipeline.report_alignments import evolution_html
-from pipeline.report_head import before_and_after, facts
 from pipeline.run_folder import CONFIG, PHASES, Curve, RunMetrics, read_training
+from pipeline.watch.alignment_record import Views, read_alignments
+from pipeline.watch.report_alignments import STYLE as ALIGNMENTS_STYLE
+from pipeline.watch.report_alignments import evolution_html
+from pipeline.watch.report_head import before_and_after, facts
 
 
 def write_report(run: Path, out: Path) -> RunMetrics:

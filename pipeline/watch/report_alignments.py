@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from html import escape
 
-from pipeline.alignment_record import PairKey, Views
-from pipeline.use.pair_view import HEAT_STYLE, LEGEND, PairView, heat_map_html
+from pipeline.show.pair_view import HEAT_STYLE, LEGEND, PairView, heat_map_html
+from pipeline.watch.alignment_record import PairKey, Views
 
 MOST_GRIDS = 6
 """Of a pair: first and last validation, and some between, evenly spread."""

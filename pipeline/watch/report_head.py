@@ -10,8 +10,8 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config import Config, load_config
 from pipeline.run_folder import CONFIG, METRICS, RunMetrics
+from pipeline.settings.schema import Config, load_config
 
 MEASURES = {"aer": "alignment error rate", "retrieval": "sentence retrieval"}
 

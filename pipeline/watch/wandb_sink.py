@@ -10,7 +10,7 @@ import importlib.util
 import uuid
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.settings.schema import Config
 
 ID_FILE = "wandb_id"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from torch import Tensor
 
 from data_prep.quiet import prints_hidden
-from pipeline import weights_only
-from pipeline.checkpoint_manifest import CheckpointInfo
-from pipeline.hugging_face import hugging_face_state
+from pipeline.checkpoints import weights_only
+from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.objectives.masked_lm import HEAD
+from pipeline.weights.hugging_face import hugging_face_state
 
 ENCODER_PREFIX, HEAD_PREFIX = "encoder.", f"heads.{HEAD}."
 

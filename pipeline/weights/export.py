@@ -16,21 +16,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data_prep.manifest import Manifest
-from data_prep.token_file import TokenFile
-from data_prep.tokenizer import META_NAME, MODEL_NAME, Tokenizer
-from pipeline import checkpoint
-from pipeline.checkpoint_manifest import CheckpointInfo
-from pipeline.hugging_face import CONFIG_NAME, SAFETENSORS, WithoutDrawing, write_config
-from pipeline.model import EncoderConfig
+from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.token_file import TokenFile
+from data_prep.tokenizers.tokenizer import META_NAME, MODEL_NAME, Tokenizer
+from pipeline.checkpoints import checkpoint
+from pipeline.checkpoints.manifest import CheckpointInfo
+from pipeline.model.encoder import EncoderConfig
 from pipeline.objectives.masked_lm import MaskedLMHead
-from pipeline.pretrained import DROPOUTS
-from pipeline.use.checkpoint_weights import full_state, hugging_face_parts
-from pipeline.use.export_folder import clear_killed, new_folder
-from pipeline.use.hugging_face_tokenizer import save_tokenizer
-from pipeline.use.loading import ModelFolder, checkpoint_tokenizer, sizes_of
-from pipeline.use.model_card import model_card
-from pipeline.use.model_record import SECTION, Record, record_of_checkpoint, section_of
+from pipeline.weights.consolidate import full_state, hugging_face_parts
+from pipeline.weights.export_folder import clear_killed, new_folder
+from pipeline.weights.hugging_face import CONFIG_NAME, SAFETENSORS, WithoutDrawing, write_config
+from pipeline.weights.hugging_face_tokenizer import save_tokenizer
+from pipeline.weights.loading import ModelFolder, checkpoint_tokenizer, sizes_of
+from pipeline.weights.model_card import model_card
+from pipeline.weights.model_record import SECTION, Record, record_of_checkpoint, section_of
+from pipeline.weights.pretrained import DROPOUTS
 
 CARD_NAME = "README.md"
 WRITTEN = {CONFIG_NAME, SAFETENSORS, MODEL_NAME, META_NAME, CARD_NAME, "tokenizer.json", "tokenizer_config.json"}

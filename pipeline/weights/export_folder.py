@@ -18,7 +18,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from data_prep.files import TEMPORARY_SUFFIX, temporary_name
-from pipeline.file_modes import give_usual_modes
+from pipeline.host.file_modes import give_usual_modes
 
 ASIDE_SUFFIX = ".replaced"
 """Of a former export while the new one takes its place."""

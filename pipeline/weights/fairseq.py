@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.model import EncoderConfig
+from pipeline.model.encoder import EncoderConfig
 
 CHECKPOINT = "model.pt"
 _LAYER = "sentence_encoder.layers."

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from data_prep.tokenizer import GET_MODEL
-from pipeline.model import Encoder, EncoderConfig
+from data_prep.tokenizers.tokenizer import GET_MODEL
+from pipeline.model.encoder import Encoder, EncoderConfig
 
 _ENCODER_NAMES = {
     r"word\.": "embeddings.word_embeddings.",

@@ -11,8 +11,8 @@ from typing import Any
 
 from transformers import XLMRobertaTokenizer
 
-from data_prep.tokenizer import Tokenizer
-from data_prep.tokenizer_kinds import SPECIALS, Ids, check_kind, first_difference, parse_model, sample_lines
+from data_prep.tokenizers.kinds import SPECIALS, Ids, check_kind, first_difference, parse_model, sample_lines
+from data_prep.tokenizers.tokenizer import Tokenizer
 
 
 def hugging_face_tokenizer(tokenizer: Tokenizer, longest: int | None = None) -> XLMRobertaTokenizer:

@@ -14,11 +14,14 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from data_prep.tokenizer import GET_MODEL, MODEL_NAME, Tokenizer, read_tokenizer
-from data_prep.tokenizer_json import JSON_NAME
-from pipeline import checkpoint
-from pipeline.checkpoint_manifest import MANIFEST, CheckpointInfo
-from pipeline.hugging_face import (
+from data_prep.tokenizers.tokenizer import GET_MODEL, MODEL_NAME, Tokenizer, read_tokenizer
+from data_prep.tokenizers.tokenizer_json import JSON_NAME
+from pipeline.checkpoints import checkpoint
+from pipeline.checkpoints.manifest import MANIFEST, CheckpointInfo
+from pipeline.model.encoder import Encoder, EncoderConfig
+from pipeline.objectives.masked_lm import MaskedLMHead
+from pipeline.settings.align_options import AlignOptions
+from pipeline.weights.hugging_face import (
     CONFIG_NAME,
     build_encoder,
     load_head,
@@ -27,11 +30,8 @@ from pipeline.hugging_face import (
     read_dropouts,
     read_state,
 )
-from pipeline.model import Encoder, EncoderConfig
-from pipeline.objectives.masked_lm import MaskedLMHead
-from pipeline.use.align_options import AlignOptions
-from pipeline.use.model_record import Record, record_of_checkpoint, record_of_config
-from pipeline.vocabulary import added_words, explains
+from pipeline.weights.model_record import Record, record_of_checkpoint, record_of_config
+from pipeline.weights.vocabulary import added_words, explains
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -180,7 +180,7 @@ def read_folder(folder: Path) -> ModelFolder:
 
 def _read_checkpoint(folder: Path) -> ModelFolder:
     # Only here: most models are Hugging Face's.
-    from pipeline.use.checkpoint_weights import full_state, hugging_face_parts
+    from pipeline.weights.consolidate import full_state, hugging_face_parts
 
     found, info, skipped = checkpoint.find_model(folder)
     for note in skipped:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.checkpoint_manifest import CheckpointInfo
+from pipeline.checkpoints.manifest import CheckpointInfo
 
 if TYPE_CHECKING:
-    from pipeline.use.export import Exported
+    from pipeline.weights.export import Exported
 
 _OBJECTIVES = {
     "mlm": "MLM, masked tokens of monolingual text",

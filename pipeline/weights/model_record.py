@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.files import write_durably
-from pipeline import checkpoint
-from pipeline.checkpoint_manifest import MANIFEST, CheckpointInfo, write_info
-from pipeline.use.align_options import AlignOptions, options_of_json, trained_options
+from pipeline.checkpoints import checkpoint
+from pipeline.checkpoints.manifest import MANIFEST, CheckpointInfo, write_info
+from pipeline.settings.align_options import AlignOptions, options_of_json, trained_options
 from sinkhorn_align import AlignmentSettings
 
 CONFIG_NAME = "config.json"

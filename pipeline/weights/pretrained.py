@@ -9,13 +9,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from data_prep.manifest import Manifest
-from data_prep.tokenizer import MODEL_NAME, Tokenizer, read_tokenizer
-from data_prep.tokenizer_json import JSON_NAME
-from pipeline import hugging_face
-from pipeline.fairseq_init import fairseq_file, read_fairseq
-from pipeline.model import EncoderConfig
-from pipeline.vocabulary import added_words, explains
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.tokenizer import MODEL_NAME, Tokenizer, read_tokenizer
+from data_prep.tokenizers.tokenizer_json import JSON_NAME
+from pipeline.model.encoder import EncoderConfig
+from pipeline.weights import hugging_face
+from pipeline.weights.fairseq import fairseq_file, read_fairseq
+from pipeline.weights.vocabulary import added_words, explains
 
 DROPOUTS = {"hidden_dropout_prob": hugging_face.DROPOUT, "attention_probs_dropout_prob": hugging_face.DROPOUT}
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_prep.tokenizer_json import JSON_NAME
+from data_prep.tokenizers.tokenizer_json import JSON_NAME
 
 PADDED_TO = 8
 MOST_PADDING = 128

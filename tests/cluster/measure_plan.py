@@ -21,9 +21,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import load_config
-from pipeline.plan_scale import Cluster as Ranks
-from pipeline.plan_scale import plan, work_of
+from pipeline.estimate.scale import Cluster as Ranks
+from pipeline.estimate.scale import plan, work_of
+from pipeline.settings.schema import load_config
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]

@@ -229,8 +229,8 @@ def test_host_that_is_off_or_unplugged(check: Check, cluster: Any) -> None:
 
 def test_clock_that_is_off(check: Check, cluster: Any) -> None:
     """Namespaces share the clock: the skew is put into the agent's answer."""
-    from pipeline.cluster.preflight_findings import Findings, Job
-    from pipeline.cluster.preflight_hosts import clocks
+    from pipeline.cluster.preflight.findings import Findings, Job
+    from pipeline.cluster.preflight.hosts import clocks
 
     class Skewed:
         def __init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import checkpoint
+from pipeline.checkpoints import checkpoint
 
 pytestmark = [pytest.mark.root, pytest.mark.launch]
 ZERO3 = f"deepspeed={Path(__file__).resolve().parents[2] / 'ds_configs' / 'zero3_fp32.json'}"
@@ -104,7 +104,7 @@ def test_data_prep_on_three_hosts_writes_the_bytes_of_one_process(cluster: Any) 
 
 
 def test_slurm_s_and_open_mpi_s_variables_become_the_ranks() -> None:
-    from pipeline.cluster import rendezvous
+    from pipeline.host import rendezvous
 
     for variables in (
         {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.cluster.supervise import micro_steps
-from pipeline.config import load_config
+from pipeline.settings.schema import load_config
 
 survive = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("survive.py"))))
 DETECTED_SECONDS = 60

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.cli import main
-from data_prep.tokenizer import Tokenizer, train
+from data_prep.tokenizers.tokenizer import Tokenizer, train
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
-from data_prep.manifest import Manifest
-from data_prep.token_file import TokenFile
-from data_prep.tokenizer import Tokenizer
+from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.token_file import TokenFile
+from data_prep.tokenizers.tokenizer import Tokenizer
 
 PAIRS = [("the cat sees", "a dog"), ("big\nred\thouse", "small tree"), ("é 日本", "ß 語"), ("river on", "old bird")]
 

@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.inputs import Records
-from data_prep.readers import open_text
-from data_prep.records import Layout
-from data_prep.token_file import TokenFile, TokenFileWriter
-from data_prep.zip_members import choose_member
+from data_prep.text.inputs import Records
+from data_prep.text.readers import open_text
+from data_prep.text.records import Layout
+from data_prep.text.zip_members import choose_member
+from data_prep.token_files.token_file import TokenFile, TokenFileWriter
+from tests.conftest import ROOT
 
 
 def test_damaged_input_raises_nothing_but_our_errors() -> None:
-    script = Path(__file__).parents[1] / "tools" / "fuzz_data_prep.py"
+    script = ROOT / "tests" / "tools" / "fuzz_data_prep.py"
     command = [sys.executable, str(script), "--minutes", "0.08", "--seed", "11"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

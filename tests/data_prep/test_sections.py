@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.mix import load_mix
+from data_prep.plan.mix import load_mix
 from data_prep.sections import dump_yaml, parse_yaml, read_yaml
-from pipeline.config import load_config
 from pipeline.experiments.plan import read_experiment
+from pipeline.settings.schema import load_config
 
 TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=12)
 """Without control characters, some of which PyYAML's own writer loses at the end of a key (U+0085)."""

@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor
 
 import pipeline.train
-from pipeline.config import load_config
-from pipeline.divergence import check_weights
-from pipeline.model import PretrainingModel
+from pipeline.model.encoder import PretrainingModel
+from pipeline.settings.schema import load_config
+from pipeline.training.divergence import check_weights
 from tests.end_to_end.forked import InfiniteGradient, allow_fp16_on_the_cpu, fork, parse_arguments
 
 RANKS, STEPS, SAVE_EVERY, MOST = 2, 8, 2, 3

@@ -23,7 +23,7 @@ from xml.sax.saxutils import escape
 import zstandard
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from data_prep.tokenizer import Tokenizer
+from data_prep.tokenizers.tokenizer import Tokenizer
 from tests.end_to_end.conftest import REPOSITORY
 
 PAGES = (

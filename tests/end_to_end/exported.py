@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from pipeline import checkpoint, weights_only
-from pipeline.model import Encoder, EncoderConfig
-from pipeline.packing import pack
+from pipeline.checkpoints import checkpoint, weights_only
+from pipeline.data.packing import pack
+from pipeline.model.encoder import Encoder, EncoderConfig
 
 
 def trained_encoder(run: Path) -> Encoder:

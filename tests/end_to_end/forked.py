@@ -17,7 +17,7 @@ from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 from torch import Tensor
 
 import pipeline.train
-from pipeline.build import deepspeed_settings
+from pipeline.training.build import deepspeed_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

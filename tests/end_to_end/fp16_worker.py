@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 import pipeline.train
-from pipeline.config import load_config
-from pipeline.model import PretrainingModel
+from pipeline.model.encoder import PretrainingModel
+from pipeline.settings.schema import load_config
 from tests.end_to_end.forked import InfiniteGradient, allow_fp16_on_the_cpu, join, parse_arguments
 
 WINDOW, INITIAL_POWER = 4, 7

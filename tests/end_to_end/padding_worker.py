@@ -12,8 +12,8 @@ from pathlib import Path
 import deepspeed
 import torch
 
-from pipeline import ranks
-from pipeline.divergence import check_weights, clear_padding
+from pipeline.training import ranks
+from pipeline.training.divergence import check_weights, clear_padding
 
 ranks.start(1)
 torch.use_deterministic_algorithms(True)

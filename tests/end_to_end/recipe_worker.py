@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 import pipeline.train
-from pipeline.config import load_config
+from pipeline.settings.schema import load_config
 from tests.end_to_end.forked import REPOSITORY, allow_fp16_on_the_cpu, join, parse_arguments
 
 RECIPES = ("mlm", "mlm_tlm", "xlm_align_base", "xlm_align_large")

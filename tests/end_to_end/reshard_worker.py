@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pipeline.train
-from pipeline import checkpoint
-from pipeline.config import load_config
+from pipeline.checkpoints import checkpoint
+from pipeline.settings.schema import load_config
 from tests.end_to_end.forked import allow_fp16_on_the_cpu, fork, parse_arguments
 
 STEPS, SAVED = 6, 3

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 import pipeline.train
-from pipeline import checkpoint
-from pipeline.config import load_config
+from pipeline.checkpoints import checkpoint
+from pipeline.settings.schema import load_config
 from tests.end_to_end.forked import fork, parse_arguments
 from tests.end_to_end.reshard_worker import PARTS, Cut, deepspeed_json
 

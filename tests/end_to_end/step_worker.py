@@ -16,12 +16,13 @@ import numpy as np
 import torch
 import torch.multiprocessing
 
-from pipeline import checkpoint, linear
-from pipeline.batch import StreamBatch
-from pipeline.config import load_config
-from pipeline.objectives.dwa import WordAlignment
+from pipeline.checkpoints import checkpoint
+from pipeline.data.batch import StreamBatch
+from pipeline.model import linear
+from pipeline.objectives.word_alignment import WordAlignment
+from pipeline.settings.schema import load_config
 from pipeline.train import train
-from pipeline.use.checkpoint_weights import full_state
+from pipeline.weights.consolidate import full_state
 from tests.end_to_end.forked import REPOSITORY, fork, parse_arguments
 
 STAGES = (0, 1, 2, 3)

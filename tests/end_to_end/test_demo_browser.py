@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from transformers import XLMRobertaConfig, XLMRobertaModel
 
-from data_prep.tokenizer import train
+from data_prep.tokenizers.tokenizer import train
 from tests.end_to_end.conftest import free_port
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key under which WebDriver hands out elements

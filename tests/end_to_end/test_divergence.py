@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import checkpoint
-from pipeline.cluster.ports import free_port
+from pipeline.checkpoints import checkpoint
+from pipeline.host.ports import free_port
 
 WORKER = Path(__file__).with_name("divergence_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))

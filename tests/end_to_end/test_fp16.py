@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report import CHARTS, write_report
+from pipeline.watch.report import CHARTS, write_report
 
 WORKER = Path(__file__).with_name("fp16_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))

@@ -14,19 +14,19 @@ import sentencepiece
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from data_prep.manifest import Manifest
-from data_prep.tokenizer import Tokenizer
-from pipeline.data import TrainingData
-from pipeline.objectives import dwa
-from pipeline.streams import BatchPlan
-from pipeline.use.align_options import Encoding, Method
-from pipeline.use.aligner import Aligner
-from pipeline.use.evaluate import evaluate
-from pipeline.use.gold import read_gold, score_links
-from pipeline.use.hugging_face_tokenizer import save_tokenizer
-from pipeline.use.loading import load_model
-from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
-from pipeline.use.sentence_files import find_pairs
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.tokenizer import Tokenizer
+from pipeline.align.aligner import Aligner
+from pipeline.data.streams import BatchPlan
+from pipeline.data.training_data import TrainingData
+from pipeline.evaluate.alignment_error import evaluate
+from pipeline.evaluate.gold import read_gold, score_links
+from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
+from pipeline.objectives import word_alignment as dwa
+from pipeline.settings.align_options import Encoding, Method
+from pipeline.texts.sentence_files import find_pairs
+from pipeline.weights.hugging_face_tokenizer import save_tokenizer
+from pipeline.weights.loading import load_model
 from sinkhorn_align import AlignmentSettings, align
 from sinkhorn_align.agreement import compare
 

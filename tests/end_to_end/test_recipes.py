@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import checkpoint
-from pipeline.config import load_config
-from pipeline.use.checkpoint_weights import full_state
+from pipeline.checkpoints import checkpoint
+from pipeline.settings.schema import load_config
+from pipeline.weights.consolidate import full_state
 
 WORKER = Path(__file__).with_name("recipe_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import checkpoint
+from pipeline.checkpoints import checkpoint
 
 WORKER = Path(__file__).with_name("reshard_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))

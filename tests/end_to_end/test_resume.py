@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline import checkpoint
+from pipeline.checkpoints import checkpoint
 from tests.end_to_end.conftest import REPOSITORY, TRAIN, Running, free_port
 
 STEPS, SAVED = 20, 10

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_prep.manifest import Manifest
-from pipeline.build import build_data, build_model, build_objectives
-from pipeline.config import load_config
-from pipeline.streams import BatchPlan
+from data_prep.token_files.manifest import Manifest
+from pipeline.data.streams import BatchPlan
+from pipeline.settings.schema import load_config
+from pipeline.training.build import build_data, build_model, build_objectives
 
 WORKER = Path(__file__).with_name("step_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from data_prep.tokenizer import Tokenizer
-from pipeline.config import load_config
-from pipeline.use.evaluate import evaluate
-from pipeline.use.gold import read_gold
-from pipeline.use.loading import load, load_model
-from pipeline.use.retrieval import SentencePooler, evaluate_retrieval
-from pipeline.use.sentence_files import find_pairs
+from data_prep.tokenizers.tokenizer import Tokenizer
+from pipeline.evaluate.alignment_error import evaluate
+from pipeline.evaluate.gold import read_gold
+from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
+from pipeline.settings.schema import load_config
+from pipeline.texts.sentence_files import find_pairs
+from pipeline.weights.loading import load, load_model
 from tests.end_to_end.conftest import REPOSITORY
 
 STEPS, GOLD_PAIRS, SENTENCES, SHOWN = 2, 30, 40, 3

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.tokenizer import Tokenizer
+from data_prep.tokenizers.tokenizer import Tokenizer
 from tests.pipeline.run_kit import other_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -18,12 +18,12 @@ import torch
 import torch.multiprocessing
 from torch import Tensor, nn
 
-from pipeline import ranks
-from pipeline.build import deepspeed_settings
-from pipeline.config import load_config
-from pipeline.memory_estimate import Work, memory_per_rank
-from pipeline.model import EncoderConfig
-from pipeline.streams import BatchPlan
+from pipeline.data.streams import BatchPlan
+from pipeline.estimate.memory import Work, memory_per_rank
+from pipeline.model.encoder import EncoderConfig
+from pipeline.settings.schema import load_config
+from pipeline.training import ranks
+from pipeline.training.build import deepspeed_settings
 from tests.end_to_end.forked import REPOSITORY, allow_fp16_on_the_cpu, fork, parse_arguments
 
 FILES = sorted((REPOSITORY / "ds_configs").glob("*.json"))

@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from data_prep.manifest import Manifest
-from data_prep.shard import Shard
-from data_prep.token_file import TokenFileWriter, shard_file
-from data_prep.tokenizer import train
+from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.shard import Shard
+from data_prep.token_files.token_file import TokenFileWriter, shard_file
+from data_prep.tokenizers.tokenizer import train
 from pipeline.cli import main
-from pipeline.hugging_face import hugging_face_state, write_config
-from pipeline.model import Encoder, EncoderConfig
+from pipeline.data.streams import Sequences
+from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.objectives.masked_lm import MaskedLMHead
-from pipeline.streams import Sequences
+from pipeline.weights.hugging_face import hugging_face_state, write_config
 
 VOCAB_SIZE = 64
 Ids = list[int]

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from data_prep.tokenizer import Tokenizer
-from data_prep.tokenizer_kinds import parse_model
-from pipeline.checkpoint import keep_tokenizer, seal
-from pipeline.checkpoint_manifest import CheckpointInfo
-from pipeline.config import Config
-from pipeline.use.checkpoint_weights import ENCODER_PREFIX, HEAD_PREFIX
-from pipeline.use.loading import load_masked_lm
+from data_prep.tokenizers.kinds import parse_model
+from data_prep.tokenizers.tokenizer import Tokenizer
+from pipeline.checkpoints.checkpoint import keep_tokenizer, seal
+from pipeline.checkpoints.manifest import CheckpointInfo
+from pipeline.settings.schema import Config
+from pipeline.weights.consolidate import ENCODER_PREFIX, HEAD_PREFIX
+from pipeline.weights.loading import load_masked_lm
 
 STEP = 7
 CHECKPOINT = f"checkpoints/step_{STEP:08d}"

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import shipped
-from pipeline.config import load_config
 from pipeline.experiments.plan import read_experiment
-
-ROOT = Path(__file__).resolve().parents[2]
+from pipeline.settings.schema import load_config
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -125,7 +124,7 @@ def test_the_wheel_holds_every_module_and_every_shipped_file(installed: Path) ->
 
 
 def test_an_installed_package_finds_its_configs_and_deepspeed_files(installed: Path, elsewhere: Path) -> None:
-    script = "import json, pipeline.config as c; from pathlib import Path; n = c.load_config(Path('mlm')); "
+    script = "import json, pipeline.settings.schema as c; from pathlib import Path; n = c.load_config(Path('mlm')); "
     script += "print(json.dumps([c.__file__, str(n.deepspeed), n.deepspeed.is_file()]))"
     # The wheel's files come first, then those that the environment has: nothing of the repository.
     environment = {**os.environ, "PYTHONPATH": str(installed)}

@@ -35,8 +35,8 @@ sys.path.insert(1, str(REPOSITORY / "kernels"))
 
 import torch  # noqa: E402
 
-from pipeline import checkpoint  # noqa: E402
-from pipeline.checkpoint_manifest import MANIFEST, CheckpointInfo, read_manifest  # noqa: E402
+from pipeline.checkpoints import checkpoint  # noqa: E402
+from pipeline.checkpoints.manifest import MANIFEST, CheckpointInfo, read_manifest  # noqa: E402
 
 MODEL, OPTIMIZER = "mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"
 

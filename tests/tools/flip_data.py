@@ -20,15 +20,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from data_prep.data_dir.verify import find_problems, marker_problems
 from data_prep.files import sha256_of_file
-from data_prep.filters import MonoFilters, PairFilters
-from data_prep.job import run_job
-from data_prep.manifest import MANIFEST_NAME, Manifest
-from data_prep.plan import Settings, Source
-from data_prep.tokenizer import train
-from data_prep.verify import find_problems, marker_problems
-from pipeline.shards import Language, OpenShards
-from pipeline.streams import open_streams
+from data_prep.filters.bounds import MonoFilters, PairFilters
+from data_prep.plan.source_plan import Settings, Source
+from data_prep.run.job import run_job
+from data_prep.token_files.manifest import MANIFEST_NAME, Manifest
+from data_prep.tokenizers.tokenizer import train
+from pipeline.data.shards import Language, OpenShards
+from pipeline.data.streams import open_streams
 
 LIMIT = 32
 WORDS = "the cat dog bird sees hears likes a small big red old house tree river and on under with"

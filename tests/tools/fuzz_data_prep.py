@@ -34,16 +34,16 @@ from pyarrow import parquet
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from data_prep.block_table import chunks_of
-from data_prep.filters import MonoFilters, PairFilters
-from data_prep.frames import rechunk
-from data_prep.inputs import Records
-from data_prep.line_hashes import LineHashes
-from data_prep.plan import Settings, Source, make_plan
-from data_prep.readers import TextFile, open_text
-from data_prep.records import Layout
-from data_prep.token_file import TOKEN_BYTES, TokenFile, TokenFileWriter
-from data_prep.zip_members import ZipMember
+from data_prep.filters.bounds import MonoFilters, PairFilters
+from data_prep.filters.line_hashes import LineHashes
+from data_prep.plan.source_plan import Settings, Source, make_plan
+from data_prep.text.frames import rechunk
+from data_prep.text.inputs import Records
+from data_prep.text.readers import TextFile, open_text
+from data_prep.text.records import Layout
+from data_prep.text.zip_members import ZipMember
+from data_prep.token_files.block_table import chunks_of
+from data_prep.token_files.token_file import TOKEN_BYTES, TokenFile, TokenFileWriter
 
 VOCABULARY = 250_002
 MAX_BYTES = 1 << 16

@@ -24,9 +24,9 @@ from pathlib import Path
 
 import psutil
 
-from data_prep.manifest import Manifest
+from data_prep.data_dir.verify import find_problems
 from data_prep.sample import write_sample
-from data_prep.verify import find_problems
+from data_prep.token_files.manifest import Manifest
 
 MODES = {
     "single": ("--workers", "1"),

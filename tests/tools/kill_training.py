@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[0] = str(REPOSITORY)
 os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "kernels")])
 
-from pipeline import checkpoint  # noqa: E402
+from pipeline.checkpoints import checkpoint  # noqa: E402
 
 try:
     import pytest  # noqa: F401 (what follows is the tests' own)

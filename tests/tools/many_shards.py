@@ -19,11 +19,11 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data_prep.files import canonical_json
-from data_prep.manifest import MANIFEST_NAME, Manifest
-from data_prep.token_file import SCHEMA, TokenFileWriter
-from pipeline.data import TrainingData
-from pipeline.shards import OPEN_SHARDS, most_open_shards
-from pipeline.streams import BatchPlan
+from data_prep.token_files.manifest import MANIFEST_NAME, Manifest
+from data_prep.token_files.token_file import SCHEMA, TokenFileWriter
+from pipeline.data.shards import OPEN_SHARDS, most_open_shards
+from pipeline.data.streams import BatchPlan
+from pipeline.data.training_data import TrainingData
 
 VOCAB_SIZE, LIMIT, BATCH, PER_FOLDER = 250_002, 64, 512, 1000
 SENTENCES, LENGTH = 8, 20

@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.cluster import preflight_hosts as hosts
-from pipeline.cluster import preflight_network as network
 from pipeline.cluster.crew import Crew
-from pipeline.cluster.preflight_findings import Findings, Job
+from pipeline.cluster.preflight import hosts, network
+from pipeline.cluster.preflight.findings import Findings, Job
 
 Check = Callable[[Findings], str]
 OF_ANY_RUN: dict[str, Check] = {

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_prep.manifest import MANIFEST_NAME, Manifest
-from data_prep.token_file import shard_file
-from pipeline.config import Config
-from pipeline.hugging_face import read_config
-from pipeline.use.evaluate import gold_folders
-from pipeline.use.gold import links_file, read_gold
-from pipeline.use.sentence_files import find_pairs
+from data_prep.token_files.manifest import MANIFEST_NAME, Manifest
+from data_prep.token_files.token_file import shard_file
+from pipeline.evaluate.alignment_error import gold_folders
+from pipeline.evaluate.gold import links_file, read_gold
+from pipeline.settings.schema import Config
+from pipeline.texts.sentence_files import find_pairs
+from pipeline.weights.hugging_face import read_config
 
 SHARDS_LOOKED_AT = 8  # first, last and some between: the time does not grow with the corpus
 BYTES_PER_PARAMETER = 16  # fp32 weights, two Adam moments, and as much again in the module's own file at most

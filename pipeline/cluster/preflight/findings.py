@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.cluster.crew import Crew
 from pipeline.cluster.hostfile import Hosts
-from pipeline.config import Config
+from pipeline.settings.schema import Config
 
 SECONDS = 40  # all checks, whatever happens; the connections before them may take 15
 ANSWER_SECONDS = 15

@@ -14,13 +14,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint import folder_of
+from pipeline import shipped
+from pipeline.checkpoints.checkpoint import folder_of
 from pipeline.cluster import environment as launch_environment
-from pipeline.cluster.agent import Agent
-from pipeline.cluster.preflight_config import files_of, needed_disk, shards_of
-from pipeline.cluster.preflight_findings import Findings
+from pipeline.cluster.preflight.config import files_of, needed_disk, shards_of
+from pipeline.cluster.preflight.findings import Findings
+from pipeline.host.agent import Agent
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = shipped.PACKAGE.parent
 PACKAGES = ["torch", "deepspeed", "numpy", "xlm-align"]
 CLOCK_SECONDS = 5
 HERE = f"here ({socket.gethostname()})"  # in place of a host's name; no host of a hostfile is called so

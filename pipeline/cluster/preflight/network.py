@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from pipeline.cluster.preflight_findings import Findings
+from pipeline.cluster.preflight.findings import Findings
 
 REDUCED_BYTES = 16 << 20
 REDUCE = """import json, os, time, torch, torch.distributed as dist

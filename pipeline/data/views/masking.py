@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.assembly import FIRST_POSITION
-from pipeline.counter_random import hash_key, integers, uniform
-from pipeline.streams import Sequences
+from pipeline.data.assembly import FIRST_POSITION
+from pipeline.data.counter_random import hash_key, integers, uniform
+from pipeline.data.streams import Sequences
 
 FIRST_ORDINARY_ID = 4  # below: <s> <pad> </s> <unk>
 MASK_RATE = 0.15

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.use.text_files import read_lines as lines_of_file
+from pipeline.texts.lines import read_lines as lines_of_file
 
 Item = TypeVar("Item")
 

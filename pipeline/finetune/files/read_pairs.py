@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.finetune.inputs import read_lines
+from pipeline.finetune.files.inputs import read_lines
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, PreTrainedTokenizerBase
 
-from pipeline.finetune.read_pairs import SentencePair, read_pairs
-from pipeline.finetune.scores import accuracy
-from pipeline.finetune.task import Features, Scores, Settings, Task
+from pipeline.finetune.files.read_pairs import SentencePair, read_pairs
+from pipeline.finetune.tasks.scores import accuracy
+from pipeline.finetune.tasks.task import Features, Scores, Settings, Task
 
 
 class Classification(Task[SentencePair, str]):

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoModelForQuestionAnswering, DataCollatorWithPadding, PreTrainedTokenizerBase
 
-from pipeline.finetune.read_squad import Question, check_answers, read_squad
-from pipeline.finetune.scores import answer_f1, exact_match
-from pipeline.finetune.task import Features, Scores, Settings, Task
+from pipeline.finetune.files.read_squad import Question, check_answers, read_squad
+from pipeline.finetune.tasks.scores import answer_f1, exact_match
+from pipeline.finetune.tasks.task import Features, Scores, Settings, Task
 
 QUESTION_TOKENS = 64
 ANSWER_TOKENS = 30

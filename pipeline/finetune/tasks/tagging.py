@@ -14,9 +14,9 @@ from typing import Any
 
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
-from pipeline.finetune.read_tagged import Sentence, read_tagged
-from pipeline.finetune.scores import accuracy, span_f1
-from pipeline.finetune.task import Features, Scores, Settings, Task
+from pipeline.finetune.files.read_tagged import Sentence, read_tagged
+from pipeline.finetune.tasks.scores import accuracy, span_f1
+from pipeline.finetune.tasks.task import Features, Scores, Settings, Task
 
 NO_LABEL = -100
 """What the loss leaves out."""
@@ -126,7 +126,7 @@ class Tagging(Task[Sentence, list[str]]):
 
 
 def encode_words(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[list[int]]:
-    """Ids of every word by itself, as `data_prep.tokenizer.Tokenizer.encode_words` makes them.
+    """Ids of every word by itself, as `data_prep.tokenizers.tokenizer.Tokenizer.encode_words` makes them.
 
     A lone space piece before others is dropped, and a word that normalises to nothing becomes `<unk>`.
     """

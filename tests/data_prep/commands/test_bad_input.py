@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-import data_prep.job
-from data_prep.blocks import BLOCK_BYTES, MAX_HELD_BYTES
-from data_prep.manifest import Manifest
-from data_prep.token_file import TokenFile
-from data_prep.tokenizer import Tokenizer
+import data_prep.run.job
+from data_prep.text.blocks import BLOCK_BYTES, MAX_HELD_BYTES
+from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.token_file import TokenFile
+from data_prep.tokenizers.tokenizer import Tokenizer
 
 Run = Callable[..., tuple[int, str, str]]
 Files = Callable[[Path], dict[str, bytes]]
@@ -88,7 +88,7 @@ def test_a_source_that_changes_between_plan_and_encoding_leaves_nothing_that_is_
     files_under: Files,
 ) -> None:  # fmt: skip
     text = mono_file.read_bytes()
-    real = data_prep.job.install_tokenizer
+    real = data_prep.run.job.install_tokenizer
 
     def meddle(*arguments: object) -> None:
         real(*arguments)
@@ -100,7 +100,7 @@ def test_a_source_that_changes_between_plan_and_encoding_leaves_nothing_that_is_
 
     command = ("mono", mono_file, "--lang", "de", "--tokenizer", tokenizer_dir, "--shard-bytes", 3000, "--out")
     with monkeypatch.context() as patch:
-        patch.setattr(data_prep.job, "install_tokenizer", meddle)
+        patch.setattr(data_prep.run.job, "install_tokenizer", meddle)
         code, _, err = run(*command, tmp_path / "data")
     assert (code, err.count("error:")) == (1, 1)
     assert str(mono_file) in err

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from data_prep.manifest import Manifest
-from data_prep.tokenizer import train
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.tokenizer import train
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import fairseq_export
-from data_prep.block_table import cut_blocks
-from data_prep.manifest import Manifest
-from data_prep.token_file import TokenFile
-from data_prep.tokenizer import Tokenizer
+from data_prep.data_dir import fairseq_export
+from data_prep.token_files.block_table import cut_blocks
+from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.token_file import TokenFile
+from data_prep.tokenizers.tokenizer import Tokenizer
 
 Run = Callable[..., tuple[int, str, str]]
 BLOCK = 32

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.binarize import SAMPLES_PER_REASON
-from data_prep.filters import MonoFilters
-from data_prep.language_id import LanguageFilter, check_known, labels_of
-from data_prep.manifest import Manifest
+from data_prep.filters.bounds import MonoFilters
+from data_prep.filters.language_id import LanguageFilter, check_known, labels_of
+from data_prep.run.binarize import SAMPLES_PER_REASON
+from data_prep.token_files.manifest import Manifest
 
 Run = Callable[..., tuple[int, str, str]]
 Files = Callable[[Path], dict[str, bytes]]

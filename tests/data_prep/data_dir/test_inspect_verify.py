@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.data_dir.verify import marker_problems
 from data_prep.files import sha256_of_file
-from data_prep.manifest import Manifest, rebuild
-from data_prep.marker import CHECKSUM, write_marker
-from data_prep.token_file import TokenFile
-from data_prep.verify import marker_problems
+from data_prep.token_files.manifest import Manifest, rebuild
+from data_prep.token_files.marker import CHECKSUM, write_marker
+from data_prep.token_files.token_file import TokenFile
 
 Run = Callable[..., tuple[int, str, str]]
 Files = Callable[[Path], dict[str, bytes]]

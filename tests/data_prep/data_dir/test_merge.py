@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.manifest import Manifest
-from data_prep.tokenizer import train
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.tokenizer import train
 
 Run = Callable[..., tuple[int, str, str]]
 NO_PROCESS = 2**22 + 1  # more than the largest process id

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.duplicates import Duplicates, find_duplicates
-from data_prep.line_hashes import normal
-from data_prep.manifest import Manifest
-from data_prep.token_file import TokenFile
-from data_prep.tokenizer import Tokenizer
+from data_prep.filters.duplicates import Duplicates, find_duplicates
+from data_prep.filters.line_hashes import normal
+from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.token_file import TokenFile
+from data_prep.tokenizers.tokenizer import Tokenizer
 
 Run = Callable[..., tuple[int, str, str]]
 Files = Callable[[Path], dict[str, bytes]]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_prep.filters import PairFilters
+from data_prep.filters.bounds import PairFilters
 
 
 @pytest.mark.parametrize(

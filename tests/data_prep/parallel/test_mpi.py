@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from data_prep.job import spread_evenly
+from data_prep.run.job import spread_evenly
 
 Run = Callable[..., tuple[int, str, str]]
 Files = Callable[[Path], dict[str, bytes]]
@@ -24,15 +24,15 @@ pytestmark = pytest.mark.mpi
 
 FAILING_RANK = """
 import sys
-import data_prep.job
+import data_prep.run.job
 from data_prep.cli import main
-from data_prep.ranks import world
+from data_prep.parallel.ranks import world
 
 def fail(plan, wanted):
     raise {error}
 
 if world().rank == {rank}:
-    data_prep.job.ensure_text = fail
+    data_prep.run.job.ensure_text = fail
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -95,7 +95,8 @@ def test_ranks_and_processes_give_identical_folders(
 def test_every_rank_encodes_its_share(corpus: list[Path], tokenizer_dir: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace.py"
     trace.write_text(
-        "import os, sys\nimport data_prep.job as job\nfrom data_prep.cli import main\nfrom data_prep.ranks import world\n"
+        "import os, sys\nimport data_prep.run.job as job\nfrom data_prep.cli import main\n"
+        "from data_prep.parallel.ranks import world\n"
         "real = job.binarize\n"
         "def binarize(tokenizer, shard):\n"
         f"    with open({str(tmp_path)!r} + f'/rank{{world().rank}}', 'a') as file:\n"

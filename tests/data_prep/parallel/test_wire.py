@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from data_prep import job, plan_sources, wire
-from data_prep.binarize import ShardResult
-from data_prep.cutter import ShardRange
-from data_prep.filters import MonoFilters, PairFilters
-from data_prep.inputs import Records
-from data_prep.plan import Settings, Source, SourcePlan
-from data_prep.records import Layout
-from data_prep.source_files import SourceFile
-from data_prep.stored import RemoteFile
-from data_prep.tokenizer import Tokenizer
+from data_prep.filters.bounds import MonoFilters, PairFilters
+from data_prep.parallel import wire
+from data_prep.plan import plan_sources
+from data_prep.plan.cutter import ShardRange
+from data_prep.plan.source_plan import Settings, Source, SourcePlan
+from data_prep.run import job
+from data_prep.run.binarize import ShardResult
+from data_prep.text.inputs import Records
+from data_prep.text.records import Layout
+from data_prep.text.source_files import SourceFile
+from data_prep.text.stored import RemoteFile
+from data_prep.tokenizers.tokenizer import Tokenizer
 
 LAYOUT = Layout("jsonl", ("text",), True)
 RECORDS = Records(RemoteFile("https://x/y.jsonl"), LAYOUT)
@@ -66,8 +68,8 @@ def test_work_arrives_with_what_it_is_to_be_called_with(tokenizer_dir: Path) -> 
     [
         ({"record": ["os:system", {"command": "id"}]}, "os:system, which is no record of this package"),
         ({"record": ["data_prep.files:locked", {}]}, "data_prep.files:locked, which is no record"),
-        ({"record": ["data_prep.job:subprocess", {}]}, "which is no record"),
-        ({"work": ["data_prep.retire:unlink_all", []]}, "which is no work of this package"),
+        ({"record": ["data_prep.run.job:subprocess", {}]}, "which is no record"),
+        ({"work": ["data_prep.data_dir.retire:unlink_all", []]}, "which is no work of this package"),
         ({"work": ["os:system", "id"]}, "which is no work of this package"),
         ({"code": "id"}, "'code', which is nothing that ranks send"),
     ],

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.tokenizer import Tokenizer
-from data_prep.workers import run_tasks
+from data_prep.parallel.workers import run_tasks
+from data_prep.tokenizers.tokenizer import Tokenizer
 
 PIPE_BYTES = 1 << 16
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.manifest import Manifest
-from data_prep.marker import NAME_HASH, source_identity
-from data_prep.plan import Settings
+from data_prep.plan.source_plan import Settings
+from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.marker import NAME_HASH, source_identity
 
 Run = Callable[..., tuple[int, str, str]]
 Files = Callable[[Path], dict[str, bytes]]

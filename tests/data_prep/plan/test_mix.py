@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from data_prep.locations import expand
-from data_prep.manifest import Manifest
-from data_prep.mix import load_mix, mix_sources
+from data_prep.plan.mix import load_mix, mix_sources
+from data_prep.text.locations import expand
+from data_prep.token_files.manifest import Manifest
 
 Run = Callable[..., tuple[int, str, str]]
 Files = Callable[[Path], dict[str, bytes]]

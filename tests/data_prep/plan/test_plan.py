@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.filters import PairFilters
-from data_prep.plan import Settings, Source, SourcePlan, make_plan
-from data_prep.readers import documents, split_lines
+from data_prep.filters.bounds import PairFilters
+from data_prep.plan.source_plan import Settings, Source, SourcePlan, make_plan
+from data_prep.text.readers import documents, split_lines
 
 
 def texts_of(plan: SourcePlan, index: int) -> tuple[bytes, ...]:

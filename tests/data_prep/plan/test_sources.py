@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from data_prep.manifest import Manifest
-from data_prep.readers import decode_line
-from data_prep.records import Layout, field_value, record_line
-from data_prep.tokenizer import Tokenizer
-from data_prep.zip_members import choose_member
+from data_prep.text.readers import decode_line
+from data_prep.text.records import Layout, field_value, record_line
+from data_prep.text.zip_members import choose_member
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.tokenizer import Tokenizer
 from tests.data_prep.source_kit import (
     PAIRS,
     documents_of,

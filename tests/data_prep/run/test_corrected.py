@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.data_dir.remove import remove
+from data_prep.data_dir.verify import find_problems
 from data_prep.files import canonical_json, locked
-from data_prep.job import Outcome, run_job
-from data_prep.manifest import MANIFEST_NAME, Manifest, content_of
-from data_prep.plan import Settings, Source
-from data_prep.remove import remove
-from data_prep.tokenizer import Tokenizer
-from data_prep.verify import find_problems
-from tests.data_prep.test_crashes import Killed, kill_at
+from data_prep.plan.source_plan import Settings, Source
+from data_prep.run.job import Outcome, run_job
+from data_prep.token_files.manifest import MANIFEST_NAME, Manifest, content_of
+from data_prep.tokenizers.tokenizer import Tokenizer
+from tests.data_prep.run.test_crashes import Killed, kill_at
 
 Run = Callable[..., tuple[int, str, str]]
 Files = Callable[[Path], dict[str, bytes]]

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.data_dir.verify import find_problems
 from data_prep.files import canonical_json
-from data_prep.job import Outcome, run_job
-from data_prep.manifest import MANIFEST_NAME, Manifest, content_of
-from data_prep.plan import Settings, Source
-from data_prep.verify import find_problems
+from data_prep.plan.source_plan import Settings, Source
+from data_prep.run.job import Outcome, run_job
+from data_prep.token_files.manifest import MANIFEST_NAME, Manifest, content_of
+from tests.conftest import ROOT
 
 Files = Callable[[Path], dict[str, bytes]]
 STALE = ("not what the shards' markers say", "manifest.json: no such file")
@@ -131,7 +132,7 @@ def test_settings_that_were_given_up_on_leave_the_first_ones_in_force(
 
 @pytest.mark.mpi
 def test_runs_killed_at_random_moments_end_whole() -> None:
-    script = Path(__file__).parents[1] / "tools" / "kill_data_prep.py"
+    script = ROOT / "tests" / "tools" / "kill_data_prep.py"
     done = subprocess.run(
         [sys.executable, str(script), "--rounds", "5", "--modes", "mpi,pool,single"],
         capture_output=True,

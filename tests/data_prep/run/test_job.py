@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from data_prep.manifest import Manifest
-from data_prep.token_file import TokenFile
-from data_prep.tokenizer import Tokenizer
+from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.token_file import TokenFile
+from data_prep.tokenizers.tokenizer import Tokenizer
 
 Run = Callable[..., tuple[int, str, str]]
 Files = Callable[[Path], dict[str, bytes]]

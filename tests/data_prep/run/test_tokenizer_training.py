@@ -15,11 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from data_prep import progress, tokenizer_training
-from data_prep.formats import Reading
-from data_prep.tokenizer import MODEL_NAME, Tokenizer, train
-from data_prep.tokenizer_training import train_on
-from data_prep.training_text import MAX_LINE_BYTES, training_lines, training_sources
+from data_prep import progress
+from data_prep.plan.formats import Reading
+from data_prep.run import tokenizer_training
+from data_prep.run.tokenizer_training import train_on
+from data_prep.run.training_text import MAX_LINE_BYTES, training_lines, training_sources
+from data_prep.tokenizers.tokenizer import MODEL_NAME, Tokenizer, train
 from tests.data_prep.conftest import make_sentences
 from tests.data_prep.source_kit import write_jsonl, write_tmx, write_zip
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from data_prep import compression
-from data_prep.frames import read_table
-from data_prep.manifest import Manifest
-from data_prep.readers import open_text
-from data_prep.tokenizer import Tokenizer
+from data_prep.text import compression
+from data_prep.text.frames import read_table
+from data_prep.text.readers import open_text
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.tokenizer import Tokenizer
 from tests.data_prep.source_kit import documents_of
 
 Run = Callable[..., tuple[int, str, str]]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.content import LOOKED_AT, other_encoding, single_byte_encoding, structure_of
-from data_prep.manifest import Manifest
-from data_prep.tokenizer import Tokenizer
+from data_prep.text.content import LOOKED_AT, other_encoding, single_byte_encoding, structure_of
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.tokenizer import Tokenizer
 from tests.data_prep.source_kit import documents_of, write_tmx, write_zip
 
 Run = Callable[..., tuple[int, str, str]]

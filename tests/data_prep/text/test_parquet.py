@@ -34,7 +34,7 @@ def test_text_with_parquet_s_mark_in_it_is_text(mono: Run, tmp_path: Path) -> No
 FLIP_PARQUET = """
 import sys
 from pathlib import Path
-from data_prep.records import Layout, parquet_lines
+from data_prep.text.records import Layout, parquet_lines
 
 path = Path(sys.argv[1])
 content = path.read_bytes()

@@ -10,7 +10,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.readers import (
+from data_prep.text.readers import (
     BadRecordError,
     decode_line,
     documents,

@@ -11,9 +11,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from data_prep.manifest import Manifest
-from data_prep.stored import parse_location
-from data_prep.tokenizer import Tokenizer
+from data_prep.text.stored import parse_location
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.tokenizer import Tokenizer
 from tests.data_prep.source_kit import make_pairs
 
 Run = Callable[..., tuple[int, str, str]]

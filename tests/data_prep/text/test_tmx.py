@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.manifest import Manifest
-from data_prep.readers import open_text, split_lines
-from data_prep.records import Layout
-from data_prep.tmx import tmx_lines
-from data_prep.tokenizer import Tokenizer
+from data_prep.text.readers import open_text, split_lines
+from data_prep.text.records import Layout
+from data_prep.text.tmx import tmx_lines
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.tokenizer import Tokenizer
 from tests.data_prep.source_kit import documents_of, write_tmx
 
 Run = Callable[..., tuple[int, str, str]]
@@ -27,7 +27,7 @@ def test_tmx_markup_is_collapsed_to_text(parallel: Run, tokenizer: Tokenizer, tm
 
 
 def parse_records(path: Path, languages: tuple[str, ...] = ("en", "de")) -> object:
-    from data_prep.inputs import Records
+    from data_prep.text.inputs import Records
 
     return Records(path, Layout("tmx", languages))
 

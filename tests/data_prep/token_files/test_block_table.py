@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.block_table import chunks_of, cut_blocks
-from data_prep.token_file import TOKEN_BYTES, TokenFile, TokenFileWriter, shard_file
+from data_prep.token_files.block_table import chunks_of, cut_blocks
+from data_prep.token_files.token_file import TOKEN_BYTES, TokenFile, TokenFileWriter, shard_file
 
 
 def blocks_of(lengths: list[int], limit: int) -> list[tuple[int, list[int]]]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.manifest import Manifest
-from data_prep.token_file import TokenFile
+from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.token_file import TokenFile
 
 indexed_dataset = pytest.importorskip("megatron.core.datasets.indexed_dataset", reason="megatron-core is not installed")
 

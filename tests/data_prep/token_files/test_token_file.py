@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.token_file import TokenFile, TokenFileWriter, shard_file
+from data_prep.token_files.token_file import TokenFile, TokenFileWriter, shard_file
 
 ids = st.lists(st.integers(3, 250_000), min_size=1, max_size=9)
 documents = st.lists(st.lists(ids, min_size=1, max_size=4), min_size=1, max_size=6)

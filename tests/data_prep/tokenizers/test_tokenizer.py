@@ -12,9 +12,9 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep import tokenizer as tokenizer_module
-from data_prep.readers import open_text
-from data_prep.tokenizer import MODEL_NAME, UNK, Tokenizer, prepare, train
+from data_prep.text.readers import open_text
+from data_prep.tokenizers import tokenizer as tokenizer_module
+from data_prep.tokenizers.tokenizer import MODEL_NAME, UNK, Tokenizer, prepare, train
 
 # What the corpora of ../shared do not have, so that every script of the vocabulary's main languages is seen.
 OTHER_SCRIPTS = {

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import sentencepiece
 
-from data_prep.manifest import Manifest
-from data_prep.tokenizer import MODEL_NAME, Tokenizer, import_tokenizer, train
-from data_prep.tokenizer_json import encode_lines, sentencepiece_model, unigram_tokenizer
-from data_prep.tokenizer_kinds import first_difference, parse_model, sample_lines
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.kinds import first_difference, parse_model, sample_lines
+from data_prep.tokenizers.tokenizer import MODEL_NAME, Tokenizer, import_tokenizer, train
+from data_prep.tokenizers.tokenizer_json import encode_lines, sentencepiece_model, unigram_tokenizer
 from tests.data_prep.conftest import WORDS, make_sentences
 
 Run = Callable[..., tuple[int, str, str]]

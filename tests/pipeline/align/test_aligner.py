@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.use import devices
-from pipeline.use.aligner import Aligner
-from pipeline.use.devices import device_of
+from pipeline.align.aligner import Aligner
+from pipeline.model import devices
+from pipeline.model.devices import device_of
 
 PAIRS = [("the quick brown fox", "der schnelle fuchs"), ("", "hund"), (["my", "box"], "den hund")]
 

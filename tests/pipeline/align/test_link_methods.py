@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.use.align_options import METHODS
-from pipeline.use.link_methods import Spans, check_method, find_links
+from pipeline.align.link_methods import Spans, check_method, find_links
+from pipeline.settings.align_options import METHODS
 from sinkhorn_align import AlignmentSettings
 
 LENGTHS = [(1, 1), (1, 5), (7, 2), (3, 3), (17, 20), (40, 33), (16, 16), (63, 70)]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.packing import Packed
-from pipeline.use import word_alignment
-from pipeline.use.windows import Side, cut_into_parts
-from pipeline.use.word_alignment import AlignmentReport, WordAligner
+from pipeline.align import word_alignment
+from pipeline.align.windows import Side, cut_into_parts
+from pipeline.align.word_alignment import AlignmentReport, WordAligner
+from pipeline.data.packing import Packed
 from sinkhorn_align import AlignmentSettings
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -269,7 +269,7 @@ def test_hidden_states_are_asked_for_without_gradients():
 
 @pytest.mark.shared
 def test_words_of_the_real_vocabulary_align_to_themselves(shared_dir):
-    from data_prep.tokenizer import Tokenizer
+    from data_prep.tokenizers.tokenizer import Tokenizer
 
     model = shared_dir / "data" / "xlmr_tokenizer" / "sentencepiece.bpe.model"
     tokenizer = Tokenizer(model.read_bytes())

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from pipeline.use.workers import side_by_side
+from pipeline.align.workers import side_by_side
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ import torch
 from transformers import BertConfig, BertModel
 
 from pipeline.benchmark.align import OURS, Result, benchmark, figures, same_links, write_bert
-from pipeline.packing import pack
-from pipeline.use.gold import read_gold
-from pipeline.use.loading import load_model
+from pipeline.data.packing import pack
+from pipeline.evaluate.gold import read_gold
+from pipeline.weights.loading import load_model
 
 
 def test_bert_for_awesome_align_has_the_same_hidden_states(hf_dir: Path, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.benchmark import align_memory, align_quality
 from pipeline.benchmark.align_quality import EFLOMAL, EFLOMAL_MORE, add_theirs, more_lines, score_ours, table
-from pipeline.use.evaluate import evaluate
-from pipeline.use.gold import read_gold
-from pipeline.use.loading import load_model
+from pipeline.evaluate.alignment_error import evaluate
+from pipeline.evaluate.gold import read_gold
+from pipeline.weights.loading import load_model
 
 # Stands in for align_peers: links the first words of every pair, and complains where there is an empty line.
 PEER = """#!{python}

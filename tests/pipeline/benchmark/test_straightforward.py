@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline import model
-from pipeline.batch import MicroBatch
 from pipeline.benchmark import worker as benchmark_worker
 from pipeline.benchmark.straightforward import PaddedBatch, Shortcuts, StraightforwardModel
 from pipeline.benchmark.worker import whole_logits
-from pipeline.data import collate
-from pipeline.hugging_face import hugging_face_state
-from pipeline.linear_cross_entropy import linear_cross_entropy
-from pipeline.model import Encoder, EncoderConfig, PretrainingModel
+from pipeline.data.batch import MicroBatch
+from pipeline.data.streams import Sequences
+from pipeline.data.training_data import collate
+from pipeline.model import encoder as model
+from pipeline.model.encoder import Encoder, EncoderConfig, PretrainingModel
+from pipeline.model.linear_cross_entropy import linear_cross_entropy
 from pipeline.objectives import masked_lm
-from pipeline.objectives.dwa import WordAlignment
 from pipeline.objectives.masked_lm import MaskedLM
-from pipeline.streams import Sequences
+from pipeline.objectives.word_alignment import WordAlignment
+from pipeline.weights.hugging_face import hugging_face_state
 from sinkhorn_align import AlignmentSettings
 
 VOCAB_SIZE, LAYER = 64, 2

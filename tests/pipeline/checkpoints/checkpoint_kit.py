@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-from pipeline.checkpoint import (
+from pipeline.checkpoints.checkpoint import (
     MANIFEST,
     CheckpointInfo,
     folder_of,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint import (
+from pipeline.checkpoints.checkpoint import (
     MANIFEST,
     clear,
     find,
@@ -19,7 +19,7 @@ from pipeline.checkpoint import (
     tag_of,
     universal_folder,
 )
-from tests.pipeline.checkpoint_kit import (
+from tests.pipeline.checkpoints.checkpoint_kit import (
     CONFIG,
     DAMAGES,
     MODEL,

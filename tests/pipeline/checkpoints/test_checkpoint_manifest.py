@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint import (
+from pipeline.checkpoints.checkpoint import (
     MANIFEST,
     find,
     folder_of,
@@ -15,7 +15,7 @@ from pipeline.checkpoint import (
     read_info,
     tag_of,
 )
-from tests.pipeline.checkpoint_kit import (
+from tests.pipeline.checkpoints.checkpoint_kit import (
     DAMAGES,
     MODEL,
     cut_the_manifest,

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint import universal_folder
-from pipeline.checkpoint_manifest import CheckpointInfo
-from pipeline.reshard import convert, needed
+from pipeline.checkpoints.checkpoint import universal_folder
+from pipeline.checkpoints.manifest import CheckpointInfo
+from pipeline.checkpoints.reshard import convert, needed
 
 
 def info(world_size: int, stage: int, precision: str = "fp32") -> CheckpointInfo:

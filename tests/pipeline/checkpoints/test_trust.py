@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import checkpoint, weights_only
-from pipeline.checkpoint_manifest import MANIFEST, read_manifest, write_info
-from pipeline.reshard import read_and_check
-from pipeline.use.checkpoint_weights import full_state
+from pipeline.checkpoints import checkpoint, weights_only
+from pipeline.checkpoints.manifest import MANIFEST, read_manifest, write_info
+from pipeline.checkpoints.reshard import read_and_check
+from pipeline.weights.consolidate import full_state
 from tests.pipeline.conftest import Done
 from tests.pipeline.run_kit import CHECKPOINT, make_run
 
 Use = Callable[..., Done]
 MODEL = "mp_rank_00_model_states.pt"
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Harm:

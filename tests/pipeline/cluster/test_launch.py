@@ -12,7 +12,7 @@ from pipeline.cluster.attempt import exit_code, explain
 from pipeline.cluster.finished import ends, finished
 from pipeline.cluster.hostfile import include_of, read_hostfile, select, write_hostfile
 from pipeline.cluster.options import FILES, parse
-from pipeline.config import load_config
+from pipeline.settings.schema import load_config
 
 HOSTS = {"a": [0, 1], "b": [0, 1], "c": [0]}
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
+
 PYTHON = """#!/usr/bin/env bash
 # Stands for an environment's Python: says what it was called with, and is as whole as its folder's files say.
 echo "python $* safe=${PYTHONSAFEPATH:-}" >> "$HERE/calls"

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.cluster import environment as launch_environment
-from pipeline.cluster import process
 from pipeline.cluster.hostfile import read_hostfile, write_hostfile
 from pipeline.cluster.options import parse
+from pipeline.host import process
 
 SSH = """#!/usr/bin/env bash
 # Stands for sshd on another host: hands the command to a shell, as it does.

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster.preflight_config import files_of
-from pipeline.config import Config
+from pipeline.cluster.preflight.config import files_of
+from pipeline.settings.schema import Config
 
 
 def config_with(**validation: Any) -> Config:

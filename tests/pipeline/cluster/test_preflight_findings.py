@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.cluster.preflight import OF_A_CONFIG, OF_ANY_RUN, OF_THE_NETWORK, OF_THIS_HOST, show
-from pipeline.cluster.preflight_findings import Findings, Job
+from pipeline.cluster.preflight.checks import OF_A_CONFIG, OF_ANY_RUN, OF_THE_NETWORK, OF_THIS_HOST, show
+from pipeline.cluster.preflight.findings import Findings, Job
 
 CHECKS = OF_ANY_RUN | OF_A_CONFIG | OF_THE_NETWORK
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.use import word_alignment
-from pipeline.use.align_options import METHODS
-from pipeline.use.aligner import Aligner
-from pipeline.use.loading import load_model
+from pipeline.align import word_alignment
+from pipeline.align.aligner import Aligner
+from pipeline.settings.align_options import METHODS
+from pipeline.weights.loading import load_model
 from tests.pipeline.conftest import Done
 
 Use = Callable[..., Done]

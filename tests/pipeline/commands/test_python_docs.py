@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 from sentencepiece import sentencepiece_model_pb2
 
-from data_prep.tokenizer import Tokenizer, train
-from pipeline.hugging_face import hugging_face_state, write_config
-from pipeline.model import Encoder, EncoderConfig
-from pipeline.use.loading import load_model
+from data_prep.tokenizers.tokenizer import Tokenizer, train
+from pipeline.model.encoder import Encoder, EncoderConfig
+from pipeline.weights.hugging_face import hugging_face_state, write_config
+from pipeline.weights.loading import load_model
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "python.md"

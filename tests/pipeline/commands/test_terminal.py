@@ -13,7 +13,7 @@ import pytest
 from data_prep.cli import main as data_prep
 from data_prep.standard_output import data_console
 from tests.conftest import ROOT
-from tests.pipeline.test_report import train_line
+from tests.pipeline.watch.test_report import train_line
 from tests.terminal import at_terminal, plainly
 
 PIPELINE, DATA_PREP = [sys.executable, "-m", "pipeline"], [sys.executable, "-m", "data_prep"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.blend import CYCLE, PERIOD, Blend, Schedule, Stage, temperature_shares
+from pipeline.data.blend import CYCLE, PERIOD, Blend, Schedule, Stage, temperature_shares
 
 COUNTS = [1_000_000, 250_000, 31_000, 900]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.counter_random import hash_key, integers, permute, uniform
+from pipeline.data.counter_random import hash_key, integers, permute, uniform
 
 DRAWS = 200_000
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.manifest import Manifest
-from pipeline.assembly import BOS, EOS
-from pipeline.batch import MicroBatch
-from pipeline.blend import PERIOD, Stage
-from pipeline.data import TrainingData, collate
-from pipeline.streams import BatchPlan, MonoStream, PairStream, Sequences
+from data_prep.token_files.manifest import Manifest
+from pipeline.data.assembly import BOS, EOS
+from pipeline.data.batch import MicroBatch
+from pipeline.data.blend import PERIOD, Stage
+from pipeline.data.streams import BatchPlan, MonoStream, PairStream, Sequences
+from pipeline.data.training_data import TrainingData, collate
 
 LIMIT = 16
 MakeManifest = Callable[..., Manifest]

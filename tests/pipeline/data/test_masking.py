@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.counter_random import hash_key
-from pipeline.data import collate
-from pipeline.masking import FIRST_ORDINARY_ID, mask_tokens
-from pipeline.streams import Sequences
+from pipeline.data.counter_random import hash_key
+from pipeline.data.streams import Sequences
+from pipeline.data.training_data import collate
+from pipeline.data.views.masking import FIRST_ORDINARY_ID, mask_tokens
 
 VOCAB_SIZE = 1000
 MASK = VOCAB_SIZE - 1

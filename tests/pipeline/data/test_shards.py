@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.manifest import Manifest
-from data_prep.shard import Shard
-from data_prep.token_file import shard_file
-from pipeline import shards as shards_module
-from pipeline.shards import Language, OpenShards, most_open_shards
-from pipeline.streams import MonoStream, PairStream, Sequences, Stream, open_streams
+from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.shard import Shard
+from data_prep.token_files.token_file import shard_file
+from pipeline.data import shards as shards_module
+from pipeline.data.shards import Language, OpenShards, most_open_shards
+from pipeline.data.streams import MonoStream, PairStream, Sequences, Stream, open_streams
 
 MakeManifest = Callable[..., Manifest]
 LIMIT = 16

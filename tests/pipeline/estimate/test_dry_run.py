@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.manifest import Manifest
-from pipeline.batch import MicroBatch
-from pipeline.build import build_data, build_model, build_objectives
-from pipeline.config import Config, load_config
-from pipeline.data import collate
-from pipeline.dry_run import DEVICES, DryRun, cpu_flops, dry_run, table
-from pipeline.memory_estimate import Work, activation_bytes, memory_per_rank
-from pipeline.model import Encoder, EncoderConfig, PretrainingModel
+from data_prep.token_files.manifest import Manifest
+from pipeline.data.batch import MicroBatch
+from pipeline.data.streams import BatchPlan, Sequences
+from pipeline.data.training_data import collate
+from pipeline.estimate.dry_run import DEVICES, DryRun, cpu_flops, dry_run, table
+from pipeline.estimate.memory import Work, activation_bytes, memory_per_rank
+from pipeline.model.encoder import Encoder, EncoderConfig, PretrainingModel
 from pipeline.objectives.masked_lm import MaskedLM
-from pipeline.streams import BatchPlan, Sequences
+from pipeline.settings.schema import Config, load_config
+from pipeline.training.build import build_data, build_model, build_objectives
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "pipeline" / "configs").glob("*.yaml"))
 GB = 1e9
 
@@ -92,7 +92,7 @@ def test_days_are_operations_over_peak_and_utilisation() -> None:
 def test_days_on_a_cpu_are_of_a_peak_that_is_measured_and_a_share_that_is_assumed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.dry_run.cpu_flops", lambda: 80e9)
+    monkeypatch.setattr("pipeline.estimate.dry_run.cpu_flops", lambda: 80e9)
     one, two = (estimate(recipe("quickstart"), device="cpu", gpus=ranks, utilisation=0.25) for ranks in (1, 2))
     assert one.days == pytest.approx(one.flops_per_step * one.steps / (80e9 * 0.25) / 86_400)
     assert two.days == pytest.approx(one.days), "ranks share the machine"

@@ -10,11 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.config import load_config
-from pipeline.dry_run import dry_run
-from pipeline.plan_scale import Cluster, Work, plan, sent_by_a_rank, work_of
+from pipeline.estimate.dry_run import dry_run
+from pipeline.estimate.scale import Cluster, Work, plan, sent_by_a_rank, work_of
+from pipeline.settings.schema import load_config
+from tests.conftest import ROOT
 
-BASE = Path(__file__).resolve().parents[2] / "pipeline" / "configs" / "xlm_align_base.yaml"
+BASE = ROOT / "pipeline" / "configs" / "xlm_align_base.yaml"
 
 
 RANKS = 64

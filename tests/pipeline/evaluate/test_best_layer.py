@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.validate import best_of
+from pipeline.training.validate import best_of
 
 
 def test_the_best_layer_is_that_of_the_mean_over_all_gold_folders() -> None:

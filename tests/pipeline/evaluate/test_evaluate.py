@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.manifest import Manifest
-from pipeline.data import TrainingData, collate
-from pipeline.use.evaluate import columns_of, evaluate, gold_folders, released_lines
-from pipeline.use.gold import AlignmentScore, read_gold
-from pipeline.use.loading import load_masked_lm, load_model
-from pipeline.use.perplexity import SEED, evaluate_perplexity
+from data_prep.token_files.manifest import Manifest
+from pipeline.data.training_data import TrainingData, collate
+from pipeline.evaluate.alignment_error import columns_of, evaluate, gold_folders, released_lines
+from pipeline.evaluate.gold import AlignmentScore, read_gold
+from pipeline.evaluate.perplexity import SEED, evaluate_perplexity
+from pipeline.weights.loading import load_masked_lm, load_model
 from tests.pipeline.conftest import Done
 
 Use = Callable[..., Done]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.use.gold import read_gold, score_links
+from pipeline.evaluate.gold import read_gold, score_links
 
 DEV = [f"en-{language}" for language in ("bg", "cs", "da", "es", "et", "hu", "it", "nl", "pt", "ru", "sl")]
 

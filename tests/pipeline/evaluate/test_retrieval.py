@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.packing import Packed, pack
-from pipeline.use.loading import load_model
-from pipeline.use.retrieval import SentencePooler, accuracy, evaluate_retrieval
-from pipeline.use.sentence_files import Sentences, find_pairs
+from pipeline.data.packing import Packed, pack
+from pipeline.evaluate.retrieval import SentencePooler, accuracy, evaluate_retrieval
+from pipeline.texts.sentence_files import Sentences, find_pairs
+from pipeline.weights.loading import load_model
 
 
 class Letters:
@@ -123,7 +123,7 @@ def test_long_sentences_are_cut_to_the_positions_and_counted(hf_dir: Path) -> No
 def test_accuracy_does_not_depend_on_how_many_rows_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     query_QD, noise_QD = torch.randn(2, 50, 4)
     whole = accuracy(query_QD, query_QD + noise_QD)
-    monkeypatch.setattr("pipeline.use.retrieval.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("pipeline.evaluate.retrieval.ROWS_AT_ONCE", 7)
     assert 0 < accuracy(query_QD, query_QD + noise_QD) == whole < 1
 
 

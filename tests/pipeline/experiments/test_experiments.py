@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.evaluate.alignment_error import evaluate, evaluate_halves
+from pipeline.evaluate.gold import read_gold
 from pipeline.experiments.compare import Outcome, as_json, differences, draw, standard_error, table
 from pipeline.experiments.measure import Yardstick, best_retrieval, chosen_layer, mean_aer, measure_start, reported_aer
 from pipeline.experiments.plan import common_start, read_experiment, trials
 from pipeline.experiments.training import has_finished
-from pipeline.use.evaluate import evaluate, evaluate_halves
-from pipeline.use.gold import read_gold
-from pipeline.use.loading import load_model
+from pipeline.weights.loading import load_model
+from tests.conftest import ROOT
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "pipeline" / "experiments"
+EXPERIMENTS = ROOT / "pipeline" / "experiments"
 
 
 @pytest.fixture

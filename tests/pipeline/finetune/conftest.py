@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import XLMRobertaConfig, XLMRobertaModel
 
-from data_prep.tokenizer import train
+from data_prep.tokenizers.tokenizer import train
 from tests.pipeline.conftest import TEXT, Done, use
 
 __all__ = ["Done", "use"]

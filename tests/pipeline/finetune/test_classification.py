@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.finetune.conftest import QUICK, WORDS, Done
+from tests.pipeline.finetune.conftest import QUICK, WORDS, Done
 
 Write = Callable[[str, str], Path]
 

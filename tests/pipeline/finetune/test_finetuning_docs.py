@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.finetune.conftest import QUICK, Done, conll, sentences, tag_of
-from tests.finetune.test_classification import pairs
-from tests.finetune.test_question_answering import squad
+from tests.pipeline.finetune.conftest import QUICK, Done, conll, sentences, tag_of
+from tests.pipeline.finetune.test_classification import pairs
+from tests.pipeline.finetune.test_question_answering import squad
 
 TEXT = (ROOT / "docs" / "finetuning.md").read_text(encoding="utf-8")
 COMMANDS = [line for line in TEXT.splitlines() if line.startswith("python -m pipeline finetune ")]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.finetune.inputs import Part, Source, parse_tests
-from pipeline.finetune.read_pairs import SentencePair, read_pairs
-from pipeline.finetune.read_squad import check_answers, read_squad
-from pipeline.finetune.read_tagged import Sentence, read_tagged
+from pipeline.finetune.files.inputs import Part, Source, parse_tests
+from pipeline.finetune.files.read_pairs import SentencePair, read_pairs
+from pipeline.finetune.files.read_squad import check_answers, read_squad
+from pipeline.finetune.files.read_tagged import Sentence, read_tagged
 
 Write = Callable[[str, str], Path]
 

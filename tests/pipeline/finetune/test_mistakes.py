@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.finetune.conftest import Done
+from tests.pipeline.finetune.conftest import Done
 
 GOOD = {
     "train-en.tsv": "a\tX\nb\tY\n",

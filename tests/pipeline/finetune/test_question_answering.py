@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.finetune.question_answering import ANSWER_TOKENS, QuestionAnswering, best_span
-from pipeline.finetune.read_squad import Question
+from pipeline.finetune.files.read_squad import Question
 from pipeline.finetune.start import read_start
-from tests.finetune.conftest import QUICK, WORDS, Done
+from pipeline.finetune.tasks.question_answering import ANSWER_TOKENS, QuestionAnswering, best_span
+from tests.pipeline.finetune.conftest import QUICK, WORDS, Done
 
 Write = Callable[[str, str], Path]
 OTHERS = [word for word in WORDS if word != "sphinx"]

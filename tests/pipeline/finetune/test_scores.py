@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.finetune.scores import accuracy, answer_f1, exact_match, normalised, span_f1, spans
+from pipeline.finetune.tasks.scores import accuracy, answer_f1, exact_match, normalised, span_f1, spans
 
 
 def test_accuracy_is_the_share_of_equal_ones() -> None:

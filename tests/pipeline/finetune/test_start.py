@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from data_prep.tokenizer import Tokenizer, train
-from pipeline.checkpoint import seal
-from pipeline.checkpoint_manifest import CheckpointInfo
+from data_prep.tokenizers.tokenizer import Tokenizer, train
+from pipeline.checkpoints.checkpoint import seal
+from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.finetune.start import read_start
-from pipeline.finetune.tagging import Tagging
-from pipeline.use.checkpoint_weights import ENCODER_PREFIX
-from pipeline.use.hugging_face_tokenizer import save_tokenizer
-from pipeline.use.loading import load_model
+from pipeline.finetune.tasks.tagging import Tagging
+from pipeline.weights.consolidate import ENCODER_PREFIX
+from pipeline.weights.hugging_face_tokenizer import save_tokenizer
+from pipeline.weights.loading import load_model
 
 
 def hidden(model: torch.nn.Module) -> torch.Tensor:

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.tokenizer import Tokenizer
-from pipeline.finetune.read_tagged import Sentence
+from data_prep.tokenizers.tokenizer import Tokenizer
+from pipeline.align.aligner import Aligner
+from pipeline.finetune.files.read_tagged import Sentence
 from pipeline.finetune.start import read_start
-from pipeline.finetune.tagging import NO_LABEL, Tagging, cut, encode_words
-from pipeline.use.aligner import Aligner
-from pipeline.use.loading import load_model
-from tests.finetune.conftest import QUICK, WORDS, Done, conll, sentences, tag_of
+from pipeline.finetune.tasks.tagging import NO_LABEL, Tagging, cut, encode_words
+from pipeline.weights.loading import load_model
+from tests.pipeline.finetune.conftest import QUICK, WORDS, Done, conll, sentences, tag_of
 
 Write = Callable[[str, str], Path]
 Use = Callable[..., Done]

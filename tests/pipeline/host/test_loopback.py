@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.cluster import ports, rendezvous
+from pipeline.host import ports, rendezvous
 
 RANK = """import json, os, sys, psutil, torch, torch.distributed as dist
 from pipeline import ranks

@@ -7,8 +7,8 @@ import socket
 import pytest
 import torch.distributed as dist
 
-from pipeline import ranks
-from pipeline.cluster import ports
+from pipeline.host import ports
+from pipeline.training import ranks
 
 
 def test_a_port_that_is_held_is_named_with_its_host() -> None:

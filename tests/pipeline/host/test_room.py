@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import room
+from pipeline.host import room
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import run_lock
-from pipeline.config import Config
+from pipeline.host import run_lock
 from pipeline.run_folder import LOCK
-from pipeline.start_check import check_folder
+from pipeline.settings.schema import Config
+from pipeline.training.start_check import check_folder
 
 HOLDER = """import sys, time; from pathlib import Path; from pipeline import run_lock
 run_lock.hold(Path(sys.argv[1])); print("held", flush=True); time.sleep(600)"""

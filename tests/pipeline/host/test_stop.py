@@ -19,7 +19,7 @@ import pytest
 
 RANK = """import os, sys, time
 from pathlib import Path
-from pipeline.stop import StopFlag, outlive_terminal
+from pipeline.host.stop import StopFlag, outlive_terminal
 outlive_terminal()
 flag = StopFlag()
 place = Path(__file__).parents[1]
@@ -36,7 +36,7 @@ sys.exit(subprocess.run([sys.executable, sys.argv[1]], env={**os.environ, "RANK"
 START = """import sys
 from pipeline.cluster import this_host
 from pipeline.cluster.options import parse
-from pipeline.stop import outlive_terminal
+from pipeline.host.stop import outlive_terminal
 outlive_terminal()
 this_host.deepspeed_command = lambda *_: [sys.executable, "-c", sys.argv[1], sys.argv[2]]
 sys.exit(this_host.train_here(parse(["train", sys.argv[3]])))"""

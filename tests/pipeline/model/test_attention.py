@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline import attention
-from pipeline.packing import Packed, pack
+from pipeline.data.packing import Packed, pack
+from pipeline.model import attention
 
 HEADS, WIDTH = 2, 32
 

@@ -10,13 +10,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.batch import MicroBatch
-from pipeline.data import collate
-from pipeline.flops import encoder_forward_flops, peak_flops
-from pipeline.model import Encoder, EncoderConfig, PretrainingModel
+from pipeline.data.batch import MicroBatch
+from pipeline.data.packing import pack
+from pipeline.data.streams import Sequences
+from pipeline.data.training_data import collate
+from pipeline.model.encoder import Encoder, EncoderConfig, PretrainingModel
+from pipeline.model.flops import encoder_forward_flops, peak_flops
 from pipeline.objectives.masked_lm import MaskedLM
-from pipeline.packing import pack
-from pipeline.streams import Sequences
 
 VOCAB_SIZE = 64
 counted_attention = partial(sdpa_kernel, SDPBackend.MATH)  # the counter does not know the CPU's flash attention

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.linear_cross_entropy import linear_cross_entropy
+from pipeline.model.linear_cross_entropy import linear_cross_entropy
 
 ROWS, VOCAB, WIDTH = 37, 101, 24
 

@@ -13,13 +13,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from pipeline.batch import MicroBatch
-from pipeline.data import collate
-from pipeline.hugging_face import hugging_face_state, load_head, load_pretrained_encoder, read_state, write_config
-from pipeline.model import Encoder, EncoderConfig, MicroStepEncoder, PretrainingModel
+from pipeline.data.batch import MicroBatch
+from pipeline.data.packing import FIRST_POSITION, join, pack
+from pipeline.data.streams import Sequences
+from pipeline.data.training_data import collate
+from pipeline.model.encoder import Encoder, EncoderConfig, MicroStepEncoder, PretrainingModel
 from pipeline.objectives.masked_lm import MaskedLM
-from pipeline.packing import FIRST_POSITION, join, pack
-from pipeline.streams import Sequences
+from pipeline.weights.hugging_face import (
+    hugging_face_state,
+    load_head,
+    load_pretrained_encoder,
+    read_state,
+    write_config,
+)
 
 VOCAB_SIZE, LAYERS = 50, 3
 RAGGED = [7, 40, 1, 12, 13, 2, 39, 1, 25]

@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from pipeline import attention
-from pipeline.batch import MicroBatch, Pointers, StreamBatch
-from pipeline.data import collate
-from pipeline.model import Encoder, EncoderConfig, PretrainingModel
+from pipeline.data.batch import MicroBatch, Pointers, StreamBatch
+from pipeline.data.packing import Packed
+from pipeline.data.streams import Sequences
+from pipeline.data.training_data import collate
+from pipeline.model import attention
+from pipeline.model.encoder import Encoder, EncoderConfig, PretrainingModel
 from pipeline.objectives.base import Objective
-from pipeline.objectives.dwa import PointerHead, WordAlignment
 from pipeline.objectives.masked_lm import MaskedLM, MaskedLMHead
-from pipeline.packing import Packed
-from pipeline.streams import Sequences
+from pipeline.objectives.word_alignment import PointerHead, WordAlignment
 from sinkhorn_align import AlignmentSettings, Links, align
 
 VOCAB_SIZE = 64

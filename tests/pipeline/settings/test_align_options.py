@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.use.align_options import (
+from pipeline.settings.align_options import (
     AlignOptions,
     chosen_over,
     note,

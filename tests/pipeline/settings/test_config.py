@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config, load_config
-from pipeline.deepspeed_json import load_deepspeed_json, refusals_told
+from pipeline.settings.deepspeed_json import load_deepspeed_json, refusals_told
+from pipeline.settings.schema import Config, load_config
+from tests.conftest import ROOT
 
 MINIMAL = "data: {path: data}\nrun: {out: run}\ndeepspeed: zero1_fp32.json\n"
 Load = Callable[..., Config]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

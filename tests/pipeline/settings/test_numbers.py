@@ -12,13 +12,13 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-from data_prep.mix import Mix
+from data_prep.plan.mix import Mix
 from data_prep.sections import Section, checked
 from data_prep.standard_output import DataCommand
-from pipeline.blend import Stage
-from pipeline.config import Config
-from pipeline.deepspeed_json import load_deepspeed_json
+from pipeline.data.blend import Stage
 from pipeline.experiments.plan import Experiment
+from pipeline.settings.deepspeed_json import load_deepspeed_json
+from pipeline.settings.schema import Config
 
 LEAST: dict[type[Section], dict[str, Any]] = {
     Config: {

@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from pipeline.use.aligner import Aligner
-from pipeline.use.demo import HOST, LARGEST_FORM, Demo, make_server
-from pipeline.use.loading import load_model
+from pipeline.align.aligner import Aligner
+from pipeline.show.demo import HOST, LARGEST_FORM, Demo, make_server
+from pipeline.weights.loading import load_model
 from tests.pipeline.conftest import Done
 
 Use = Callable[..., Done]

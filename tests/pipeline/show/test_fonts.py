@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.use import fonts
-from pipeline.use.fonts import MissingFontsError, drawn_as_they_are
-from pipeline.use.pair_view import PairView
-from pipeline.use.picture import draw_alignments, draw_heat_map
+from pipeline.show import fonts
+from pipeline.show.fonts import MissingFontsError, drawn_as_they_are
+from pipeline.show.pair_view import PairView
+from pipeline.show.picture import draw_alignments, draw_heat_map
 from tests.pipeline.conftest import Done
 
 # "hello" or the language's own name, in the scripts of CC-100's languages.

@@ -6,8 +6,8 @@ import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from pipeline.use.pair_view import PairView, heat_map_html, links_svg, page_html, view_html
-from pipeline.use.picture import draw_heat_map
+from pipeline.show.pair_view import PairView, heat_map_html, links_svg, page_html, view_html
+from pipeline.show.picture import draw_heat_map
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.use import arriving
-from pipeline.use.arriving import Arriving
+from pipeline.texts import arriving
+from pipeline.texts.arriving import Arriving
 
 PATIENCE = 60
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.use.raw_text import RawTextWatch
-from pipeline.use.word_splitting import is_invisible, split_raw, split_words, visible
+from pipeline.texts.raw_text import RawTextWatch
+from pipeline.texts.word_splitting import is_invisible, split_raw, split_words, visible
 
 RAW = {
     "Don’t panic, it's 3.14%!": ["Don’t", "panic", ",", "it's", "3.14", "%", "!"],

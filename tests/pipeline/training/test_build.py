@@ -9,9 +9,12 @@ import pytest
 import torch
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaModel
 
-from data_prep.manifest import Manifest
-from pipeline.blend import Stage
-from pipeline.build import (
+from data_prep.token_files.manifest import Manifest
+from pipeline.data.blend import Stage
+from pipeline.data.streams import BatchPlan, blend_stages
+from pipeline.settings.deepspeed_json import OWNED_KEYS
+from pipeline.settings.schema import Config, Optimizer, Term
+from pipeline.training.build import (
     build_data,
     build_model,
     build_objectives,
@@ -20,9 +23,7 @@ from pipeline.build import (
     parameter_groups,
     term_weights,
 )
-from pipeline.config import Config, Optimizer, Term
-from pipeline.deepspeed_json import OWNED_KEYS
-from pipeline.streams import BatchPlan, blend_stages
+from tests.conftest import ROOT
 
 VOCAB_SIZE = 64
 TINY: dict[str, Any] = {
@@ -208,9 +209,7 @@ def test_a_deepspeed_key_that_the_config_sets_is_refused(
         make_settings({key: 1})
 
 
-@pytest.mark.parametrize(
-    "path", sorted(Path(__file__).parents[2].glob("ds_configs/*.json")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", sorted(ROOT.glob("ds_configs/*.json")), ids=lambda path: path.stem)
 def test_every_deepspeed_file_of_the_repository_is_what_its_name_says(path: Path) -> None:
     stage, *offload, precision = path.stem.split("_")
     config = make_config(deepspeed=path)

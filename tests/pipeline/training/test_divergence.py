@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import ranks
-from pipeline.batch import MicroBatch
-from pipeline.divergence import NonFiniteSteps, poison
+from pipeline.data.batch import MicroBatch
+from pipeline.training import ranks
+from pipeline.training.divergence import NonFiniteSteps, poison
 
 OBJECTIVES: Any = [SimpleNamespace(name="mlm", reads="mono"), SimpleNamespace(name="tlm", reads="pairs")]
 NAN, INFINITE, FINE = torch.tensor(float("nan")), torch.tensor(float("inf")), torch.tensor(3.5)

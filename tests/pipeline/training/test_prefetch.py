@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from pipeline.prefetch import prefetched
+from pipeline.training.prefetch import prefetched
 
 
 def test_results_come_in_order_and_end() -> None:

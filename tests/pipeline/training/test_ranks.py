@@ -9,8 +9,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from pipeline import ranks
-from pipeline.ranks import TimeLimit
+from pipeline.training import ranks
+from pipeline.training.ranks import TimeLimit
+from tests.conftest import ROOT
 
 
 class Clock:
@@ -29,7 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("time.monotonic", clock)
     monkeypatch.setattr("time.time", lambda: pytest.fail("the wall clock may be set while a run goes on"))
-    monkeypatch.setattr("pipeline.ranks.seconds_since_start", lambda: 0.0)
+    monkeypatch.setattr("pipeline.training.ranks.seconds_since_start", lambda: 0.0)
     return clock
 
 
@@ -97,7 +98,7 @@ def test_what_ranks_tell_each_other_is_json_and_no_pickle(tmp_path: Path, monkey
 
 def test_no_module_pickles_for_other_ranks() -> None:
     """The calls of torch.distributed and mpi4py that do."""
-    root = Path(ranks.__file__).parents[1]
+    root = ROOT
     words = ("_object_list(", "gather_object(", "comm.send(", "comm.recv(", "comm.isend(", "comm.bcast(")
     for path in [*root.glob("pipeline/**/*.py"), *root.glob("data_prep/**/*.py"), *root.glob("kernels/**/*.py")]:
         assert not [word for word in words if word in path.read_text(encoding="utf-8")], path

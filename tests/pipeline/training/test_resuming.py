@@ -15,15 +15,16 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch.optim.lr_scheduler import LambdaLR
 
-from pipeline.build import build_objectives
-from pipeline.checkpoint_manifest import CheckpointInfo
-from pipeline.config import Config
-from pipeline.model import Encoder, EncoderConfig
-from pipeline.reshard import load
-from pipeline.resuming import FATES, HEADS, Fate, check_continues, kept_alignment, value_of
-from pipeline.sizes import scratch_sizes
+from pipeline.checkpoints.manifest import CheckpointInfo
+from pipeline.checkpoints.reshard import load
+from pipeline.model.encoder import Encoder, EncoderConfig
+from pipeline.settings.schema import Config
+from pipeline.settings.sizes import scratch_sizes
+from pipeline.training.build import build_objectives
+from pipeline.training.resuming import FATES, HEADS, Fate, check_continues, kept_alignment, value_of
+from tests.conftest import ROOT
 
-RESTART = Path(__file__).resolve().parents[2] / "docs" / "restart.md"
+RESTART = ROOT / "docs" / "restart.md"
 VOCABULARY = 100
 FULL = {
     "data": {"path": "data", "weights": {"mono": {"en": 1.0}, "pairs": {"de-en": 1.0}}},

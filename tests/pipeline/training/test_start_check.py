@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from data_prep.files import canonical_json
-from pipeline.config import load_config
-from pipeline.start_check import check_start
+from pipeline.settings.schema import load_config
+from pipeline.training.start_check import check_start
 
 MISTAKES = {
     "nothing_there": (["data.path={root}/none"], "none/manifest.json: no such file"),

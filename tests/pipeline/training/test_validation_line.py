@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.validate import NAMES_SHOWN, describe
+from pipeline.training.validate import NAMES_SHOWN, describe
 
 
 def figures(pairs: int) -> dict[str, float | list[float]]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.alignment_record import ShownPair, align_shown, choose_pairs, read_alignments
+from pipeline.align.word_alignment import WordAligner
+from pipeline.evaluate.gold import Gold
 from pipeline.run_folder import ALIGNMENTS
-from pipeline.use.gold import Gold
-from pipeline.use.loading import load_model
-from pipeline.use.word_alignment import WordAligner
+from pipeline.watch.alignment_record import ShownPair, align_shown, choose_pairs, read_alignments
+from pipeline.weights.loading import load_model
 
 
 class Letters:

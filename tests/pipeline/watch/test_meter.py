@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
-from pipeline.memory import peak_bytes
-from pipeline.meter import PhaseClock
+from pipeline.watch.memory import peak_bytes
+from pipeline.watch.meter import PhaseClock
 
 
 @pytest.fixture

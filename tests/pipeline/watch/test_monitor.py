@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import pipeline.monitor
-from pipeline.alignment_record import read_alignments
-from pipeline.config import Config, load_config
-from pipeline.monitor import Monitor, describe
+import pipeline.watch.monitor
 from pipeline.run_folder import read_metrics
-from pipeline.wandb_sink import check_wandb
+from pipeline.settings.schema import Config, load_config
+from pipeline.watch.alignment_record import read_alignments
+from pipeline.watch.monitor import Monitor, describe
+from pipeline.watch.wandb_sink import check_wandb
 
 VALUES = {
     "mlm_loss": 5.25,
@@ -86,7 +86,7 @@ def test_a_plain_line_shows_everything(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_a_terminal_shows_a_bar_and_the_same_details(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(force_terminal=True, width=200, record=True, file=(tmp_path / "screen").open("w"))
-    monkeypatch.setattr(pipeline.monitor, "Console", lambda **_: console)
+    monkeypatch.setattr(pipeline.watch.monitor, "Console", lambda **_: console)
     monitor = Monitor(make_config(tmp_path), first_step=5)
     monitor.train(10, VALUES)
     monitor.say("validation at step 10")
@@ -99,7 +99,7 @@ def test_a_narrow_terminal_loses_neither_the_bar_nor_the_details(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = Console(force_terminal=True, width=80, soft_wrap=True, record=True, file=(tmp_path / "screen").open("w"))
-    monkeypatch.setattr(pipeline.monitor, "Console", lambda **_: console)
+    monkeypatch.setattr(pipeline.watch.monitor, "Console", lambda **_: console)
     monitor = Monitor(make_config(tmp_path), first_step=5)
     monitor.train(10, VALUES)
     monitor.close()

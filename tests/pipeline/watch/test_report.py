@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.report import CHARTS, write_report
 from pipeline.run_folder import read_metrics, read_training
+from pipeline.watch.report import CHARTS, write_report
 
 Lines = list[dict[str, Any]]
 
@@ -135,7 +135,7 @@ def test_steps_and_layers_are_whole_numbers_on_the_axes(
         if axis.get_ylabel() == "layer":
             ticks.extend(axis.get_yticks())
 
-    monkeypatch.setattr("pipeline.report.plt.close", look)
+    monkeypatch.setattr("pipeline.watch.report.plt.close", look)
     run = write(
         [
             train_line(1),

@@ -15,15 +15,15 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
-from data_prep.manifest import Manifest
-from data_prep.tokenizer import MODEL_NAME, Tokenizer
-from pipeline.checkpoint import read_info
-from pipeline.pretrained import dropouts_of
-from pipeline.use import export as exporting
-from pipeline.use import export_folder
-from pipeline.use.aligner import Aligner
-from pipeline.use.loading import load_masked_lm, load_model
-from tests.data_prep.test_tokenizer_kinds import sentencepiece_of
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.tokenizer import MODEL_NAME, Tokenizer
+from pipeline.align.aligner import Aligner
+from pipeline.checkpoints.checkpoint import read_info
+from pipeline.weights import export as exporting
+from pipeline.weights import export_folder
+from pipeline.weights.loading import load_masked_lm, load_model
+from pipeline.weights.pretrained import dropouts_of
+from tests.data_prep.tokenizers.test_tokenizer_kinds import sentencepiece_of
 from tests.pipeline.conftest import Done, write_shard
 from tests.pipeline.run_kit import CHECKPOINT, STEP, make_run, other_tokenizer
 

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from pipeline.build import build_model, build_objectives
-from pipeline.config import Config
-from pipeline.model import PretrainingModel
-from pipeline.packing import pack
-from pipeline.pretrained import read_pretrained, read_sizes
+from pipeline.data.packing import pack
+from pipeline.model.encoder import PretrainingModel
+from pipeline.settings.schema import Config
+from pipeline.training.build import build_model, build_objectives
+from pipeline.weights.pretrained import read_pretrained, read_sizes
 
 VOCAB_SIZE, WIDTH, LAYERS, HEADS = 70, 24, 3, 4
 POSITIONS = 34

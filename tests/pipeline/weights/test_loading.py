@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_prep.tokenizer import Tokenizer, train
-from pipeline.checkpoint import seal
-from pipeline.checkpoint_manifest import CheckpointInfo
-from pipeline.use.checkpoint_weights import ENCODER_PREFIX, HEAD_PREFIX
-from pipeline.use.loading import load_masked_lm, load_model, longest_side
+from data_prep.tokenizers.tokenizer import Tokenizer, train
+from pipeline.checkpoints.checkpoint import seal
+from pipeline.checkpoints.manifest import CheckpointInfo
+from pipeline.weights.consolidate import ENCODER_PREFIX, HEAD_PREFIX
+from pipeline.weights.loading import load_masked_lm, load_model, longest_side
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel
 
-from data_prep.manifest import Manifest
-from data_prep.tokenizer import MODEL_NAME, Tokenizer
-from pipeline.model import EncoderConfig
-from pipeline.packing import pack
-from pipeline.pretrained import check_tokenizer, check_vocabulary, read_pretrained
-from pipeline.use.aligner import Aligner
-from pipeline.use.hugging_face_tokenizer import save_tokenizer
-from pipeline.use.loading import load_masked_lm, load_model
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.tokenizer import MODEL_NAME, Tokenizer
+from pipeline.align.aligner import Aligner
+from pipeline.data.packing import pack
+from pipeline.model.encoder import EncoderConfig
+from pipeline.weights.hugging_face_tokenizer import save_tokenizer
+from pipeline.weights.loading import load_masked_lm, load_model
+from pipeline.weights.pretrained import check_tokenizer, check_vocabulary, read_pretrained
 from tests.pipeline.conftest import Done
 from tests.pipeline.run_kit import other_tokenizer
 

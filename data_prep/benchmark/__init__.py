@@ -1,0 +1,1 @@
+"""What is measured of data_prep, and beside what."""

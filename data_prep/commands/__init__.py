@@ -1,0 +1,1 @@
+"""What a user types: options, help and printed results of every command."""

@@ -1,0 +1,1 @@
+"""Which lines and pairs are kept: bounds, languages, repetitions."""

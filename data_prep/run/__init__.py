@@ -1,0 +1,1 @@
+"""Doing it: jobs, their shards, the training of tokenizers."""

@@ -1,0 +1,1 @@
+"""The format, which is all that training imports: token files, block tables, markers, the manifest."""

@@ -1,0 +1,1 @@
+"""SentencePiece in XLM-R's id layout, and Hugging Face's form of it."""

@@ -1,0 +1,1 @@
+"""The words of sentence pairs, aligned: from hidden states to links between words."""

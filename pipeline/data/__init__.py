@@ -1,0 +1,1 @@
+"""From token files to micro-batches: streams of samples, blended, packed and cut by ranks. Knows no model."""

@@ -1,0 +1,1 @@
+"""How good a model is: alignment error rate, sentence retrieval, perplexity."""

@@ -1,0 +1,1 @@
+"""One host: its processes, ports, signals, locks and room on disks. The standard library alone."""

@@ -1,0 +1,1 @@
+"""What has weights: the encoder over packed batches, its layers and heads. Knows no file and no training."""

@@ -1,0 +1,1 @@
+"""Alignments for eyes: pictures, and a local page."""

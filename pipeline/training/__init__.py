@@ -1,0 +1,1 @@
+"""What a training step needs: its parts, the ranks, validation, and the end of what cannot go on."""

@@ -1,0 +1,30 @@
+"""Whether the sizes of a model fit the data and the settings that it is to be trained with.
+
+Knows no PyTorch as long as nothing is wrong: what a config would train is told without it.
+"""
+
+from __future__ import annotations
+
+from pipeline.settings.schema import Config
+from pipeline.settings.sizes import EncoderConfig, longest_sequence
+
+
+def check_sizes(config: Config, sizes: EncoderConfig, vocab_size: int) -> None:
+    """ValueError where the data has other words, or the config asks for more positions or layers, than the model has."""
+    init, longest, dwa = config.model.init, longest_sequence(config), config.objectives.dwa
+    if sizes.vocab_size != vocab_size:
+        # Only here: it needs PyTorch, and most models have the data's vocabulary.
+        from pipeline.weights.pretrained import check_vocabulary
+
+        assert init is not None, "a model from scratch has the data's vocabulary"
+        check_vocabulary(init, sizes.vocab_size, config.data.path, vocab_size)
+    if longest + 2 > sizes.positions:
+        raise ValueError(
+            f"model.init = {init}: {sizes.positions - 2} positions, data.block_tokens and data.side_tokens "
+            f"need {longest}; lower them"
+        )
+    if dwa is not None and dwa.alignment_layer > sizes.layers:
+        raise ValueError(
+            f"objectives.dwa.alignment_layer = {dwa.alignment_layer}: the model has {sizes.layers} layers; "
+            f"choose 0 to {sizes.layers}"
+        )
