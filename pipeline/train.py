@@ -42,7 +42,7 @@ from pipeline.host.stop import StopFlag
 from pipeline.model.encoder import PretrainingModel
 from pipeline.objectives.masked_lm import HEAD as MASKED_LM_HEAD
 from pipeline.run_folder import CONFIG
-from pipeline.settings.deepspeed_json import refusals_told
+from pipeline.settings.deepspeed_json import precision_of, refusals_told
 from pipeline.settings.schema import Config, load_config
 from pipeline.training import ranks, resuming
 from pipeline.training.build import (
@@ -54,7 +54,7 @@ from pipeline.training.build import (
     term_weights,
 )
 from pipeline.training.divergence import NonFiniteSteps, check_weights, clear_padding, poison
-from pipeline.training.precision import LossScale, precision_of
+from pipeline.training.loss_scale import LossScale
 from pipeline.training.prefetch import prefetched
 from pipeline.training.validate import Validator
 from pipeline.watch.announce import announce, say_end

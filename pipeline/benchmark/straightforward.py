@@ -34,7 +34,7 @@ from pipeline.training.build import (
     lr_factor,
     term_weights,
 )
-from pipeline.watch.memory import peak_bytes
+from pipeline.watch.hardware import peak_bytes
 from pipeline.weights.hugging_face import hugging_face_state, write_config
 from sinkhorn_align import AlignmentSettings, align
 

@@ -23,11 +23,11 @@ from data_prep.token_files.manifest import Manifest
 from pipeline.data.streams import BatchPlan, Sequences, blend_stages, limits_of, open_streams, streams_read
 from pipeline.data.views.masking import mask_sequences
 from pipeline.estimate.memory import Work, memory_per_rank
-from pipeline.model.flops import PEAK_HALF_FLOPS, encoder_forward_flops, masked_lm_flops, pointer_flops
-from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json
+from pipeline.model.flops import encoder_forward_flops, masked_lm_flops, pointer_flops
+from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json, precision_of
 from pipeline.settings.schema import Config
 from pipeline.settings.sizes import EncoderConfig, count_parameters, scratch_sizes
-from pipeline.training.precision import precision_of
+from pipeline.watch.hardware import PEAK_HALF_FLOPS
 from pipeline.weights.fit import check_sizes
 
 DEVICES = {name.lower().replace(" ", "-"): peak for name, peak in PEAK_HALF_FLOPS.items()}

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.model.flops import LOGITS_AT_ONCE
+from pipeline.settings.deepspeed_json import precision_of
 from pipeline.settings.sizes import EncoderConfig
-from pipeline.training.precision import precision_of
 
 # What DeepSpeed takes where its JSON says nothing.
 _REDUCE_BUCKET, _MAX_LIVE_PARAMETERS = 5e8, 1e9

@@ -1,4 +1,4 @@
-"""Floating-point operations that a step needs by its definition, and what a GPU can do at most.
+"""Floating-point operations that a step needs by its definition.
 
 A product of [a, b] and [b, c] counts 2·a·b·c; a backward counts twice its forward. Counted: products with weights, attention
 scores and sums of every sequence's own L × L, the vocabulary at predicted tokens only, labelling up to its layer. Not
@@ -7,15 +7,9 @@ counted: padding, anything done twice to save memory, norms, softmax, Sinkhorn. 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import torch
-
-# Dense half-precision peaks of the data sheets (no sparsity), by a part of the name that CUDA gives the device.
-PEAK_HALF_FLOPS = {"B200": 2.25e15, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "V100": 125e12}
 
 LOGITS_AT_ONCE = 2**28
 """Logits over the vocabulary that `linear_cross_entropy` has in memory at a time, on a GPU."""
@@ -47,13 +41,3 @@ def masked_lm_flops(sizes: Sizes, predicted: int) -> float:
 def pointer_flops(sizes: Sizes, tokens: int, predicted: int) -> float:
     """Forward and backward of the pointer head: keys are made of every token, queries of every masked one."""
     return 6.0 * (tokens + predicted) * sizes.hidden**2
-
-
-def peak_flops(device: torch.device) -> float | None:
-    """What the device can do in half precision per second; None where its data sheet is not listed here, as for CPUs."""
-    if device.type != "cuda":
-        return None
-    import torch  # only where there is one already: the counts above are told without it
-
-    name = torch.cuda.get_device_name(device)
-    return next((flops for part, flops in PEAK_HALF_FLOPS.items() if part in name), None)

@@ -168,3 +168,8 @@ def _check_names(path: Path, prefix: str, content: dict[str, Any], known: list[s
     for key in content.keys() - set(known):
         if near := difflib.get_close_matches(key, known, 1, 0.85):
             raise ValueError(f"{path}: unknown key {prefix}{key}; did you mean {prefix}{near[0]}?")
+
+
+def precision_of(settings: dict[str, Any]) -> str:
+    """The precision of a DeepSpeed config: fp16, bf16 or fp32."""
+    return next((name for name in ("fp16", "bf16") if settings.get(name, {}).get("enabled")), "fp32")

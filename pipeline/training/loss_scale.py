@@ -1,13 +1,8 @@
-"""The precision of a run; fp16's dynamic loss scale as the loop sees it: its value, and the end of a run that cannot go on."""
+"""fp16's dynamic loss scale as the loop sees it: its value, and the end of a run that cannot go on."""
 
 from __future__ import annotations
 
 from typing import Any
-
-
-def precision_of(settings: dict[str, Any]) -> str:
-    """The precision of a DeepSpeed config: fp16, bf16 or fp32."""
-    return next((name for name in ("fp16", "bf16") if settings.get(name, {}).get("enabled")), "fp32")
 
 
 class LossScale:

@@ -14,10 +14,9 @@ from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import MANIFEST
 from pipeline.data.streams import BatchPlan, blend_stages, shards_of, streams_read
 from pipeline.host import run_lock
-from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json
+from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json, precision_of
 from pipeline.settings.schema import Config
 from pipeline.settings.sizes import longest_sequence, scratch_sizes
-from pipeline.training.precision import precision_of
 from pipeline.watch.wandb_sink import check_wandb
 from pipeline.weights.fit import check_sizes
 

@@ -9,9 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipeline.model.flops import peak_flops
 from pipeline.objectives.base import Objective
-from pipeline.watch.memory import peak_bytes
+from pipeline.watch.hardware import peak_bytes, peak_flops
 
 
 class PhaseClock:

@@ -15,8 +15,9 @@ from pipeline.data.packing import pack
 from pipeline.data.streams import Sequences
 from pipeline.data.training_data import collate
 from pipeline.model.encoder import Encoder, EncoderConfig, PretrainingModel
-from pipeline.model.flops import encoder_forward_flops, peak_flops
+from pipeline.model.flops import encoder_forward_flops
 from pipeline.objectives.masked_lm import MaskedLM
+from pipeline.watch.hardware import peak_flops
 
 VOCAB_SIZE = 64
 counted_attention = partial(sdpa_kernel, SDPBackend.MATH)  # the counter does not know the CPU's flash attention

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from pipeline.watch.memory import peak_bytes
+from pipeline.watch.hardware import peak_bytes
 from pipeline.watch.meter import PhaseClock
 
 
