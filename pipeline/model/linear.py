@@ -21,11 +21,11 @@ and the number of tokens changes from batch to batch."""
 FUSED = (torch.float32, torch.bfloat16)
 """Where bias and GELU are put into a product without gradient; bf16 PyTorch itself gives to oneDNN, product by product."""
 
-# oneDNN and PyTorch's layer above it each keep what they made for the last 1,024 shapes, some megabytes a shape. The number of
-# tokens is new in nearly every batch, so that this would be gigabytes for shapes that hardly ever return; a step has some 25.
 SHAPES_KEPT = "32"
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", SHAPES_KEPT)
-os.environ.setdefault("LRU_CACHE_CAPACITY", SHAPES_KEPT)
+"""oneDNN and PyTorch's layer above it each keep what they made for the last 1,024 shapes, some megabytes a shape. The number
+of tokens is new in nearly every batch, so that this would be gigabytes for shapes that hardly ever return; a step has some 25."""
+SHAPE_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Variables from which both learn how many, when they are first asked."""
 
 
 class Linear(nn.Linear):
@@ -69,10 +69,19 @@ def product(left_MK: Tensor, right_KN: Tensor) -> Tensor:
 
 def takes_onednn(input_TK: Tensor, weight_NK: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
     """Whether oneDNN is asked: fp32 matrices, large enough, on a CPU with AVX-512, and `torch.backends.mkldnn.enabled`."""
-    fits = input_TK.dtype in dtypes and input_TK.device.type == "cpu" and input_TK.ndim == 2
-    if not fits or input_TK.numel() * len(weight_NK) < WORTH_IT:
+    if input_TK.device.type != "cpu":
+        return False
+    _keep_few_shapes()
+    if input_TK.dtype not in dtypes or input_TK.ndim != 2 or input_TK.numel() * len(weight_NK) < WORTH_IT:
         return False
     return _mkl_falls_short() and bool(torch.backends.mkldnn.enabled)
+
+
+@cache
+def _keep_few_shapes() -> None:
+    """Before the first product of any kind: in bf16 PyTorch itself asks oneDNN."""
+    for name in SHAPE_CACHES:
+        os.environ.setdefault(name, SHAPES_KEPT)
 
 
 @cache

@@ -1,5 +1,6 @@
 """Linear layers by oneDNN: the products, their gradients, and who gets them."""
 
+import os
 import subprocess
 import sys
 
@@ -140,3 +141,14 @@ print(mebibytes[-1] - mebibytes[50])
 def test_memory_does_not_grow_with_the_number_of_batch_sizes() -> None:
     printed = subprocess.run([sys.executable, "-c", MANY_SHAPES], capture_output=True, text=True, check=True).stdout
     assert float(printed) < 100, "without a bound it is nearly 400 MiB"
+
+
+def test_the_first_product_bounds_the_caches_of_shapes_and_an_import_sets_nothing() -> None:
+    script = """import os, torch
+from pipeline.model import linear
+print(*(os.environ.get(name) for name in linear.SHAPE_CACHES))
+linear.linear(torch.ones(2, 2), torch.ones(2, 2))
+print(*(os.environ.get(name) for name in linear.SHAPE_CACHES))"""
+    environment = {name: value for name, value in os.environ.items() if name not in linear.SHAPE_CACHES}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["None", "None", linear.SHAPES_KEPT, linear.SHAPES_KEPT]
