@@ -22,8 +22,8 @@ FUSED = (torch.float32, torch.bfloat16)
 """Where bias and GELU are put into a product without gradient; bf16 PyTorch itself gives to oneDNN, product by product."""
 
 SHAPES_KEPT = "32"
-"""oneDNN and PyTorch's layer above it each keep what they made for the last 1,024 shapes, some megabytes a shape. The number
-of tokens is new in nearly every batch, so that this would be gigabytes for shapes that hardly ever return; a step has some 25."""
+"""oneDNN and PyTorch's layer above it each keep what they made for the last 1,024 shapes, some megabytes a shape. The number of
+tokens is new in nearly every batch: these would be gigabytes for shapes that hardly ever return, and a step has some 25."""
 SHAPE_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 """Variables from which both learn how many, when they are first asked."""
 

@@ -123,7 +123,7 @@ def test_the_layer_is_nn_linear_with_the_same_names() -> None:
 
 MANY_SHAPES = """
 import torch
-from pipeline import linear
+from pipeline.model import linear
 
 linear.WORTH_IT = 1
 linear._mkl_falls_short = lambda: True
