@@ -39,6 +39,13 @@ def test_span_f1_counts_whole_spans_over_all_sentences() -> None:
     assert span_f1([["O"]], [["O"]]) == 0.0
 
 
+def test_span_f1_of_pos_tags_is_seqeval_s_where_a_sentence_begins_with_x() -> None:
+    gold = [["VERB", "NOUN", "SYM"], ["ADJ", "ADP", "SCONJ", "VERB", "NOUN"], ["X", "PUNCT"]]
+    predicted = [["VERB", "NOUN", "SYM"], ["ADJ", "PUNCT", "SCONJ", "VERB", "VERB"], ["X", "PUNCT"]]
+    # seqeval 1.2.2: X is no span of its own, but of the last word before it as well, which was tagged as another
+    assert span_f1(gold, predicted) == pytest.approx(63.1578947368421)
+
+
 def test_answers_are_compared_as_in_squad() -> None:
     assert normalised("The  Denver Broncos'!") == ["denver", "broncos"]
     assert exact_match("the Denver Broncos.", ["Broncos", "Denver Broncos"]) == 1.0
