@@ -1,6 +1,6 @@
 """The word aligner as a library: a model folder in, the word links of sentence pairs out.
 
-    from pipeline.align.aligner import Aligner
+    from pipeline.align import Aligner
     aligner = Aligner.load("hf/base", layer=8)
     aligner.align([("the house", "das Haus")])  # [[(0, 0), (1, 1)]]
 
