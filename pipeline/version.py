@@ -1,3 +1,3 @@
 """The project's version, alone so that packaging can read it without importing torch."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0.dev0"
