@@ -49,7 +49,8 @@ class Tree:
         launcher = ["-m", "pipeline.cluster.launch", "train", options.config, "--num_accelerators", "2"]
         settings = [f"data.path={data}", f"run.out={self.out / 'run'}", f"run.steps={options.steps}", "run.log_every=1"]
         self.run(sys.executable, *launcher, *settings, *options.overrides)
-        self.run(sys.executable, "-m", "pipeline", "export", self.out / "run", "--out", self.out / "model")
+        checkpoint = self.out / "run" / "checkpoints" / f"step_{options.steps:08d}"
+        self.run(sys.executable, "-m", "pipeline", "export", checkpoint, self.out / "model")
 
     def lines(self) -> list[dict[str, Any]]:
         """Lines of metrics with a step's losses, without what depends on the machine."""
