@@ -33,7 +33,7 @@ from benchmark_peers import (
 
 from sinkhorn_align import AlignmentSettings, align
 from sinkhorn_align import Links as Answer
-from sinkhorn_align.native import align_native
+from sinkhorn_align.cpu.native import align_native
 from sinkhorn_align.spans import Spans
 
 LARGEST_DISAGREEMENT = 0.002
@@ -142,8 +142,8 @@ def labels_alone(case: Case, spans: Spans, settings: AlignmentSettings) -> Run:
 
 def gpu_contenders(case: Case, settings: AlignmentSettings) -> dict[str, Contender]:
     """The Triton paths without the host's planning, and the batched path."""
-    from sinkhorn_align.on_gpu import align_planned
-    from sinkhorn_align.tiles import Plan
+    from sinkhorn_align.gpu.launch import align_planned
+    from sinkhorn_align.gpu.tiles import Plan
 
     plan = Plan.of(Spans.checked(*case.vectors, tokens=len(case.hidden_TD)), case.hidden_TD.device)
     return {

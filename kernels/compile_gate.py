@@ -28,10 +28,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from sinkhorn_align import AlignmentSettings
-from sinkhorn_align.fused import align_pairs_fused
-from sinkhorn_align.on_gpu import constants
-from sinkhorn_align.streamed import align_pairs_streamed, similarity_to_scratch
-from sinkhorn_align.tiles import LARGEST_FUSED_TILE, LONGEST_SIDE, PRODUCT_TILE, fused_tile, streamed_options
+from sinkhorn_align.gpu.fused import align_pairs_fused
+from sinkhorn_align.gpu.launch import constants
+from sinkhorn_align.gpu.streamed import align_pairs_streamed, similarity_to_scratch
+from sinkhorn_align.gpu.tiles import LARGEST_FUSED_TILE, LONGEST_SIDE, PRODUCT_TILE, fused_tile, streamed_options
 
 RECORD = Path(__file__).with_name("compiled.json")
 CAPABILITIES = (80, 90, 100)
@@ -112,7 +112,7 @@ def jobs() -> Iterator[Job]:
 
 
 def arguments_of(job: Job) -> dict[str, int | float]:
-    """Compile-time arguments and launch options, as `on_gpu` gives them."""
+    """Compile-time arguments and launch options, as `gpu.launch` gives them."""
     settings = SETTINGS[job.settings]
     given = constants(settings) | {"COSINE": settings.similarity == "cosine"}
     if job.kernel == "align_pairs_streamed":

@@ -31,9 +31,9 @@ from torch import Tensor
 
 from sinkhorn_align import AlignmentSettings, Links, align
 from sinkhorn_align.agreement import compare
-from sinkhorn_align.on_gpu import align_planned
+from sinkhorn_align.gpu.launch import align_planned
+from sinkhorn_align.gpu.tiles import Plan, Tile, capability_of, fused_tile
 from sinkhorn_align.spans import Spans
-from sinkhorn_align.tiles import Plan, Tile, capability_of, fused_tile
 
 SETTINGS = {
     "clip": AlignmentSettings(),

@@ -52,7 +52,7 @@ def align(
             side that is too long for the backend.
 
     `torch.compile` keeps the call as one operator, `sinkhorn_align::align`. Its launches depend on lengths, so a CUDA graph
-    takes `on_gpu.align_planned` instead, which runs a plan made outside.
+    takes `gpu.launch.align_planned` instead, which runs a plan made outside.
     """
     if backend not in get_args(Backend):
         raise ValueError(f"align: backend is {backend!r}, it must be one of {', '.join(get_args(Backend))}")

@@ -10,9 +10,9 @@ import warnings
 import torch
 from torch import Tensor
 
-from sinkhorn_align.batched import align_batched
+from sinkhorn_align.cpu.batched import align_batched
+from sinkhorn_align.cpu.native import align_native, library
 from sinkhorn_align.links import Links
-from sinkhorn_align.native import align_native, library
 from sinkhorn_align.reference import align_reference
 from sinkhorn_align.settings import AlignmentSettings, check_filters
 from sinkhorn_align.spans import Spans
@@ -91,7 +91,7 @@ def _run(backend: str, hidden_TD: Tensor, spans: Spans, settings: AlignmentSetti
         )
     # Imported late: Triton comes with PyTorch for CUDA, and a machine without a GPU need not have it.
     try:
-        from sinkhorn_align.on_gpu import align_triton
+        from sinkhorn_align.gpu.launch import align_triton
     except ModuleNotFoundError as error:
         if error.name != "triton":
             raise

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pipeline.settings.align_options import METHODS, Method
 from sinkhorn_align import AlignmentSettings, PairStatus, align
-from sinkhorn_align.batched import filter_plan, first_largest, is_finite, similarity, transport_plan
-from sinkhorn_align.buckets import blocks
+from sinkhorn_align.cpu.batched import filter_plan, first_largest, is_finite, similarity, transport_plan
+from sinkhorn_align.cpu.buckets import blocks
 
 _ARGMAX = AlignmentSettings(cost="exp", similarity="cosine", sinkhorn_iterations=0, filter_rounds=1)
 _ITERMAX = AlignmentSettings(cost="exp", similarity="cosine", sinkhorn_iterations=0, filter_rounds=2, discount=0.9)

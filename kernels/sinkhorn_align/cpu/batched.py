@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sinkhorn_align.buckets import blocks
+from sinkhorn_align.cpu.buckets import blocks
 from sinkhorn_align.links import Links, PairStatus
 from sinkhorn_align.settings import (
     CLIP_FLOOR,

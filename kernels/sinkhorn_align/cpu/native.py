@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sinkhorn_align import compiled
+from sinkhorn_align.cpu import compiled
 from sinkhorn_align.links import Links, PairStatus
 from sinkhorn_align.settings import (
     CLIP_FLOOR,

@@ -9,7 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sinkhorn_align.fused import align_pairs_fused
+from sinkhorn_align.gpu.fused import align_pairs_fused
+from sinkhorn_align.gpu.streamed import align_pairs_streamed, similarity_to_scratch
+from sinkhorn_align.gpu.tiles import PRODUCT_TILE, Launch, Plan, Tile, capability_of, fused_tile, streamed_options
 from sinkhorn_align.links import Links, PairStatus
 from sinkhorn_align.settings import (
     CLIP_FLOOR,
@@ -19,8 +21,6 @@ from sinkhorn_align.settings import (
     check_filters,
 )
 from sinkhorn_align.spans import Spans
-from sinkhorn_align.streamed import align_pairs_streamed, similarity_to_scratch
-from sinkhorn_align.tiles import PRODUCT_TILE, Launch, Plan, Tile, capability_of, fused_tile, streamed_options
 
 
 def align_triton(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) -> Links:

@@ -7,7 +7,7 @@ scratch (at most 1 MB) stays in the second-level cache. The steps and their orde
 import triton
 import triton.language as tl
 
-from sinkhorn_align.fused import BATCH_SIZES, NO_MASS, NONE, any_of, heavier_link, similarity_tile, spans_of
+from sinkhorn_align.gpu.fused import BATCH_SIZES, NO_MASS, NONE, any_of, heavier_link, similarity_tile, spans_of
 
 
 @triton.jit(do_not_specialize=BATCH_SIZES[:2])

@@ -9,9 +9,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import sinkhorn_align
-from sinkhorn_align import AlignmentSettings, Links, PairStatus, batched
+from sinkhorn_align import AlignmentSettings, Links, PairStatus
 from sinkhorn_align.agreement import compare
-from sinkhorn_align.buckets import LARGEST_BLOCK, blocks, padded_lengths
+from sinkhorn_align.cpu import batched
+from sinkhorn_align.cpu.buckets import LARGEST_BLOCK, blocks, padded_lengths
 from sinkhorn_align.reference import log_kernel, similarity
 
 SETTINGS = [

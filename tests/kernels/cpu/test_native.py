@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sinkhorn_align import AlignmentSettings, align, compiled, native, operator
+from sinkhorn_align import AlignmentSettings, align, operator
 from sinkhorn_align.agreement import compare
+from sinkhorn_align.cpu import compiled, native
 
 PAIR = [torch.tensor([number], dtype=torch.int32) for number in (0, 3, 3, 3)]
 

@@ -16,8 +16,8 @@ from sinkhorn_align import AlignmentSettings, Links, PairStatus, align
 from sinkhorn_align.agreement import compare
 from sinkhorn_align.spans import Spans
 
-tiles = pytest.importorskip("sinkhorn_align.tiles")
-on_gpu = pytest.importorskip("sinkhorn_align.on_gpu", reason="needs the package triton")
+tiles = pytest.importorskip("sinkhorn_align.gpu.tiles")
+gpu_launch = pytest.importorskip("sinkhorn_align.gpu.launch", reason="needs the package triton")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SETTINGS = [
@@ -211,8 +211,8 @@ def test_nothing_around_a_buffer_is_read_or_written(correlated_pairs, lay_out, m
         return scratch[-1][1][0]
 
     with monkeypatch.context() as patch:
-        patch.setattr(on_gpu.torch, "empty", poisoned)
-        on_gpu.launch_into(answer, inside_TD, plan, settings)
+        patch.setattr(gpu_launch.torch, "empty", poisoned)
+        gpu_launch.launch_into(answer, inside_TD, plan, settings)
     assert len(scratch) == 5 * sum(not launch.fused for launch in plan.launches) > 0
     assert compare(answer, *batch).wrong == ()
     assert all((around() == 77).all() for _, around in buffers.values())
