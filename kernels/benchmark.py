@@ -31,10 +31,9 @@ from benchmark_peers import (
     released_product,
 )
 
-from sinkhorn_align import AlignmentSettings, align
+from sinkhorn_align import AlignmentSettings, Spans, align
 from sinkhorn_align import Links as Answer
 from sinkhorn_align.cpu.native import align_native
-from sinkhorn_align.spans import Spans
 
 LARGEST_DISAGREEMENT = 0.002
 """Share of links that fp32 may place elsewhere than the float64 reference, where two candidates are all but equal."""
@@ -56,7 +55,7 @@ class Contender:
 
 @dataclass
 class Figures:
-    """Entries as DESIGN §9 has them, and what was left out."""
+    """The entries of the JSON file, and what was left out."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -78,7 +77,7 @@ def make_case(name: str, source_length_B: torch.Tensor, target_length_B: torch.T
     hidden_TD = meaning_VD[word_T] + 0.7 * torch.randn(tokens, width, generator=generator)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     starts = (first_B + 1, source_length_B, first_B + 2 + source_length_B, target_length_B)
-    return Case(name, hidden_TD.to(device, dtype), *(vector.int() for vector in starts))
+    return Case(name, hidden_TD.to(device, dtype), Spans(*(vector.int() for vector in starts)))
 
 
 def cases(device: str, quick: bool) -> list[Case]:
@@ -104,7 +103,7 @@ def cases(device: str, quick: bool) -> list[Case]:
 def contenders(case: Case, figures: Figures, compiled: bool) -> dict[str, Contender]:
     """What is timed on a case, by name."""
     settings, cuda = AlignmentSettings(), case.hidden_TD.is_cuda
-    found = {OURS: Contender(lambda: align(case.hidden_TD, *case.vectors, settings), links_of_answer)}
+    found = {OURS: Contender(lambda: align(case.hidden_TD, case.spans, settings), links_of_answer)}
     padded_BLD = padded_sequences(case)
     gram_BLL = released_product(padded_BLD)
     as_given = {"links": lambda links: links}
@@ -120,20 +119,20 @@ def contenders(case: Case, figures: Figures, compiled: bool) -> dict[str, Conten
         figures.leave_out("POT (pip install POT)")
     elif case.is_square:
         found["POT, batched, plan only"] = Contender(lambda: solve(case))
-    batched = Contender(lambda: align(case.hidden_TD, *case.vectors, settings, backend="torch"), links_of_answer)
+    batched = Contender(lambda: align(case.hidden_TD, case.spans, settings, backend="torch"), links_of_answer)
     if cuda:
         found |= gpu_contenders(case, settings) | {"align, batched PyTorch": batched}
     else:
         figures.leave_out("the fused Triton kernel, and product + Sinkhorn/filter kernel: no CUDA device")
         found["align, batched PyTorch"] = batched
-        spans = Spans.checked(*case.vectors, tokens=len(case.hidden_TD))
-        found[OURS_LABELS] = Contender(labels_alone(case, spans, settings), links_of_answer)
+        found[OURS_LABELS] = Contender(labels_alone(case, settings), links_of_answer)
     return found
 
 
-def labels_alone(case: Case, spans: Spans, settings: AlignmentSettings) -> Run:
+def labels_alone(case: Case, settings: AlignmentSettings) -> Run:
     """The part of `align` on a CPU that follows the products, on given similarities."""
-    sides = zip(*(vector.tolist() for vector in case.vectors), strict=True)
+    spans = case.spans.checked(len(case.hidden_TD))
+    sides = zip(*(vector.tolist() for vector in spans), strict=True)
     of_pairs = [case.hidden_TD[s : s + m] @ case.hidden_TD[t : t + n].T for s, m, t, n in sides]
     cells_B = torch.tensor([similarity_MN.numel() for similarity_MN in of_pairs])
     similarities = torch.cat([similarity_MN.flatten() for similarity_MN in of_pairs]), cells_B.cumsum(0) - cells_B
@@ -145,7 +144,7 @@ def gpu_contenders(case: Case, settings: AlignmentSettings) -> dict[str, Contend
     from sinkhorn_align.gpu.launch import align_planned
     from sinkhorn_align.gpu.tiles import Plan
 
-    plan = Plan.of(Spans.checked(*case.vectors, tokens=len(case.hidden_TD)), case.hidden_TD.device)
+    plan = Plan.of(case.spans.checked(len(case.hidden_TD)), case.hidden_TD.device)
     return {
         "fused, planned": Contender(lambda: align_planned(case.hidden_TD, plan, settings), links_of_answer),
         "product + Sinkhorn/filter kernel, planned": Contender(
@@ -161,7 +160,7 @@ def links_of_answer(answer: Answer) -> Links:
 
 def correct(case: Case, running: dict[str, Contender], figures: Figures) -> dict[str, Contender]:
     """Those that find the reference's links, but for near-ties; the others are named and not timed."""
-    expected = links_of_answer(align(case.hidden_TD.cpu(), *case.vectors, AlignmentSettings(), backend="reference"))
+    expected = links_of_answer(align(case.hidden_TD.cpu(), case.spans, AlignmentSettings(), backend="reference"))
     kept = {}
     for name, contender in running.items():
         answer = contender.run()
@@ -202,7 +201,7 @@ def measure(case: Case, figures: Figures, repeats: int, device: str, copy: float
     for _ in range(repeats):
         for name, contender in running.items():
             seconds[name].append(seconds_of(contender.run, device))
-    pairs = len(case.source_length_B)
+    pairs = case.spans.pairs
     print(f"\n{case.name}, {str(case.hidden_TD.dtype)[6:]}, {device}")
     for name, own in seconds.items():
         middle = statistics.median(own)
@@ -234,27 +233,6 @@ def copy_rate(device: str, repeats: int) -> float:
     source = torch.ones(1 << (28 if device == "cpu" else 30), dtype=torch.int8, device=device)
     target = torch.empty_like(source)
     return 2 * len(source) / statistics.median(seconds_of(lambda: target.copy_(source), device) for _ in range(repeats))
-
-
-def encoder_share(case: Case, figures: Figures, repeats: int, device: str) -> None:
-    """The whole call beside the forward of the encoder that feeds it: 12 layers of 768, the same packed batch."""
-    from pipeline.data.packing import pack_flat
-    from pipeline.model.encoder import Encoder, EncoderConfig
-
-    lengths_B = (case.source_length_B + case.target_length_B + 3).numpy().astype("int64")
-    ids_T = torch.randint(4, 30_000, (len(case.hidden_TD),)).numpy()
-    packed = pack_flat(ids_T, lengths_B).to(torch.device(device))
-    encoder = Encoder(EncoderConfig(vocab_size=30_000)).to(device, case.hidden_TD.dtype).eval()
-    call: list[float] = []
-    forward: list[float] = []
-    with torch.no_grad():
-        for _ in range(repeats):
-            forward.append(seconds_of(lambda: encoder(packed), device))
-            call.append(seconds_of(lambda: align(case.hidden_TD, *case.vectors), device))
-    share = statistics.median(a / b for a, b in zip(call, forward, strict=True))
-    name = f"align / forward of 12 x 768 on {case.name}"
-    figures.entries.append({"name": name, "contender": OURS, "value": share, "unit": "share", "ratio_to": {}})
-    print(f"\n{name}: {share:.2%} ({statistics.median(forward):.2f} s)")
 
 
 def draw(entries: list[dict[str, Any]], path: str) -> None:
@@ -301,7 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--repeats", type=int, default=7, help="runs of every contender (default 7)")
-    parser.add_argument("--quick", action="store_true", help="few small cases, without the encoder")
+    parser.add_argument("--quick", action="store_true", help="few small cases")
     parser.add_argument(
         "--no-compile", action="store_true", help="leave torch.compile out, which takes a while to start"
     )
@@ -318,8 +296,6 @@ def main() -> None:
     print(", ".join(f"{key} {value}" for key, value in here.items()), f"copy {copy / 1e9:.1f} GB/s", sep=", ")
     for case in cases(device, arguments.quick):
         measure(case, figures, arguments.repeats, device, copy, not arguments.no_compile)
-        if case.name.startswith("256 pairs of real lengths") and not arguments.quick:
-            encoder_share(case, figures, 3, device)
     if arguments.json:
         content = {"environment": {**here, "copy_gigabytes_per_second": copy / 1e9}, "figures": figures.entries}
         content["left_out"] = figures.left_out

@@ -10,40 +10,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sinkhorn_align import Spans
+
 Links = set[tuple[int, int]]
 DISCOUNT, FLOOR = 0.9, 1e-6
 
 
 @dataclass
 class Case:
-    """A batch of pairs `<s> source </s> target </s>`, packed; index vectors int32 on the CPU."""
+    """A batch of pairs `<s> source </s> target </s>`, packed; its spans int32 on the CPU."""
 
     name: str
     hidden_TD: Tensor
-    source_start_B: Tensor
-    source_length_B: Tensor
-    target_start_B: Tensor
-    target_length_B: Tensor
-
-    @property
-    def vectors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.source_start_B, self.source_length_B, self.target_start_B, self.target_length_B
+    spans: Spans
 
     @property
     def is_square(self) -> bool:
         """All sides of all pairs have one length."""
-        return len(torch.unique(torch.cat([self.source_length_B, self.target_length_B]))) == 1
+        return len(torch.unique(torch.cat([self.spans.source_length_B, self.spans.target_length_B]))) == 1
 
     @property
     def least_bytes(self) -> int:
         """Each side's hidden states, read once."""
-        tokens = int((self.source_length_B + self.target_length_B).sum())
+        tokens = int((self.spans.source_length_B + self.spans.target_length_B).sum())
         return tokens * self.hidden_TD.shape[1] * self.hidden_TD.element_size()
 
 
 def padded_sequences(case: Case) -> Tensor:
     """The packed batch as whole padded sequences [B, L, D], as the released code's encoder gives them."""
-    lengths_B = case.source_length_B + case.target_length_B + 3
+    lengths_B = case.spans.source_length_B + case.spans.target_length_B + 3
     return torch.nn.utils.rnn.pad_sequence(torch.split(case.hidden_TD, lengths_B.tolist()), batch_first=True)
 
 
@@ -58,7 +53,7 @@ def released_labels(case: Case, gram_BLL: Tensor) -> Links:
     After `infoxlm/tasks/xlm_align.py` and the aligner of the XLM-Align repository, in our words.
     """
     found: Links = set()
-    for gram_LL, source, rows, target, columns in zip(gram_BLL, *(v.tolist() for v in case.vectors), strict=True):
+    for gram_LL, source, rows, target, columns in zip(gram_BLL, *(v.tolist() for v in case.spans), strict=True):
         plan_MN = gram_LL[1 : 1 + rows, 2 + rows : 2 + rows + columns].clone()
         plan_MN[plan_MN <= 0] = FLOOR
         for _ in range(2):
@@ -120,7 +115,7 @@ def _mutual(value_BMN: Tensor) -> Tensor:
 def padded_sides(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Both sides gathered into blocks of the longest side, and which of their tokens are real."""
     gathered, real = [], []
-    for start_B, length_B in (case.vectors[:2], case.vectors[2:]):
+    for start_B, length_B in (case.spans[:2], case.spans[2:]):
         position_L = torch.arange(int(length_B.max()))
         real_BL = position_L < length_B[:, None]
         token_BL = torch.where(real_BL, start_B[:, None] + position_L, start_B[:, None])
@@ -132,7 +127,7 @@ def padded_sides(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def links_of_mask(case: Case, links_BMN: Tensor) -> Links:
     """A [B, M, N] mask as flat links."""
     pair_L, row_L, column_L = links_BMN.cpu().nonzero(as_tuple=True)
-    source_L, target_L = case.source_start_B[pair_L] + row_L, case.target_start_B[pair_L] + column_L
+    source_L, target_L = case.spans.source_start_B[pair_L] + row_L, case.spans.target_start_B[pair_L] + column_L
     return set(zip(source_L.tolist(), target_L.tolist(), strict=True))
 
 

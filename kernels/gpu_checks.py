@@ -29,11 +29,10 @@ except ModuleNotFoundError:
     sys.exit("error: the package triton is not installed; `pip install triton` (it comes with PyTorch for CUDA)")
 from torch import Tensor
 
-from sinkhorn_align import AlignmentSettings, Links, align
+from sinkhorn_align import AlignmentSettings, Links, Spans, align
 from sinkhorn_align.agreement import compare
 from sinkhorn_align.gpu.launch import align_planned
 from sinkhorn_align.gpu.tiles import Plan, Tile, capability_of, fused_tile
-from sinkhorn_align.spans import Spans
 
 SETTINGS = {
     "clip": AlignmentSettings(),
@@ -64,16 +63,16 @@ DRY = Sizes(12, 32, 40, 1, 2, (16,), ((16, 16),))
 
 @dataclass
 class Batch:
-    """A packed batch on the device, its index vectors on the CPU, as a collator leaves them."""
+    """A packed batch on the device, its spans on the CPU, as a collator leaves them."""
 
     hidden_TD: Tensor
-    vectors: tuple[Tensor, Tensor, Tensor, Tensor]
+    spans: Spans
 
     def align(self, settings: AlignmentSettings, backend: str = "triton") -> Links:
-        return align(self.hidden_TD, *self.vectors, settings, backend=backend)  # type: ignore[arg-type]
+        return align(self.hidden_TD, self.spans, settings, backend=backend)  # type: ignore[arg-type]
 
     def plan(self) -> Plan:
-        return Plan.of(Spans.checked(*self.vectors, tokens=len(self.hidden_TD)), self.hidden_TD.device)
+        return Plan.of(self.spans.checked(len(self.hidden_TD)), self.hidden_TD.device)
 
 
 @dataclass
@@ -107,7 +106,7 @@ def make_batch(source_B: Tensor, target_B: Tensor, width: int, dtype: torch.dtyp
     hidden_TD = meaning_VD[word_T] + 0.7 * torch.randn(tokens, width, generator=generator)
     hidden_TD /= width**0.5 / 4  # dot products of some tens at every width
     hidden_TD[torch.cat([first_B, first_B + 1 + source_B, first_B + 2 + source_B + target_B])] = float("nan")
-    return Batch(hidden_TD.to(device, dtype), tuple(vector.int() for vector in vectors))  # type: ignore[arg-type]
+    return Batch(hidden_TD.to(device, dtype), Spans(*(vector.int() for vector in vectors)))
 
 
 def ragged_lengths(pairs: int, longest: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -129,7 +128,7 @@ def check_correctness(report: Report, sizes: Sizes, device: str) -> None:
             pairs = sizes.pairs if dtype_name == "bf16" else max(1, sizes.pairs // 4)
             lengths = ragged_lengths(pairs, sizes.longest, seed)
             batch = make_batch(*lengths, sizes.width, dtype, device, seed)
-            agreement = compare(batch.align(settings), batch.hidden_TD, *batch.vectors, settings)
+            agreement = compare(batch.align(settings), batch.hidden_TD, batch.spans, settings)
             detail = f"{pairs} pairs, {len(agreement.too_close)} too close to call, {len(agreement.wrong)} wrong"
             passed = not agreement.wrong and len(agreement.too_close) <= max(1, MOST_TOO_CLOSE * pairs)
             report.check(
@@ -148,9 +147,9 @@ def check_repeatability(report: Report, sizes: Sizes, device: str) -> None:
     report.check("same bits every run", equal == runs, f"{equal} of {runs} runs")
 
     chosen_B = torch.arange(0, len(source_B), 3)
-    part = Batch(batch.hidden_TD, tuple(vector[chosen_B] for vector in batch.vectors))  # type: ignore[arg-type]
+    part = Batch(batch.hidden_TD, Spans(*(vector[chosen_B] for vector in batch.spans)))
     alone, differing = part.align(settings), 0
-    for start_B, length_B in zip(part.vectors[::2], part.vectors[1::2], strict=True):
+    for start_B, length_B in zip(part.spans[::2], part.spans[1::2], strict=True):
         for start, length in zip(start_B.tolist(), length_B.tolist(), strict=True):
             side = slice(start, start + length)
             differing += not torch.equal(alone.partner_T[side], first.partner_T[side])

@@ -15,10 +15,11 @@ from sinkhorn_align.settings import AlignmentSettings
 if TYPE_CHECKING:
     from sinkhorn_align.api import align
     from sinkhorn_align.links import Links, PairStatus
+    from sinkhorn_align.spans import Spans
 
-__all__ = ["AlignmentSettings", "Links", "PairStatus", "align"]
+__all__ = ["AlignmentSettings", "Links", "PairStatus", "Spans", "align"]
 
-_MODULES = {"align": "api", "Links": "links", "PairStatus": "links"}
+_MODULES = {"align": "api", "Links": "links", "PairStatus": "links", "Spans": "spans"}
 
 
 def __getattr__(name: str) -> Any:

@@ -32,22 +32,20 @@ class Agreement:
 def compare(
     answer: Links,
     hidden_TD: Tensor,
-    source_start_B: Tensor,
-    source_length_B: Tensor,
-    target_start_B: Tensor,
-    target_length_B: Tensor,
+    spans: Spans,
     settings: AlignmentSettings | None = None,
 ) -> Agreement:
     """Compare an answer with `align_reference` on the same arguments, pair by pair, on the CPU."""
     settings = settings or AlignmentSettings()
     hidden_TD = hidden_TD.cpu()
-    spans = Spans.checked(source_start_B, source_length_B, target_start_B, target_length_B, tokens=len(hidden_TD))
+    spans = spans.checked(len(hidden_TD))
     expected = align_reference(hidden_TD, spans, settings)
     outside_T = torch.ones(len(hidden_TD), dtype=torch.bool)
     too_close, wrong = [], []
-    for pair in range(len(spans)):
-        source = slice(int(spans.source_start_B[pair]), int(spans.source_start_B[pair] + spans.source_length_B[pair]))
-        target = slice(int(spans.target_start_B[pair]), int(spans.target_start_B[pair] + spans.target_length_B[pair]))
+    for pair in range(spans.pairs):
+        source_start, rows, target_start, columns = (int(vector_B[pair]) for vector_B in spans)
+        source = slice(source_start, source_start + rows)
+        target = slice(target_start, target_start + columns)
         outside_T[source] = outside_T[target] = False
         difference = _difference(answer, expected, pair, source, target)
         if difference is None:
@@ -60,7 +58,7 @@ def compare(
             wrong.append(f"pair {pair}: {field} differs ({size:g}), closest call {margin:g}, tolerance {tolerance:g}")
     if bool((answer.partner_T.cpu()[outside_T] != -1).any() or (answer.links_RT.cpu()[:, outside_T] != -1).any()):
         wrong.append("a token of no pair has a link")
-    return Agreement(len(spans), tuple(too_close), tuple(wrong))
+    return Agreement(spans.pairs, tuple(too_close), tuple(wrong))
 
 
 def _difference(answer: Links, expected: Links, pair: int, source: slice, target: slice) -> tuple[str, float] | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from sinkhorn_align.links import Links
 from sinkhorn_align.operator import align_now, align_operator
 from sinkhorn_align.settings import AlignmentSettings
+from sinkhorn_align.spans import Spans
 
 Backend = Literal["auto", "native", "torch", "reference", "triton"]
 
@@ -18,10 +19,7 @@ Backend = Literal["auto", "native", "torch", "reference", "triton"]
 @torch.no_grad()
 def align(
     hidden_TD: Tensor,
-    source_start_B: Tensor,
-    source_length_B: Tensor,
-    target_start_B: Tensor,
-    target_length_B: Tensor,
+    spans: Spans,
     settings: AlignmentSettings | None = None,
     *,
     backend: Backend = "auto",
@@ -31,12 +29,7 @@ def align(
     Args:
         hidden_TD: fp16, bf16, fp32 or fp64 hidden states of a packed or padded batch, flattened to [T, D]. Similarities
             are accumulated in fp32 whatever the dtype, also inside an autocast region.
-        source_start_B: int32 [B], the flat index of each source side's first token (int64 will do). Best on the CPU, as are
-            the next three, where a collator has them: launches are chosen from lengths there, and vectors on a GPU are
-            fetched, which waits for it. Sides must not share tokens; B may be 0 and a side may be empty.
-        source_length_B: int32 [B], tokens of each source side.
-        target_start_B: int32 [B], the first token of each target side.
-        target_length_B: int32 [B], tokens of each target side.
+        spans: where the sides of the B pairs lie in the flat batch: int32 [B] vectors, best on the CPU.
         settings: costs, iterations and filter; the released recipe by default.
         backend: `auto` is `triton` on a CUDA device and `native` on a CPU, or `torch`, with a warning, where no C compiler
             is at hand. `triton` takes sides of up to 512 tokens; `native` is C, compiled at its first call; `torch` is
@@ -48,7 +41,7 @@ def align(
         so in `status_B`; it never raises.
 
     Raises:
-        ValueError: for an unknown backend or one that cannot run here, index vectors that do not fit `hidden_TD`, or a
+        ValueError: for an unknown backend or one that cannot run here, spans that do not fit `hidden_TD`, or a
             side that is too long for the backend.
 
     `torch.compile` keeps the call as one operator, `sinkhorn_align::align`. Its launches depend on lengths, so a CUDA graph
@@ -65,14 +58,13 @@ def align(
         raise ValueError(
             f"align: hidden_TD is {list(hidden_TD.shape)}: its states have no numbers, D must be 1 or more"
         )
-    vectors = (source_start_B, source_length_B, target_start_B, target_length_B)
     settings = settings or AlignmentSettings()
     # Only compilers need the operator, and its first call imports PyTorch's, which takes seconds.
     call = align_now if type(hidden_TD) is Tensor and not torch.compiler.is_compiling() else align_operator
     return Links(
         *call(
             hidden_TD,
-            *vectors,
+            *spans,
             backend,
             settings.cost,
             settings.similarity,

@@ -9,6 +9,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from sinkhorn_align.spans import Spans
+
 
 class PairStatus(IntEnum):
     """Why a pair has no links, where there is a reason; an `OK` pair has at least one, or without filtering partners."""
@@ -44,15 +46,13 @@ class Links:
         mutual_T = has_T & (self.partner_T[self.partner_T.clamp(min=0).long()] == token_T)
         return has_T.sum() - mutual_T.sum() // 2
 
-    def local(self, source_start_B: Tensor, source_length_B: Tensor, target_start_B: Tensor) -> Tensor:
+    def local(self, spans: Spans) -> Tensor:
         """Every link as (pair, source token, target token), the tokens counted from the start of their side.
 
-        Takes the index vectors that the links were made with. Returns int64 [L, 3], sorted, on the links' device.
+        Takes the spans that the links were made with. Returns int64 [L, 3], sorted, on the links' device.
         """
         device = self.links_RT.device
-        source_start_B, source_length_B, target_start_B = (
-            vector.to(device, torch.int64) for vector in (source_start_B, source_length_B, target_start_B)
-        )
+        source_start_B, source_length_B, target_start_B, _ = (vector.to(device, torch.int64) for vector in spans)
         pair_T = torch.full((self.links_RT.shape[1],), -1, dtype=torch.int64, device=device)
         pair_S = torch.repeat_interleave(torch.arange(len(source_start_B), device=device), source_length_B)
         first_S = (torch.cumsum(source_length_B, 0) - source_length_B)[pair_S]

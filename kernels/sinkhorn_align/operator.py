@@ -33,7 +33,7 @@ def align_now(
     discount: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`align`; the fields of `AlignmentSettings` in, the fields of `Links` out."""
-    spans = Spans.checked(source_start_B, source_length_B, target_start_B, target_length_B, tokens=len(hidden_TD))
+    spans = Spans(source_start_B, source_length_B, target_start_B, target_length_B).checked(len(hidden_TD))
     settings = AlignmentSettings(cost, similarity, temperature, sinkhorn_iterations, filter_rounds, discount)  # type: ignore[arg-type]
     with torch.autocast(hidden_TD.device.type, enabled=False):
         links = _run(backend, hidden_TD, spans, settings)

@@ -127,15 +127,14 @@ def align_reference(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings
     links_RT = torch.full((settings.filter_rounds, tokens), -1, dtype=torch.int32)
     partner_T = torch.full((tokens,), -1, dtype=torch.int32)
     mass_T = torch.full((tokens,), -math.inf, dtype=torch.float64)
-    status_B = torch.zeros(len(spans), dtype=torch.int32)
+    status_B = torch.zeros(spans.pairs, dtype=torch.int32)
 
     def offer(token: int, partner: int, mass: float) -> None:
         heavier = mass > mass_T[token]
         if heavier or (mass == mass_T[token] and partner < partner_T[token]):
             partner_T[token], mass_T[token] = partner, mass
 
-    vectors = (spans.source_start_B, spans.source_length_B, spans.target_start_B, spans.target_length_B)
-    for pair, (source, rows, target, columns) in enumerate(zip(*(vector.tolist() for vector in vectors), strict=True)):
+    for pair, (source, rows, target, columns) in enumerate(zip(*(vector.tolist() for vector in spans), strict=True)):
         answer = align_pair(on_host_TD[source : source + rows], on_host_TD[target : target + columns], settings)
         status_B[pair] = int(answer.status)
         if settings.filter_rounds == 0 and answer.status == PairStatus.OK:

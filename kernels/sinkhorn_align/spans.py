@@ -3,7 +3,7 @@
 It knows tokens by their index only.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,44 +11,42 @@ from torch import Tensor
 _INTEGERS = (torch.int32, torch.int64)
 
 
-@dataclass(frozen=True)
-class Spans:
-    """The sides of B pairs, as int64 [B] vectors on the CPU (loops and buckets read lengths there)."""
+class Spans(NamedTuple):
+    """The two sides of B pairs, special tokens left out: int32 [B] vectors (int64 will do), best on the CPU.
+
+    Launches and blocks are chosen from lengths there; vectors on a GPU are fetched, which waits for it. Sides must not share
+    tokens; B may be 0 and a side may be empty.
+    """
 
     source_start_B: Tensor
+    """The flat index of each source side's first token."""
     source_length_B: Tensor
+    """Tokens of each source side."""
     target_start_B: Tensor
+    """The flat index of each target side's first token."""
     target_length_B: Tensor
+    """Tokens of each target side."""
 
-    def __len__(self) -> int:
+    @property
+    def pairs(self) -> int:
+        """B. (The length of a `Spans`, a tuple, is 4.)"""
         return len(self.source_start_B)
 
-    @classmethod
-    def checked(
-        cls,
-        source_start_B: Tensor,
-        source_length_B: Tensor,
-        target_start_B: Tensor,
-        target_length_B: Tensor,
-        tokens: int,
-    ) -> "Spans":
-        """Raises ValueError unless every side lies within `tokens` and no two sides share a token."""
-        vectors = {
-            "source_start_B": source_start_B,
-            "source_length_B": source_length_B,
-            "target_start_B": target_start_B,
-            "target_length_B": target_length_B,
-        }
-        for name, vector in vectors.items():
-            if vector.dim() != 1 or len(vector) != len(source_start_B) or vector.dtype not in _INTEGERS:
+    def checked(self, tokens: int) -> "Spans":
+        """The same as int64 on the CPU, as all backends read them.
+
+        Raises ValueError unless every side lies within `tokens` and no two sides share a token.
+        """
+        for name, vector in self._asdict().items():
+            if vector.dim() != 1 or len(vector) != self.pairs or vector.dtype not in _INTEGERS:
                 raise ValueError(
                     f"align: {name} is {vector.dtype} {list(vector.shape)}, "
-                    f"it must be int32 [{len(source_start_B)}] like source_start_B"
+                    f"it must be int32 [{self.pairs}] like source_start_B"
                 )
-        on_host = torch.stack([vector.to(torch.int64) for vector in vectors.values()]).cpu()
+        on_host = torch.stack([vector.to(torch.int64) for vector in self]).cpu()
         start_S, length_S = on_host[0::2].flatten(), on_host[1::2].flatten()
-        _check_layout(start_S, length_S, pairs=len(source_start_B), tokens=tokens)
-        return cls(*on_host)
+        _check_layout(start_S, length_S, pairs=self.pairs, tokens=tokens)
+        return Spans(*on_host)
 
 
 def _check_layout(start_S: Tensor, length_S: Tensor, pairs: int, tokens: int) -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.settings.align_options import METHODS, Method
-from sinkhorn_align import AlignmentSettings, PairStatus, align
+from sinkhorn_align import AlignmentSettings, PairStatus, Spans, align
 from sinkhorn_align.cpu.batched import filter_plan, first_largest, is_finite, similarity, transport_plan
 from sinkhorn_align.cpu.buckets import blocks
 
@@ -22,15 +22,6 @@ _ITERMAX = AlignmentSettings(cost="exp", similarity="cosine", sinkhorn_iteration
 _ONE_ITERATION = AlignmentSettings(sinkhorn_iterations=1, filter_rounds=1)
 _SMALLEST_AFFINITY = 1e-12
 """What an affinity is at least, so that it has a logarithm: that of two hidden states in opposite directions is 0."""
-
-
-class Spans(NamedTuple):
-    """The sides of B pairs in a packed batch; int64 [B] on the CPU."""
-
-    source_start_B: Tensor
-    source_length_B: Tensor
-    target_start_B: Tensor
-    target_length_B: Tensor
 
 
 class TokenLinks(NamedTuple):
@@ -57,7 +48,7 @@ def check_method(method: str, settings: AlignmentSettings | None) -> None:
 def find_links(
     hidden_TD: Tensor, spans: Spans, method: Method, settings: AlignmentSettings, scored: bool
 ) -> TokenLinks:
-    """Link the tokens of every pair; no side may be empty.
+    """Link the tokens of every pair; no side may be empty, and spans are int64 on the CPU.
 
     `ot-filter`: the labels of pretraining, optimal transport and iterative filtering by `settings`.
     `ot`: the word aligner released with XLM-Align, see `_released`.
@@ -73,8 +64,8 @@ def find_links(
     elif method == "match":
         triple_L3, non_finite_B = _match(hidden_TD, spans)
     else:
-        found = align(hidden_TD, *spans, settings if method == "ot-filter" else _ARGMAX)
-        triple_L3 = found.local(*spans[:3]).cpu()
+        found = align(hidden_TD, spans, settings if method == "ot-filter" else _ARGMAX)
+        triple_L3 = found.local(spans).cpu()
         non_finite_B = found.status_B.cpu() == int(PairStatus.NON_FINITE)
     score_L = None
     if scored:
@@ -93,7 +84,7 @@ def _released(hidden_TD: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
     the plan after three half-steps. There is no filtering. (The released code's floor fills a copy, so that it has no
     effect there; where every similarity is positive, as nearly all are, the links are the same.)
     """
-    triples, non_finite_B = [torch.empty(0, 3, dtype=torch.int64)], torch.zeros(len(spans[0]), dtype=torch.bool)
+    triples, non_finite_B = [torch.empty(0, 3, dtype=torch.int64)], torch.zeros(spans.pairs, dtype=torch.bool)
     for pair_B, log_plan_BMN, source_real_BM, target_real_BN, finite_B in _plans(hidden_TD, spans):
         work_BMN = torch.empty_like(log_plan_BMN)
         row_BN = first_largest(log_plan_BMN, 1, work_BMN)
@@ -110,7 +101,7 @@ def _released(hidden_TD: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
 
 def _itermax(hidden_TD: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
     """(triples int64 [L, 3], non-finite bool [B]) by SimAlign's iterative argmax."""
-    triples, non_finite_B = [torch.empty(0, 3, dtype=torch.int64)], torch.zeros(len(spans[0]), dtype=torch.bool)
+    triples, non_finite_B = [torch.empty(0, 3, dtype=torch.int64)], torch.zeros(spans.pairs, dtype=torch.bool)
     for block in _blocks(hidden_TD, spans, _ITERMAX):
         log_affinity_BMN = ((1 + block.similarity_BMN) / 2).clamp_(min=_SMALLEST_AFFINITY).log_()
         finite_B1 = block.finite_B[:, None]
@@ -130,7 +121,7 @@ def _match(hidden_TD: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
     # Only here: most users never ask for it.
     from scipy.optimize import linear_sum_assignment
 
-    triples, non_finite_B = [torch.empty(0, 3, dtype=torch.int64)], torch.zeros(len(spans[0]), dtype=torch.bool)
+    triples, non_finite_B = [torch.empty(0, 3, dtype=torch.int64)], torch.zeros(spans.pairs, dtype=torch.bool)
     for block in _blocks(hidden_TD, spans, _ITERMAX):
         non_finite_B[block.pair_B] = ~block.finite_B.cpu()
         similarity_BMN = block.similarity_BMN.cpu().numpy()

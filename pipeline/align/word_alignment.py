@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_prep.tokenizers.tokenizer import BOS, EOS
-from pipeline.align.link_methods import Spans, TokenLinks, check_method, find_links
+from pipeline.align.link_methods import TokenLinks, check_method, find_links
 from pipeline.align.windows import Part, Side, cut_into_parts
 from pipeline.align.workers import Map, side_by_side
 from pipeline.data.packing import Packed, pack
 from pipeline.settings.align_options import ENCODINGS, WINDOW, Encoding, Method
 from pipeline.texts.sentence_pairs import WordPair
 from pipeline.texts.word_splitting import visible
-from sinkhorn_align import AlignmentSettings
+from sinkhorn_align import AlignmentSettings, Spans
 
 T = TypeVar("T")
 WordLinks = list[tuple[int, int]]

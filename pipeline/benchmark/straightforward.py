@@ -127,10 +127,7 @@ class StraightforwardModel(nn.Module):
         assert spans is not None
         batch.flat.links = align(
             hidden_SLD[batch.real_SL],
-            spans.source_start_B,
-            spans.source_length_B,
-            spans.target_start_B,
-            spans.target_length_B,
+            spans,
             self.settings,
             backend="auto" if self.shortcuts.batched_labels else "reference",
         )

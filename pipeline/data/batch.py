@@ -14,18 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.data.packing import Packed
-from sinkhorn_align import Links
-
-
-@dataclass
-class Spans:
-    """Where the sides of B pairs lie in the flat batch, special tokens left out. int32 [B] each, always on the CPU: the
-    aligner chooses its launches by lengths, and fetching them from a GPU would wait for it."""
-
-    source_start_B: Tensor
-    source_length_B: Tensor
-    target_start_B: Tensor
-    target_length_B: Tensor
+from sinkhorn_align import Links, Spans
 
 
 @dataclass
@@ -73,7 +62,7 @@ class StreamBatch:
     target_ids_P: Tensor  # the tokens to predict there
     languages_S: np.ndarray  # int32 language (or language pair) of each sequence, in the stream's order
     sample_S: np.ndarray  # int64 global sample index of each sequence
-    spans: Spans | None = None  # pairs only
+    spans: Spans | None = None  # pairs only; int32, always on the CPU, where the aligner reads lengths
     pointers: Pointers | None = None  # pairs only
     links: Links | None = None  # written by self-labelling
 

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from data_prep.token_files.manifest import Manifest
-from pipeline.data.batch import MicroBatch, Pointers, Spans, StreamBatch
+from pipeline.data.batch import MicroBatch, Pointers, StreamBatch
 from pipeline.data.blend import Stage
 from pipeline.data.packing import pack_flat
 from pipeline.data.streams import BatchPlan, Sequences, open_streams
 from pipeline.data.views.masking import mask_sequences
+from sinkhorn_align import Spans
 
 
 def collate(sequences: Sequences, mask_seed: int, vocab_size: int) -> StreamBatch:

@@ -51,17 +51,10 @@ class WordAlignment(Objective):
         spans = batch.spans
         assert spans is not None, "word alignment reads pairs"
         hidden_TD = encode(batch.clean, self.alignment_layer)
-        batch.links = align(
-            hidden_TD,
-            spans.source_start_B,
-            spans.source_length_B,
-            spans.target_start_B,
-            spans.target_length_B,
-            self.settings,
-        )
+        batch.links = align(hidden_TD, spans, self.settings)
         return {
             "links": batch.links.count(),
-            "pairs": torch.full((), len(spans.source_start_B), device=hidden_TD.device),
+            "pairs": torch.full((), spans.pairs, device=hidden_TD.device),
             "unalignable_pairs": (batch.links.status_B != 0).sum(),
         }
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+from sinkhorn_align import Spans
+
+Batch = tuple[Tensor, Spans]
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def lay_out() -> Callable[[Sequence[tuple[Tensor, Tensor]]], Batch]:
             vectors.append((at + 1, len(source_MD), at + 2 + len(source_MD), len(target_ND)))
             at += len(source_MD) + len(target_ND) + 3
         index_B4 = torch.tensor(vectors, dtype=torch.int32)
-        return torch.cat(parts).float(), index_B4[:, 0], index_B4[:, 1], index_B4[:, 2], index_B4[:, 3]
+        return torch.cat(parts).float(), Spans(*index_B4.unbind(dim=1))
 
     return build
 

@@ -5,11 +5,11 @@ import sys
 import pytest
 import torch
 
-from sinkhorn_align import AlignmentSettings, align
+from sinkhorn_align import AlignmentSettings, Spans, align
 
 
-def vectors(*values: list[int]) -> list[torch.Tensor]:
-    return [torch.tensor(value, dtype=torch.int32) for value in values]
+def spans(*values: list[int]) -> Spans:
+    return Spans(*(torch.tensor(value, dtype=torch.int32) for value in values))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_settings_without_effect_on_clip_are_refused(field, value):
 def test_triton_is_refused_where_it_cannot_run(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ValueError, match="'triton' needs a CUDA device and hidden_TD is on cpu; use 'auto' or 'torch'"):
-        align(torch.zeros(4, 2), *vectors([0], [2], [2], [2]), backend="triton")
+        align(torch.zeros(4, 2), spans([0], [2], [2], [2]), backend="triton")
 
 
 def test_triton_is_refused_where_it_is_not_installed(monkeypatch):
@@ -49,17 +49,17 @@ def test_triton_is_refused_where_it_is_not_installed(monkeypatch):
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(ValueError, match="needs the package triton; install it, or use backend='torch'"):
-        align(torch.zeros(4, 2), *vectors([0], [2], [2], [2]), backend="triton")
+        align(torch.zeros(4, 2), spans([0], [2], [2], [2]), backend="triton")
 
 
 def test_unknown_backend_names_those_that_exist():
     with pytest.raises(ValueError, match="backend is 'cuda', it must be one of auto, native, torch, reference, triton"):
-        align(torch.zeros(4, 2), *vectors([0], [2], [2], [2]), backend="cuda")
+        align(torch.zeros(4, 2), spans([0], [2], [2], [2]), backend="cuda")
 
 
 def test_hidden_states_that_are_not_flat_are_refused():
     with pytest.raises(ValueError, match=r"hidden_TD is torch.float32 \[1, 4, 2\]"):
-        align(torch.zeros(1, 4, 2), *vectors([0], [2], [2], [2]))
+        align(torch.zeros(1, 4, 2), spans([0], [2], [2], [2]))
 
 
 @pytest.mark.parametrize(
@@ -73,39 +73,39 @@ def test_hidden_states_that_are_not_flat_are_refused():
 )
 def test_sides_that_do_not_fit_are_named(sides, message):
     with pytest.raises(ValueError, match=message):
-        align(torch.zeros(4, 2), *vectors(*sides))
+        align(torch.zeros(4, 2), spans(*sides))
 
 
 def test_index_vectors_must_be_integers():
-    start, *others = vectors([0], [2], [2], [2])
+    start, *others = spans([0], [2], [2], [2])
     with pytest.raises(ValueError, match=r"source_start_B is torch.float32"):
-        align(torch.zeros(4, 2), start.float(), *others)
+        align(torch.zeros(4, 2), Spans(start.float(), *others))
 
 
 def test_local_gives_every_link_of_every_pair_in_order():
     # Pair 0 lies behind pair 1 and its target before its source: nothing may depend on the layout.
     identity = torch.eye(3)
     hidden_TD = torch.cat([identity.flip(0), identity, torch.zeros(1, 3), identity, identity, torch.zeros(2, 3)])
-    sides = vectors([10, 0, 6], [3, 3, 1], [7, 3, 13], [3, 3, 0])
-    links = align(hidden_TD, *sides)
-    assert links.local(*sides[:3]).tolist() == [[0, 0, 0], [0, 1, 1], [0, 2, 2], [1, 0, 2], [1, 1, 1], [1, 2, 0]]
+    sides = spans([10, 0, 6], [3, 3, 1], [7, 3, 13], [3, 3, 0])
+    links = align(hidden_TD, sides)
+    assert links.local(sides).tolist() == [[0, 0, 0], [0, 1, 1], [0, 2, 2], [1, 0, 2], [1, 1, 1], [1, 2, 0]]
 
 
 def test_no_gradient_flows_through_links():
     hidden_TD = torch.eye(4, requires_grad=True)
-    assert not align(hidden_TD, *vectors([0], [2], [2], [2])).score_T.requires_grad
+    assert not align(hidden_TD, spans([0], [2], [2], [2])).score_T.requires_grad
 
 
 @pytest.mark.parametrize("backend", ["auto", "native", "torch", "reference"])
 @pytest.mark.parametrize(("start", "length"), [(1, 2**63 - 1), (2**63 - 1, 1), (2**62, 2**62), (2**63 - 1, 2**63 - 1)])
 def test_a_side_whose_end_is_beyond_the_integers_is_outside(start, length, backend):
-    sides = [torch.tensor([number]) for number in (start, length, 0, 1)]
-    for swapped in (sides, [*sides[2:], *sides[:2]]):
+    sides = Spans(*(torch.tensor([number]) for number in (start, length, 0, 1)))
+    for swapped in (sides, Spans(*sides[2:], *sides[:2])):
         with pytest.raises(ValueError, match="is outside the 4 tokens"):
-            align(torch.zeros(4, 2), *swapped, backend=backend)
+            align(torch.zeros(4, 2), swapped, backend=backend)
 
 
 @pytest.mark.parametrize("backend", ["auto", "native", "torch", "reference"])
 def test_states_without_numbers_are_refused(backend):
     with pytest.raises(ValueError, match=r"hidden_TD is \[4, 0\]: its states have no numbers, D must be 1 or more"):
-        align(torch.zeros(4, 0), *vectors([0], [2], [2], [2]), backend=backend)
+        align(torch.zeros(4, 0), spans([0], [2], [2], [2]), backend=backend)

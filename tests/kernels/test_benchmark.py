@@ -52,7 +52,7 @@ def test_the_released_algorithm_reads_its_own_block_of_the_gram_matrix(script):
     benchmark, peers = script
     case = benchmark.cases("cpu", True)[0]
     found = peers.released_labels(case, peers.released_product(peers.padded_sequences(case)))
-    sides = zip(*(vector.tolist() for vector in case.vectors[:2]), strict=True)
+    sides = zip(*(vector.tolist() for vector in case.spans[:2]), strict=True)
     source = {token for start, length in sides for token in range(start, start + length)}
     assert found and {link[0] for link in found} <= source
     assert not {link[1] for link in found} & source

@@ -1,8 +1,10 @@
 """`kernels/` is a plain folder: Hugging Face's package of that name must stay importable beside the project."""
 
+import ast
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +33,28 @@ print(kernels.__file__, sinkhorn_align.__file__, is_kernels_available(), sep="\\
 def test_kernels_is_not_a_package():
     assert not (ROOT / "kernels" / "__init__.py").exists()
     assert (ROOT / "kernels" / "sinkhorn_align" / "__init__.py").exists()
+
+
+def imported_by(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (module.name for module in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def test_nothing_in_kernels_imports_another_part_of_the_project():
+    files = list((ROOT / "kernels").rglob("*.py"))
+    imports = {(path.name, module) for path in files for module in imported_by(path)}
+    assert len(files) > 20
+    assert {found for found in imports if found[1].split(".")[0] in ("pipeline", "data_prep")} == set()
+
+
+def test_settings_are_read_without_pytorch():
+    script = "import sys, sinkhorn_align; from sinkhorn_align import AlignmentSettings; print('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "kernels")}
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
 
 
 def test_transformers_imports_with_the_hub_kernels_package_installed(tmp_path):

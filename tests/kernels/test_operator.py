@@ -15,10 +15,12 @@ def plain(settings: AlignmentSettings) -> tuple:
 
 @pytest.mark.parametrize("settings", [AlignmentSettings(), AlignmentSettings(cost="exp", filter_rounds=3)], ids=str)
 def test_operator_keeps_what_pytorch_asks_of_one(settings, correlated_pairs, lay_out):
-    batch = lay_out(correlated_pairs(seed=1, pairs=5))
+    hidden_TD, spans = lay_out(correlated_pairs(seed=1, pairs=5))
     for backend in ("native", "torch"):
-        torch.library.opcheck(align_operator, (*batch, backend, *plain(settings)))
-    torch.library.opcheck(align_operator, (*batch, "auto", *plain(dataclasses.replace(settings, filter_rounds=0))))
+        torch.library.opcheck(align_operator, (hidden_TD, *spans, backend, *plain(settings)))
+    torch.library.opcheck(
+        align_operator, (hidden_TD, *spans, "auto", *plain(dataclasses.replace(settings, filter_rounds=0)))
+    )
 
 
 def test_settings_reach_the_operator_field_by_field():
@@ -27,8 +29,8 @@ def test_settings_reach_the_operator_field_by_field():
 
 
 def test_a_compiled_function_keeps_the_call_whole_and_gives_the_same_links(correlated_pairs, lay_out):
-    def links_of_doubled(hidden_TD, *vectors):
-        links = align(hidden_TD * 2, *vectors, AlignmentSettings(cost="exp", temperature=4.0))
+    def links_of_doubled(hidden_TD, spans):
+        links = align(hidden_TD * 2, spans, AlignmentSettings(cost="exp", temperature=4.0))
         return links.partner_T + 1, links.score_T, links.links_RT, links.status_B
 
     batch = lay_out(correlated_pairs(seed=1, pairs=5))

@@ -165,7 +165,8 @@ def test_non_finite_similarity_gives_no_links_and_a_status(backend, value, cost,
     batch = lay_out([*pairs[:2], (poisoned_MD, pairs[2][1]), *pairs[3:]])
     links = align(*batch, AlignmentSettings(cost=cost), backend=backend)
     assert links.status_B.tolist() == [0, 0, int(PairStatus.NON_FINITE), 0, 0]
-    begin, end = int(batch[1][2]), int(batch[3][2] + batch[4][2])
+    begin, _, target_start, columns = (int(vector_B[2]) for vector_B in batch[1])
+    end = target_start + columns
     assert (links.links_RT[:, begin:end] == -1).all()
     assert (links.partner_T[begin:end] == -1).all()
     others = torch.ones(len(batch[0]), dtype=torch.bool)

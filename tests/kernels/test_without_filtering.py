@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sinkhorn_align import AlignmentSettings, PairStatus, align
+from sinkhorn_align import AlignmentSettings, PairStatus, Spans, align
 from sinkhorn_align.agreement import compare
 
 UNFILTERED = [
@@ -44,8 +44,8 @@ def test_partners_equal_the_reference_on_adversarial_matrices(
 def test_partners_are_the_first_largest_of_row_and_column_and_cells_are_counted_once(backend, similarity):
     rows = len(similarity)
     hidden_TD = torch.cat([torch.tensor(similarity).float(), torch.eye(3)])
-    vectors = [torch.tensor([v], dtype=torch.int32) for v in (0, rows, rows, 3)]
-    links = align(hidden_TD, *vectors, AlignmentSettings(sinkhorn_iterations=0, filter_rounds=0), backend=backend)
+    spans = Spans(*(torch.tensor([v], dtype=torch.int32) for v in (0, rows, rows, 3)))
+    links = align(hidden_TD, spans, AlignmentSettings(sinkhorn_iterations=0, filter_rounds=0), backend=backend)
     of_row = [row.index(max(row)) for row in similarity]
     of_column = [column.index(max(column)) for column in zip(*similarity, strict=True)]
     assert links.partner_T.tolist() == [rows + j for j in of_row] + of_column
@@ -62,7 +62,9 @@ def test_empty_and_non_finite_pairs_have_no_partners(backend, lay_out):
     assert links.status_B.tolist() == [PairStatus.EMPTY_SIDE, PairStatus.NON_FINITE, PairStatus.OK]
     assert int((links.partner_T >= 0).sum()) == 6 and int((links.score_T > -math.inf).sum()) == 6
     nothing = torch.zeros(0, dtype=torch.int32)
-    assert align(torch.zeros(7, 4), *[nothing] * 4, UNFILTERED[0], backend=backend).partner_T.tolist() == [-1] * 7
+    assert (
+        align(torch.zeros(7, 4), Spans(*[nothing] * 4), UNFILTERED[0], backend=backend).partner_T.tolist() == [-1] * 7
+    )
 
 
 @pytest.mark.parametrize("backend", ["native", "triton"])

@@ -21,7 +21,7 @@ try:
 except ModuleNotFoundError:
     sys.exit("error: the package triton is not installed; `pip install triton` (it comes with PyTorch for CUDA)")
 
-from sinkhorn_align import AlignmentSettings, align
+from sinkhorn_align import AlignmentSettings, Spans, align
 from sinkhorn_align.agreement import compare
 
 MODES = {
@@ -32,7 +32,7 @@ MODES = {
 WIDTH, LONGEST = 32, 40
 
 
-def draw(seed: int, pairs: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def draw(seed: int, pairs: int) -> tuple[Tensor, Spans]:
     """Ragged pairs, empty sides among them, whose tokens share directions; special tokens are NaN, to poison."""
     generator = torch.Generator().manual_seed(seed)
     length_B2 = torch.randint(0, LONGEST + 1, (pairs, 2), generator=generator)
@@ -45,7 +45,7 @@ def draw(seed: int, pairs: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     special_S = torch.cat([first_B, first_B + 1 + source_B, first_B + 2 + source_B + target_B])
     hidden_TD[special_S] = float("nan")
     vectors = (first_B + 1, source_B, first_B + 2 + source_B, target_B)
-    return hidden_TD, *(vector.int() for vector in vectors)  # type: ignore[return-value]
+    return hidden_TD, Spans(*(vector.int() for vector in vectors))
 
 
 def main() -> int:

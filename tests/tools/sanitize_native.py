@@ -24,7 +24,7 @@ def call(draw: random.Random) -> str:
     """One random call, and what became of it."""
     import torch
 
-    from sinkhorn_align import AlignmentSettings, align
+    from sinkhorn_align import AlignmentSettings, Spans, align
 
     pairs, width = draw.randint(0, 6), draw.choice((1, 2, 3, 7, 16, 33, 100))
     lengths = [draw.choice((0, 1, 2, 3, 5, 17, 40, 70)) for _ in range(2 * pairs)]
@@ -52,15 +52,17 @@ def call(draw: random.Random) -> str:
         filter_rounds=draw.randint(1, 4),
         discount=draw.choice((1e-6, 0.9, 1.0)),
     )
-    vectors = [torch.tensor(vector[side::2], dtype=torch.int64) for side in (0, 1) for vector in (starts, lengths)]
+    spans = Spans(
+        *(torch.tensor(vector[side::2], dtype=torch.int64) for side in (0, 1) for vector in (starts, lengths))
+    )
     try:
-        found = align(hidden_TD, *vectors, settings, backend="native")
+        found = align(hidden_TD, spans, settings, backend="native")
     except ValueError:
         assert is_outside, (lengths, starts, settings)
         return "refused"
     assert not is_outside, (lengths, starts, settings)
     if is_ordinary:
-        expected = align(hidden_TD, *vectors, settings, backend="torch")
+        expected = align(hidden_TD, spans, settings, backend="torch")
         assert torch.equal(found.status_B, expected.status_B), (lengths, settings)
         return "as PyTorch's"
     return "hostile numbers"

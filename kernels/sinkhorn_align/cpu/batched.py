@@ -76,7 +76,7 @@ def align_batched(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) 
     mass_RT = torch.full(links_RT.shape, -math.inf, device=device)
     partner_T = torch.full((tokens + 1,), -1, dtype=torch.int32, device=device)
     score_T = torch.full((tokens + 1,), -math.inf, device=device)
-    status_B = torch.full((len(spans),), int(PairStatus.EMPTY_SIDE), dtype=torch.int32, device=device)
+    status_B = torch.full((spans.pairs,), int(PairStatus.EMPTY_SIDE), dtype=torch.int32, device=device)
 
     cut = list(blocks(spans.source_length_B, spans.target_length_B))
     largest = max((len(pair_B) * padded**2 for pair_B, padded in cut), default=0)

@@ -62,12 +62,11 @@ def align_native(
         links_RT=torch.full((settings.filter_rounds, tokens), -1, dtype=torch.int32),
         partner_T=torch.full((tokens,), -1, dtype=torch.int32),
         score_T=torch.full((tokens,), -math.inf),
-        status_B=torch.full((len(spans),), int(PairStatus.EMPTY_SIDE), dtype=torch.int32),
+        status_B=torch.full((spans.pairs,), int(PairStatus.EMPTY_SIDE), dtype=torch.int32),
     )
-    vectors = (spans.source_start_B, spans.source_length_B, spans.target_start_B, spans.target_length_B)
     given = similarities or (None, None)
     fields = (answer.links_RT, answer.partner_T, answer.score_T, answer.status_B)
-    pointers = map(_address, (*vectors, *given, *fields))
+    pointers = map(_address, (*spans, *given, *fields))
     batch = _Batch(hidden_TD.data_ptr(), tokens, width, *pointers)
     chosen = _Settings(
         settings.cost == "clip",
@@ -99,10 +98,10 @@ def _address(tensor: Tensor | None) -> int | None:
 def _shares(spans: Spans, width: int, threads: int) -> list[tuple[int, int]]:
     """The pairs cut into at most `threads` runs of about equal work: (first, last + 1) each."""
     work_B = (spans.source_length_B * spans.target_length_B * width).cumsum(0)
-    total = int(work_B[-1]) if len(spans) else 0
+    total = int(work_B[-1]) if spans.pairs else 0
     shares = max(1, min(threads, total // LEAST_WORK_A_THREAD))
     cuts = torch.searchsorted(work_B, torch.arange(1, shares) * (total // shares)).tolist()
-    ends = [0, *cuts, len(spans)]
+    ends = [0, *cuts, spans.pairs]
     return list(itertools.pairwise(ends))
 
 

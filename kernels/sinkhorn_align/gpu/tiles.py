@@ -112,7 +112,7 @@ class Plan:
     def of(cls, spans: Spans, device: torch.device) -> "Plan":
         """Made on the host, without waiting for the device. Raises ValueError for a side beyond `LONGEST_SIDE`."""
         longer_B = torch.maximum(spans.source_length_B, spans.target_length_B)
-        if len(spans) and longer_B.max() > LONGEST_SIDE:
+        if spans.pairs and longer_B.max() > LONGEST_SIDE:
             raise ValueError(
                 f"align: pair {int(longer_B.argmax())} has a side of {int(longer_B.max())} tokens, the triton backend "
                 f"takes {LONGEST_SIDE}; cut it, or use backend='torch'"
@@ -121,7 +121,7 @@ class Plan:
         order: list[Tensor] = []
         for pair_B, rows, columns in _groups(spans):
             most = (
-                max(1, LARGEST_SCRATCH // (rows * columns)) if max(rows, columns) > LARGEST_FUSED_TILE else len(spans)
+                max(1, LARGEST_SCRATCH // (rows * columns)) if max(rows, columns) > LARGEST_FUSED_TILE else spans.pairs
             )
             for chunk_B in pair_B.split(most):
                 launches.append(Launch(sum(map(len, order)), len(chunk_B), rows, columns))
@@ -130,15 +130,12 @@ class Plan:
         vectors_5B = torch.stack(
             [
                 order_B,
-                spans.source_start_B[order_B],
-                spans.source_length_B[order_B],
-                spans.target_start_B[order_B],
-                spans.target_length_B[order_B],
+                *(vector_B[order_B] for vector_B in spans),
             ]
         ).int()
         if device.type == "cuda":
             vectors_5B = vectors_5B.pin_memory()  # else the copy waits for the device
-        return cls(vectors_5B.to(device, non_blocking=True), tuple(launches), len(spans))
+        return cls(vectors_5B.to(device, non_blocking=True), tuple(launches), spans.pairs)
 
 
 def _groups(spans: Spans) -> Iterator[tuple[Tensor, int, int]]:

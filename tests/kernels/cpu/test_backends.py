@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import sinkhorn_align
-from sinkhorn_align import AlignmentSettings, Links, PairStatus
+from sinkhorn_align import AlignmentSettings, Links, PairStatus, Spans
 from sinkhorn_align.agreement import compare
 from sinkhorn_align.cpu import batched
 from sinkhorn_align.cpu.buckets import LARGEST_BLOCK, blocks, padded_lengths
@@ -39,7 +39,8 @@ def same(first: Links, second: Links) -> bool:
 
 def pair_slice(links: Links, batch: tuple, pair: int) -> tuple:
     """What `links` says of one pair, in indices relative to the pair's first source token."""
-    begin, end = int(batch[1][pair]), int(batch[3][pair] + batch[4][pair])
+    begin, _, target_start, columns = (int(vector_B[pair]) for vector_B in batch[1])
+    end = target_start + columns
     tokens = (links.links_RT[:, begin:end], links.partner_T[begin:end])
     links_R, partner = (torch.where(token >= 0, token - begin, -1).tolist() for token in tokens)
     return links_R, partner, links.score_T[begin:end].tolist(), int(links.status_B[pair])
@@ -113,7 +114,8 @@ def test_padded_and_packed_batches_give_the_same_links(align, correlated_pairs, 
     for row, (source_MD, target_ND) in enumerate(pairs):
         padded_BLD[row, 1 : 1 + len(source_MD)] = source_MD
         padded_BLD[row, 2 + len(source_MD) : 2 + len(source_MD) + len(target_ND)] = target_ND
-    padded = (padded_BLD.flatten(0, 1), starts + 1, packed[2], starts + 2 + packed[2], packed[4])
+    _, rows_B, _, columns_B = packed[1]
+    padded = (padded_BLD.flatten(0, 1), Spans(starts + 1, rows_B, starts + 2 + rows_B, columns_B))
     links, padded_links = align(*packed), align(*padded)
     for pair in range(len(pairs)):
         assert pair_slice(padded_links, padded, pair) == pair_slice(links, packed, pair)
@@ -121,10 +123,10 @@ def test_padded_and_packed_batches_give_the_same_links(align, correlated_pairs, 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_lower_precision_is_read_exactly_and_accumulated_in_fp32(align, dtype, correlated_pairs, lay_out):
-    hidden_TD, *vectors = lay_out(correlated_pairs(seed=8, pairs=40))
+    hidden_TD, spans = lay_out(correlated_pairs(seed=8, pairs=40))
     rounded_TD = hidden_TD.to(dtype)
-    links = align(rounded_TD, *vectors)
-    assert same(links, align(rounded_TD.float(), *vectors))
+    links = align(rounded_TD, spans)
+    assert same(links, align(rounded_TD.float(), spans))
     assert links.score_T.dtype == torch.float32
 
 
@@ -138,12 +140,12 @@ def test_autocast_does_not_reach_the_similarities(align, correlated_pairs, lay_o
 @pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
 def test_empty_batches_and_empty_sides_give_no_links(backend, lay_out):
     align = partial(sinkhorn_align.align, backend=backend)
-    nothing = torch.zeros(0, dtype=torch.int32)
-    none = align(torch.zeros(7, 4), nothing, nothing, nothing, nothing)
+    nothing = Spans(*[torch.zeros(0, dtype=torch.int32)] * 4)
+    none = align(torch.zeros(7, 4), nothing)
     assert none.links_RT.shape == (2, 7)
     assert none.status_B.shape == (0,)
     assert (none.partner_T == -1).all()
-    assert len(align(torch.zeros(0, 4), nothing, nothing, nothing, nothing).partner_T) == 0
+    assert len(align(torch.zeros(0, 4), nothing).partner_T) == 0
     empty, full = torch.zeros(0, 4), torch.ones(3, 4)
     links = align(*lay_out([(empty, full), (full, empty), (empty, empty), (full, full)]))
     assert links.status_B.tolist() == [PairStatus.EMPTY_SIDE] * 3 + [PairStatus.OK]
@@ -167,9 +169,9 @@ def test_every_filtered_plan_is_a_partial_matching_per_round(
     # Few levels make many ties.
     similarity_MN = torch.tensor([[float(values.randint(-2, levels)) for _ in range(columns)] for _ in range(rows)])
     hidden_TD = torch.cat([similarity_MN, torch.eye(columns)])
-    vectors = [torch.tensor([v], dtype=torch.int32) for v in (0, rows, rows, columns)]
+    spans = Spans(*(torch.tensor([v], dtype=torch.int32) for v in (0, rows, rows, columns)))
     settings = AlignmentSettings(cost=cost, sinkhorn_iterations=iterations, filter_rounds=rounds)
-    links = sinkhorn_align.align(hidden_TD, *vectors, settings, backend=backend)
+    links = sinkhorn_align.align(hidden_TD, spans, settings, backend=backend)
 
     found = [[(i, j) for i, j in enumerate(row[:rows]) if j >= 0] for row in links.links_RT.tolist()]
     assert found[0], "the heaviest cell is always a link"
@@ -189,8 +191,8 @@ def test_without_sinkhorn_transposed_pairs_have_transposed_links(align, correlat
     pairs = correlated_pairs(seed=12, pairs=60)
     forward, backward = lay_out(pairs), lay_out([(target_ND, source_MD) for source_MD, target_ND in pairs])
     settings = AlignmentSettings(cost="exp", sinkhorn_iterations=0, filter_rounds=3)
-    links = align(*forward, settings).local(forward[1], forward[2], forward[3])
-    transposed = align(*backward, settings).local(backward[1], backward[2], backward[3])
+    links = align(*forward, settings).local(forward[1])
+    transposed = align(*backward, settings).local(backward[1])
     assert sorted(links.tolist()) == sorted([pair, j, i] for pair, i, j in transposed.tolist())
 
 
@@ -198,8 +200,8 @@ def test_permuted_tokens_have_permuted_links(align, correlated_pairs, lay_out):
     (source_MD, target_ND), *_ = correlated_pairs(seed=13, pairs=1, shortest=20)
     order = torch.randperm(len(source_MD), generator=torch.Generator().manual_seed(1))
     batch, permuted = lay_out([(source_MD, target_ND)]), lay_out([(source_MD[order], target_ND)])
-    links = align(*batch).local(batch[1], batch[2], batch[3]).tolist()
-    moved = align(*permuted).local(permuted[1], permuted[2], permuted[3]).tolist()
+    links = align(*batch).local(batch[1]).tolist()
+    moved = align(*permuted).local(permuted[1]).tolist()
     assert sorted((int(order[i]), j) for _, i, j in moved) == sorted((i, j) for _, i, j in links)
 
 
@@ -221,8 +223,9 @@ def test_every_filled_pair_is_in_one_block_that_holds_it(lengths):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_gives_the_links_of_the_cpu(correlated_pairs, lay_out):
-    batch = lay_out(correlated_pairs(seed=14, pairs=300))
-    on_cpu, on_cuda = sinkhorn_align.align(*batch), sinkhorn_align.align(*(tensor.cuda() for tensor in batch))
+    hidden_TD, spans = lay_out(correlated_pairs(seed=14, pairs=300))
+    on_cpu = sinkhorn_align.align(hidden_TD, spans)
+    on_cuda = sinkhorn_align.align(hidden_TD.cuda(), Spans(*(vector_B.cuda() for vector_B in spans)))
     assert on_cuda.links_RT.device.type == "cuda"
     differing = (on_cuda.links_RT.cpu() != on_cpu.links_RT).any(dim=0).sum()
-    assert differing <= 0.001 * len(batch[0])
+    assert differing <= 0.001 * len(hidden_TD)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sinkhorn_align import AlignmentSettings, align, operator
+from sinkhorn_align import AlignmentSettings, Spans, align, operator
 from sinkhorn_align.agreement import compare
 from sinkhorn_align.cpu import compiled, native
 
-PAIR = [torch.tensor([number], dtype=torch.int32) for number in (0, 3, 3, 3)]
+PAIR = Spans(*(torch.tensor([number], dtype=torch.int32) for number in (0, 3, 3, 3)))
 
 
 @pytest.fixture
@@ -71,16 +71,16 @@ def test_links_do_not_depend_on_the_number_of_threads(correlated_pairs, lay_out)
 
 
 def test_a_forked_process_has_threads_of_its_own(correlated_pairs, lay_out):
-    hidden_TD, *vectors = lay_out(correlated_pairs(seed=4, pairs=300, width=256))
+    hidden_TD, spans = lay_out(correlated_pairs(seed=4, pairs=300, width=256))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        expected = align(hidden_TD, *vectors, backend="native")
+        expected = align(hidden_TD, spans, backend="native")
         child = os.fork()
         if child == 0:  # nothing of pytest may run here
-            # Spans.checked would use PyTorch's own threads, which a fork breaks.
-            spans = native.Spans(*(vector.long() for vector in vectors))
-            answer = native.align_native(hidden_TD, spans, AlignmentSettings())
+            # `checked` would use PyTorch's own threads, which a fork breaks.
+            on_host = Spans(*(vector.long() for vector in spans))
+            answer = native.align_native(hidden_TD, on_host, AlignmentSettings())
             os._exit(0 if torch.equal(answer.partner_T, expected.partner_T) else 1)
         end = time.monotonic() + 60
         while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
@@ -94,7 +94,7 @@ def test_a_forked_process_has_threads_of_its_own(correlated_pairs, lay_out):
 
 
 def _spans(batch):
-    return native.Spans.checked(*batch[1:], tokens=len(batch[0]))
+    return batch[1].checked(len(batch[0]))
 
 
 def test_shares_hold_every_pair_once_and_none_is_much_larger_than_its_part(correlated_pairs, lay_out):
@@ -118,28 +118,28 @@ def test_without_a_compiler_auto_warns_once_and_takes_pytorch(monkeypatch, uncom
     with pytest.warns(
         UserWarning, match="no-such-compiler .*install a C compiler or set CC.*backend 'torch', which is slow"
     ):
-        links = align(torch.eye(3).repeat(2, 1), *PAIR)
+        links = align(torch.eye(3).repeat(2, 1), PAIR)
     assert links.partner_T.tolist() == [3, 4, 5, 0, 1, 2]
-    align(torch.eye(3).repeat(2, 1), *PAIR)
+    align(torch.eye(3).repeat(2, 1), PAIR)
 
 
 def test_without_a_compiler_native_is_refused_with_the_mend(monkeypatch, uncompiled):
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(ValueError, match=r"cannot be compiled by no-such-compiler .*set CC.* or use backend='torch'"):
-        align(torch.eye(3).repeat(2, 1), *PAIR, backend="native")
+        align(torch.eye(3).repeat(2, 1), PAIR, backend="native")
 
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch, uncompiled):
     monkeypatch.setenv("CC", "cc --no-such-option")
     with pytest.raises(ValueError, match=r"`cc --no-such-option .* failed: .*no-such-option.*use backend='torch'"):
-        align(torch.eye(3).repeat(2, 1), *PAIR, backend="native")
+        align(torch.eye(3).repeat(2, 1), PAIR, backend="native")
     assert not list(compiled.cache_folder().iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_named(monkeypatch, uncompiled):
     uncompiled.write_text("in the way")
     with pytest.raises(ValueError, match=f"into {uncompiled}/.*SINKHORN_ALIGN_CACHE"):
-        align(torch.eye(3).repeat(2, 1), *PAIR, backend="native")
+        align(torch.eye(3).repeat(2, 1), PAIR, backend="native")
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "a bit", "without its end"])
@@ -153,7 +153,7 @@ def test_what_is_damaged_in_the_cache_is_made_again(damage, uncompiled):
     path.write_bytes({"cut": whole[:4096], "empty": b"", "a bit": flipped, "without its end": whole[:-32]}[damage])
     path.chmod(0o700)
     native.library.cache_clear()
-    assert align(torch.eye(3).repeat(2, 1), *PAIR, backend="native").partner_T.tolist() == [3, 4, 5, 0, 1, 2]
+    assert align(torch.eye(3).repeat(2, 1), PAIR, backend="native").partner_T.tolist() == [3, 4, 5, 0, 1, 2]
     assert path.read_bytes() == whole
 
 
@@ -195,7 +195,7 @@ def test_a_cache_that_others_can_fill_is_refused(why, uncompiled, monkeypatch):
         monkeypatch.setattr("os.geteuid", lambda: own + 1)
     (folder / "native-0.so").write_bytes(b"another's code")
     with pytest.raises(ValueError, match=f"{folder}: others can write there.*SINKHORN_ALIGN_CACHE"):
-        align(torch.eye(3).repeat(2, 1), *PAIR, backend="native")
+        align(torch.eye(3).repeat(2, 1), PAIR, backend="native")
 
 
 @pytest.mark.parametrize("value", ["", "relative"])

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from sinkhorn_align import AlignmentSettings, Links, PairStatus, align
+from sinkhorn_align import AlignmentSettings, Links, PairStatus, Spans, align
 from sinkhorn_align.agreement import compare
-from sinkhorn_align.spans import Spans
 
 tiles = pytest.importorskip("sinkhorn_align.gpu.tiles")
 gpu_launch = pytest.importorskip("sinkhorn_align.gpu.launch", reason="needs the package triton")
@@ -31,8 +30,8 @@ LONG = [(512, 3), (1, 400), (129, 2), (130, 70), (40, 257)]
 
 
 def by_triton(batch: tuple, settings: AlignmentSettings | None = None) -> Links:
-    hidden_TD, *vectors = batch
-    links = align(hidden_TD.to(DEVICE), *vectors, settings, backend="triton")
+    hidden_TD, spans = batch
+    links = align(hidden_TD.to(DEVICE), spans, settings, backend="triton")
     return Links(*(getattr(links, field.name).cpu() for field in dataclasses.fields(Links)))
 
 
@@ -42,7 +41,8 @@ def same(first: Links, second: Links) -> bool:
 
 def of_pair(links: Links, batch: tuple, pair: int) -> tuple:
     """What `links` says of one pair of a `lay_out` batch, in indices relative to its first source token."""
-    begin, end = int(batch[1][pair]), int(batch[3][pair] + batch[4][pair])
+    begin, _, target_start, columns = (int(vector_B[pair]) for vector_B in batch[1])
+    end = target_start + columns
     tokens = (links.links_RT[:, begin:end], links.partner_T[begin:end])
     links_R, partner = (torch.where(token >= 0, token - begin, -1).tolist() for token in tokens)
     return links_R, partner, links.score_T[begin:end].tolist(), int(links.status_B[pair])
@@ -96,8 +96,8 @@ def test_streamed_ties_go_to_the_lowest_index(shape, lay_out, with_similarity):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("width", [1, 3, 100])
 def test_every_dtype_and_odd_widths_equal_the_reference(dtype, width, correlated_pairs, lay_out):
-    hidden_TD, *vectors = lay_out(correlated_pairs(seed=8, pairs=12, width=width))
-    batch = (hidden_TD.to(dtype), *vectors)
+    hidden_TD, spans = lay_out(correlated_pairs(seed=8, pairs=12, width=width))
+    batch = (hidden_TD.to(dtype), spans)
     assert compare(by_triton(batch), *batch).wrong == ()
     cosine = SETTINGS[3]
     assert compare(by_triton(batch, cosine), *batch, cosine).wrong == ()
@@ -125,8 +125,8 @@ def test_huge_and_tiny_vectors_have_the_cosines_of_their_directions(correlated_p
 
 
 def test_pairs_without_links_and_batches_without_pairs(lay_out):
-    nothing = torch.zeros(0, dtype=torch.int32)
-    none = by_triton((torch.zeros(7, 4), nothing, nothing, nothing, nothing))
+    nothing = Spans(*[torch.zeros(0, dtype=torch.int32)] * 4)
+    none = by_triton((torch.zeros(7, 4), nothing))
     assert none.links_RT.shape == (2, 7)
     assert (none.partner_T == -1).all()
     assert none.status_B.shape == (0,)
@@ -164,16 +164,17 @@ def test_padded_and_packed_batches_give_the_same_links(correlated_pairs, lay_out
     for row, (source_MD, target_ND) in enumerate(pairs):
         padded_BLD[row, 1 : 1 + len(source_MD)] = source_MD
         padded_BLD[row, 2 + len(source_MD) : 2 + len(source_MD) + len(target_ND)] = target_ND
-    padded = (padded_BLD.flatten(0, 1), starts + 1, packed[2], starts + 2 + packed[2], packed[4])
+    _, rows_B, _, columns_B = packed[1]
+    padded = (padded_BLD.flatten(0, 1), Spans(starts + 1, rows_B, starts + 2 + rows_B, columns_B))
     links, padded_links = by_triton(packed), by_triton(padded)
     for pair in range(len(pairs)):
         assert of_pair(padded_links, padded, pair) == of_pair(links, packed, pair)
 
 
 def test_hidden_states_need_not_be_contiguous(correlated_pairs, lay_out):
-    hidden_TD, *vectors = lay_out(correlated_pairs(seed=7, pairs=8))
+    hidden_TD, spans = lay_out(correlated_pairs(seed=7, pairs=8))
     strided_TD = torch.stack([hidden_TD, torch.full_like(hidden_TD, math.nan)], dim=2)[:, :, 0]
-    assert same(by_triton((strided_TD, *vectors)), by_triton((hidden_TD, *vectors)))
+    assert same(by_triton((strided_TD, spans)), by_triton((hidden_TD, spans)))
 
 
 def guarded(shape: tuple[int, ...], inside: float, outside: float, dtype: torch.dtype) -> tuple:
@@ -188,10 +189,10 @@ def guarded(shape: tuple[int, ...], inside: float, outside: float, dtype: torch.
 def test_nothing_around_a_buffer_is_read_or_written(correlated_pairs, lay_out, monkeypatch):
     settings = AlignmentSettings()
     pairs = correlated_pairs(seed=10, pairs=12, longest=30) + long_pairs()[2:4]
-    hidden_TD, *vectors = batch = lay_out(pairs)
+    hidden_TD, spans = batch = lay_out(pairs)
     inside_TD, _ = guarded(hidden_TD.shape, 0.0, math.nan, torch.float32)
     inside_TD.copy_(hidden_TD)
-    plan = tiles.Plan.of(Spans.checked(*vectors, tokens=len(hidden_TD)), torch.device(DEVICE))
+    plan = tiles.Plan.of(spans.checked(len(hidden_TD)), torch.device(DEVICE))
     shapes = {
         "links_RT": (settings.filter_rounds, len(hidden_TD)),
         "partner_T": (len(hidden_TD),),
@@ -220,9 +221,9 @@ def test_nothing_around_a_buffer_is_read_or_written(correlated_pairs, lay_out, m
 
 
 def test_a_side_beyond_the_longest_tile_names_the_pair_and_the_mend():
-    sides = [torch.tensor([value], dtype=torch.int32) for value in (0, 513, 513, 2)]
+    sides = Spans(*(torch.tensor([value], dtype=torch.int32) for value in (0, 513, 513, 2)))
     with pytest.raises(ValueError, match=r"pair 0 has a side of 513 tokens, the triton backend takes 512; .*'torch'"):
-        align(torch.zeros(515, 2, device=DEVICE), *sides, backend="triton")
+        align(torch.zeros(515, 2, device=DEVICE), sides, backend="triton")
 
 
 @pytest.mark.parametrize("settings", SETTINGS[:2], ids=str)
@@ -230,7 +231,7 @@ def test_labels_are_those_of_the_batched_backend(settings, correlated_pairs, lay
     batch = lay_out(correlated_pairs(seed=21, pairs=60))
     triton, batched = by_triton(batch, settings), align(*batch, settings, backend="torch")
     other_T = triton.partner_T != batched.partner_T
-    other_B = torch.tensor([bool(other_T[s : t + n].any()) for s, t, n in zip(*batch[1::2], batch[4], strict=True)])
+    other_B = torch.tensor([bool(other_T[s : t + n].any()) for s, _, t, n in zip(*batch[1], strict=True)])
     assert other_B.sum() <= 1
 
 
@@ -239,8 +240,8 @@ def test_labels_are_those_of_the_batched_backend(settings, correlated_pairs, lay
 def test_every_filled_pair_is_in_one_launch_that_its_own_lengths_choose(lengths):
     length_S = torch.tensor(lengths, dtype=torch.int32).view(-1, 2).flatten()
     start_S = length_S.cumsum(0).int() - length_S
-    spans = Spans.checked(start_S[0::2], length_S[0::2], start_S[1::2], length_S[1::2], tokens=int(length_S.sum()))
-    plan = tiles.Plan.of(spans, torch.device("cpu"))
+    spans = Spans(start_S[0::2], length_S[0::2], start_S[1::2], length_S[1::2])
+    plan = tiles.Plan.of(spans.checked(int(length_S.sum())), torch.device("cpu"))
     assert plan.pairs == len(lengths)
     seen = []
     for launch in plan.launches:
@@ -257,6 +258,6 @@ def test_every_filled_pair_is_in_one_launch_that_its_own_lengths_choose(lengths)
 def test_long_pairs_are_launched_in_parts_that_the_scratch_holds(monkeypatch):
     monkeypatch.setattr(tiles, "LARGEST_SCRATCH", 3 * 256 * 16)
     start_B = torch.arange(7, dtype=torch.int32) * 210
-    spans = Spans.checked(start_B, torch.full((7,), 200), start_B + 200, torch.full((7,), 10), tokens=1470)
-    launches = tiles.Plan.of(spans, torch.device("cpu")).launches
+    spans = Spans(start_B, torch.full((7,), 200), start_B + 200, torch.full((7,), 10))
+    launches = tiles.Plan.of(spans.checked(1470), torch.device("cpu")).launches
     assert [(launch.first, launch.pairs) for launch in launches] == [(0, 3), (3, 3), (6, 1)]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.align.link_methods import Spans, check_method, find_links
+from pipeline.align.link_methods import check_method, find_links
 from pipeline.settings.align_options import METHODS
-from sinkhorn_align import AlignmentSettings
+from sinkhorn_align import AlignmentSettings, Spans
 
 LENGTHS = [(1, 1), (1, 5), (7, 2), (3, 3), (17, 20), (40, 33), (16, 16), (63, 70)]
 

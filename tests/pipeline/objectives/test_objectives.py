@@ -137,7 +137,7 @@ def test_labels_are_aligned_on_the_unmasked_pairs_at_the_alignment_layer(pairs: 
     metrics = WordAlignment("dwa", 2, settings).label(encode, pairs)
     assert encode.asked == [(pairs.clean_ids_T.tolist(), 2)]
     assert pairs.spans is not None and pairs.links is not None
-    expected = align(encode.hidden_TD, *vars(pairs.spans).values(), settings)
+    expected = align(encode.hidden_TD, pairs.spans, settings)
     assert torch.equal(pairs.links.partner_T, expected.partner_T)
     assert int(metrics["pairs"]) == 6 and int(metrics["unalignable_pairs"]) == 0
     assert int(metrics["links"]) == int((expected.links_RT >= 0).sum()) > 0
@@ -254,7 +254,7 @@ def test_labelling_writes_links_and_reports_them_by_objective(
         metrics = model("label", MicroBatch({"mono": collate(make_sequences([9]), 1, VOCAB_SIZE), "pairs": pairs}))
         hidden_TD = model.encoder(pairs.clean, 2)
     assert pairs.links is not None and pairs.spans is not None
-    expected = align(hidden_TD, *vars(pairs.spans).values(), AlignmentSettings())
+    expected = align(hidden_TD, pairs.spans, AlignmentSettings())
     assert torch.equal(pairs.links.partner_T, expected.partner_T)
     assert metrics["mlm"] == metrics["tlm"] == {} and set(metrics["dwa"]) == {"links", "pairs", "unalignable_pairs"}
 
