@@ -5,7 +5,9 @@ its kernel is -inf (no mass) and its potentials are 0.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,6 +56,14 @@ class _Side:
         return hidden_TD.index_select(0, token_BL.flatten()).float().view(*token_BL.shape, hidden_TD.shape[1])
 
 
+def _sides(spans: Spans, pair_B: Tensor, padded: int, device: torch.device) -> tuple[_Side, _Side]:
+    source_start_B, source_length_B, target_start_B, target_length_B = (vector_B[pair_B] for vector_B in spans)
+    return (
+        _Side.of(source_start_B, source_length_B, padded, device),
+        _Side.of(target_start_B, target_length_B, padded, device),
+    )
+
+
 def similarities(
     hidden_TD: Tensor, source: _Side, target: _Side, settings: AlignmentSettings, similarity_BMN: Tensor
 ) -> None:
@@ -65,6 +75,31 @@ def similarities(
         similarity_BMN[first:last] = similarity(
             source.hidden(hidden_TD, first, last), target.hidden(hidden_TD, first, last), settings
         )
+
+
+class Block(NamedTuple):
+    """Pairs of like lengths, padded; the similarities of padding are some of the pair's own."""
+
+    pair_B: Tensor
+    """int64 [B], on the CPU: which pairs of the batch these are."""
+    similarity_BMN: Tensor
+    """fp32."""
+    source_real_BM: Tensor
+    target_real_BN: Tensor
+    finite_B: Tensor
+    """bool [B], see `is_finite`."""
+
+
+def similarity_blocks(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) -> Iterator[Block]:
+    """The similarities of all pairs without an empty side, by the settings' measure; for methods with steps of their own.
+
+    The spans are checked ones.
+    """
+    for pair_B, padded in blocks(spans.source_length_B, spans.target_length_B):
+        source, target = _sides(spans, pair_B, padded, hidden_TD.device)
+        source_BMD, target_BND = (side.hidden(hidden_TD, 0, len(pair_B)) for side in (source, target))
+        similarity_BMN = similarity(source_BMD, target_BND, settings)
+        yield Block(pair_B, similarity_BMN, source.real_BL, target.real_BL, is_finite(similarity_BMN, settings))
 
 
 def align_batched(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) -> Links:
@@ -84,8 +119,7 @@ def align_batched(hidden_TD: Tensor, spans: Spans, settings: AlignmentSettings) 
     work_3C = torch.empty((3, largest), device=device)
     for pair_B, padded in cut:
         block_3BMN = work_3C[:, : len(pair_B) * padded**2].view(3, len(pair_B), padded, padded)
-        source = _Side.of(spans.source_start_B[pair_B], spans.source_length_B[pair_B], padded, device)
-        target = _Side.of(spans.target_start_B[pair_B], spans.target_length_B[pair_B], padded, device)
+        source, target = _sides(spans, pair_B, padded, device)
         similarity_BMN, work_2BMN = block_3BMN[0], block_3BMN[1:]
         similarities(hidden_TD, source, target, settings, similarity_BMN)
         finite_B = is_finite(similarity_BMN, settings)
