@@ -1,7 +1,8 @@
 """Word links between the two sides of translation pairs, from hidden states, by optimal transport.
 
-Turns hidden states into links and knows nothing of tokenizers, models or training. PyTorch is imported when something that
-needs it is first asked for: settings are read by commands that must answer at once.
+Turns hidden states into links and knows nothing of tokenizers, models or training. `align` makes the labels of pretraining;
+`released` and `simalign` hold the methods of other word aligners, which are asked for by module. PyTorch is imported when
+something that needs it is first asked for: settings are read by commands that must answer at once.
 
 Shape suffixes: `B` pairs, `T` tokens of the flat batch, `M`/`N` source and target tokens of a pair, `D` hidden width,
 `R` filter rounds, `L` links.

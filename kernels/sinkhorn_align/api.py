@@ -1,4 +1,4 @@
-"""The one call of this package.
+"""The call that makes the labels of pretraining.
 
 It checks its input and hands it to the operator, which chooses the backend.
 """
@@ -29,7 +29,7 @@ def align(
     Args:
         hidden_TD: fp16, bf16, fp32 or fp64 hidden states of a packed or padded batch, flattened to [T, D]. Similarities
             are accumulated in fp32 whatever the dtype, also inside an autocast region.
-        spans: where the sides of the B pairs lie in the flat batch: int32 [B] vectors, best on the CPU.
+        spans: where the sides of the B pairs lie in the flat batch: int32 [B] vectors (int64 will do), best on the CPU.
         settings: costs, iterations and filter; the released recipe by default.
         backend: `auto` is `triton` on a CUDA device and `native` on a CPU, or `torch`, with a warning, where no C compiler
             is at hand. `triton` takes sides of up to 512 tokens; `native` is C, compiled at its first call; `torch` is
