@@ -13,7 +13,7 @@ import psutil
 from pipeline.host import ports, rendezvous
 
 RANK = """import json, os, sys, psutil, torch, torch.distributed as dist
-from pipeline import ranks
+from pipeline.training import ranks
 ranks.start(1)
 shared = torch.ones(4); dist.all_reduce(shared)
 listening = [list(c.laddr) for c in psutil.Process().net_connections("inet") if c.status == psutil.CONN_LISTEN]

@@ -18,7 +18,7 @@ from pipeline.run_folder import LOCK
 from pipeline.settings.schema import Config
 from pipeline.training.start_check import check_folder
 
-HOLDER = """import sys, time; from pathlib import Path; from pipeline import run_lock
+HOLDER = """import sys, time; from pathlib import Path; from pipeline.host import run_lock
 run_lock.hold(Path(sys.argv[1])); print("held", flush=True); time.sleep(600)"""
 
 
