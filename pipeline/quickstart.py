@@ -28,11 +28,12 @@ from pipeline.evaluate.alignment_error import evaluate
 from pipeline.evaluate.gold import Gold, read_gold
 from pipeline.host.process import SAFE_PATH
 from pipeline.model.encoder import Encoder
+from pipeline.objectives.catalog import build_objectives
 from pipeline.run_folder import CONFIG, METRICS, read_training
 from pipeline.settings.align_options import AlignOptions, resolve
 from pipeline.settings.schema import load_config
 from pipeline.show.picture import draw_alignments
-from pipeline.training.build import build_model, build_objectives
+from pipeline.training.build import build_model
 from pipeline.weights.loading import load
 
 RECIPE = shipped.CONFIGS / "quickstart.yaml"

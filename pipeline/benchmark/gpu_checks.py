@@ -58,7 +58,13 @@ REAL = Sizes(
 )
 DRY = Sizes(
     ("bf16", "fp32"),
-    ("model.layers=2", "model.hidden=32", "model.heads=2", "model.feed_forward=64", "objectives.dwa.alignment_layer=1"),
+    (
+        "model.layers=2",
+        "model.hidden=32",
+        "model.heads=2",
+        "model.feed_forward=64",
+        "objectives={dwa: {alignment_layer: 1}}",
+    ),
     ("data.block_tokens=64", "data.side_tokens=30", "batch.mono=2", "batch.pairs=4"),
     ("data.block_tokens=64", "data.side_tokens=30", "batch.mono=4", "batch.pairs=8"),
     timed_steps=4,

@@ -18,7 +18,8 @@ import torch
 
 from data_prep.token_files.manifest import Manifest
 from pipeline.data.streams import MonoStream, PairStream, Stream
-from pipeline.data.training_data import collate
+from pipeline.data.views.collate import collate
+from pipeline.data.views.masked_tokens import MaskedTokens
 
 SEED, ALPHA = 1, 0.7
 KINDS = {"mono": (MonoStream, 512, 64), "pairs": (PairStream, 254, 512)}  # stream, its limit, samples a batch
@@ -39,8 +40,8 @@ def measure(data_dir: Path) -> dict[str, dict[str, float]]:
         def masked(
             number: int, stream: Stream = stream, size: int = size, vocab_size: int = manifest.vocab_size
         ) -> int:
-            batch = collate(stream.samples(np.arange(number * size, (number + 1) * size)), SEED, vocab_size)
-            return batch.masked.tokens
+            sequences = stream.samples(np.arange(number * size, (number + 1) * size))
+            return collate(sequences, SEED, vocab_size, [MaskedTokens.name]).clean.tokens
 
         def packed(number: int, stream: Stream = stream, size: int = size) -> int:
             return int(stream.samples(np.arange(number * size, (number + 1) * size)).lengths_S.sum())

@@ -22,18 +22,13 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 from data_prep.token_files.manifest import Manifest
 from pipeline.data.batch import StreamBatch
 from pipeline.data.streams import BatchPlan
-from pipeline.model.encoder import PretrainingModel
+from pipeline.data.views.masked_tokens import MaskedTokens
+from pipeline.objectives import catalog
+from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.run_folder import METRICS
 from pipeline.settings.schema import Config
 from pipeline.training import ranks
-from pipeline.training.build import (
-    build_data,
-    build_model,
-    build_objectives,
-    deepspeed_settings,
-    lr_factor,
-    term_weights,
-)
+from pipeline.training.build import build_data, build_model, deepspeed_settings, lr_factor
 from pipeline.watch.hardware import peak_bytes
 from pipeline.weights.hugging_face import hugging_face_state, write_config
 from sinkhorn_align import AlignmentSettings, align
@@ -57,11 +52,16 @@ class PaddedBatch:
     flat: StreamBatch
     real_SL: Tensor  # bool
     row_T: Tensor  # int64: the row of each token of the packed batch
+    partner_T: Tensor | None = None  # written by self-labelling: the linked token of the packed batch, −1 for none
+
+    @property
+    def masked(self) -> MaskedTokens:
+        return self.flat.view(MaskedTokens)
 
     @staticmethod
     def of(batch: StreamBatch) -> PaddedBatch:
-        device = batch.clean_ids_T.device
-        lengths_S = torch.from_numpy(batch.masked.offsets_S1).diff().to(device)
+        device = batch.clean.ids_T.device
+        lengths_S = torch.from_numpy(batch.clean.offsets_S1).diff().to(device)
         real_SL = torch.arange(int(lengths_S.max()), device=device) < lengths_S[:, None]
         return PaddedBatch(batch, real_SL, torch.arange(len(lengths_S), device=device).repeat_interleave(lengths_S))
 
@@ -70,15 +70,15 @@ class PaddedBatch:
 
     def targets(self) -> Tensor:
         """int64 [S, L]: the token to predict at masked positions, IGNORED elsewhere."""
-        targets_T = torch.full_like(self.flat.clean_ids_T, IGNORED)
-        targets_T[self.flat.predicted_P] = self.flat.target_ids_P
+        targets_T = torch.full_like(self.flat.clean.ids_T, IGNORED)
+        targets_T[self.masked.predicted_P] = self.masked.target_ids_P
         return self.padded(targets_T, IGNORED)
 
     def sides(self) -> Tensor:
         """int64 [T]: 0 for special tokens, 1 for a source's and 2 for a target's."""
         spans = self.flat.spans
         assert spans is not None
-        side_T = torch.zeros_like(self.flat.clean_ids_T)
+        side_T = torch.zeros_like(self.flat.clean.ids_T)
         spans_of_side = ((spans.source_start_B, spans.source_length_B), (spans.target_start_B, spans.target_length_B))
         for side, (start_B, length_B) in enumerate(spans_of_side, start=1):
             for start, length in zip(start_B.tolist(), length_B.tolist(), strict=True):
@@ -105,7 +105,7 @@ class StraightforwardModel(nn.Module):
         losses = {}
         for name, objective in (("mono", "mlm"), ("pairs", "tlm")):
             batch = batches[name]
-            hidden_SLD = self._encode(batch, batch.flat.masked.ids_T)[-1]
+            hidden_SLD = self._encode(batch, batch.masked.packed.ids_T)[-1]
             losses[objective] = self._masked_lm(hidden_SLD, batch.targets())
             if name == "pairs":
                 losses["dwa"] = self._word_alignment(hidden_SLD, batch)
@@ -122,15 +122,16 @@ class StraightforwardModel(nn.Module):
         every_layer = stack.layer
         if self.shortcuts.stop_at_label_layer:
             stack.layer = every_layer[: self.layer]
-        hidden_SLD = self._encode(batch, batch.flat.clean_ids_T)[self.layer]
+        hidden_SLD = self._encode(batch, batch.flat.clean.ids_T)[self.layer]
         stack.layer = every_layer
         assert spans is not None
-        batch.flat.links = align(
+        links = align(
             hidden_SLD[batch.real_SL],
             spans,
             self.settings,
             backend="auto" if self.shortcuts.batched_labels else "reference",
         )
+        batch.partner_T = links.partner_T
 
     def _masked_lm(self, hidden_SLD: Tensor, targets_SL: Tensor) -> Tensor:
         if self.shortcuts.head_at_masked_tokens:
@@ -144,32 +145,34 @@ class StraightforwardModel(nn.Module):
         scores_SLL = (query_SLD @ key_SLD.transpose(1, 2)).float() * hidden_SLD.shape[-1] ** -0.5
         side_SL = batch.padded(batch.sides(), 0)
         opposite_SLL = side_SL[:, :, None] + side_SL[:, None, :] == 3
-        linked_P = pointed_tokens(batch.flat)
-        first_T = torch.from_numpy(batch.flat.masked.offsets_S1[:-1]).to(hidden_SLD.device)[batch.row_T]
+        linked_P = pointed_tokens(batch)
+        assert batch.partner_T is not None
+        first_T = torch.from_numpy(batch.flat.clean.offsets_S1[:-1]).to(hidden_SLD.device)[batch.row_T]
         targets_T = torch.full_like(first_T, IGNORED)
-        targets_T[linked_P] = batch.flat.links.partner_T[linked_P].long() - first_T[linked_P]  # type: ignore[union-attr]
+        targets_T[linked_P] = batch.partner_T[linked_P].long() - first_T[linked_P]
         scores_SLL = scores_SLL.masked_fill(~opposite_SLL, torch.finfo(torch.float32).min)
         targets_SL = batch.padded(targets_T, IGNORED)
         return F.cross_entropy(scores_SLL.flatten(0, 1), targets_SL.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
-def pointed_tokens(batch: StreamBatch) -> Tensor:
+def pointed_tokens(batch: PaddedBatch) -> Tensor:
     """Masked tokens that have a link: indices into T."""
-    assert batch.links is not None
-    return batch.predicted_P[batch.links.partner_T[batch.predicted_P] >= 0]
+    assert batch.partner_T is not None, "the batch has not been labelled"
+    predicted_P = batch.masked.predicted_P
+    return predicted_P[batch.partner_T[predicted_P] >= 0]
 
 
 def train_straightforwardly(config: Config, shortcuts: Shortcuts) -> None:
     """`run.steps` optimizer steps of all three objectives; rank 0 appends a line per step to metrics.jsonl, as `train` does."""
     device = ranks.start(config.run.timeout_minutes)
     rank, world_size = ranks.rank(), ranks.world_size()
-    manifest, objectives = Manifest.load(config.data.path), build_objectives(config)
+    manifest, objectives = Manifest.load(config.data.path), catalog.build_objectives(config)
     data = build_data(config, objectives, manifest)
     plan = BatchPlan({"mono": config.batch.mono, "pairs": config.batch.pairs}, world_size, config.batch.micro_steps)
     ours, _ = build_model(config, objectives, manifest.vocab_size)
-    term = config.objectives.dwa
-    assert term is not None
-    model = StraightforwardModel(ours, term.alignment_layer, term.alignment_settings(), shortcuts)
+    layer = catalog.label_layer(config.objectives)
+    assert layer is not None
+    model = StraightforwardModel(ours, layer, catalog.alignment_settings(config.objectives), shortcuts)
     factor = lr_factor(config.optimizer, config.run.steps)
     engine, *_ = deepspeed.initialize(
         model=model,
@@ -203,7 +206,7 @@ def _one_step(
     engine: Any, config: Config, data: Any, plan: BatchPlan, step: int, device: torch.device, seconds: dict[str, float]
 ) -> Tensor:
     """One optimizer step; returns this rank's summed losses (3), predicted tokens (3) and tokens (1), fp64 [7]."""
-    weights = term_weights(config.objectives.active(), step)
+    weights = catalog.term_weights(config.objectives.active(), step)
     flat = [data.micro_batch(plan, step, micro, ranks.rank()).to(device) for micro in range(plan.micro_steps)]
     padded = [{name: PaddedBatch.of(stream) for name, stream in batch.streams.items()} for batch in flat]
     engine.eval()
@@ -213,9 +216,9 @@ def _one_step(
     engine.train()
     seconds["labelled"] = time.monotonic()
     sums = torch.zeros(7, dtype=torch.double, device=device)
-    for batch in flat:
-        mono, pairs = batch["mono"], batch["pairs"]
-        counts = [len(mono.predicted_P), len(pairs.predicted_P), len(pointed_tokens(pairs)), batch.tokens]
+    for batch, rows in zip(flat, padded, strict=True):
+        mono, pairs = rows["mono"].masked, rows["pairs"].masked
+        counts = [len(mono.predicted_P), len(pairs.predicted_P), len(pointed_tokens(rows["pairs"])), batch.tokens]
         sums[3:] += torch.tensor(counts, device=device)
     predicted = sums[3:6].sum()
     dist.all_reduce(predicted)

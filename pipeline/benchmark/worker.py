@@ -21,9 +21,8 @@ from torch import Tensor
 
 from pipeline import train
 from pipeline.benchmark.straightforward import Shortcuts, train_straightforwardly
-from pipeline.model import encoder as model
 from pipeline.model import linear
-from pipeline.objectives import masked_lm
+from pipeline.objectives import masked_lm, pretraining_model
 from pipeline.settings.schema import load_config
 from pipeline.training import ranks
 
@@ -39,8 +38,8 @@ def use_whole_logits() -> None:
 
 
 def encode_streams_apart() -> None:
-    together = model.MicroStepEncoder
-    model.MicroStepEncoder = lambda encoder, _=(): together(encoder)  # type: ignore[assignment, misc]
+    together = pretraining_model.MicroStepEncoder
+    pretraining_model.MicroStepEncoder = lambda encoder, _=(): together(encoder)  # type: ignore[assignment, misc]
 
 
 def use_pytorchs_products() -> None:

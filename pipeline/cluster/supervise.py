@@ -27,6 +27,7 @@ from pipeline.cluster.preflight.findings import Findings, Job
 from pipeline.host.agent import JOB
 from pipeline.host.process import SAFE_PATH, Interrupts, deepspeed_command
 from pipeline.host.run_lock import forget
+from pipeline.objectives import catalog
 from pipeline.run_folder import METRICS
 from pipeline.settings.schema import Config, load_config
 
@@ -99,9 +100,7 @@ def usable(job: Job, findings: Findings) -> Hosts:
 
 def micro_steps(config: Config, planned: int, ranks: int) -> int | None:
     """Micro-steps with which `ranks` cut the same global batch into parts no larger than planned; None: it cannot be cut."""
-    terms = config.objectives
-    rows = [config.batch.mono] if terms.mlm else []
-    rows += [config.batch.pairs] if terms.tlm or terms.dwa else []
+    rows = [getattr(config.batch, stream) for stream in catalog.streams(config.objectives)]
     least = -(-config.batch.micro_steps * planned // ranks)
     fitting = (steps for steps in range(least, min(rows) // ranks + 1) if all(n % (ranks * steps) == 0 for n in rows))
     return next(fitting, None)

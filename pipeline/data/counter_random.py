@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+# What a key is for, so that equal indices draw independently; each is mixed in after the seed. A view has a counter of its own.
+ORDER, MASK, SWAP, DROPOUT = 1, 2, 3, 4
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)

@@ -17,12 +17,11 @@ from data_prep.token_files.shard import Shard
 from data_prep.token_files.token_file import TOKEN_BYTES, UNK, VERIFY, TokenFile, are_stored_ids, shard_file
 from pipeline.data.assembly import Pieces, with_specials
 from pipeline.data.blend import Schedule, Stage
-from pipeline.data.counter_random import hash_key, permute
+from pipeline.data.counter_random import ORDER, SWAP, hash_key, permute
 from pipeline.data.shards import Language
 from pipeline.settings.schema import Config
 
 ANY_INT32 = 1 << 31
-_ORDER, _SWAP = 1, 3  # what a key is for, so that equal indices draw independently; masks have 2
 
 
 @dataclass
@@ -98,7 +97,7 @@ class Stream(ABC):
         language_S, ordinal_S = self._blend(global_index_S)
         count_S = np.array(self.counts)[language_S]
         epoch_S, index_S = np.divmod(ordinal_S, count_S)
-        index_S = permute(index_S, count_S, hash_key(self.seed, _ORDER, language_S, epoch_S))
+        index_S = permute(index_S, count_S, hash_key(self.seed, ORDER, language_S, epoch_S))
         return self._gather(language_S, epoch_S, index_S, global_index_S)
 
     def head(self, language: int, indices: np.ndarray) -> Sequences:
@@ -172,7 +171,7 @@ class PairStream(Stream):
         return sum(language.pairs_longer_than(self.limit) for language in self._languages)
 
     def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> Pieces:
-        swap_S = (hash_key(key, _SWAP) >> np.uint64(63)).astype(bool)
+        swap_S = (hash_key(key, SWAP) >> np.uint64(63)).astype(bool)
         views: list[tuple[np.ndarray, ...]] = [()] * len(indices)
         length_S2 = np.empty((len(indices), 2), dtype=np.int64)
         for file, _, places, pairs in self._languages[language].locate(indices):
@@ -210,12 +209,6 @@ class BatchPlan:
         share = size // (self.world_size * self.micro_steps)
         first = step * size + (micro_step * self.world_size + rank) * share
         return np.arange(first, first + share)
-
-
-def streams_read(config: Config) -> list[str]:
-    """The streams that the config's objectives read, sorted: "mono", "pairs"."""
-    terms = config.objectives
-    return (["mono"] if terms.mlm else []) + (["pairs"] if terms.tlm or terms.dwa else [])
 
 
 def limits_of(config: Config) -> dict[str, int]:

@@ -20,10 +20,10 @@ from rich.console import Group
 from rich.table import Table
 
 from data_prep.token_files.manifest import Manifest
-from pipeline.data.streams import BatchPlan, Sequences, blend_stages, limits_of, open_streams, streams_read
+from pipeline.data.streams import BatchPlan, Sequences, blend_stages, limits_of, open_streams
 from pipeline.data.views.masking import mask_sequences
 from pipeline.estimate.memory import Work, memory_per_rank
-from pipeline.model.flops import encoder_forward_flops, masked_lm_flops, pointer_flops
+from pipeline.objectives import catalog
 from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json, precision_of
 from pipeline.settings.schema import Config
 from pipeline.settings.sizes import EncoderConfig, count_parameters, scratch_sizes
@@ -80,15 +80,18 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
     check_fits(config.deepspeed, settings, "cpu" if device == "cpu" else "cuda", config.optimizer.torch_adam)
     sizes, samples, notes = _sizes_and_samples(config, pair_tokens)
     plan = BatchPlan({name: getattr(config.batch, name) for name in samples}, gpus, config.batch.micro_steps)
-    parameters = count_parameters(sizes, config)
+    parameters = count_parameters(sizes, catalog.count_parameters(config.objectives, sizes))
     scale = {name: plan.global_sizes[name] / len(sample.lengths_S) for name, sample in samples.items()}
     tokens = {name: scale[name] * sample.tokens for name, sample in samples.items()}
-    flops = sum(scale[name] * _flops(config, sizes, name, sample) for name, sample in samples.items())
+    flops = sum(
+        scale[name] * catalog.flops(config.objectives, name, sizes, sizes.layers, sample)
+        for name, sample in samples.items()
+    )
     parts = gpus * config.batch.micro_steps
     work = Work(
         sizes=sizes,
         parameters=parameters["total"],
-        word_objectives=sum(term is not None for term in (config.objectives.mlm, config.objectives.tlm)),
+        word_objectives=catalog.predicting_words(config.objectives),
         tokens=sum(tokens.values()) / parts,
         predicted=max(scale[name] * sample.predicted for name, sample in samples.items()) / parts,
         ranks=gpus,
@@ -139,18 +142,6 @@ def cpu_flops(width: int = 1024, seconds: float = 0.3) -> float:
     return best
 
 
-def _flops(config: Config, sizes: EncoderConfig, stream: str, sample: _Sample) -> float:
-    """Operations of labelling, forward and backward of a sample, as `PretrainingModel.flops` counts them of a batch."""
-    terms = config.objectives
-    flops = 3 * encoder_forward_flops(sizes, sample.lengths_S, sizes.layers)
-    if terms.mlm if stream == "mono" else terms.tlm:
-        flops += masked_lm_flops(sizes, sample.predicted)
-    if stream == "pairs" and terms.dwa:
-        flops += encoder_forward_flops(sizes, sample.lengths_S, terms.dwa.alignment_layer)
-        flops += pointer_flops(sizes, sample.tokens, sample.predicted)
-    return flops
-
-
 def _check_arguments(device: str, gpus: int, utilisation: float, pair_tokens: int) -> None:
     if device not in (*DEVICES, "cpu"):
         raise ValueError(f"--device {device}: not listed; choose one of {', '.join(DEVICES)}, cpu")
@@ -177,7 +168,8 @@ def _sizes_and_samples(config: Config, pair_tokens: int) -> tuple[EncoderConfig,
     if sizes is None:
         sizes = scratch_sizes(config, vocabulary)
     check_sizes(config, sizes, vocabulary)
-    streams = streams_read(config)
+    catalog.check_layers(config.objectives, sizes.layers)
+    streams = catalog.streams(config.objectives)
     counts = {name: min(SAMPLE, getattr(config.batch, name)) for name in streams}
     if manifest is not None:
         stages = {name: blend_stages(config, name) for name in streams}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from pipeline.estimate.dry_run import dry_run
+from pipeline.objectives import catalog
 from pipeline.settings.schema import Config
 
 WIRE_OVERHEAD = 1.05  # headers of TCP/IP and acknowledgements
@@ -80,12 +81,12 @@ def work_of(config: Config, ranks: int, pair_tokens: int) -> Work:
     ValueError where training would refuse the config.
     """
     run = dry_run(config, ANY_DEVICE, ranks, 1.0, pair_tokens)
-    dwa = config.objectives.dwa
+    label_layer = catalog.label_layer(config.objectives)
     return Work(
         ranks=ranks,
         parameters=run.parameters["total"],
         layers=run.layers,
-        label_share=dwa.alignment_layer / run.layers if dwa else 0.0,
+        label_share=(label_layer or 0) / run.layers,
         tokens=sum(run.tokens_per_step.values()),
         flops=run.flops_per_step,
         micro_steps=config.batch.micro_steps,

@@ -16,7 +16,9 @@ import torch
 
 from data_prep.token_files.manifest import Manifest
 from data_prep.tokenizers.tokenizer import Tokenizer
-from pipeline.data.training_data import TrainingData, collate
+from pipeline.data.batch import View
+from pipeline.data.training_data import TrainingData
+from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.data.views.masking import MASK_RATE
 from pipeline.model.encoder import Encoder
 from pipeline.objectives.masked_lm import MaskedLMHead
@@ -65,7 +67,7 @@ def evaluate_perplexity(
     if not made_with(manifest, tokenizer):
         raise ValueError(f"{data_dir}: made with another tokenizer than the model's; binarize it with the model's")
     limit = min(BLOCK_TOKENS, encoder.config.positions - 2)
-    data = TrainingData(manifest, ["mono"], alpha=1.0, seed=SEED, limits={"mono": limit})
+    data = TrainingData(manifest, [View("mono", MaskedTokens.name)], alpha=1.0, seed=SEED, limits={"mono": limit})
     stream = data.streams["mono"]
     device = next(encoder.parameters()).device
     results = []
@@ -73,10 +75,10 @@ def evaluate_perplexity(
         count = min(blocks, stream.counts[language])
         loss, correct, predicted = 0.0, 0, 0
         for first in range(0, count, BATCH):
-            batch = collate(stream.head(language, np.arange(first, min(first + BATCH, count))), SEED, data.vocab_size)
-            hidden_TD = encoder(batch.masked.to(device))
-            summed, right = head(hidden_TD[batch.predicted_P.to(device)], batch.target_ids_P.to(device))
-            loss, correct, predicted = loss + float(summed), correct + int(right), predicted + len(batch.predicted_P)
+            batch = data.head("mono", language, np.arange(first, min(first + BATCH, count))).to(device)
+            masked = batch["mono"].view(MaskedTokens)
+            summed, right = head(encoder(masked.packed)[masked.predicted_P], masked.target_ids_P)
+            loss, correct, predicted = loss + float(summed), correct + int(right), predicted + len(masked.predicted_P)
         share = max(predicted, 1)
         results.append(Perplexity(stream.names[language], count, predicted, loss / share, correct / share))
     return results

@@ -1,4 +1,4 @@
-"""XLM-R's encoder over packed batches, and the model that training wraps: one encoder, the objectives and their heads.
+"""XLM-R's encoder over packed batches.
 
 Architecture: RoBERTa (Liu et al., 2019) with XLM-R's vocabulary (Conneau et al., ACL 2020): post-norm, learned positions,
 exact GELU. `pipeline/weights/hugging_face.py` maps the parameters to and from Hugging Face's `XLMRobertaForMaskedLM`.
@@ -6,19 +6,15 @@ exact GELU. `pipeline/weights/hugging_face.py` maps the parameters to and from H
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.data.batch import MicroBatch
-from pipeline.data.packing import Packed, join
+from pipeline.data.packing import Packed
 from pipeline.model.attention import attend
-from pipeline.model.flops import encoder_forward_flops
 from pipeline.model.linear import Linear, LinearGELU
-from pipeline.objectives.base import Objective
 from pipeline.settings.sizes import EncoderConfig
 
 
@@ -57,9 +53,13 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.apply(partial(init_weights, std=config.init_std))
 
-    def forward(self, packed: Packed, layers: int | None = None) -> Tensor:
-        """Hidden states [T, D] after `layers` layers (None: all; 0: embeddings), as Hugging Face counts them."""
-        return self.hidden_states(packed, layers)[-1]
+    def forward(self, packed: Packed, layers: int | None = None, every: bool = False) -> Tensor | list[Tensor]:
+        """Hidden states [T, D] after `layers` layers (None: all; 0: embeddings), as Hugging Face counts them.
+
+        every: a list of those after each layer up to there.
+        """
+        states = self.hidden_states(packed, layers)
+        return states if every else states[-1]
 
     def hidden_states(self, packed: Packed, layers: int | None = None) -> list[Tensor]:
         """Hidden states [T, D] after layer 0 (embeddings), 1, … `layers`."""
@@ -70,68 +70,6 @@ class Encoder(nn.Module):
         for layer in self.layers[:layers]:
             states.append(layer(states[-1], packed))
         return states
-
-
-class MicroStepEncoder:
-    """What objectives see of the encoder during one micro-step: a batch that two of them read is encoded once.
-
-    The batches of `together` are encoded in one pass when the first of them is asked for: fewer and larger products, and
-    one gradient of the word embedding instead of one per stream.
-    """
-
-    def __init__(self, encoder: Encoder, together: Sequence[Packed] = ()) -> None:
-        self._encoder, self._together = encoder, together
-        # The batch is kept beside its hidden states: the id of one that is gone may be given to another.
-        self._memo: dict[tuple[int, int | None], tuple[Packed, Tensor]] = {}
-
-    def __call__(self, packed: Packed, layers: int | None = None) -> Tensor:
-        """Hidden states [T, D] of `packed` after `layers` layers (None: all)."""
-        if (id(packed), layers) not in self._memo:
-            parts = self._together if any(packed is part for part in self._together) else [packed]
-            hidden_TD = self._encoder(join(parts), layers)
-            for part, part_TD in zip(parts, hidden_TD.split([part.tokens for part in parts]), strict=True):
-                self._memo[id(part), layers] = part, part_TD
-        return self._memo[id(packed), layers][1]
-
-
-class PretrainingModel(nn.Module):
-    """The module that DeepSpeed wraps: every forward of a training run goes through `forward`."""
-
-    def __init__(self, encoder: Encoder, objectives: Sequence[Objective]) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.objectives = list(objectives)
-        self.heads = nn.ModuleDict()
-        for objective in objectives:
-            for name, build in objective.heads(encoder).items():
-                if name not in self.heads:  # objectives that name the same head share it
-                    self.heads[name] = build()
-
-    def flops(self, batch: MicroBatch) -> float:
-        """Floating-point operations of labelling, forward and backward of a micro-step, by the rules of `flops`."""
-        sizes = self.encoder.config
-        encoding = [
-            encoder_forward_flops(sizes, stream.masked.sequence_lengths, sizes.layers)
-            for stream in batch.streams.values()
-        ]
-        return 3 * sum(encoding) + sum(o.flops(sizes, batch[o.reads]) for o in self.objectives if o.reads in batch)
-
-    def forward(self, work: str, batch: MicroBatch | Packed, layers: int | None = None) -> dict[str, dict[str, Tensor]]:
-        """One of three kinds of work, each returning plain dictionaries of tensors.
-
-        "label": objectives write their labels into the micro-batch (no gradient), and report metrics.
-        "losses": per objective its summed loss and its count of predicted tokens, and metrics.
-        "hidden": hidden states of a packed batch after layers 0 … `layers`, keyed by layer.
-        """
-        if work == "hidden":
-            assert isinstance(batch, Packed)
-            return {"hidden": {str(k): h for k, h in enumerate(self.encoder.hidden_states(batch, layers))}}
-        assert isinstance(batch, MicroBatch) and work in ("label", "losses")
-        if work == "label":
-            encode = MicroStepEncoder(self.encoder)
-            return {o.name: o.label(encode, batch[o.reads]) for o in self.objectives if o.reads in batch}
-        encode = MicroStepEncoder(self.encoder, [stream.masked for stream in batch.streams.values()])
-        return {o.name: o.loss(encode, self.heads, batch[o.reads]) for o in self.objectives if o.reads in batch}
 
 
 def init_weights(module: nn.Module, std: float) -> None:

@@ -1,19 +1,26 @@
-"""The interface between the training loop and what a model is trained for.
+"""The contract between training and what a model is trained for.
 
-The loop knows objectives only through this class. A contrast over sentence embeddings, replaced-token detection or a
-text-to-text objective fits it too: each names its stream, owns its heads, and encodes what it needs through `encode`.
+Training knows objectives only through this class. An objective says which views of the data it reads, owns the modules that
+it trains and the state that it keeps, labels, counts and loses. `catalog` has the list.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from pipeline.data.batch import StreamBatch
+from pipeline.data.batch import MicroBatch, View
 from pipeline.data.packing import Packed
+
+Work = Literal["label", "losses", "hidden"]
+"""The kinds of work that the model does; DeepSpeed has one forward for all of them."""
+LabelTensors = dict[str, Tensor]
+"""Labels of one micro-batch, by names that the objective gives them; empty where it has none."""
+Modules = Mapping[str, nn.Module]
 
 
 class Encode(Protocol):
@@ -22,13 +29,22 @@ class Encode(Protocol):
     def __call__(self, packed: Packed, layers: int | None = None) -> Tensor: ...
 
 
+class Asked(NamedTuple):
+    """A packed batch to encode, up to a layer (None: the last)."""
+
+    packed: Packed
+    layers: int | None = None
+
+
 class EncoderSizes(Protocol):
-    """Sizes that a head may have to fit."""
+    """Sizes that a module may have to fit."""
 
     @property
     def vocab_size(self) -> int: ...
     @property
     def hidden(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
     @property
     def feed_forward(self) -> int: ...
     @property
@@ -38,7 +54,7 @@ class EncoderSizes(Protocol):
 
 
 class EncoderParts(Protocol):
-    """What heads may read of the encoder when they are built: its sizes, and its word embedding to tie."""
+    """What may be read of the encoder when modules are built: its sizes, and its word embedding to tie."""
 
     @property
     def config(self) -> EncoderSizes: ...
@@ -46,42 +62,114 @@ class EncoderParts(Protocol):
     def word(self) -> nn.Embedding: ...
 
 
+class Parts(Protocol):
+    """The model as objectives see it when they build their parts, and after a step."""
+
+    @property
+    def encoder(self) -> EncoderParts: ...
+    @property
+    def heads(self) -> nn.ModuleDict:
+        """Modules that objectives train, those of all of them."""
+
+    @property
+    def twins(self) -> nn.ModuleDict:
+        """Modules of buffers, which nobody trains."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A module that an objective trains beside the encoder."""
+
+    build: Callable[[], nn.Module]
+    rate: Literal["encoder", "heads"] = "heads"
+    """Whose learning rate its parameters have, where `optimizer.heads_lr` or `heads_first_steps` set them apart."""
+
+
+class Labels(NamedTuple):
+    """What labelling found in a micro-batch."""
+
+    tensors: LabelTensors
+    metrics: dict[str, Tensor]  # scalars of any dtype, to sum over the step in fp64
+
+
+class Loss(NamedTuple):
+    """What an objective loses in a micro-batch."""
+
+    total: Tensor  # fp32 scalar with gradient, summed over what is predicted
+    metrics: dict[str, Tensor]  # scalars of any dtype without gradient, to sum over the step in fp64
+
+
 class Objective(ABC):
     """One term of the loss.
 
-    name: key of its settings, loss and metrics; reads: the stream it is computed on ("mono" or "pairs").
+    name: key of its settings, loss and metrics.
+    reads: the views that it is computed on; the data makes these and no others.
     """
 
     name: str
-    reads: str
+    reads: tuple[View, ...]
+    pooled: bool = True
+    """Its loss is divided by what all pooled objectives predict in the step, as XLM-Align's terms are; else by its count."""
 
-    @abstractmethod
-    def heads(self, encoder: EncoderParts) -> dict[str, Callable[[], nn.Module]]:
+    @property
+    def streams(self) -> list[str]:
+        """The streams that its views are of, in order and each once."""
+        return sorted({view.stream for view in self.reads})
+
+    def modules(self, parts: Parts) -> dict[str, Trained]:
         """Modules that the objective trains besides the encoder, by name; equal names are shared between objectives."""
-
-    def label(self, encode: Encode, batch: StreamBatch) -> dict[str, Tensor]:
-        """Before denoising, without gradient: write labels into `batch`; returns metrics (scalar tensors to sum)."""
         return {}
 
-    @abstractmethod
-    def count(self, batch: StreamBatch) -> Tensor:
-        """How many tokens the objective predicts in a labelled batch: a scalar int64 tensor on the batch's device."""
+    def twins(self, parts: Parts) -> dict[str, Callable[[], nn.Module]]:
+        """Modules that nobody trains and only `after_step` changes, by name: a slow copy of the encoder, a queue.
+
+        They are built when all weights are loaded. What floats in them is held in fp32 whatever the run's precision, whole
+        on every rank, and kept in a checkpoint as it is.
+        """
+        return {}
+
+    def asks(self, work: Literal["label", "losses"], batch: MicroBatch) -> Sequence[Asked]:
+        """What `label` or `loss` will encode, as far as it can be said before: one pass serves all objectives that ask.
+
+        Batches that are asked for up to the same layer are encoded together. What is not said here is encoded when it is asked
+        for, by itself.
+        """
+        return ()
+
+    def before_training(self, parts: Parts, batches: Callable[[int], list[MicroBatch]]) -> None:  # noqa: B027
+        """Once, before the first step of a new run: fill what `twins` hold. batches: this rank's micro-batches of a step."""
+
+    def label(self, encode: Encode, modules: Modules, batch: MicroBatch) -> Labels:
+        """Before denoising, in `eval()` and without gradient: labels, which `count` and `loss` are given again."""
+        return Labels({}, {})
 
     @abstractmethod
-    def flops(self, sizes: EncoderSizes, batch: StreamBatch) -> float:
-        """Floating-point operations of labelling and of the loss, forward and backward, by the rules of `flops`.
+    def count(self, batch: MicroBatch, labels: LabelTensors) -> Tensor:
+        """How many tokens (or pairs, sentences) the objective predicts: a scalar int64 tensor on the batch's device."""
 
-        The forward and backward of the masked batch through the encoder, which objectives share, is not among them.
+    @abstractmethod
+    def loss(self, encode: Encode, modules: Modules, batch: MicroBatch, labels: LabelTensors) -> Loss:
+        """The summed loss of what is predicted in a micro-batch.
+
+        Every rank must run the same modules in the same order, also where nothing is predicted: at ZeRO-3 each of them is a
+        communication. Parameters that have no part in any loss get their zeros from the model.
         """
 
     @abstractmethod
-    def loss(self, encode: Encode, heads: nn.ModuleDict, batch: StreamBatch) -> dict[str, Tensor]:
-        """The summed loss ("loss", fp32 scalar with gradient), and metrics (scalar tensors to sum over the step).
+    def flops(self, sizes: EncoderSizes, batch: MicroBatch) -> float:
+        """Floating-point operations of its own modules, forward and backward, by the rules of `flops`.
 
-        Every parameter of the heads must take part in the result even when nothing is predicted, because DeepSpeed
-        needs the same gradients on every rank.
+        The encoder's passes, which objectives share, are not among them as far as `asks` names them.
+        """
+
+    def after_step(self, parts: Parts, step: int, applied: bool, labels: Sequence[LabelTensors]) -> None:  # noqa: B027
+        """After every optimizer step, outside the engine's forward and without gradient; every rank calls it.
+
+        step: optimizer steps done; applied: whether the optimizer changed the weights (fp16 skips a step that overflows);
+        labels: this rank's, one for each micro-step. At ZeRO-3 weights must be gathered to be read
+        (`deepspeed.zero.GatheredParameters`), in the same order on every rank. What `twins` hold must come out the same there.
         """
 
     def report(self, sums: dict[str, float], count: float) -> dict[str, float]:
-        """What to show of the metrics summed over some steps; count: tokens predicted in them."""
+        """What to show of the metrics summed over some steps; count: what was predicted in them."""
         return {"loss": sums["loss"] / max(count, 1)}

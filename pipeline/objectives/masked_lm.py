@@ -5,18 +5,20 @@ Devlin et al. (NAACL 2019) and Conneau & Lample (NeurIPS 2019, section 3.3); the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.data.batch import StreamBatch
+from pipeline.data.batch import MicroBatch, View
+from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.model.flops import masked_lm_flops
 from pipeline.model.linear import Linear
 from pipeline.model.linear_cross_entropy import linear_cross_entropy
-from pipeline.objectives.base import Encode, EncoderParts, EncoderSizes, Objective
+from pipeline.objectives.base import Asked, Encode, EncoderSizes, LabelTensors, Loss, Modules, Objective, Parts, Trained
 
 HEAD = "masked_lm"
 
@@ -46,22 +48,31 @@ class MaskedLMHead(nn.Module):
 class MaskedLM(Objective):
     """Cross-entropy at the masked positions of one stream."""
 
-    def __init__(self, name: str, reads: str) -> None:
-        self.name, self.reads = name, reads
+    def __init__(self, name: str, stream: str) -> None:
+        self.name, self.reads = name, (View(stream, MaskedTokens.name),)
 
-    def heads(self, encoder: EncoderParts) -> dict[str, Callable[[], nn.Module]]:
-        return {HEAD: partial(MaskedLMHead, encoder.word, encoder.config.norm_eps, encoder.config.init_std)}
+    def modules(self, parts: Parts) -> dict[str, Trained]:
+        sizes = parts.encoder.config
+        return {HEAD: Trained(partial(MaskedLMHead, parts.encoder.word, sizes.norm_eps, sizes.init_std))}
 
-    def count(self, batch: StreamBatch) -> Tensor:
+    def asks(self, work: Literal["label", "losses"], batch: MicroBatch) -> Sequence[Asked]:
+        return [Asked(self._masked(batch).packed)] if work == "losses" else []
+
+    def count(self, batch: MicroBatch, labels: LabelTensors) -> Tensor:
+        predicted_P = self._masked(batch).predicted_P
         # Filled there, not copied there: a copy from ordinary memory waits for the device.
-        return torch.full((), len(batch.predicted_P), device=batch.predicted_P.device)
+        return torch.full((), len(predicted_P), device=predicted_P.device)
 
-    def flops(self, sizes: EncoderSizes, batch: StreamBatch) -> float:
-        return masked_lm_flops(sizes, len(batch.predicted_P))
+    def flops(self, sizes: EncoderSizes, batch: MicroBatch) -> float:
+        return masked_lm_flops(sizes, len(self._masked(batch).predicted_P))
 
-    def loss(self, encode: Encode, heads: nn.ModuleDict, batch: StreamBatch) -> dict[str, Tensor]:
-        loss, correct = heads[HEAD](encode(batch.masked)[batch.predicted_P], batch.target_ids_P)
-        return {"loss": loss, "correct": correct}
+    def loss(self, encode: Encode, modules: Modules, batch: MicroBatch, labels: LabelTensors) -> Loss:
+        masked = self._masked(batch)
+        loss, correct = modules[HEAD](encode(masked.packed)[masked.predicted_P], masked.target_ids_P)
+        return Loss(loss, {"correct": correct})
 
     def report(self, sums: dict[str, float], count: float) -> dict[str, float]:
         return {**super().report(sums, count), "accuracy": sums["correct"] / max(count, 1)}
+
+    def _masked(self, batch: MicroBatch) -> MaskedTokens:
+        return batch[self.reads[0].stream].view(MaskedTokens)

@@ -6,20 +6,35 @@ filtered into word links (sections 3.1 and 3.2), recomputed every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.data.batch import Pointers, StreamBatch
-from pipeline.model.flops import encoder_forward_flops, pointer_flops
+from pipeline.data.batch import MicroBatch, View
+from pipeline.data.views.masked_tokens import MaskedTokens, Pointers
+from pipeline.model.flops import pointer_flops
 from pipeline.model.linear import Linear
-from pipeline.objectives.base import Encode, EncoderParts, EncoderSizes, Objective
+from pipeline.objectives.base import (
+    Asked,
+    Encode,
+    EncoderSizes,
+    Labels,
+    LabelTensors,
+    Loss,
+    Modules,
+    Objective,
+    Parts,
+    Trained,
+)
 from sinkhorn_align import AlignmentSettings, align
 
 HEAD = "word_alignment"
+PARTNER = "partner_T"
+"""The label: int32 [T], the token (index into T) that each token of the pairs is linked to, −1 for none."""
 IGNORED = -100  # label of a masked token without a partner
 
 
@@ -41,40 +56,47 @@ class WordAlignment(Objective):
     """Self-labelling and the pointer loss over pairs."""
 
     def __init__(self, name: str, alignment_layer: int, settings: AlignmentSettings) -> None:
-        self.name, self.reads = name, "pairs"
+        self.name, self.reads = name, (View("pairs", MaskedTokens.name),)
         self.alignment_layer, self.settings = alignment_layer, settings
 
-    def heads(self, encoder: EncoderParts) -> dict[str, Callable[[], nn.Module]]:
-        return {HEAD: partial(PointerHead, encoder.config.hidden, encoder.config.init_std)}
+    def modules(self, parts: Parts) -> dict[str, Trained]:
+        sizes = parts.encoder.config
+        return {HEAD: Trained(partial(PointerHead, sizes.hidden, sizes.init_std))}
 
-    def label(self, encode: Encode, batch: StreamBatch) -> dict[str, Tensor]:
-        spans = batch.spans
+    def asks(self, work: Literal["label", "losses"], batch: MicroBatch) -> Sequence[Asked]:
+        pairs = batch["pairs"]
+        return [Asked(pairs.clean, self.alignment_layer) if work == "label" else Asked(pairs.view(MaskedTokens).packed)]
+
+    def label(self, encode: Encode, modules: Modules, batch: MicroBatch) -> Labels:
+        pairs = batch["pairs"]
+        spans = pairs.spans
         assert spans is not None, "word alignment reads pairs"
-        hidden_TD = encode(batch.clean, self.alignment_layer)
-        batch.links = align(hidden_TD, spans, self.settings)
-        return {
-            "links": batch.links.count(),
+        hidden_TD = encode(pairs.clean, self.alignment_layer)
+        links = align(hidden_TD, spans, self.settings)
+        metrics = {
+            "links": links.count(),
             "pairs": torch.full((), spans.pairs, device=hidden_TD.device),
-            "unalignable_pairs": (batch.links.status_B != 0).sum(),
+            "unalignable_pairs": (links.status_B != 0).sum(),
         }
+        return Labels({PARTNER: links.partner_T}, metrics)
 
-    def count(self, batch: StreamBatch) -> Tensor:
-        return (_partners(batch) >= 0).sum()
+    def count(self, batch: MicroBatch, labels: LabelTensors) -> Tensor:
+        return (_partners(batch, labels) >= 0).sum()
 
-    def flops(self, sizes: EncoderSizes, batch: StreamBatch) -> float:
-        labelling = encoder_forward_flops(sizes, batch.masked.sequence_lengths, self.alignment_layer)
-        return labelling + pointer_flops(sizes, batch.masked.tokens, len(batch.predicted_P))
+    def flops(self, sizes: EncoderSizes, batch: MicroBatch) -> float:
+        return pointer_flops(sizes, batch["pairs"].clean.tokens, len(batch["pairs"].view(MaskedTokens).predicted_P))
 
-    def loss(self, encode: Encode, heads: nn.ModuleDict, batch: StreamBatch) -> dict[str, Tensor]:
-        assert batch.pointers is not None
-        partner_P, hidden_TD = _partners(batch), encode(batch.masked)
+    def loss(self, encode: Encode, modules: Modules, batch: MicroBatch, labels: LabelTensors) -> Loss:
+        masked = batch["pairs"].view(MaskedTokens)
+        assert masked.pointers is not None
+        partner_P, hidden_TD = _partners(batch, labels), encode(masked.packed)
         # Masked tokens without a partner are scored too and then left out of the sum: to choose the others first, the host
         # would have to know how many there are, and wait for the device.
-        query_PD, key_TD = heads[HEAD](hidden_TD[batch.predicted_P], hidden_TD)
-        scores_PL, start_P = _pointer_scores(query_PD, key_TD, batch.pointers)
+        query_PD, key_TD = modules[HEAD](hidden_TD[masked.predicted_P], hidden_TD)
+        scores_PL, start_P = _pointer_scores(query_PD, key_TD, masked.pointers)
         label_P = torch.where(partner_P >= 0, partner_P - start_P, IGNORED)
         loss = F.cross_entropy(scores_PL, label_P, ignore_index=IGNORED, reduction="sum")
-        return {"loss": loss, "agreement": (scores_PL.detach().argmax(-1) == label_P).sum()}
+        return Loss(loss, {"agreement": (scores_PL.detach().argmax(-1) == label_P).sum()})
 
     def report(self, sums: dict[str, float], count: float) -> dict[str, float]:
         return {
@@ -85,10 +107,9 @@ class WordAlignment(Objective):
         }
 
 
-def _partners(batch: StreamBatch) -> Tensor:
+def _partners(batch: MicroBatch, labels: LabelTensors) -> Tensor:
     """The linked token (index into T) of every masked position, −1 where it has none. int64 [P]."""
-    assert batch.links is not None, "the batch has not been labelled"
-    return batch.links.partner_T[batch.predicted_P].long()
+    return labels[PARTNER][batch["pairs"].view(MaskedTokens).predicted_P].long()
 
 
 def _pointer_scores(query_PD: Tensor, key_TD: Tensor, pointers: Pointers) -> tuple[Tensor, Tensor]:

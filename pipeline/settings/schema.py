@@ -84,6 +84,10 @@ class Model(Section):
         return self
 
 
+FIXED: dict[str, Any] = {"fixed": True}
+"""`json_schema_extra` of an objective's field that a run which goes on must not change."""
+
+
 class Term(Section):
     """An objective of the loss."""
 

@@ -41,13 +41,11 @@ def scratch_sizes(config: Config, vocab_size: int) -> EncoderConfig:
     return EncoderConfig(vocab_size=vocab_size, positions=longest_sequence(config) + 2, **sizes)
 
 
-def count_parameters(sizes: EncoderConfig, config: Config) -> dict[str, int]:
-    """Parameters by part; the vocabulary matrix, which the masked-LM head shares, counts as embedding."""
-    width, inner, terms = sizes.hidden, sizes.feed_forward, config.objectives
+def count_parameters(sizes: EncoderConfig, heads: int) -> dict[str, int]:
+    """Parameters by part, with so many of the heads; the vocabulary matrix, which a head may share, counts as embedding."""
+    width, inner = sizes.hidden, sizes.feed_forward
     norm = 2 * width
     embeddings = (sizes.vocab_size + sizes.positions + 1) * width + norm
     layer = 4 * (width * width + width) + 2 * width * inner + inner + width + 2 * norm
-    masked_lm = width * width + width + norm + sizes.vocab_size if terms.mlm or terms.tlm else 0
-    pointer = 2 * (width * width + width) if terms.dwa else 0
-    parts = {"embeddings": embeddings, "layers": sizes.layers * layer, "heads": masked_lm + pointer}
+    parts = {"embeddings": embeddings, "layers": sizes.layers * layer, "heads": heads}
     return {**parts, "total": sum(parts.values())}

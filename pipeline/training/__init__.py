@@ -1,1 +1,1 @@
-"""What a training step needs: its parts, the ranks, validation, and the end of what cannot go on."""
+"""What a run does beside its loop: the optimizer step, and the checkpoints that it starts from and leaves."""

@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: streams, objectives, model, DeepSpeed settings.
+"""From a config to the parts of a run: streams, model, DeepSpeed settings, groups of parameters.
 
 Every check that needs more than the config's own fields is made here, before anything expensive starts.
 """
@@ -12,16 +12,17 @@ import torch
 from torch.nn import Parameter
 
 from data_prep.token_files.manifest import Manifest
+from pipeline.data.batch import View
 from pipeline.data.blend import Stage
 from pipeline.data.streams import BatchPlan, blend_stages, limits_of
 from pipeline.data.training_data import TrainingData
-from pipeline.model.encoder import Encoder, PretrainingModel
+from pipeline.model.encoder import Encoder
 from pipeline.objectives.base import Objective
+from pipeline.objectives.catalog import check_layers
 from pipeline.objectives.masked_lm import HEAD as MASKED_LM_HEAD
-from pipeline.objectives.masked_lm import MaskedLM
-from pipeline.objectives.word_alignment import WordAlignment
+from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json
-from pipeline.settings.schema import Config, Optimizer, Term
+from pipeline.settings.schema import Config, Optimizer
 from pipeline.settings.sizes import scratch_sizes
 from pipeline.weights.fit import check_sizes
 from pipeline.weights.hugging_face import load_encoder, load_head
@@ -31,47 +32,44 @@ Factor = Callable[[int], float]
 """Factor of the peak learning rate at an optimizer step, from 0."""
 
 
-def build_objectives(config: Config) -> list[Objective]:
-    """The objectives that the config switches on, in a fixed order."""
-    terms = config.objectives
-    objectives: list[Objective] = []
-    if terms.mlm is not None:
-        objectives.append(MaskedLM("mlm", "mono"))
-    if terms.tlm is not None:
-        objectives.append(MaskedLM("tlm", "pairs"))
-    if terms.dwa is not None:
-        objectives.append(WordAlignment("dwa", terms.dwa.alignment_layer, terms.dwa.alignment_settings()))
-    return objectives
-
-
 def build_data(config: Config, objectives: list[Objective], manifest: Manifest) -> TrainingData:
     """Open the streams that the objectives read; ValueError where the manifest has no data for one."""
-    streams = sorted({objective.reads for objective in objectives})
-    return open_data(config, streams, manifest, {name: blend_stages(config, name) for name in streams})
+    views = [view for objective in objectives for view in objective.reads]
+    return open_data(config, views, manifest, {view.stream: blend_stages(config, view.stream) for view in views})
 
 
 def open_data(
-    config: Config, streams: list[str], manifest: Manifest, stages: dict[str, list[Stage]] | None = None
+    config: Config, views: list[View], manifest: Manifest, stages: dict[str, list[Stage]] | None = None
 ) -> TrainingData:
-    """Open streams with the limits and the seed of the config, and by default with its alpha."""
+    """Open the streams of these views with the limits and the seed of the config, and by default with its alpha."""
     return TrainingData(
-        manifest, streams, alpha=config.data.alpha, seed=config.run.seed, limits=limits_of(config), stages=stages or {}
+        manifest, views, alpha=config.data.alpha, seed=config.run.seed, limits=limits_of(config), stages=stages or {}
     )
 
 
 def build_model(config: Config, objectives: list[Objective], vocab_size: int) -> tuple[PretrainingModel, bool]:
     """The model on the CPU in fp32, and whether its masked-LM head came with pretrained weights."""
     torch.manual_seed(config.run.seed)
-    init = config.model.init
+    init, state = config.model.init, None
     if init is None:
         sizes = scratch_sizes(config, vocab_size)
-        check_sizes(config, sizes, vocab_size)
-        return PretrainingModel(Encoder(sizes), objectives), False
-    sizes, state = read_pretrained(init, config.model.dropout)
+    else:
+        sizes, state = read_pretrained(init, config.model.dropout)
     check_sizes(config, sizes, vocab_size)
-    model = PretrainingModel(Encoder(sizes), objectives)
-    load_encoder(model.encoder, state, init)
-    return model, MASKED_LM_HEAD in model.heads and load_head(model.heads[MASKED_LM_HEAD], state, init)
+    check_layers(config.objectives, sizes.layers)
+    model, head_is_pretrained = PretrainingModel(Encoder(sizes), objectives), False
+    if init is not None and state is not None:
+        load_encoder(model.encoder, state, init)
+        head_is_pretrained = MASKED_LM_HEAD in model.heads and load_head(model.heads[MASKED_LM_HEAD], state, init)
+    model.add_twins()
+    return model, head_is_pretrained
+
+
+def notes_on_heads(config: Config, model: PretrainingModel, head_is_pretrained: bool) -> list[str]:
+    """What a user may not expect of the modules beside a pretrained encoder."""
+    if not config.model.init or MASKED_LM_HEAD not in model.heads or head_is_pretrained:
+        return []
+    return [f"{config.model.init} has no masked-LM head: it starts from random weights (see objectives.*.weight)"]
 
 
 def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str, Any]:
@@ -119,27 +117,21 @@ def lr_factor(optimizer: Optimizer, steps: int) -> Factor:
 def parameter_groups(model: PretrainingModel, optimizer: Optimizer, steps: int) -> list[tuple[list[Parameter], Factor]]:
     """What the optimizer trains, and for each group the factor of `optimizer.lr`: all of the model in one group.
 
-    With `heads_lr` or `heads_first_steps`, the heads' own parameters and the encoder's (with them the word embedding, which
-    the masked-LM head is tied to) apart: the encoder's rate is 0 until then, and warms up from there.
+    With `heads_lr` or `heads_first_steps`, what has the heads' rate and what has the encoder's (with it the word embedding,
+    which the masked-LM head is tied to) apart, as objectives declare it of their modules: the encoder's rate is 0 until then,
+    and warms up from there.
     """
     factor, first = lr_factor(optimizer, steps), optimizer.heads_first_steps
     if not first and optimizer.heads_lr is None:
         return [(list(model.parameters()), factor)]
-    encoder = list(model.encoder.parameters())
-    known = {id(parameter) for parameter in encoder}
-    heads = [parameter for parameter in model.heads.parameters() if id(parameter) not in known]
+    by_rate: dict[str, list[Parameter]] = {"encoder": [], "heads": []}
+    for name, parameter in model.named_parameters():  # one that is tied has the name of the module that comes first
+        (rate,) = (rate for prefix, rate in model.rates.items() if name.startswith(prefix))
+        by_rate[rate].append(parameter)
     ratio = 1.0 if optimizer.heads_lr is None else optimizer.heads_lr / optimizer.lr
 
     def encoder_factor(step: int) -> float:
         warm = min((step - first + 1) / max(optimizer.warmup_steps, 1), 1.0)
         return factor(step) * (warm if first else 1.0) if step >= first else 0.0
 
-    return [(encoder, encoder_factor), (heads, lambda step: ratio * factor(step))]
-
-
-def term_weights(terms: dict[str, Term], step: int) -> dict[str, float]:
-    """Weight of each objective's loss at an optimizer step (from 0)."""
-    return {
-        name: term.weight * (1.0 if step >= term.warmup_steps else step / term.warmup_steps)
-        for name, term in terms.items()
-    }
+    return [(by_rate["encoder"], encoder_factor), (by_rate["heads"], lambda step: ratio * factor(step))]

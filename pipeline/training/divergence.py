@@ -28,7 +28,7 @@ class NonFiniteSteps:
 
     def __init__(self, engine: Any, objectives: Sequence[Objective], most: int) -> None:
         self._engine, self._most, self._in_a_row = engine, most, 0
-        self._reads = {objective.name: objective.reads for objective in objectives}
+        self._streams = {objective.name: objective.streams for objective in objectives}
         _skip_without_zero(engine.optimizer)
 
     def check(self, step: int, batches: list[MicroBatch], losses: list[dict[str, Tensor]]) -> None:
@@ -41,10 +41,11 @@ class NonFiniteSteps:
             self._in_a_row = 0
             return
         own = [
-            (name, *_range(batch, self._reads[name]))
+            (name, *_range(batch, stream))
             for batch, terms in zip(batches, losses, strict=True)
             for name, loss in terms.items()
             if not bool(torch.isfinite(loss))
+            for stream in self._streams[name]
         ]
         bad_losses = ranks.gather(own)
         if not bad_losses and self._engine.fp16_enabled():
@@ -54,8 +55,8 @@ class NonFiniteSteps:
             return
         if bad_losses:
             what = "; ".join(
-                f"the loss of {name} on {_shown([bad for bad in bad_losses if bad[0] == name])}"
-                for name in sorted({bad[0] for bad in bad_losses})
+                f"the loss of {name} on {_shown([bad for bad in bad_losses if (bad[0], bad[1]) == (name, stream)])}"
+                for name, stream in sorted({(bad[0], bad[1]) for bad in bad_losses})
             )
         else:
             streams = [("", *_range(batch, name)) for batch in batches for name in batch.streams]

@@ -1,5 +1,7 @@
 """What becomes of each setting when a run goes on from a checkpoint: one table, and the refusals that it promises.
 
+Objectives' settings are not in the table: they are used, unless the schema marks one as fixed.
+
 Knows configs and what a checkpoint's manifest says; nothing of tensors. What DeepSpeed would otherwise take from a checkpoint
 instead of from the config is put right in `reshard.load`.
 """
@@ -7,11 +9,13 @@ instead of from the config is put right in `reshard.load`.
 from __future__ import annotations
 
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoints.manifest import CheckpointInfo
-from pipeline.settings.schema import Config, Data, Run
+from pipeline.objectives import catalog
+from pipeline.settings.schema import FIXED, Config, Data, Run, Term
 
 
 class Fate(Enum):
@@ -26,11 +30,6 @@ class Fate(Enum):
 _BY_FATE: dict[Fate, dict[str, str]] = {
     Fate.USED: {
         "model": "dropout",
-        "objectives.mlm": "weight warmup_steps",
-        "objectives.tlm": "weight warmup_steps",
-        "objectives.dwa": (
-            "weight warmup_steps alignment_layer cost similarity temperature sinkhorn_iterations filter_rounds discount"
-        ),
         "batch": "micro_steps",
         "optimizer": "lr betas eps weight_decay clip warmup_steps decay_power",
         "validation": "every data samples batch gold gold_pairs retrieval retrieval_sentences shown_pairs",
@@ -49,34 +48,49 @@ _BY_FATE: dict[Fate, dict[str, str]] = {
         "": "deepspeed",  # by `reshard.needed`
         "data": "path",
         "model": "init layers hidden heads feed_forward",
-        "objectives": "mlm tlm dwa",
         "optimizer": "heads_lr heads_first_steps",
         "run": "steps",
     },
     Fate.UNUSED: {"model": "init_std"},
 }
 
-FATES: dict[str, Fate] = {
-    f"{section}.{name}".lstrip("."): fate
-    for fate, sections in _BY_FATE.items()
-    for section, names in sections.items()
-    for name in names.split()
-}
-"""Every field of the config, by its name in overrides; a section that may be null is a field too."""
 
-HEADS = {"mlm": "masked_lm", "tlm": "masked_lm", "dwa": "word_alignment"}
-"""Whose parameters an objective trains besides the encoder's; see `objectives`."""
+@cache
+def fates() -> dict[str, Fate]:
+    """Every field of the config, by its name in overrides; a section that may be null is a field too."""
+    found = {
+        f"{section}.{name}".lstrip("."): fate
+        for fate, sections in _BY_FATE.items()
+        for section, names in sections.items()
+        for name in names.split()
+    }
+    for objective, term in catalog.settings().items():
+        found[f"objectives.{objective}"] = Fate.CHECKED
+        for name, field in term.model_fields.items():
+            fixed = field.json_schema_extra == FIXED
+            found[f"objectives.{objective}.{name}"] = Fate.REFUSED if fixed else Fate.USED
+    return found
 
-_DEFAULTS = Config(data=Data(path=Path()), run=Run(out=Path()), deepspeed=Path()).model_dump(mode="json")
-_ALIGNMENT = [
-    *(name for name in FATES if name.startswith("aligner.")),
-    *(f"objectives.dwa.{name}" for name in _BY_FATE[Fate.USED]["objectives.dwa"].split()[2:]),
-]
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return Config(data=Data(path=Path()), run=Run(out=Path()), deepspeed=Path()).model_dump(mode="json")
+
+
+def _deciding_alignment() -> list[str]:
+    """The fields that say how words are aligned, or are labelled."""
+    labelling = [
+        f"objectives.{objective}.{name}"
+        for objective, term in catalog.settings().items()
+        if catalog.ENTRIES[objective].label_layer is not None
+        for name in term.model_fields.keys() - Term.model_fields.keys()
+    ]
+    return [*(name for name in fates() if name.startswith("aligner.")), *labelling]
 
 
 def value_of(config: dict[str, Any], name: str) -> Any:
     """A field's value in a dumped config: the default where an older version knew no such field, None in a null section."""
-    for place in (config, _DEFAULTS):
+    for place in (config, _defaults()):
         value: Any = place
         for key in name.split("."):
             if value is None:
@@ -91,7 +105,7 @@ def value_of(config: dict[str, Any], name: str) -> Any:
 
 def check_continues(info: CheckpointInfo, now: CheckpointInfo) -> None:
     """ValueError where this run would not see the samples, model or partition that the checkpointed one would have."""
-    for name in (name for name, fate in FATES.items() if fate is Fate.REFUSED):
+    for name in (name for name, fate in fates().items() if fate is Fate.REFUSED):
         was, wants = value_of(info.config, name), value_of(now.config, name)
         if was != wants:
             raise ValueError(f"{name} = {wants}: the checkpoint was trained with {was}; set it back")
@@ -115,7 +129,7 @@ def check_continues(info: CheckpointInfo, now: CheckpointInfo) -> None:
 
 def kept_alignment(info: CheckpointInfo, now: CheckpointInfo) -> dict[str, Any]:
     """How words align best with the checkpoint's model, as long as this run would not choose it by other settings."""
-    same = all(value_of(info.config, name) == value_of(now.config, name) for name in _ALIGNMENT)
+    same = all(value_of(info.config, name) == value_of(now.config, name) for name in _deciding_alignment())
     return info.alignment if same else {}
 
 
@@ -123,7 +137,7 @@ def _check_heads(was: dict[str, Any], now: dict[str, Any]) -> None:
     """ValueError where the optimizer's parameters would not be the checkpoint's, or be grouped in another way."""
     had, has = _heads(was), _heads(now)
     if had != has:
-        objectives = [name for name, head in HEADS.items() if head in had ^ has]
+        objectives = [name for name in catalog.ENTRIES if catalog.modules_of([name]) & (had ^ has)]
         change = "switched off" if had - has else "switched on"
         raise ValueError(
             f"{', '.join(f'objectives.{name}' for name in objectives)}: {change} since the checkpoint, whose optimizer trains "
@@ -140,7 +154,7 @@ def _check_heads(was: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _heads(config: dict[str, Any]) -> set[str]:
-    return {head for name, head in HEADS.items() if value_of(config, f"objectives.{name}") is not None}
+    return catalog.modules_of(name for name in catalog.ENTRIES if value_of(config, f"objectives.{name}") is not None)
 
 
 def _heads_apart(config: dict[str, Any]) -> bool:

@@ -12,8 +12,9 @@ from pathlib import Path
 from data_prep.token_files.manifest import Manifest
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import MANIFEST
-from pipeline.data.streams import BatchPlan, blend_stages, shards_of, streams_read
+from pipeline.data.streams import BatchPlan, blend_stages, shards_of
 from pipeline.host import run_lock
+from pipeline.objectives import catalog
 from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json, precision_of
 from pipeline.settings.schema import Config
 from pipeline.settings.sizes import longest_sequence, scratch_sizes
@@ -47,7 +48,7 @@ def check_deepspeed(config: Config, device: str) -> str:
 
 def check_batch(config: Config, ranks: int | None) -> str:
     """That the global batch can be cut for the ranks."""
-    sizes = {name: getattr(config.batch, name) for name in streams_read(config)}
+    sizes = {name: getattr(config.batch, name) for name in catalog.streams(config.objectives)}
     BatchPlan(sizes, ranks or 1, config.batch.micro_steps)
     return ", ".join(f"{size} {name}" for name, size in sizes.items()) + f" in {config.batch.micro_steps} micro-steps"
 
@@ -85,7 +86,7 @@ def _sealed(place: Path) -> bool:
 def check_data(config: Config) -> Manifest:
     """The token files' sizes, and that there is data, with weights if there are any, for each stream that is read."""
     manifest = Manifest.load(config.data.path)
-    for name in streams_read(config):
+    for name in catalog.streams(config.objectives):
         shards = shards_of(manifest, name)
         names = sorted(shards)
         for stage in blend_stages(config, name):
@@ -95,9 +96,10 @@ def check_data(config: Config) -> Manifest:
 
 def check_model(config: Config, manifest: Manifest) -> None:
     """The sizes of a model from scratch, or that model.init is there and, as its config.json says, large enough."""
-    init, dwa = config.model.init, config.objectives.dwa
+    init = config.model.init
     if init is None:
         check_sizes(config, scratch_sizes(config, manifest.vocab_size), manifest.vocab_size)
+        catalog.check_layers(config.objectives, config.model.layers)
         return
     if not init.exists():
         raise ValueError(
@@ -105,10 +107,8 @@ def check_model(config: Config, manifest: Manifest) -> None:
         )
     sizes = _sizes_of(init)
     layers, positions = sizes.get("num_hidden_layers"), sizes.get("max_position_embeddings")
-    if dwa is not None and isinstance(layers, int) and dwa.alignment_layer > layers:
-        raise ValueError(
-            f"objectives.dwa.alignment_layer = {dwa.alignment_layer}: the model has {layers} layers; choose 0 to {layers}"
-        )
+    if isinstance(layers, int):
+        catalog.check_layers(config.objectives, layers)
     if isinstance(positions, int) and longest_sequence(config) + 2 > positions:
         raise ValueError(
             f"model.init = {init}: {positions - 2} positions, data.block_tokens and data.side_tokens need "

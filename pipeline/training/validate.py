@@ -19,17 +19,16 @@ from torch import Tensor
 from data_prep.token_files.manifest import Manifest
 from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline.align.word_alignment import HiddenStates, WordAligner
-from pipeline.data.batch import MicroBatch
 from pipeline.data.packing import Packed
-from pipeline.data.training_data import collate
 from pipeline.evaluate.alignment_error import best_layer, distinct, score_layers
 from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
 from pipeline.evaluate.validation_texts import read_texts
 from pipeline.model.encoder import EncoderConfig
+from pipeline.objectives import catalog
 from pipeline.settings.align_options import AlignOptions, check_layer, chosen_over, options_of_json, trained_options
 from pipeline.settings.schema import Config
 from pipeline.training import ranks
-from pipeline.training.build import build_objectives, open_data
+from pipeline.training.build import open_data
 from pipeline.training.start_check import check_validation
 from pipeline.watch.alignment_record import align_shown, choose_pairs
 from pipeline.watch.monitor import Monitor
@@ -48,12 +47,12 @@ class Validator:
     """What the config asks to be measured; opened, and checked, before training starts."""
 
     def __init__(self, config: Config, manifest: Manifest, encoder: EncoderConfig) -> None:
-        self._settings, dwa = config.validation, config.objectives.dwa
-        self._objectives = build_objectives(config)
+        self._settings = config.validation
+        self._objectives = catalog.build_objectives(config)
         self._data = None
         check_validation(config, manifest)
-        self._alignment_layer, self._layers = (dwa.alignment_layer if dwa else None), encoder.layers
-        self._alignment = dwa.alignment_settings() if dwa else AlignmentSettings()
+        self._alignment_layer, self._layers = catalog.label_layer(config.objectives), encoder.layers
+        self._alignment = catalog.alignment_settings(config.objectives)
         self._best: tuple[int, str] | None = None
         self._chosen = config.aligner
         if self._chosen.layer is not None:
@@ -63,14 +62,18 @@ class Validator:
         if self._settings.data is not None:
             held_out = Manifest.load(self._settings.data)
             held = {"mono": held_out.mono, "pairs": held_out.pairs}
-            streams = sorted({objective.reads for objective in self._objectives if held[objective.reads]})
-            self._data = open_data(config, streams, held_out)
+            views = [view for objective in self._objectives for view in objective.reads if held[view.stream]]
+            self._data = open_data(config, views, held_out)
         self._golds, self._sentences = read_texts(self._settings)
         self._tokenizer, self._encoder = Tokenizer.load(manifest.tokenizer_dir), encoder
         self._shown = choose_pairs(self._golds, self._settings.shown_pairs, self._tokenizer, longest_side(encoder))
         self._layer = self._options().layer
         if self._alignment.filter_rounds == 0:  # links are what is scored, and without filtering there are none
             self._alignment = replace(self._alignment, filter_rounds=AlignmentSettings.filter_rounds)
+
+    def due(self, step: int, last: int) -> bool:
+        """Whether to measure after a step."""
+        return bool(self._settings.every) and (step % self._settings.every == 0 or step == last)
 
     def run(self, engine: Any, monitor: Monitor | None, step: int) -> Figures:
         """Measure, show and record; the engine is left in the mode that it was in."""
@@ -108,22 +111,21 @@ class Validator:
         return chosen_over(options, self._chosen.layer, self._chosen.method, self._chosen.encoding)
 
     def _losses(self, engine: Any) -> dict[str, float]:
-        """Loss per predicted token of each objective and language."""
+        """Loss per predicted token of each objective and language; of objectives that read one stream alone."""
         if self._data is None:
             return {}
         names, sums = [], []
         for stream_name, stream in self._data.streams.items():
-            objectives = [objective for objective in self._objectives if objective.reads == stream_name]
+            objectives = [objective for objective in self._objectives if objective.streams == [stream_name]]
             for language, language_name in enumerate(stream.names):
                 total = torch.zeros(len(objectives), 2, dtype=torch.double, device=engine.device)
                 samples = np.arange(min(self._settings.samples, stream.counts[language]))
                 for indices, weight in _shares(samples, self._settings.batch):
-                    stream_batch = collate(stream.head(language, indices), self._data.seed, self._data.vocab_size)
-                    batch = MicroBatch({stream_name: stream_batch}).to(engine.device)
-                    engine("label", batch)
-                    terms = engine("losses", batch)
+                    batch = self._data.head(stream_name, language, indices).to(engine.device)
+                    labels = {name: found["labels"] for name, found in engine("label", batch).items()}
+                    terms = engine("losses", batch, labels)
                     rows = [
-                        torch.stack([terms[o.name]["loss"].double(), o.count(batch[stream_name]).double()])
+                        torch.stack([terms[o.name]["loss"].double(), o.count(batch, labels[o.name]).double()])
                         for o in objectives
                     ]
                     total += weight * torch.stack(rows)
@@ -191,7 +193,7 @@ def _hidden_states(engine: Any, layer: int | None = None) -> HiddenStates:
     """Hidden states through the engine, which alone can gather weights that ZeRO-3 has cut: of a layer, or (None) of all."""
 
     def hidden_states(packed: Packed) -> Sequence[Tensor]:
-        hidden = engine("hidden", packed.to(engine.device), layer)["hidden"]
+        hidden = engine("hidden", packed.to(engine.device), layers=layer)["hidden"]
         return list(hidden.values()) if layer is None else [hidden[str(layer)]]
 
     return hidden_states

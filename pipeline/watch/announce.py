@@ -7,7 +7,7 @@ import shlex
 from pipeline.checkpoints import checkpoint
 from pipeline.data.streams import PairStream
 from pipeline.data.training_data import TrainingData
-from pipeline.model.encoder import PretrainingModel
+from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.settings.schema import Config
 from pipeline.watch.monitor import Monitor
 

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from torch.utils.tensorboard import SummaryWriter
 
+from pipeline.objectives import catalog
 from pipeline.run_folder import ALIGNMENTS, METRICS, PHASES
 from pipeline.settings.schema import Config
 from pipeline.watch.wandb_sink import WandbSink
@@ -26,8 +27,7 @@ _DETAILS = {  # by the end of the key, as docs/metrics.md lists them
     "tflops_per_device": "{:,.2f} TFLOP/s",
     "utilisation": "utilisation {:.1%}",
     "peak_memory_gb": "{:.2f} GB",
-    "_links_per_pair": "links {:.2f}",
-    "_agreement": "agreement {:.3f}",
+    **{end: figure.shown for end, figure in catalog.figures() if figure.shown is not None},
     "lr": "lr {:.2e}",
     "gradient_norm": "norm {:.2f}",
     "loss_scale": "scale {:g}",

@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.objectives import catalog
 from pipeline.run_folder import CONFIG, PHASES, Curve, RunMetrics, read_training
 from pipeline.watch.alignment_record import Views, read_alignments
 from pipeline.watch.report_alignments import STYLE as ALIGNMENTS_STYLE
@@ -63,6 +64,14 @@ def _starting(start: str) -> Callable[[str], bool]:
     return lambda key: key.startswith(start)
 
 
+def _charts_of_objectives() -> list[Chart]:
+    """Those of what objectives report beside their losses: figures of one title share a chart."""
+    ends: dict[tuple[str, str], list[str]] = {}
+    for end, figure in catalog.figures():
+        ends.setdefault((figure.title, figure.unit), []).append(end)
+    return [Chart(title, "train", _ending(*found), unit) for (title, unit), found in ends.items()]
+
+
 CHARTS = (
     Chart("Training loss", "train", _ending("_loss"), "nats per predicted token"),
     Chart("Validation loss per language", "validation", lambda key: "_loss/" in key, "nats per predicted token"),
@@ -76,9 +85,7 @@ CHARTS = (
     Chart(
         "Sentence retrieval by layer, mean", "validation", _starting("retrieval_by_layer/"), "accuracy", by_layer=True
     ),
-    Chart("Links per pair", "train", _ending("_links_per_pair"), "links"),
-    Chart("Pairs that cannot be aligned", "train", _ending("_unalignable_pairs"), "pairs between two lines of the log"),
-    Chart("Self-labelling agreement, masked-LM accuracy", "train", _ending("_agreement", "_accuracy"), "share"),
+    *_charts_of_objectives(),
     Chart("Throughput", "train", _named("tokens_per_second"), "tokens/s, without padding"),
     Chart("Arithmetic per device", "train", _named("tflops_per_device"), "TFLOP/s"),
     Chart("Utilisation", "train", _named("utilisation"), "share of the peak"),

@@ -10,6 +10,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.objectives import catalog
 from pipeline.run_folder import CONFIG, METRICS, RunMetrics
 from pipeline.settings.schema import Config, load_config
 
@@ -39,7 +40,8 @@ def _of_config(config: Config) -> list[tuple[str, str]]:
     model, objectives = config.model, config.objectives
     sizes = f"{model.layers} layers × {model.hidden}, from scratch"
     weights = ", ".join(f"{name} × {term.weight:g}" for name, term in objectives.active().items())
-    layer = f", labels of layer {objectives.dwa.alignment_layer}" if objectives.dwa else ""
+    labelled_by = catalog.label_layer(objectives)
+    layer = "" if labelled_by is None else f", labels of layer {labelled_by}"
     batch = f"{config.batch.mono:,} blocks, {config.batch.pairs:,} pairs"
     return [
         ("model", sizes if model.init is None else f"from {model.init}"),

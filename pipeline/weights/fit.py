@@ -10,8 +10,8 @@ from pipeline.settings.sizes import EncoderConfig, longest_sequence
 
 
 def check_sizes(config: Config, sizes: EncoderConfig, vocab_size: int) -> None:
-    """ValueError where the data has other words, or the config asks for more positions or layers, than the model has."""
-    init, longest, dwa = config.model.init, longest_sequence(config), config.objectives.dwa
+    """ValueError where the data has other words, or the config asks for more positions, than the model has."""
+    init, longest = config.model.init, longest_sequence(config)
     if sizes.vocab_size != vocab_size:
         # Only here: it needs PyTorch, and most models have the data's vocabulary.
         from pipeline.weights.pretrained import check_vocabulary
@@ -22,9 +22,4 @@ def check_sizes(config: Config, sizes: EncoderConfig, vocab_size: int) -> None:
         raise ValueError(
             f"model.init = {init}: {sizes.positions - 2} positions, data.block_tokens and data.side_tokens "
             f"need {longest}; lower them"
-        )
-    if dwa is not None and dwa.alignment_layer > sizes.layers:
-        raise ValueError(
-            f"objectives.dwa.alignment_layer = {dwa.alignment_layer}: the model has {sizes.layers} layers; "
-            f"choose 0 to {sizes.layers}"
         )

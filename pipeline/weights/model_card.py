@@ -8,15 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline.checkpoints.manifest import CheckpointInfo
+from pipeline.objectives import catalog
 
 if TYPE_CHECKING:
     from pipeline.weights.export import Exported
 
-_OBJECTIVES = {
-    "mlm": "MLM, masked tokens of monolingual text",
-    "tlm": "TLM, masked tokens of translation pairs",
-    "dwa": "DWA, denoising word alignment on translation pairs",
-}
+_OBJECTIVES = {name: entry.words for name, entry in catalog.ENTRIES.items()}
 
 
 def model_card(name: str, info: CheckpointInfo, exported: Exported) -> str:

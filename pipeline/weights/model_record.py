@@ -14,13 +14,12 @@ from typing import Any
 from data_prep.files import write_durably
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import MANIFEST, CheckpointInfo, write_info
+from pipeline.objectives import catalog
 from pipeline.settings.align_options import AlignOptions, options_of_json, trained_options
-from sinkhorn_align import AlignmentSettings
 
 CONFIG_NAME = "config.json"
 SECTION = "xlm_align"
 TOKENIZER_KEY = "tokenizer"
-_SETTINGS = ("cost", "similarity", "temperature", "sinkhorn_iterations", "filter_rounds", "discount")
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,7 @@ def _options_of(info: CheckpointInfo, path: Path) -> AlignOptions | None:
     if objectives is None:
         return None
     try:
-        dwa = objectives.get("dwa")
-        settings = AlignmentSettings() if dwa is None else AlignmentSettings(**{name: dwa[name] for name in _SETTINGS})
-        return trained_options(info.encoder["layers"], None if dwa is None else dwa["alignment_layer"], settings)
+        return trained_options(info.encoder["layers"], *catalog.recorded_labelling(objectives))
     except (LookupError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path / MANIFEST}: config.objectives: {error!r}; give another checkpoint") from None
 

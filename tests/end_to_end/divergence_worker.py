@@ -13,8 +13,9 @@ from typing import Any
 from torch import Tensor
 
 import pipeline.train
-from pipeline.model.encoder import PretrainingModel
+from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.settings.schema import load_config
+from pipeline.training import saves
 from pipeline.training.divergence import check_weights
 from tests.end_to_end.forked import InfiniteGradient, allow_fp16_on_the_cpu, fork, parse_arguments
 
@@ -62,7 +63,7 @@ class Fault:
 def train_cases(rank: int, config: Path, out: Path) -> None:
     fault = Fault(PretrainingModel.forward)
     PretrainingModel.forward = lambda *arguments: fault(*arguments)
-    pipeline.train.check_weights = lambda engine: (fault.before_saving(engine), check_weights(engine))
+    saves.check_weights = lambda engine: (fault.before_saving(engine), check_weights(engine))
     for name, (kind, stage, precision) in CASES.items():
         overrides = (
             f"deepspeed={out / f'zero{stage}_{precision}.json'}",

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import pipeline.train
-from pipeline.model.encoder import PretrainingModel
+from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.settings.schema import load_config
 from tests.end_to_end.forked import InfiniteGradient, allow_fp16_on_the_cpu, join, parse_arguments
 

@@ -17,9 +17,10 @@ import torch
 import torch.multiprocessing
 
 from pipeline.checkpoints import checkpoint
-from pipeline.data.batch import StreamBatch
+from pipeline.data.batch import MicroBatch, StreamBatch
 from pipeline.model import linear
-from pipeline.objectives.word_alignment import WordAlignment
+from pipeline.objectives.base import Labels
+from pipeline.objectives.word_alignment import PARTNER, WordAlignment
 from pipeline.settings.schema import load_config
 from pipeline.train import train
 from pipeline.weights.consolidate import full_state
@@ -35,16 +36,16 @@ PARTS = 4  # ranks × micro-steps, in every cut
 LINKED_PAIRS = {"_absent": (4, 0, 4, 0), "_uneven": (1, 4, 1, 2)}
 
 
-def unlink(batch: StreamBatch, pairs: int, linked_pairs: tuple[int, ...]) -> None:
+def unlink(batch: StreamBatch, partner_T: torch.Tensor, pairs: int, linked_pairs: tuple[int, ...]) -> None:
     """Take away the links of all but the first so many pairs of each quarter of the step's pairs."""
     part_B, place_B = np.divmod(batch.sample_S % pairs, pairs // PARTS)
-    spans, links = batch.spans, batch.links
+    spans = batch.spans
     for pair in np.flatnonzero(place_B >= np.array(linked_pairs)[part_B]):
         for start_B, length_B in (
             (spans.source_start_B, spans.source_length_B),
             (spans.target_start_B, spans.target_length_B),
         ):
-            links.partner_T[start_B[pair] : start_B[pair] + length_B[pair]] = -1
+            partner_T[start_B[pair] : start_B[pair] + length_B[pair]] = -1
 
 
 def settings_of(stage: int, out: Path) -> Path:
@@ -64,10 +65,10 @@ def write_settings(out: Path) -> None:
 def with_unlinking(label: Callable[..., Any], pairs: int, linked_pairs: tuple[int, ...]) -> Callable[..., Any]:
     """The objective's own labelling, then `unlink`."""
 
-    def label_and_unlink(objective: WordAlignment, encode: Any, batch: StreamBatch) -> Any:
-        metrics = label(objective, encode, batch)
-        unlink(batch, pairs, linked_pairs)
-        return metrics
+    def label_and_unlink(objective: WordAlignment, encode: Any, modules: Any, batch: MicroBatch) -> Labels:
+        labels = label(objective, encode, modules, batch)
+        unlink(batch["pairs"], labels.tensors[PARTNER], pairs, linked_pairs)
+        return labels
 
     return label_and_unlink
 

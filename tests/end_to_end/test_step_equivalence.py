@@ -13,8 +13,11 @@ from torch import Tensor
 
 from data_prep.token_files.manifest import Manifest
 from pipeline.data.streams import BatchPlan
+from pipeline.data.views.masked_tokens import MaskedTokens
+from pipeline.objectives.catalog import build_objectives
+from pipeline.objectives.word_alignment import PARTNER
 from pipeline.settings.schema import load_config
-from pipeline.training.build import build_data, build_model, build_objectives
+from pipeline.training.build import build_data, build_model
 
 WORKER = Path(__file__).with_name("step_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
@@ -52,13 +55,14 @@ class PlainRun:
         for step, factor in enumerate(LR_FACTORS):
             batch = data.micro_batch(plan, step, 0, 0)
             with torch.no_grad():
-                model("label", batch)
+                labels = {name: found["labels"] for name, found in model("label", batch).items()}
             if variant in worker.LINKED_PAIRS:
-                worker.unlink(batch["pairs"], config.batch.pairs, worker.LINKED_PAIRS[variant])
-            if "pairs" in batch:
-                self.label_counts.append(self._links_per_part(batch["pairs"]))
-            losses = [term["loss"] for term in model("losses", batch).values()]
-            loss = sum(losses) / sum(objective.count(batch[objective.reads]) for objective in self.objectives)
+                partner_T = labels["dwa"][PARTNER]
+                worker.unlink(batch["pairs"], partner_T, config.batch.pairs, worker.LINKED_PAIRS[variant])
+            if "dwa" in labels:
+                self.label_counts.append(self._links_per_part(batch["pairs"], labels["dwa"][PARTNER]))
+            losses = [term["loss"] for term in model("losses", batch, labels).values()]
+            loss = sum(losses) / sum(objective.count(batch, labels[objective.name]) for objective in self.objectives)
             optimizer.zero_grad()
             loss.backward()
             self.gradient_norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), given.clip)))
@@ -68,10 +72,11 @@ class PlainRun:
         self.parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
 
     @staticmethod
-    def _links_per_part(pairs: Any) -> list[int]:
+    def _links_per_part(pairs: Any, partner_T: Tensor) -> list[int]:
         """Linked masked tokens in each quarter of the step's pairs."""
-        linked_P = pairs.links.partner_T[pairs.predicted_P] >= 0
-        pair_P = torch.searchsorted(pairs.spans.source_start_B.long(), pairs.predicted_P, right=True) - 1
+        predicted_P = pairs.view(MaskedTokens).predicted_P
+        linked_P = partner_T[predicted_P] >= 0
+        pair_P = torch.searchsorted(pairs.spans.source_start_B.long(), predicted_P, right=True) - 1
         part_P = pair_P * worker.PARTS // len(pairs.sample_S)
         return torch.bincount(part_P[linked_P], minlength=worker.PARTS).tolist()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.data.assembly import FIRST_POSITION
-from pipeline.data.counter_random import hash_key, integers, uniform
+from pipeline.data.counter_random import MASK, hash_key, integers, uniform
 from pipeline.data.streams import Sequences
 
 FIRST_ORDINARY_ID = 4  # below: <s> <pad> </s> <unk>
@@ -16,15 +16,17 @@ MASK_RATE = 0.15
 MASK_TOKEN_SHARE, RANDOM_TOKEN_SHARE = 0.8, 0.1  # the rest stays as it is
 
 
-_MASK = 2  # what a key is for; see `streams`
-
-
 def mask_sequences(sequences: Sequences, mask_seed: int, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
     """(masked_ids_T int64, predicted_P int64) of sequences, whose keys and places alone decide; see `mask_tokens`."""
+    return mask_by_keys(sequences, hash_key(mask_seed, MASK, sequences.key_S), vocab_size)
+
+
+def mask_by_keys(sequences: Sequences, key_S: np.ndarray, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same by keys (uint64, one a sequence) that were made for masks."""
     lengths_S = sequences.lengths_S
     first_S = np.cumsum(lengths_S) - lengths_S
     position_T = np.arange(lengths_S.sum()) - np.repeat(first_S, lengths_S) + FIRST_POSITION
-    key_T = np.repeat(hash_key(mask_seed, _MASK, sequences.key_S), lengths_S)
+    key_T = np.repeat(key_S, lengths_S)
     return mask_tokens(sequences.ids_T, position_T, key_T, vocab_size)
 
 

@@ -13,13 +13,14 @@ from pipeline.benchmark.straightforward import PaddedBatch, Shortcuts, Straightf
 from pipeline.benchmark.worker import whole_logits
 from pipeline.data.batch import MicroBatch
 from pipeline.data.streams import Sequences
-from pipeline.data.training_data import collate
-from pipeline.model import encoder as model
-from pipeline.model.encoder import Encoder, EncoderConfig, PretrainingModel
+from pipeline.data.views.collate import collate
+from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.model.linear_cross_entropy import linear_cross_entropy
-from pipeline.objectives import masked_lm
+from pipeline.objectives import masked_lm, pretraining_model
+from pipeline.objectives.base import LabelTensors
 from pipeline.objectives.masked_lm import MaskedLM
-from pipeline.objectives.word_alignment import WordAlignment
+from pipeline.objectives.pretraining_model import PretrainingModel
+from pipeline.objectives.word_alignment import PARTNER, WordAlignment
 from pipeline.weights.hugging_face import hugging_face_state
 from sinkhorn_align import AlignmentSettings
 
@@ -44,7 +45,14 @@ def batch(make_sequences: MakeSequences) -> MicroBatch:
     """Ragged blocks and pairs."""
     mono = make_sequences([40, 3, 17, 25, 60, 9])
     pairs = make_sequences([9, 1, 14, 30, 6, 22, 12], [7, 13, 14, 21, 1, 25, 16], seed=1)
-    return MicroBatch({"mono": collate(mono, 1, VOCAB_SIZE), "pairs": collate(pairs, 1, VOCAB_SIZE)})
+    return MicroBatch(
+        {name: collate(stream, 1, VOCAB_SIZE, ["masked"]) for name, stream in (("mono", mono), ("pairs", pairs))}
+    )
+
+
+@torch.no_grad()
+def labels_of(ours: PretrainingModel, batch: MicroBatch) -> dict[str, LabelTensors]:
+    return {name: found["labels"] for name, found in ours("label", batch).items()}
 
 
 def straightforward(ours: PretrainingModel, shortcuts: Shortcuts) -> StraightforwardModel:
@@ -77,11 +85,11 @@ def test_loss_and_gradients_equal_a_padded_step(
     ours: PretrainingModel, batch: MicroBatch, name: str, head_at_masked_tokens: bool
 ) -> None:
     theirs = straightforward(ours, Shortcuts(head_at_masked_tokens=head_at_masked_tokens))
-    with torch.no_grad():
-        ours("label", batch)
+    labels = labels_of(ours, batch)
     padded = {stream: PaddedBatch.of(flat) for stream, flat in batch.streams.items()}
+    padded["pairs"].partner_T = labels["dwa"][PARTNER]
 
-    loss, expected = ours("losses", batch)[name]["loss"], theirs("losses", padded)[name]
+    loss, expected = ours("losses", batch, labels)[name]["loss"], theirs("losses", padded)[name]
     torch.testing.assert_close(loss, expected, rtol=TOLERANCE, atol=0)
     assert float(expected.detach()) > 1
     loss.backward()
@@ -96,27 +104,24 @@ def test_loss_and_gradients_equal_a_padded_step(
 @pytest.mark.parametrize("shortcuts", [Shortcuts(), Shortcuts(batched_labels=True, stop_at_label_layer=True)], ids=str)
 @torch.no_grad()
 def test_labels_are_the_same(ours: PretrainingModel, batch: MicroBatch, shortcuts: Shortcuts) -> None:
-    ours("label", batch)
-    links = batch["pairs"].links
-    batch["pairs"].links = None
-    straightforward(ours, shortcuts)("label", {"pairs": PaddedBatch.of(batch["pairs"])})
-    assert links is not None and batch["pairs"].links is not None
-    assert torch.equal(links.partner_T, batch["pairs"].links.partner_T) and (links.partner_T >= 0).any()
+    partner_T, padded = labels_of(ours, batch)["dwa"][PARTNER], PaddedBatch.of(batch["pairs"])
+    straightforward(ours, shortcuts)("label", {"pairs": padded})
+    assert padded.partner_T is not None
+    assert torch.equal(partner_T, padded.partner_T) and (partner_T >= 0).any()
 
 
 def test_what_the_benchmark_switches_off_changes_no_loss(
     ours: PretrainingModel, batch: MicroBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with torch.no_grad():
-        ours("label", batch)
+    labels = labels_of(ours, batch)
     passes: list[int] = []
     ours.encoder.register_forward_hook(lambda *_: passes.append(1))
-    expected = {name: float(term["loss"].detach()) for name, term in ours("losses", batch).items()}
-    for module, name in ((masked_lm, "linear_cross_entropy"), (model, "MicroStepEncoder")):
+    expected = {name: float(term["loss"].detach()) for name, term in ours("losses", batch, labels).items()}
+    for module, name in ((masked_lm, "linear_cross_entropy"), (pretraining_model, "MicroStepEncoder")):
         monkeypatch.setattr(module, name, getattr(module, name))  # restored afterwards
     benchmark_worker.use_whole_logits()
     benchmark_worker.encode_streams_apart()
     assert masked_lm.linear_cross_entropy is whole_logits is not linear_cross_entropy
-    found = {name: float(term["loss"].detach()) for name, term in ours("losses", batch).items()}
+    found = {name: float(term["loss"].detach()) for name, term in ours("losses", batch, labels).items()}
     assert found == pytest.approx(expected, rel=1e-5)
     assert len(passes) == 1 + 2, "together, then apart"

@@ -10,12 +10,15 @@ import torch
 
 from data_prep.token_files.manifest import Manifest
 from pipeline.data.assembly import BOS, EOS
-from pipeline.data.batch import MicroBatch
+from pipeline.data.batch import MicroBatch, View
 from pipeline.data.blend import PERIOD, Stage
 from pipeline.data.streams import BatchPlan, MonoStream, PairStream, Sequences
-from pipeline.data.training_data import TrainingData, collate
+from pipeline.data.training_data import TrainingData
+from pipeline.data.views.collate import collate
+from pipeline.data.views.masked_tokens import MaskedTokens
 
 LIMIT = 16
+VIEWS = [MaskedTokens.name]
 MakeManifest = Callable[..., Manifest]
 LARGE_VOCABULARY = 1_000_000
 
@@ -109,7 +112,10 @@ def test_each_epoch_is_a_permutation_of_its_own(make_manifest: MakeManifest, kin
 
 def test_a_sample_gets_another_mask_in_another_epoch(make_manifest: MakeManifest) -> None:
     stream = MonoStream(make_manifest(mono={"en": [numbered_sentences([50])]}).mono, 0.7, 1, limit=60)
-    masks = {tuple(collate(stream.samples(np.array([epoch])), 1, 64).predicted_P.tolist()) for epoch in range(4)}
+    masks = {
+        tuple(collate(stream.samples(np.array([epoch])), 1, 64, VIEWS).view(MaskedTokens).predicted_P.tolist())
+        for epoch in range(4)
+    }
     assert len(masks) == 4
 
 
@@ -165,36 +171,37 @@ def test_spans_point_at_the_sides_without_special_tokens(make_manifest: MakeMani
     draw = np.random.default_rng(1)
     pairs = [([10] * draw.integers(1, 9), [20] * draw.integers(1, 9)) for _ in range(30)]
     stream = PairStream(make_manifest(pairs={"de-en": [pairs]}).pairs, 0.7, 1, LIMIT)
-    batch = collate(file_order(stream), 1, 64)
+    batch = collate(file_order(stream), 1, 64, VIEWS)
     assert batch.spans is not None and batch.spans.source_start_B.dtype == torch.int32
-    covered = torch.zeros(batch.masked.tokens, dtype=torch.bool)
+    covered = torch.zeros(batch.clean.tokens, dtype=torch.bool)
     for number, (source, target) in enumerate(pairs):
         begins = (int(batch.spans.source_start_B[number]), int(batch.spans.target_start_B[number]))
         lengths = (int(batch.spans.source_length_B[number]), int(batch.spans.target_length_B[number]))
-        sides = [batch.clean_ids_T[begin : begin + n].tolist() for begin, n in zip(begins, lengths, strict=True)]
+        sides = [batch.clean.ids_T[begin : begin + n].tolist() for begin, n in zip(begins, lengths, strict=True)]
         assert sides in ([source, target], [target, source])
-        assert begins[0] == batch.masked.offsets_S1[number] + 1
+        assert begins[0] == batch.clean.offsets_S1[number] + 1
         for begin, n in zip(begins, lengths, strict=True):
             covered[begin : begin + n] = True
-    assert set(batch.clean_ids_T[~covered].tolist()) == {BOS, EOS}
+    assert set(batch.clean.ids_T[~covered].tolist()) == {BOS, EOS}
 
 
 def test_spans_stay_on_the_cpu_where_the_aligner_reads_lengths(make_manifest: MakeManifest) -> None:
     stream = PairStream(make_manifest(pairs={"de-en": [[([10, 11], [20])]]}).pairs, 0.7, 1, LIMIT)
-    batch = MicroBatch({"pairs": collate(file_order(stream), 1, 64)}).to(torch.device("meta"))["pairs"]
-    assert batch.clean_ids_T.is_meta
+    batch = MicroBatch({"pairs": collate(file_order(stream), 1, 64, VIEWS)}).to(torch.device("meta"))["pairs"]
+    assert batch.clean.ids_T.is_meta
     assert batch.spans is not None
     assert {vector.device.type for vector in batch.spans} == {"cpu"}
 
 
 def test_targets_are_the_clean_tokens_at_the_predicted_places(make_manifest: MakeManifest) -> None:
     manifest = make_manifest(mono={"en": [numbered_sentences([14] * 4)]})
-    batch = collate(file_order(MonoStream(manifest.mono, 0.7, 1, LIMIT)), 1, 64)
-    assert len(batch.predicted_P) and torch.equal(batch.target_ids_P, batch.clean_ids_T[batch.predicted_P])
-    assert torch.equal(batch.clean.ids_T, batch.clean_ids_T) and batch.spans is None
-    untouched = torch.ones(batch.masked.tokens, dtype=torch.bool)
-    untouched[batch.predicted_P] = False
-    assert torch.equal(batch.masked.ids_T[untouched], batch.clean_ids_T[untouched])
+    batch = collate(file_order(MonoStream(manifest.mono, 0.7, 1, LIMIT)), 1, 64, VIEWS)
+    masked = batch.view(MaskedTokens)
+    assert len(masked.predicted_P) and torch.equal(masked.target_ids_P, batch.clean.ids_T[masked.predicted_P])
+    assert batch.spans is None and masked.pointers is None
+    untouched = torch.ones(batch.clean.tokens, dtype=torch.bool)
+    untouched[masked.predicted_P] = False
+    assert torch.equal(masked.packed.ids_T[untouched], batch.clean.ids_T[untouched])
 
 
 @pytest.fixture
@@ -208,7 +215,9 @@ def training_data(make_manifest: MakeManifest) -> TrainingData:
         mono={name: [[ids(30) for _ in range(50)] for _ in range(2)] for name in ("de", "en", "zh")},
         pairs={name: [[(ids(12), ids(12)) for _ in range(40)]] for name in ("de-en", "en-zh")},
     )
-    return TrainingData(manifest, ["mono", "pairs"], alpha=0.7, seed=1, limits={"mono": 40, "pairs": 10})
+    return TrainingData(
+        manifest, [View("mono", "masked"), View("pairs", "masked")], alpha=0.7, seed=1, limits={"mono": 40, "pairs": 10}
+    )
 
 
 def masked_samples(data: TrainingData, world_size: int, micro_steps: int, step: int) -> dict[str, Counter]:
@@ -218,10 +227,10 @@ def masked_samples(data: TrainingData, world_size: int, micro_steps: int, step: 
     for micro_step in range(micro_steps):
         for rank in range(world_size):
             for name, batch in data.micro_batch(plan, step, micro_step, rank).streams.items():
-                bounds = batch.masked.offsets_S1
+                bounds, masked_ids_T = batch.clean.offsets_S1, batch.view(MaskedTokens).packed.ids_T
                 for number, sample in enumerate(batch.sample_S):
                     part = slice(bounds[number], bounds[number + 1])
-                    masked, clean = batch.masked.ids_T[part].tolist(), batch.clean_ids_T[part].tolist()
+                    masked, clean = masked_ids_T[part].tolist(), batch.clean.ids_T[part].tolist()
                     seen[name][int(sample), tuple(masked), tuple(clean)] += 1
     return seen
 
@@ -239,8 +248,17 @@ def test_the_cut_into_ranks_and_micro_steps_changes_neither_samples_nor_masks(
 
 def test_a_micro_batch_counts_the_tokens_of_all_its_streams(training_data: TrainingData) -> None:
     batch = training_data.micro_batch(BatchPlan({"mono": 12, "pairs": 8}, 2, 2), 0, 1, 1)
-    assert "pairs" in batch and "other" not in batch
-    assert batch.tokens == sum(len(batch[name].clean_ids_T) for name in ("mono", "pairs"))
+    assert View("pairs", "masked") in batch
+    assert View("pairs", "other") not in batch and View("other", "masked") not in batch
+    assert batch.tokens == sum(len(batch[name].clean.ids_T) for name in ("mono", "pairs"))
+
+
+def test_views_share_their_stream_s_layout_also_after_a_move(training_data: TrainingData) -> None:
+    batch = training_data.micro_batch(BatchPlan({"mono": 12, "pairs": 8}, 1, 1), 0, 0, 0)
+    for pairs in (batch["pairs"], batch.map(torch.clone)["pairs"]):
+        masked = pairs.view(MaskedTokens).packed
+        assert masked.positions_T is pairs.clean.positions_T and masked.place_T is pairs.clean.place_T
+        assert masked.ids_T is not pairs.clean.ids_T
 
 
 def test_another_seed_gives_another_order(make_manifest: MakeManifest) -> None:
@@ -262,4 +280,10 @@ def test_a_global_batch_that_cannot_be_cut_evenly_is_refused() -> None:
 def test_a_stream_without_data_is_refused(make_manifest: MakeManifest) -> None:
     manifest = make_manifest(mono={"en": [[[10]]]})
     with pytest.raises(ValueError, match=r"holds no pairs data.*python -m data_prep parallel"):
-        TrainingData(manifest, ["mono", "pairs"], alpha=0.7, seed=1, limits={"mono": 16, "pairs": 16})
+        TrainingData(
+            manifest,
+            [View("mono", "masked"), View("pairs", "masked")],
+            alpha=0.7,
+            seed=1,
+            limits={"mono": 16, "pairs": 16},
+        )

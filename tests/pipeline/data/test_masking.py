@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.data.counter_random import hash_key
 from pipeline.data.streams import Sequences
-from pipeline.data.training_data import collate
+from pipeline.data.views.collate import collate
+from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.data.views.masking import FIRST_ORDINARY_ID, mask_tokens
 
 VOCAB_SIZE = 1000
@@ -102,9 +103,10 @@ def masks_by_sample(sequences: Sequences, order: list[int], seed: int = 1) -> di
         ),
         seed,
         64,
+        [MaskedTokens.name],
     )
-    bounds = batch.masked.offsets_S1
-    return {i: batch.masked.ids_T[bounds[n] : bounds[n + 1]].tolist() for n, i in enumerate(order)}
+    bounds, masked = batch.clean.offsets_S1, batch.view(MaskedTokens).packed
+    return {i: masked.ids_T[bounds[n] : bounds[n + 1]].tolist() for n, i in enumerate(order)}
 
 
 def test_a_sample_gets_the_same_mask_however_its_batch_is_composed(make_sequences: Callable[..., Sequences]) -> None:

@@ -16,13 +16,15 @@ import torch
 from data_prep.token_files.manifest import Manifest
 from pipeline.data.batch import MicroBatch
 from pipeline.data.streams import BatchPlan, Sequences
-from pipeline.data.training_data import collate
+from pipeline.data.views.collate import collate
 from pipeline.estimate.dry_run import DEVICES, DryRun, cpu_flops, dry_run, table
 from pipeline.estimate.memory import Work, activation_bytes, memory_per_rank
-from pipeline.model.encoder import Encoder, EncoderConfig, PretrainingModel
+from pipeline.model.encoder import Encoder, EncoderConfig
+from pipeline.objectives.catalog import build_objectives
 from pipeline.objectives.masked_lm import MaskedLM
+from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.settings.schema import Config, load_config
-from pipeline.training.build import build_data, build_model, build_objectives
+from pipeline.training.build import build_data, build_model
 from tests.conftest import ROOT
 
 CONFIGS = sorted((ROOT / "pipeline" / "configs").glob("*.yaml"))
@@ -148,7 +150,7 @@ def test_activations_are_what_autograd_keeps_of_the_layers(lengths: list[int], d
     sequences = Sequences(
         np.concatenate(ids), np.array(lengths), count.astype(np.int32), count.astype(np.uint64), count
     )
-    batch = MicroBatch({"mono": collate(sequences, 1, 100)})
+    batch = MicroBatch({"mono": collate(sequences, 1, 100, ["masked"])})
     kept = {}
     for layers in (1, 5):
         sizes = EncoderConfig(100, layers=layers, hidden=192, heads=3, feed_forward=768)
@@ -161,7 +163,7 @@ def test_activations_are_what_autograd_keeps_of_the_layers(lengths: list[int], d
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            result = model("losses", batch)
+            result = model("losses", batch, {"mlm": {}})
         assert result["mlm"]["loss"].requires_grad
         kept[layers] = sum(size for address, size in storages.items() if address not in weights)
     four = EncoderConfig(100, layers=4, hidden=192, heads=3, feed_forward=768)

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from data_prep.token_files.manifest import Manifest
-from pipeline.data.training_data import TrainingData, collate
+from pipeline.data.batch import View
+from pipeline.data.training_data import TrainingData
+from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.evaluate.alignment_error import columns_of, evaluate, gold_folders, released_lines
 from pipeline.evaluate.gold import AlignmentScore, read_gold
 from pipeline.evaluate.perplexity import SEED, evaluate_perplexity
@@ -100,15 +102,17 @@ def test_perplexity_equals_the_cross_entropy_of_whole_logits(hf_dir: Path, data_
     encoder, head, tokenizer = load_masked_lm(hf_dir)
     first, again = (evaluate_perplexity(data_dir, encoder, head, tokenizer) for _ in range(2))
     assert first == again
-    data = TrainingData(Manifest.load(data_dir), ["mono"], alpha=1.0, seed=SEED, limits={"mono": 64})
+    data = TrainingData(
+        Manifest.load(data_dir), [View("mono", MaskedTokens.name)], alpha=1.0, seed=SEED, limits={"mono": 64}
+    )
     for language, scores in enumerate(first):
         blocks = np.arange(data.streams["mono"].counts[language])
-        batch = collate(data.streams["mono"].head(language, blocks), SEED, data.vocab_size)
+        masked = data.head("mono", language, blocks)["mono"].view(MaskedTokens)
         with torch.no_grad():
-            hidden_PD = encoder(batch.masked)[batch.predicted_P]
+            hidden_PD = encoder(masked.packed)[masked.predicted_P]
             logits_PV = head.transform(hidden_PD) @ head.weight.T + head.bias
-        loss = torch.nn.functional.cross_entropy(logits_PV, batch.target_ids_P)
-        assert scores.predicted_tokens == len(batch.predicted_P) > 0
+        loss = torch.nn.functional.cross_entropy(logits_PV, masked.target_ids_P)
+        assert scores.predicted_tokens == len(masked.predicted_P) > 0
         assert scores.perplexity == pytest.approx(math.exp(float(loss)), rel=1e-4)
 
 

@@ -13,11 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.data.batch import MicroBatch
 from pipeline.data.packing import pack
 from pipeline.data.streams import Sequences
-from pipeline.data.training_data import collate
-from pipeline.model.encoder import Encoder, EncoderConfig, PretrainingModel
+from pipeline.data.views.collate import collate
+from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.model.flops import encoder_forward_flops
-from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.watch.hardware import peak_flops
+from pipeline.objectives.masked_lm import MaskedLM
+from pipeline.objectives.pretraining_model import PretrainingModel
 
 VOCAB_SIZE = 64
 counted_attention = partial(sdpa_kernel, SDPBackend.MATH)  # the counter does not know the CPU's flash attention
@@ -35,9 +36,9 @@ def test_forward_and_backward_of_a_micro_step_are_counted(
     sizes: EncoderConfig, make_sequences: Callable[..., Sequences]
 ) -> None:
     model = PretrainingModel(Encoder(sizes), [MaskedLM("mlm", "mono")])
-    batch = MicroBatch({"mono": collate(make_sequences([40] * 6), 1, VOCAB_SIZE)})
+    batch = MicroBatch({"mono": collate(make_sequences([40] * 6), 1, VOCAB_SIZE, ["masked"])})
     with FlopCounterMode(display=False) as counter, counted_attention():
-        model("losses", batch)["mlm"]["loss"].backward()
+        model("losses", batch, {"mlm": {}})["mlm"]["loss"].backward()
     assert model.flops(batch) == counter.get_total_flops()
 
 

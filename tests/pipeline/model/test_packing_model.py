@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 from pipeline.data.batch import MicroBatch
 from pipeline.data.packing import FIRST_POSITION, join, pack
 from pipeline.data.streams import Sequences
-from pipeline.data.training_data import collate
-from pipeline.model.encoder import Encoder, EncoderConfig, MicroStepEncoder, PretrainingModel
-from pipeline.objectives.masked_lm import MaskedLM
+from pipeline.data.views.collate import collate
+from pipeline.model.encoder import Encoder, EncoderConfig
+from pipeline.objectives.base import LabelTensors
+from pipeline.objectives.masked_lm import MaskedLM, MaskedLMHead
+from pipeline.objectives.pretraining_model import MicroStepEncoder, PretrainingModel
 from pipeline.weights.hugging_face import (
     hugging_face_state,
     load_head,
@@ -28,6 +31,7 @@ from pipeline.weights.hugging_face import (
 )
 
 VOCAB_SIZE, LAYERS = 50, 3
+NO_LABELS: dict[str, LabelTensors] = {"mlm": {}, "tlm": {}}
 RAGGED = [7, 40, 1, 12, 13, 2, 39, 1, 25]
 EVERY_LENGTH = [int(length) for length in np.random.default_rng(0).permutation(np.arange(1, 41))]
 
@@ -105,11 +109,17 @@ def test_fewer_layers_are_the_first_ones(encoder: Encoder) -> None:
     assert torch.equal(encoder(packed), states[-1])
 
 
+def new_head(encoder: Encoder) -> MaskedLMHead:
+    head = MaskedLM("mlm", "mono").modules(SimpleNamespace(encoder=encoder))["masked_lm"].build()
+    assert isinstance(head, MaskedLMHead)
+    return head
+
+
 @torch.no_grad()
 def test_masked_lm_logits_equal_hugging_face(theirs: XLMRobertaForMaskedLM, encoder: Encoder, folder: Path) -> None:
     sequences = random_sequences(RAGGED)
     _, expected_TV = padded_outputs(theirs, sequences)
-    head = MaskedLM("mlm", "mono").heads(encoder)["masked_lm"]()
+    head = new_head(encoder)
     assert load_head(head, read_state(folder), folder)
     ours_TV = F.linear(head.transform(encoder(pack(sequences))), head.weight, head.bias)
     torch.testing.assert_close(ours_TV, expected_TV, rtol=0, atol=5e-5)
@@ -117,7 +127,7 @@ def test_masked_lm_logits_equal_hugging_face(theirs: XLMRobertaForMaskedLM, enco
 
 def test_a_state_without_head_leaves_the_head_alone(encoder: Encoder, folder: Path) -> None:
     state = {name: tensor for name, tensor in read_state(folder).items() if "dense.bias" not in name}
-    head = MaskedLM("mlm", "mono").heads(encoder)["masked_lm"]()
+    head = new_head(encoder)
     before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
     assert not load_head(head, state, folder)
     assert all(torch.equal(tensor, before[name]) for name, tensor in head.state_dict().items())
@@ -138,7 +148,7 @@ def test_round_trip_through_hugging_face_names_is_exact(sizes: EncoderConfig) ->
 
 
 def test_saved_and_loaded_again_every_weight_is_the_same(encoder: Encoder, folder: Path) -> None:
-    head = MaskedLM("mlm", "mono").heads(encoder)["masked_lm"]()
+    head = new_head(encoder)
     load_head(head, read_state(folder), folder)
     state = hugging_face_state(encoder.state_dict(), head.state_dict())
     saved = read_state(folder)
@@ -207,7 +217,8 @@ def test_a_batch_that_two_objectives_read_is_encoded_once(
     model = PretrainingModel(Encoder(sizes), [MaskedLM("first", "mono"), MaskedLM("second", "mono")])
     calls: list[int] = []
     model.encoder.register_forward_hook(lambda *_: calls.append(1))
-    terms = model("losses", MicroBatch({"mono": collate(make_sequences([30, 40]), 1, sizes.vocab_size)}))
+    batch = MicroBatch({"mono": collate(make_sequences([30, 40]), 1, sizes.vocab_size, ["masked"])})
+    terms = model("losses", batch, {"first": {}, "second": {}})
     assert len(calls) == 1 and torch.equal(terms["first"]["loss"], terms["second"]["loss"])
 
 
@@ -217,12 +228,12 @@ def test_the_streams_of_a_micro_step_are_encoded_in_one_pass(
     model = PretrainingModel(Encoder(sizes), [MaskedLM("mlm", "mono"), MaskedLM("tlm", "pairs")])
     seen: list[int] = []
     model.encoder.register_forward_hook(lambda module, given, output: seen.append(given[0].tokens))
-    mono = collate(make_sequences([30, 40]), 1, sizes.vocab_size)
-    pairs = collate(make_sequences([9, 4, 20], [5, 8, 11]), 1, sizes.vocab_size)
-    together = model("losses", MicroBatch({"mono": mono, "pairs": pairs}))
-    assert seen == [mono.masked.tokens + pairs.masked.tokens]
+    mono = collate(make_sequences([30, 40]), 1, sizes.vocab_size, ["masked"])
+    pairs = collate(make_sequences([9, 4, 20], [5, 8, 11]), 1, sizes.vocab_size, ["masked"])
+    together = model("losses", MicroBatch({"mono": mono, "pairs": pairs}), NO_LABELS)
+    assert seen == [mono.clean.tokens + pairs.clean.tokens]
     for name, stream in (("mono", mono), ("pairs", pairs)):
-        (alone,) = model("losses", MicroBatch({name: stream})).values()
+        (alone,) = model("losses", MicroBatch({name: stream}), NO_LABELS).values()
         torch.testing.assert_close(together[{"mono": "mlm", "pairs": "tlm"}[name]]["loss"], alone["loss"])
 
 
@@ -251,7 +262,7 @@ def test_batches_that_no_longer_exist_are_not_mistaken_for_new_ones(sizes: Encod
 def test_hidden_work_returns_every_layer_up_to_the_one_asked_for(sizes: EncoderConfig) -> None:
     model = PretrainingModel(Encoder(sizes), [MaskedLM("mlm", "mono")]).eval()
     packed = pack([[4, 5, 6], [7]])
-    hidden = model("hidden", packed, 2)["hidden"]
+    hidden = model("hidden", packed, layers=2)["hidden"]
     assert list(hidden) == ["0", "1", "2"]
     assert torch.equal(hidden["2"], model.encoder(packed, 2))
 

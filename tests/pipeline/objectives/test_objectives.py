@@ -9,18 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from pipeline.data.batch import MicroBatch, Pointers, StreamBatch
+from pipeline.data.batch import MicroBatch, StreamBatch
 from pipeline.data.packing import Packed
 from pipeline.data.streams import Sequences
-from pipeline.data.training_data import collate
+from pipeline.data.views.collate import collate
+from pipeline.data.views.masked_tokens import MaskedTokens, Pointers
 from pipeline.model import attention
-from pipeline.model.encoder import Encoder, EncoderConfig, PretrainingModel
-from pipeline.objectives.base import Objective
+from pipeline.model.encoder import Encoder, EncoderConfig
+from pipeline.objectives.base import LabelTensors, Objective
 from pipeline.objectives.masked_lm import MaskedLM, MaskedLMHead
-from pipeline.objectives.word_alignment import PointerHead, WordAlignment
-from sinkhorn_align import AlignmentSettings, Links, align
+from pipeline.objectives.pretraining_model import PretrainingModel
+from pipeline.objectives.word_alignment import PARTNER, PointerHead, WordAlignment
+from sinkhorn_align import AlignmentSettings, align
 
 VOCAB_SIZE = 64
+VIEWS = [MaskedTokens.name]
 MakeSequences = Callable[..., Sequences]
 SOURCE, TARGET = [9, 1, 14, 30, 6, 2], [7, 3, 14, 11, 1, 22]
 
@@ -40,20 +43,24 @@ class FixedEncoder:
 @pytest.fixture
 def pairs(make_sequences: MakeSequences) -> StreamBatch:
     """Six ragged pairs, about every second token masked."""
-    batch = collate(make_sequences(SOURCE, TARGET), 1, VOCAB_SIZE)
-    chosen_T = (batch.clean_ids_T > 3) & (torch.rand(len(batch.clean_ids_T)) < 0.5)
+    batch = collate(make_sequences(SOURCE, TARGET), 1, VOCAB_SIZE, VIEWS)
+    chosen_T = (batch.clean.ids_T > 3) & (torch.rand(len(batch.clean.ids_T)) < 0.5)
     return mask_only(batch, chosen_T.nonzero().flatten())
 
 
 def mask_only(batch: StreamBatch, predicted_P: Tensor) -> StreamBatch:
     """The batch with other positions masked."""
-    masked_ids_T = batch.clean_ids_T.clone()
+    masked_ids_T = batch.clean.ids_T.clone()
     masked_ids_T[predicted_P] = VOCAB_SIZE - 1
-    batch.masked = batch.masked.with_ids(masked_ids_T)
-    batch.predicted_P, batch.target_ids_P = predicted_P, batch.clean_ids_T[predicted_P]
-    if batch.spans is not None:
-        batch.pointers = Pointers.of(batch.spans, predicted_P)
+    pointers = None if batch.spans is None else Pointers.of(batch.spans, predicted_P)
+    packed = batch.clean.with_ids(masked_ids_T)
+    batch.views["masked"] = MaskedTokens(packed, predicted_P, batch.clean.ids_T[predicted_P], pointers)
     return batch
+
+
+def alone(pairs: StreamBatch) -> MicroBatch:
+    """A micro-batch of these pairs and nothing else."""
+    return MicroBatch({"pairs": pairs})
 
 
 def sides(batch: StreamBatch) -> list[tuple[range, range]]:
@@ -69,24 +76,24 @@ def sides(batch: StreamBatch) -> list[tuple[range, range]]:
     return [(range(s, s + m), range(t, t + n)) for s, m, t, n in starts_and_lengths]
 
 
-def link_at_random(batch: StreamBatch, share: float) -> StreamBatch:
-    """Give about this share of the tokens a partner on the other side."""
-    partner_T = torch.full((batch.masked.tokens,), -1, dtype=torch.int32)
+def link_at_random(batch: StreamBatch, share: float) -> LabelTensors:
+    """Labels that give about this share of the tokens a partner on the other side."""
+    partner_T = torch.full((batch.clean.tokens,), -1, dtype=torch.int32)
     for source, target in sides(batch):
         for own, other in ((source, target), (target, source)):
             for token in own:
                 if torch.rand(()) < share:
                     partner_T[token] = other[int(torch.randint(len(other), ()))]
-    batch.links = Links(partner_T[None], partner_T, torch.zeros(len(partner_T)), torch.zeros(len(SOURCE)))
-    return batch
+    return {PARTNER: partner_T}
 
 
-def slow_pointer_loss(hidden_TD: Tensor, head: PointerHead, batch: StreamBatch) -> tuple[Tensor, int, list[int]]:
-    """DESIGN, section 3, DWA, position by position: summed loss, agreement, tokens predicted on (source, target) sides."""
-    assert batch.links is not None
+def slow_pointer_loss(
+    hidden_TD: Tensor, head: PointerHead, batch: StreamBatch, labels: LabelTensors
+) -> tuple[Tensor, int, list[int]]:
+    """The pointer network's loss, position by position: summed, agreement, tokens predicted on (source, target) sides."""
     loss, agreement, predicted = torch.zeros(()), 0, [0, 0]
-    for position in batch.predicted_P.tolist():
-        partner = int(batch.links.partner_T[position])
+    for position in batch.view(MaskedTokens).predicted_P.tolist():
+        partner = int(labels[PARTNER][position])
         if partner < 0:
             continue
         for pair in sides(batch):
@@ -103,112 +110,114 @@ def slow_pointer_loss(hidden_TD: Tensor, head: PointerHead, batch: StreamBatch) 
 
 @pytest.mark.parametrize("share", [0.1, 0.6, 1.0])
 def test_word_alignment_loss_equals_the_definition(pairs: StreamBatch, share: float) -> None:
-    link_at_random(pairs, share)
-    hidden_TD = torch.randn(pairs.masked.tokens, 16, requires_grad=True)
+    labels = link_at_random(pairs, share)
+    hidden_TD = torch.randn(pairs.clean.tokens, 16, requires_grad=True)
     head = PointerHead(16, 0.02)
     for parameter in head.parameters():
         nn.init.normal_(parameter, std=0.5)
     objective = WordAlignment("dwa", 2, AlignmentSettings())
 
-    expected, agreement, predicted = slow_pointer_loss(hidden_TD, head, pairs)
-    result = objective.loss(FixedEncoder(hidden_TD), nn.ModuleDict({"word_alignment": head}), pairs)
+    expected, agreement, predicted = slow_pointer_loss(hidden_TD, head, pairs, labels)
+    result = objective.loss(FixedEncoder(hidden_TD), {"word_alignment": head}, alone(pairs), labels)
 
     assert min(predicted) > 0, "both directions take part"
-    torch.testing.assert_close(result["loss"], expected, rtol=1e-5, atol=1e-4)
-    assert int(result["agreement"]) == agreement
-    assert int(objective.count(pairs)) == sum(predicted)
+    torch.testing.assert_close(result.total, expected, rtol=1e-5, atol=1e-4)
+    assert int(result.metrics["agreement"]) == agreement
+    assert int(objective.count(alone(pairs), labels)) == sum(predicted)
     variables = [hidden_TD, *head.parameters()]
     for ours, slow in zip(
-        torch.autograd.grad(result["loss"], variables), torch.autograd.grad(expected, variables), strict=True
+        torch.autograd.grad(result.total, variables), torch.autograd.grad(expected, variables), strict=True
     ):
         torch.testing.assert_close(ours, slow, rtol=1e-4, atol=1e-4)
 
 
 def test_word_alignment_encodes_the_masked_pairs_through_all_layers(pairs: StreamBatch) -> None:
-    encode = FixedEncoder(torch.randn(pairs.masked.tokens, 16))
+    encode = FixedEncoder(torch.randn(pairs.clean.tokens, 16))
     objective = WordAlignment("dwa", 2, AlignmentSettings())
-    objective.loss(encode, nn.ModuleDict({"word_alignment": PointerHead(16, 0.02)}), link_at_random(pairs, 1.0))
-    assert encode.asked == [(pairs.masked.ids_T.tolist(), None)]
+    labels = link_at_random(pairs, 1.0)
+    objective.loss(encode, {"word_alignment": PointerHead(16, 0.02)}, alone(pairs), labels)
+    assert encode.asked == [(pairs.view(MaskedTokens).packed.ids_T.tolist(), None)]
 
 
 def test_labels_are_aligned_on_the_unmasked_pairs_at_the_alignment_layer(pairs: StreamBatch) -> None:
-    encode = FixedEncoder(torch.randn(pairs.masked.tokens, 16))
+    encode = FixedEncoder(torch.randn(pairs.clean.tokens, 16))
     settings = AlignmentSettings(cost="exp", similarity="cosine", temperature=0.1)
-    metrics = WordAlignment("dwa", 2, settings).label(encode, pairs)
-    assert encode.asked == [(pairs.clean_ids_T.tolist(), 2)]
-    assert pairs.spans is not None and pairs.links is not None
+    labels, metrics = WordAlignment("dwa", 2, settings).label(encode, {}, alone(pairs))
+    assert encode.asked == [(pairs.clean.ids_T.tolist(), 2)]
+    assert pairs.spans is not None
     expected = align(encode.hidden_TD, pairs.spans, settings)
-    assert torch.equal(pairs.links.partner_T, expected.partner_T)
+    assert torch.equal(labels[PARTNER], expected.partner_T)
     assert int(metrics["pairs"]) == 6 and int(metrics["unalignable_pairs"]) == 0
     assert int(metrics["links"]) == int((expected.links_RT >= 0).sum()) > 0
 
 
 def test_without_filtering_every_masked_token_has_a_partner_and_cells_are_counted(pairs: StreamBatch) -> None:
-    encode = FixedEncoder(torch.randn(pairs.masked.tokens, 16))
+    encode = FixedEncoder(torch.randn(pairs.clean.tokens, 16))
     objective = WordAlignment("dwa", 2, AlignmentSettings(filter_rounds=0))
-    metrics = objective.label(encode, pairs)
-    assert int(objective.count(pairs)) == len(pairs.predicted_P) > 0
-    assert pairs.spans is not None and pairs.links is not None
-    cells = {frozenset(ends) for ends in enumerate(pairs.links.partner_T.tolist()) if ends[1] >= 0}
+    labels, metrics = objective.label(encode, {}, alone(pairs))
+    assert int(objective.count(alone(pairs), labels)) == len(pairs.view(MaskedTokens).predicted_P) > 0
+    assert pairs.spans is not None
+    cells = {frozenset(ends) for ends in enumerate(labels[PARTNER].tolist()) if ends[1] >= 0}
     assert int(metrics["links"]) == len(cells)
 
 
 def test_pairs_that_cannot_be_aligned_are_counted_and_have_no_loss(pairs: StreamBatch) -> None:
-    encode = FixedEncoder(torch.full((pairs.masked.tokens, 16), float("nan")))
+    encode = FixedEncoder(torch.full((pairs.clean.tokens, 16), float("nan")))
     objective = WordAlignment("dwa", 2, AlignmentSettings())
-    metrics = objective.label(encode, pairs)
+    labels, metrics = objective.label(encode, {}, alone(pairs))
     assert int(metrics["unalignable_pairs"]) == 6 and int(metrics["links"]) == 0
-    assert int(objective.count(pairs)) == 0
+    assert int(objective.count(alone(pairs), labels)) == 0
 
 
 @pytest.mark.parametrize("nothing", ["no links", "no masks"])
 def test_without_targets_word_alignment_is_zero_with_zero_gradients(pairs: StreamBatch, nothing: str) -> None:
-    link_at_random(pairs, 0.0 if nothing == "no links" else 1.0)
+    labels = link_at_random(pairs, 0.0 if nothing == "no links" else 1.0)
     if nothing == "no masks":
         mask_only(pairs, torch.zeros(0, dtype=torch.long))
-    hidden_TD = torch.randn(pairs.masked.tokens, 16, requires_grad=True)
+    hidden_TD = torch.randn(pairs.clean.tokens, 16, requires_grad=True)
     head = PointerHead(16, 0.02)
     objective = WordAlignment("dwa", 2, AlignmentSettings())
-    result = objective.loss(FixedEncoder(hidden_TD), nn.ModuleDict({"word_alignment": head}), pairs)
-    result["loss"].backward()
-    assert float(result["loss"].detach()) == 0 and int(objective.count(pairs)) == 0
+    result = objective.loss(FixedEncoder(hidden_TD), {"word_alignment": head}, alone(pairs), labels)
+    result.total.backward()
+    assert float(result.total.detach()) == 0 and int(objective.count(alone(pairs), labels)) == 0
     for variable in (hidden_TD, *head.parameters()):
         assert variable.grad is not None and not variable.grad.any()
 
 
-def test_unlabelled_pairs_are_refused(pairs: StreamBatch) -> None:
+def test_losses_of_a_micro_batch_that_was_not_labelled_are_refused(pairs: StreamBatch, sizes: EncoderConfig) -> None:
     with pytest.raises(AssertionError, match="not been labelled"):
-        WordAlignment("dwa", 2, AlignmentSettings()).count(pairs)
+        PretrainingModel(Encoder(sizes), all_objectives())("losses", alone(pairs))
 
 
 def test_masked_lm_loss_is_the_summed_cross_entropy_of_the_masked_tokens(pairs: StreamBatch) -> None:
-    hidden_TD = torch.randn(pairs.masked.tokens, 16)
+    hidden_TD = torch.randn(pairs.clean.tokens, 16)
     word = nn.Embedding(VOCAB_SIZE, 16)
     head = MaskedLMHead(word, 1e-5, 0.02)
     nn.init.normal_(head.bias)
     encode = FixedEncoder(hidden_TD)
     objective = MaskedLM("tlm", "pairs")
-    result = objective.loss(encode, nn.ModuleDict({"masked_lm": head}), pairs)
+    result = objective.loss(encode, {"masked_lm": head}, alone(pairs), {})
 
     expected, correct = torch.zeros(()), 0
-    for position, target in zip(pairs.predicted_P.tolist(), pairs.target_ids_P.tolist(), strict=True):
+    masked = pairs.view(MaskedTokens)
+    for position, target in zip(masked.predicted_P.tolist(), masked.target_ids_P.tolist(), strict=True):
         logits_V = head.norm(F.gelu(head.dense(hidden_TD[position]))) @ word.weight.T + head.bias
         expected = expected - logits_V.log_softmax(0)[target]
         correct += int(logits_V.argmax()) == target
-    torch.testing.assert_close(result["loss"], expected, rtol=1e-5, atol=1e-4)
-    assert int(result["correct"]) == correct
-    assert int(objective.count(pairs)) == len(pairs.predicted_P)
-    assert encode.asked == [(pairs.masked.ids_T.tolist(), None)]
+    torch.testing.assert_close(result.total, expected, rtol=1e-5, atol=1e-4)
+    assert int(result.metrics["correct"]) == correct
+    assert int(objective.count(alone(pairs), {})) == len(pairs.view(MaskedTokens).predicted_P)
+    assert encode.asked == [(pairs.view(MaskedTokens).packed.ids_T.tolist(), None)]
 
 
 def test_half_precision_losses_are_summed_in_fp32(pairs: StreamBatch) -> None:
-    link_at_random(pairs, 1.0)
-    hidden_TD = torch.randn(pairs.masked.tokens, 16).bfloat16()
+    labels = link_at_random(pairs, 1.0)
+    hidden_TD = torch.randn(pairs.clean.tokens, 16).bfloat16()
     heads = nn.ModuleDict(
         {"masked_lm": MaskedLMHead(nn.Embedding(VOCAB_SIZE, 16), 1e-5, 0.02), "word_alignment": PointerHead(16, 0.02)}
     ).bfloat16()
     for objective in (MaskedLM("tlm", "pairs"), WordAlignment("dwa", 2, AlignmentSettings())):
-        assert objective.loss(FixedEncoder(hidden_TD), heads, pairs)["loss"].dtype == torch.float32
+        assert objective.loss(FixedEncoder(hidden_TD), heads, alone(pairs), labels).total.dtype == torch.float32
 
 
 def all_objectives() -> list[Objective]:
@@ -223,14 +232,14 @@ def test_every_parameter_gets_a_gradient(
 ) -> None:
     objectives = [objective for objective in all_objectives() if objective.name in names.split()]
     model = PretrainingModel(Encoder(sizes), objectives)
-    mono = collate(make_sequences([20, 5, 33]), 1, VOCAB_SIZE)
-    link_at_random(pairs, links)
+    mono = collate(make_sequences([20, 5, 33]), 1, VOCAB_SIZE, VIEWS)
+    labels = {"mlm": {}, "tlm": {}, "dwa": link_at_random(pairs, links)}
     if not masks:
         mono, pairs = (mask_only(batch, torch.zeros(0, dtype=torch.long)) for batch in (mono, pairs))
-    streams = {objective.reads for objective in objectives}
+    streams = {stream for objective in objectives for stream in objective.streams}
     batch = MicroBatch({name: stream for name, stream in (("mono", mono), ("pairs", pairs)) if name in streams})
 
-    terms = model("losses", batch)
+    terms = model("losses", batch, labels)
     assert list(terms) == names.split()
     torch.stack([term["loss"] for term in terms.values()]).sum().backward()
     for name, parameter in model.named_parameters():
@@ -246,25 +255,27 @@ def test_objectives_that_name_the_same_head_share_it(sizes: EncoderConfig) -> No
     assert model.heads["masked_lm"].weight is model.encoder.word.weight
 
 
-def test_labelling_writes_links_and_reports_them_by_objective(
+def test_labelling_returns_links_and_reports_them_by_objective(
     pairs: StreamBatch, make_sequences: MakeSequences, sizes: EncoderConfig
 ) -> None:
     model = PretrainingModel(Encoder(sizes), all_objectives()).eval()
+    mono = collate(make_sequences([9]), 1, VOCAB_SIZE, VIEWS)
     with torch.no_grad():
-        metrics = model("label", MicroBatch({"mono": collate(make_sequences([9]), 1, VOCAB_SIZE), "pairs": pairs}))
+        found = model("label", MicroBatch({"mono": mono, "pairs": pairs}))
         hidden_TD = model.encoder(pairs.clean, 2)
-    assert pairs.links is not None and pairs.spans is not None
+    assert pairs.spans is not None
     expected = align(hidden_TD, pairs.spans, AlignmentSettings())
-    assert torch.equal(pairs.links.partner_T, expected.partner_T)
-    assert metrics["mlm"] == metrics["tlm"] == {} and set(metrics["dwa"]) == {"links", "pairs", "unalignable_pairs"}
+    assert torch.equal(found["dwa"]["labels"][PARTNER], expected.partner_T)
+    assert found["mlm"] == found["tlm"] == {"labels": {}, "metrics": {}}
+    assert set(found["dwa"]["metrics"]) == {"links", "pairs", "unalignable_pairs"}
 
 
 def test_a_micro_batch_without_a_stream_leaves_its_objectives_out(
     make_sequences: MakeSequences, sizes: EncoderConfig
 ) -> None:
     model = PretrainingModel(Encoder(sizes), all_objectives())
-    batch = MicroBatch({"mono": collate(make_sequences([9, 4]), 1, VOCAB_SIZE)})
-    assert list(model("label", batch)) == list(model("losses", batch)) == ["mlm"]
+    batch = MicroBatch({"mono": collate(make_sequences([9, 4]), 1, VOCAB_SIZE, VIEWS)})
+    assert list(model("label", batch)) == list(model("losses", batch, {"mlm": {}})) == ["mlm"]
 
 
 def test_reports_are_means_and_survive_a_count_of_zero() -> None:
@@ -281,17 +292,17 @@ def test_a_step_never_asks_the_device_for_a_value(
 ) -> None:
     """Fake tensors have shapes and no values: whatever would make the host wait for a GPU raises on them."""
     monkeypatch.setattr(attention, "takes_products", lambda *_: False)  # for CPUs alone, and looks at its sums
-    mono = collate(make_sequences([30, 40, 9]), 1, sizes.vocab_size)
-    pairs = collate(make_sequences(SOURCE, TARGET), 1, sizes.vocab_size)
+    mono = collate(make_sequences([30, 40, 9]), 1, sizes.vocab_size, VIEWS)
+    pairs = collate(make_sequences(SOURCE, TARGET), 1, sizes.vocab_size, VIEWS)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         objectives = [MaskedLM("mlm", "mono"), MaskedLM("tlm", "pairs"), WordAlignment("dwa", 1, AlignmentSettings())]
         model = PretrainingModel(Encoder(sizes), objectives)
         batch = MicroBatch({"mono": mono, "pairs": pairs}).map(mode.from_tensor)
         with torch.no_grad():
-            model("label", batch)
-        terms = model("losses", batch)
+            labels = {name: found["labels"] for name, found in model("label", batch).items()}
+        terms = model("losses", batch, labels)
         for objective in objectives:
-            objective.count(batch[objective.reads])
+            objective.count(batch, labels[objective.name])
         torch.stack([term["loss"] for term in terms.values()]).sum().backward()
         with pytest.raises(DataDependentOutputException):
             terms["dwa"]["loss"].item()

@@ -12,17 +12,10 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaMode
 from data_prep.token_files.manifest import Manifest
 from pipeline.data.blend import Stage
 from pipeline.data.streams import BatchPlan, blend_stages
+from pipeline.objectives.catalog import build_objectives, term_weights
 from pipeline.settings.deepspeed_json import OWNED_KEYS
 from pipeline.settings.schema import Config, Optimizer, Term
-from pipeline.training.build import (
-    build_data,
-    build_model,
-    build_objectives,
-    deepspeed_settings,
-    lr_factor,
-    parameter_groups,
-    term_weights,
-)
+from pipeline.training.build import build_data, build_model, deepspeed_settings, lr_factor, parameter_groups
 from tests.conftest import ROOT
 
 VOCAB_SIZE = 64
@@ -77,7 +70,7 @@ def save_hugging_face(folder: Path, kind: type = XLMRobertaForMaskedLM, **sizes:
 
 def test_objectives_are_those_that_the_config_switches_on() -> None:
     everything = build_objectives(make_config())
-    assert [(o.name, o.reads) for o in everything] == [("mlm", "mono"), ("tlm", "pairs"), ("dwa", "pairs")]
+    assert [(o.name, o.streams) for o in everything] == [("mlm", ["mono"]), ("tlm", ["pairs"]), ("dwa", ["pairs"])]
     only_pairs = build_objectives(make_config(objectives={"mlm": None}))
     assert [o.name for o in only_pairs] == ["tlm", "dwa"]
 

@@ -11,7 +11,7 @@ from pipeline.data.batch import MicroBatch
 from pipeline.training import ranks
 from pipeline.training.divergence import NonFiniteSteps, poison
 
-OBJECTIVES: Any = [SimpleNamespace(name="mlm", reads="mono"), SimpleNamespace(name="tlm", reads="pairs")]
+OBJECTIVES: Any = [SimpleNamespace(name="mlm", streams=["mono"]), SimpleNamespace(name="tlm", streams=["pairs"])]
 NAN, INFINITE, FINE = torch.tensor(float("nan")), torch.tensor(float("inf")), torch.tensor(3.5)
 
 

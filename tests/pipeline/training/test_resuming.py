@@ -18,10 +18,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.checkpoints.reshard import load
 from pipeline.model.encoder import Encoder, EncoderConfig
+from pipeline.objectives import catalog
+from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.settings.schema import Config
 from pipeline.settings.sizes import scratch_sizes
-from pipeline.training.build import build_objectives
-from pipeline.training.resuming import FATES, HEADS, Fate, check_continues, kept_alignment, value_of
+from pipeline.training.resuming import Fate, check_continues, fates, kept_alignment, value_of
 from tests.conftest import ROOT
 
 RESTART = ROOT / "docs" / "restart.md"
@@ -117,14 +118,19 @@ def goes_on(was: Config, now: Config, step: int = 4) -> str:
 
 
 def test_every_field_of_the_config_has_a_fate() -> None:
-    assert set(FATES) == set(FIELDS)
+    assert set(fates()) == set(FIELDS)
 
 
 def test_the_heads_are_those_of_the_objectives(sizes: EncoderConfig) -> None:
-    objectives, encoder = build_objectives(config_with({})), Encoder(sizes)
-    assert {objective.name: list(objective.heads(encoder)) for objective in objectives} == {
-        name: [head] for name, head in HEADS.items()
-    }
+    objectives = catalog.build_objectives(config_with({}))
+    model = PretrainingModel(Encoder(sizes), objectives)
+    assert [objective.name for objective in objectives] == list(catalog.ENTRIES)
+    for objective in objectives:
+        known = catalog.ENTRIES[objective.name].modules
+        assert list(objective.modules(model)) == list(known)
+        for name, count in known.items():
+            own = [parameter for key, parameter in model.heads[name].named_parameters() if key != "weight"]
+            assert sum(parameter.numel() for parameter in own) == count(sizes), "the word embedding is shared"
 
 
 @pytest.mark.parametrize("name", sorted(FIELDS))
@@ -133,9 +139,9 @@ def test_a_changed_field_meets_its_fate(name: str) -> None:
     assert value_of(was.model_dump(mode="json"), name) != value_of(now.model_dump(mode="json"), name)
     message = goes_on(was, now)
     assert "\n" not in message
-    if FATES[name] is Fate.REFUSED:
+    if fates()[name] is Fate.REFUSED:
         assert message.startswith(f"{name} = ") and message.endswith("set it back")
-    elif FATES[name] is not Fate.CHECKED:
+    elif fates()[name] is not Fate.CHECKED:
         assert message == ""
 
 
@@ -163,7 +169,7 @@ def test_a_changed_field_meets_its_fate(name: str) -> None:
     ],
 )
 def test_what_is_checked_is_refused_only_where_it_breaks_the_run(changes: dict[str, Any], expected: str) -> None:
-    assert changes.keys() <= {name for name, fate in FATES.items() if fate is Fate.CHECKED}
+    assert changes.keys() <= {name for name, fate in fates().items() if fate is Fate.CHECKED}
     was, now = config_with({}), config_with(changes)
     for message in (goes_on(was, now), goes_on(now, was) if "run.steps" not in changes else expected):
         assert bool(message) == bool(expected) and "\n" not in message
@@ -208,7 +214,7 @@ def documented() -> dict[str, list[str]]:
 def test_the_documentation_says_what_becomes_of_a_field(name: str) -> None:
     rows = documented()
     said = rows.get(name) or [fate for pattern, fates in rows.items() if fnmatchcase(name, pattern) for fate in fates]
-    assert said == [FATES[name].value]
+    assert said == [fates()[name].value]
 
 
 class Engine:

@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from pipeline.data.packing import pack
-from pipeline.model.encoder import PretrainingModel
+from pipeline.objectives.catalog import build_objectives
+from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.settings.schema import Config
-from pipeline.training.build import build_model, build_objectives
+from pipeline.training.build import build_model
 from pipeline.weights.pretrained import read_pretrained, read_sizes
 
 VOCAB_SIZE, WIDTH, LAYERS, HEADS = 70, 24, 3, 4

@@ -1,0 +1,64 @@
+"""From samples to a batch: packed, with the views of them that somebody reads and no others.
+
+Knows the kinds of views by name; nothing of the objectives that read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from pipeline.data import counter_random
+from pipeline.data.batch import StreamBatch, ViewBatch
+from pipeline.data.counter_random import hash_key
+from pipeline.data.packing import pack_flat
+from pipeline.data.streams import Sequences
+from pipeline.data.views.masked_tokens import MaskedTokens
+from sinkhorn_align import Spans
+
+
+class Kind(Protocol):
+    """A kind of view, as a class of `ViewBatch` is one."""
+
+    @property
+    def name(self) -> str:
+        """What objectives call it in `reads`."""
+
+    @property
+    def counter(self) -> int:
+        """What its keys are mixed with: a number of its own, so that no view's draws depend on which others are made."""
+
+    def make(self, stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, vocab_size: int, /) -> ViewBatch:
+        """The view of samples that are packed already. key_S: uint64, a key for each sequence, of this view alone."""
+
+
+_KINDS: dict[str, Kind] = {}
+
+
+def add_kind(kind: Any) -> Any:
+    """Make a kind of view known to `collate`; a decorator for its class."""
+    taken = {counter_random.ORDER, counter_random.SWAP, counter_random.DROPOUT, *(k.counter for k in _KINDS.values())}
+    assert kind.name not in _KINDS and kind.counter not in taken, f"a view {kind.name} or its counter is known already"
+    _KINDS[kind.name] = kind
+    return kind
+
+
+add_kind(MaskedTokens)
+
+
+def collate(sequences: Sequences, seed: int, vocab_size: int, views: Iterable[str]) -> StreamBatch:
+    """Pack samples of one stream, and make these views of them."""
+    clean = pack_flat(sequences.ids_T, sequences.lengths_S)
+    stream = StreamBatch(clean, sequences.language_S, sequences.sample_S)
+    if sequences.side_lengths_S2 is not None:
+        source_start, source_length = clean.offsets_S1[:-1] + 1, sequences.side_lengths_S2[:, 0]
+        vectors = (source_start, source_length, source_start + source_length + 1, sequences.side_lengths_S2[:, 1])
+        stream.spans = Spans(*(torch.from_numpy(vector.astype(np.int32)) for vector in vectors))
+    for name in views:
+        kind = _KINDS[name]
+        key_S = hash_key(seed, kind.counter, sequences.key_S)
+        stream.views[name] = kind.make(stream, sequences, key_S, vocab_size)
+    return stream
