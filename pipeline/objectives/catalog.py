@@ -186,8 +186,10 @@ def count_parameters(terms: Objectives, sizes: Sizes) -> int:
 def settings() -> dict[str, type[Term]]:
     """The schema of each objective's settings, by its name."""
     found = {}
+    schema = Config.model_fields["objectives"].annotation
+    assert isinstance(schema, type) and issubclass(schema, Objectives)
     for name in ENTRIES:
-        kinds = get_args(Objectives.model_fields[name].annotation)
+        kinds = get_args(schema.model_fields[name].annotation)
         (found[name],) = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Term))
     return found
 

@@ -81,7 +81,9 @@ class PretrainingModel(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.objectives = list(objectives)
-        self.heads, self.twins = nn.ModuleDict(), nn.ModuleDict()
+        self.heads = nn.ModuleDict()
+        # Registered where there are any, so that a checkpoint without says nothing of them.
+        self._twins: nn.ModuleDict | None = None
         self.rates: dict[str, str] = {"encoder.": "encoder"}
         """Whose learning rate the parameters have whose names begin like this."""
         for objective in objectives:
@@ -92,11 +94,19 @@ class PretrainingModel(nn.Module):
 
     def add_twins(self) -> None:
         """Build what objectives keep beside the trained modules; once, when these have the weights that they begin with."""
+        built: dict[str, nn.Module] = {}
         for objective in self.objectives:
             for name, build in objective.twins(self).items():
                 assert name not in self.heads, f"{name} is trained, and a twin"
-                if name not in self.twins:
-                    self.twins[name] = as_buffers(build())
+                if name not in built:  # objectives that name the same twin share it
+                    built[name] = as_buffers(build())
+        if built:
+            self._twins = nn.ModuleDict(built)
+
+    @property
+    def twins(self) -> nn.ModuleDict:
+        """What objectives keep beside the trained modules: buffers alone, see `Objective.twins`."""
+        return nn.ModuleDict() if self._twins is None else self._twins
 
     def flops(self, batch: MicroBatch) -> float:
         """Floating-point operations of labelling, forward and backward of a micro-step, by the rules of `flops`."""
