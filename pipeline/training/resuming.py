@@ -107,7 +107,9 @@ def check_continues(info: CheckpointInfo, now: CheckpointInfo) -> None:
     """ValueError where this run would not see the samples, model or partition that the checkpointed one would have."""
     for name in (name for name, fate in fates().items() if fate is Fate.REFUSED):
         was, wants = value_of(info.config, name), value_of(now.config, name)
-        if was != wants:
+        # A term that was switched on or off has no value on one side, and is `_check_heads`'s business.
+        switched = name.startswith("objectives.") and None in (was, wants)
+        if was != wants and not switched:
             raise ValueError(f"{name} = {wants}: the checkpoint was trained with {was}; set it back")
     _check_heads(info.config, now.config)
     steps = value_of(now.config, "run.steps")
