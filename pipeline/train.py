@@ -142,11 +142,8 @@ def train(config: Config, resume: str | None) -> None:
         stopping = one_step.run(next(inputs), step, lambda: stop.set or limit.near())
         step += 1
         if step % config.run.log_every == 0 or step == config.run.steps:
-            values = {
-                **meter.read(),
-                **rate(),
-                **update_health(engine, config, one_step),
-            }  # all ranks: it sums over them
+            values = meter.read()  # all ranks: it sums over them
+            values |= {"lr": rate(), **update_health(engine, config, one_step)}
             losses = {name: value for name, value in values.items() if name.endswith("_loss")}
             if monitor:
                 monitor.train(step, values)
@@ -164,8 +161,8 @@ def train(config: Config, resume: str | None) -> None:
         end(monitor, config, step, losses, limit.was_near)
 
 
-def wrap(run: Run, more_settings: dict[str, Any]) -> tuple[Any, Callable[[], dict[str, float]]]:
-    """DeepSpeed's engine around the model, and the learning rate of the last step as the log has it."""
+def wrap(run: Run, more_settings: dict[str, Any]) -> tuple[Any, Callable[[], float]]:
+    """DeepSpeed's engine around the model, and what says the learning rate of the last step, for the log."""
     config = run.config
     groups = parameter_groups(run.model, config.optimizer, config.run.steps)
     factors = [factor for _, factor in groups]
@@ -182,10 +179,9 @@ def wrap(run: Run, more_settings: dict[str, Any]) -> tuple[Any, Callable[[], dic
     ranks.set_timeouts(config.run.timeout_minutes)
     replicated.check_precision(run.model.twins, config.deepspeed)
 
-    def rate() -> dict[str, float]:
-        return {
-            "lr": schedule.base_lrs[0] * factors[0](schedule.last_epoch - 1)
-        }  # the optimizer's own, not the config's
+    def rate() -> float:
+        base: float = schedule.base_lrs[0]  # the optimizer's own, not the config's
+        return base * factors[0](schedule.last_epoch - 1)
 
     return engine, rate
 

@@ -2,9 +2,9 @@
 
 config: pipeline/configs/quickstart.yaml
 arms:
-  mlm+tlm: {objectives.dwa: null}
   xlm-align: {}
-baseline: mlm+tlm
+  more-tlm: {objectives.tlm.weight: 2}
+baseline: xlm-align
 gold: [corpus/gold]
 retrieval: []
 """
