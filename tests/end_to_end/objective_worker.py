@@ -19,7 +19,7 @@ from pipeline.settings.schema import load_config
 from pipeline.training import ranks, replicated
 from tests.end_to_end.forked import fork, parse_arguments
 from tests.end_to_end.reshard_worker import PARTS, Cut, deepspeed_json
-from tests.pipeline.objective_kit import install
+from tests.pipeline.objectives.objective_kit import install
 
 STEPS, SAVED, DIES_AT = 4, 2, 3
 STAGES = (1, 2, 3)

@@ -1,1 +1,1 @@
-"""What a stream looks like to an objective: masks, and later spans and noise."""
+"""What a stream looks like to an objective, one module a kind of view; `collate` makes those that somebody reads."""

@@ -16,9 +16,9 @@ from pipeline.data.streams import Sequences
 from pipeline.data.views.collate import collate
 from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.model.flops import encoder_forward_flops
-from pipeline.watch.hardware import peak_flops
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
+from pipeline.watch.hardware import peak_flops
 
 VOCAB_SIZE = 64
 counted_attention = partial(sdpa_kernel, SDPBackend.MATH)  # the counter does not know the CPU's flash attention

@@ -30,7 +30,7 @@ from pipeline.training import ranks, replicated
 from pipeline.training.build import parameter_groups
 from pipeline.training.step import denominators
 from sinkhorn_align import AlignmentSettings
-from tests.pipeline.objective_kit import LAYER, Blotted, Probe, ProbeTerm
+from tests.pipeline.objectives.objective_kit import LAYER, Blotted, Probe, ProbeTerm
 
 VOCAB_SIZE = 64
 MakeSequences = Callable[..., Sequences]
