@@ -38,6 +38,12 @@ def sha256_of_json(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
+def size_and_time(file: Path | int) -> tuple[int, int]:
+    """Size and time of change (ns) of a file, named or open: what tells that it is still the one that was looked at."""
+    status = os.stat(file)
+    return status.st_size, status.st_mtime_ns
+
+
 def temporary_name(path: Path) -> Path:
     """Where this process writes a file before it is published: same folder, so that the rename is atomic, and hidden."""
     return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")

@@ -16,7 +16,7 @@ from data_prep.data_dir.merge import merge
 from data_prep.data_dir.remove import remove
 from data_prep.data_dir.verify import find_problems
 from data_prep.standard_output import DataCommand, print_table, put, shares_a_terminal
-from data_prep.text.frames import DEFAULT_FRAME_BYTES, rechunk_files
+from data_prep.text.rechunk import DEFAULT_FRAME_BYTES, rechunk_files
 from data_prep.token_files.block_table import DEFAULT_BLOCK_TOKENS
 from data_prep.token_files.manifest import Manifest
 

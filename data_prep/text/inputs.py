@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from data_prep.files import size_and_time
 from data_prep.text.compression import BUFFER_BYTES
 from data_prep.text.readers import TextFile, open_text
 from data_prep.text.records import Layout, LineStream, csv_lines, dataset_lines, jsonl_lines, parquet_lines
-from data_prep.text.spool import identity_of
 from data_prep.text.stored import RemoteFile, StoredFile, hashed, open_seekable, stored_identity
 from data_prep.text.tmx import tmx_lines
 from data_prep.text.zip_members import ZipMember
@@ -129,7 +129,7 @@ def state_of(file: TextFile) -> State:
     stored = _stored(file)
     if isinstance(stored, RemoteFile):
         return repr(stored.details())
-    return "" if stored is None else identity_of(stored)
+    return "" if stored is None else size_and_time(stored)
 
 
 def stored_bytes(file: TextFile) -> int:

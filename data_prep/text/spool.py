@@ -8,7 +8,6 @@ the token files will.
 
 import fcntl
 import io
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from data_prep.files import locked
+from data_prep.files import locked, size_and_time
 from data_prep.text.blocks import BLOCK_BYTES, line_blocks
 from data_prep.text.compression import archive_errors
 from data_prep.text.frames import open_at
@@ -87,7 +86,7 @@ class TextPiece:
 
     def _raw_blocks(self) -> Iterator[bytes]:
         with open(self.path, "rb", buffering=0) as file, archive_errors(self.path):
-            if self.identity is not None and self.identity != identity_of(file.fileno()):
+            if self.identity is not None and self.identity != size_and_time(file.fileno()):
                 raise ValueError(changed(self.name))
             text = open_at(file, self.path, self.start)
             left = self.end - self.start
@@ -101,12 +100,6 @@ class TextPiece:
         """Delete the text of a shard that is published, if it was spooled."""
         if self.identity is None:
             self.path.unlink(missing_ok=True)
-
-
-def identity_of(file: Path | int) -> tuple[int, int]:
-    """Size and time of change (ns) of a file: what tells that it is still the one that was planned."""
-    status = os.stat(file)
-    return status.st_size, status.st_mtime_ns
 
 
 def changed(path: TextFile) -> str:

@@ -37,9 +37,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data_prep.filters.bounds import MonoFilters, PairFilters
 from data_prep.filters.line_hashes import LineHashes
 from data_prep.plan.source_plan import Settings, Source, make_plan
-from data_prep.text.frames import rechunk
 from data_prep.text.inputs import Records
 from data_prep.text.readers import TextFile, open_text
+from data_prep.text.rechunk import rechunk
 from data_prep.text.records import Layout
 from data_prep.text.zip_members import ZipMember
 from data_prep.token_files.block_table import chunks_of

@@ -318,7 +318,7 @@ def test_a_mix_takes_folders_and_tells_a_wrong_path_before_anything_is_encoded(
     assert run(*command)[0] == 0
     wrong = {"mono": "en", "files": str(tmp_path / "none.txt")}
     mix.write_text(json.dumps({"corpora": [{"mono": "de", "files": str(tmp_path / "parts")}, wrong]}))
-    monkeypatch.setattr("data_prep.cli.run_job", None)
+    monkeypatch.setattr("data_prep.commands.binarize.run_job", None)
     refused(run(*command), f"{mix}: corpus 2: {tmp_path / 'none.txt'}: no such file")
     refused(
         run("mono", tmp_path / "parts", tmp_path / "none.txt", "--lang", "de", *command[2:]), "none.txt: no such file"

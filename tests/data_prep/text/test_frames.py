@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from data_prep.text.frames import FOOTER, SKIPPABLE, has_table, open_at, read_table, rechunk
+from data_prep.text.frames import FOOTER, SKIPPABLE, has_table, open_at, read_table
+from data_prep.text.rechunk import rechunk
 from data_prep.token_files.manifest import Manifest
 from data_prep.token_files.token_file import shard_file
 
