@@ -34,7 +34,7 @@ POSITIONS = 512  # of the released model
 
 
 @dataclass(frozen=True)
-class Exported:
+class FairseqFolder:
     """What one folder holds: its items, their tokens, and how many are longer than the released model's positions."""
 
     folder: Path
@@ -45,7 +45,7 @@ class Exported:
 
 def export_fairseq(
     data_dir: Path, out: Path, names: Sequence[str] = (), block_tokens: int = DEFAULT_BLOCK_TOKENS
-) -> list[Exported]:
+) -> list[FairseqFolder]:
     """Write `out/mono` and `out/pair`, each if the data folder has any; items are in the manifest's order.
 
     Args:
@@ -172,7 +172,7 @@ class _Writer:
             left = left[self._file.write(left) :]
         self.sizes.frombytes(lengths_B.astype(np.int32).tobytes())
 
-    def close(self) -> Exported:
+    def close(self) -> FairseqFolder:
         self._file.close()
         sizes_N = np.frombuffer(self.sizes, dtype=np.int32)
         pointers_N = TOKEN_BYTES * (np.cumsum(sizes_N, dtype=np.int64) - sizes_N)
@@ -182,4 +182,6 @@ class _Writer:
             file.write(pointers_N.astype("<i8", copy=False).tobytes())
         publish(self.bin)
         publish(self.idx)
-        return Exported(self.folder, len(sizes_N), int(sizes_N.sum(dtype=np.int64)), int((sizes_N > POSITIONS).sum()))
+        return FairseqFolder(
+            self.folder, len(sizes_N), int(sizes_N.sum(dtype=np.int64)), int((sizes_N > POSITIONS).sum())
+        )

@@ -4,6 +4,7 @@ Knows nothing of sources or shards; only shares of a plan and results travel, ne
 rank and MPI is not even imported: without an MPI library that import fails.
 """
 
+import heapq
 import os
 import platform
 import sys
@@ -121,6 +122,17 @@ class Ranks:
         time.sleep(LAST_WORDS_SECONDS)
         self.comm.Abort(code)
         os._exit(code)  # MPI may leave the killing to mpiexec and return
+
+
+def spread_evenly(sizes: Sequence[int], parts: int) -> list[list[int]]:
+    """Deal things of these sizes into parts: longest first, each to the part that has least. Their indices, in order."""
+    least = [(0, part) for part in range(parts)]
+    dealt: list[list[int]] = [[] for _ in range(parts)]
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        load, part = heapq.heappop(least)
+        dealt[part].append(index)
+        heapq.heappush(least, (load + sizes[index], part))
+    return [sorted(part) for part in dealt]
 
 
 @cache

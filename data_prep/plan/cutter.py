@@ -129,7 +129,7 @@ class Cutter:
 
 
 @dataclass
-class BadLines:
+class BadLineCounter:
     """Counts unusable lines against the rate that the user allows; lines of skipped records are no bad ones."""
 
     max_rate: float

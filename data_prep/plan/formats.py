@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from data_prep.filters.bounds import MonoFilters, PairFilters
 from data_prep.filters.language_id import check_known
 from data_prep.plan.file_names import check_sides, note_language
-from data_prep.plan.source_plan import DEFAULT_SHARD_BYTES, Settings, Source
+from data_prep.plan.source_plan import DEFAULT_SHARD_BYTES, ShardSettings, Source
 from data_prep.text.compression import uncompressed_name
 from data_prep.text.content import advice_on_encoding, other_encoding, structure_of
 from data_prep.text.inputs import Dataset, Records
@@ -184,11 +184,11 @@ def mono_sources(
     files = locations if reading.format == "dataset" else [file for name in locations for file in files_in(name)]
     kinds = [reading.format_of(file) for file in files]
     reading.check_options(kinds, files[0])
-    settings = Settings(shard_bytes, (), filters, block_tokens=block_tokens)
+    settings = ShardSettings(shard_bytes, (), filters, block_tokens=block_tokens)
     return [_mono_source(*both, language, reading, settings) for both in zip(files, kinds, strict=True)]
 
 
-def _mono_source(location: str, kind: str, language: str, reading: Reading, settings: Settings) -> Source:
+def _mono_source(location: str, kind: str, language: str, reading: Reading, settings: ShardSettings) -> Source:
     file = parse_location(location)
     if kind == "text":
         note_language(file.name, language, "--lang")
@@ -271,7 +271,7 @@ def _pair_source(
         raise ValueError(
             f"--min-score {filters.min_score}: {where} no score; name its column or field, or leave it out"
         )
-    settings = Settings(shard_bytes, columns, filters, layout)
+    settings = ShardSettings(shard_bytes, columns, filters, layout)
     if layout is None:
         return Source("pair", languages, tuple(files), settings)
     if kind == "zip":

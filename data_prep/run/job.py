@@ -16,11 +16,13 @@ from typing import Any
 from data_prep.data_dir.held import Choice, check_names, sources_to_replace
 from data_prep.data_dir.retire import markers_of, remove_leftovers, remove_unmarked, superseded, unlink_all
 from data_prep.files import locked, write_durably
-from data_prep.parallel.ranks import world
+from data_prep.parallel.ranks import spread_evenly, world
+from data_prep.parallel.wire import work_of_ranks
 from data_prep.parallel.workers import run_tasks
 from data_prep.plan.deduplicate import mark_duplicates
-from data_prep.plan.plan_sources import full_disk_told, make_plans, spread_evenly
-from data_prep.plan.source_plan import Source, SourcePlan, ensure_text
+from data_prep.plan.make_plan import ensure_text
+from data_prep.plan.plan_sources import full_disk_told, make_plans
+from data_prep.plan.source_plan import Source, SourcePlan
 from data_prep.progress import ByteProgress
 from data_prep.run.binarize import ShardJob, ShardResult, binarize, shard_header
 from data_prep.text.spool import spool_in
@@ -41,7 +43,7 @@ SHARED_SECONDS = 60  # how long a shared file system may take to show what anoth
 
 
 @dataclass
-class Outcome:
+class JobOutcome:
     """What a run did.
 
     Attributes:
@@ -85,7 +87,7 @@ def run_job(
     max_bad_rate: float,
     dry_run: bool = False,
     choice: Choice = "refuse",
-) -> Outcome:
+) -> JobOutcome:
     """Add sources to a data folder. The same sources give the same files, whatever the number of workers and ranks.
 
     Each rank has so many workers. A source that cannot be read is told of on standard error, before anything is encoded; the
@@ -105,7 +107,7 @@ def run_job(
     if not 0 <= max_bad_rate < 1:
         raise ValueError(f"--max-bad-rate {max_bad_rate}: must be from 0 to below 1; 0.001 is a line in a thousand")
     tokenizer = Tokenizer.load(tokenizer_dir)
-    outcome = Outcome()
+    outcome = JobOutcome()
     if dry_run:
         plans = make_plans(sources, workers, max_bad_rate, None, outcome.fail)
         check_names(plans, data_dir, clean=False)
@@ -163,7 +165,7 @@ def _encode_missing(
     tokenizer: Tokenizer,
     data_dir: Path,
     workers: int,
-    outcome: Outcome,
+    outcome: JobOutcome,
 ) -> None:
     """Make the missing shards, on every rank."""
     shards = [(plan, index) for plan, wanted in zip(plans, missing, strict=True) for index in sorted(wanted)]
@@ -183,6 +185,7 @@ def _encode_missing(
         _await_shards(plans, tokenizer.sha256, data_dir)
 
 
+@work_of_ranks
 def _encode_share(
     tokenizer: Tokenizer, data_dir: Path, workers: int, share: list[tuple[SourcePlan, set[int]]]
 ) -> Iterator[ShardResult]:

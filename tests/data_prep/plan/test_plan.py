@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.filters.bounds import PairFilters
-from data_prep.plan.source_plan import Settings, Source, SourcePlan, make_plan
+from data_prep.plan.make_plan import make_plan
+from data_prep.plan.source_plan import ShardSettings, Source, SourcePlan
 from data_prep.text.readers import documents, split_lines
 
 
@@ -20,7 +21,7 @@ lines = st.lists(st.sampled_from([b"", b"a", b"bb cc", b"d" * 9, "é日".encode(
 
 def plan_of(paths: tuple[Path, ...], shard_bytes: int, kind: str = "mono", max_bad_rate: float = 0.0) -> SourcePlan:
     languages = ("de",) if kind == "mono" else ("en", "de")
-    chosen = Settings(shard_bytes, (), None if kind == "mono" else PairFilters())
+    chosen = ShardSettings(shard_bytes, (), None if kind == "mono" else PairFilters())
     return make_plan(Source(kind, languages, paths), chosen, max_bad_rate)
 
 
