@@ -3,6 +3,8 @@
 Knows bytes and folders only; nothing about what a shard, a tokenizer or a manifest holds.
 """
 
+from __future__ import annotations
+
 import fcntl
 import glob
 import hashlib

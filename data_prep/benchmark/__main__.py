@@ -5,6 +5,8 @@ slows the machine down slows all of them; what is told is the median over rounds
 are many times slower run on the beginning of the text. Ids are compared before speed is told.
 """
 
+from __future__ import annotations
+
 import json
 import multiprocessing
 import os

@@ -4,6 +4,8 @@
 the text not counted).
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import tempfile

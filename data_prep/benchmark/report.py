@@ -1,5 +1,7 @@
 """A benchmark's figures as a table on the terminal and as a picture. Knows entries as DESIGN §9 has them, nothing else."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

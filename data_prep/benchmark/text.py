@@ -1,5 +1,7 @@
 """The text that the benchmark runs on: given files or generated ones, repeated to a size, plain and as .xz."""
 
+from __future__ import annotations
+
 import lzma
 import shutil
 from dataclasses import dataclass

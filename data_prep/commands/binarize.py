@@ -3,6 +3,8 @@
 Turns words into calls and results into words; the work is done elsewhere.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from pathlib import Path

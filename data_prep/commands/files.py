@@ -3,6 +3,8 @@
 As in `binarize`, words become calls and results become words.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from pathlib import Path

@@ -10,6 +10,8 @@ Layout of the index, little-endian, for N items (fairseq 0.9, `MMapIndexedDatase
     int32 sizes (N,) in tokens · int64 pointers (N,) in bytes
 """
 
+from __future__ import annotations
+
 import io
 import struct
 from array import array
@@ -158,7 +160,7 @@ class _Writer:
             remove_abandoned(path)
         self._file = io.FileIO(temporary_name(self.bin), "wb")
 
-    def __enter__(self) -> "_Writer":
+    def __enter__(self) -> _Writer:
         return self
 
     def __exit__(self, *_: object) -> None:

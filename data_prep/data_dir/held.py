@@ -3,6 +3,8 @@
 Knows markers, names and hashes; nothing of text or of how shards are made.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +45,7 @@ class HeldSource:
         """File name or names."""
         return " + ".join(self.names)
 
-    def why_not_beside(self, other: "HeldSource") -> str | None:
+    def why_not_beside(self, other: HeldSource) -> str | None:
         """Why this source and another one are not simply two, in words; None if they are."""
         if self.texts & other.texts:
             return "the same text" if self.names == other.names else f"the same text, as {other.name}"

@@ -3,6 +3,8 @@
 Knows markers and files; nothing of text or of how shards are made. A merge that was killed is continued by repeating it.
 """
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import os

@@ -4,6 +4,8 @@ Judges one pair or line at a time by its text and token counts; knows nothing of
 line is judged here: repeated lines are found by `duplicates`, other languages by `language_id`.
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 from typing import Literal

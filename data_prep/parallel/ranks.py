@@ -4,6 +4,8 @@ Knows nothing of sources or shards; only shares of a plan and results travel, ne
 rank and MPI is not even imported: without an MPI library that import fails.
 """
 
+from __future__ import annotations
+
 import heapq
 import os
 import platform

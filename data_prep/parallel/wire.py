@@ -3,6 +3,8 @@
 A pickle would be code of whoever sent it. Knows the kinds of values; whoever has work for ranks says so with `work_of_ranks`.
 """
 
+from __future__ import annotations
+
 import functools
 import importlib
 import json

@@ -3,6 +3,8 @@
 Knows positions in text only: nothing of files' layouts beyond blank lines, nothing of tokens.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial

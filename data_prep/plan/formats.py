@@ -3,6 +3,8 @@
 Knows options, and of files their names and first bytes.
 """
 
+from __future__ import annotations
+
 import re
 import sys
 from collections.abc import Iterable, Sequence

@@ -4,6 +4,8 @@ The plan depends on the input and the settings only, never on the number of work
 source is read to its end before anything is written, so a damaged or misaligned one leaves no shard behind.
 """
 
+from __future__ import annotations
+
 from bisect import bisect_left
 from contextlib import ExitStack
 from dataclasses import replace

@@ -3,6 +3,8 @@
 Knows plans and who makes them; nothing of encoding or of what a data folder holds.
 """
 
+from __future__ import annotations
+
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -3,6 +3,8 @@
 Knows input, settings and names; nothing of how a plan is made (`make_plan`), of token ids or of workers.
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

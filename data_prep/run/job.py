@@ -3,6 +3,8 @@
 The order of publication is decided here; how text is read, encoded and written is decided elsewhere.
 """
 
+from __future__ import annotations
+
 import sys
 import time
 from collections import Counter

@@ -4,6 +4,8 @@ SentencePiece trains in C and holds the interpreter until it is done: nobody in 
 Knows sources of lines; nothing of how they are read.
 """
 
+from __future__ import annotations
+
 import ctypes
 import multiprocessing
 import os

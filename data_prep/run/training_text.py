@@ -3,6 +3,8 @@
 Knows sources and their text; nothing of SentencePiece.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack

@@ -7,6 +7,8 @@ skippable frame after all others, little-endian, for F frames
 so that every zstd reads the file as one text. `rechunk` writes such files. Knows bytes; nothing of lines, plans or shards.
 """
 
+from __future__ import annotations
+
 import io
 import os
 import struct

@@ -4,6 +4,8 @@ Each is an `Input`: a name, and `open()`, which gives a stream of lines that rea
 Knows files and formats; nothing of filters, tokenizers or shards.
 """
 
+from __future__ import annotations
+
 import io
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

@@ -8,6 +8,8 @@ spaces of the first and the last, and <unk> of U+0085). A byte order mark at the
 `BYTE_ORDER_MARK` is skipped by the plan.
 """
 
+from __future__ import annotations
+
 import io
 import os
 import re

@@ -3,6 +3,8 @@
 Knows bytes and lines; nothing of what lines hold, of plans or shards.
 """
 
+from __future__ import annotations
+
 import io
 from collections import deque
 from collections.abc import Callable, Iterator

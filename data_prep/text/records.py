@@ -6,6 +6,8 @@ A record that cannot be used becomes a line that says so (see `readers.bad_recor
 numbers.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 import json

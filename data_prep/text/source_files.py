@@ -3,6 +3,8 @@
 Knows files and bytes; nothing of settings, shards or what lines hold.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 from collections.abc import Iterator, Sequence

@@ -6,6 +6,8 @@ read and which is deleted as soon as the shard is published, so that text and to
 the token files will.
 """
 
+from __future__ import annotations
+
 import fcntl
 import io
 import shutil
@@ -124,7 +126,7 @@ class SpoolWriter:
         self._files: list[io.FileIO | None] = [None] * len(starts)
         self._written: list[Path] = []
 
-    def __enter__(self) -> "SpoolWriter":
+    def __enter__(self) -> SpoolWriter:
         self._begin()
         return self
 

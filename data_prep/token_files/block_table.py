@@ -3,6 +3,8 @@
 Knows sentence lengths only. The cut is part of the data's order: changing it changes what every sample index means.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

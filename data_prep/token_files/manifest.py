@@ -3,6 +3,8 @@
 Built from the shards' markers by `rebuild`, loaded by training with `Manifest.load`; knows nothing of text or encoding.
 """
 
+from __future__ import annotations
+
 import os
 from collections import defaultdict
 from collections.abc import Callable, Container
@@ -63,7 +65,7 @@ class Manifest:
         return self.content_sha256
 
     @classmethod
-    def load(cls, data_dir: Path) -> "Manifest":
+    def load(cls, data_dir: Path) -> Manifest:
         """Read the manifest and check that every shard's files are there with the sizes it says.
 
         Raises:
@@ -79,7 +81,7 @@ class Manifest:
         return manifest
 
     @classmethod
-    def read(cls, data_dir: Path) -> "Manifest":
+    def read(cls, data_dir: Path) -> Manifest:
         """Read the manifest without a look at the shards: for `verify`, which tells of all of them.
 
         Raises:

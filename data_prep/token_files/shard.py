@@ -3,6 +3,8 @@
 Knows what is said of a shard, and not what is in it.
 """
 
+from __future__ import annotations
+
 import struct
 from pathlib import Path
 from typing import Any

@@ -10,6 +10,8 @@ Layout of the index, little-endian, no padding, S sequences in D documents:
 Megatron-LM reads the first part and ignores the trailer. The mode of a sequence is the index of its language.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import json
@@ -339,7 +341,7 @@ class TokenFile:
             if mapped.size() != len(mapped):
                 raise ValueError(f"{path}: {mapped.size()} bytes, {len(mapped)} when it was opened; {VERIFY}")
 
-    def __reduce__(self) -> tuple[type["TokenFile"], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[TokenFile], tuple[Path]]:
         return (TokenFile, (self.stem,))
 
     def problems(self, vocab_size: int) -> list[str]:

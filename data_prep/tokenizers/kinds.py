@@ -3,6 +3,8 @@
 XLM-R's tokenizer is a unigram model behind a character map; a model of another kind would be exported as other ids.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

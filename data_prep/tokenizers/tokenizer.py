@@ -7,6 +7,8 @@ SentencePiece has `<unk>`=0, `<s>`=1, `</s>`=2; XLM-R has `<s>`=0, `<pad>`=1, `<
 moved up by one, and `<mask>` last.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import io
@@ -74,7 +76,7 @@ class Tokenizer:
         self._space_id = space + 1 if space else -1
 
     @classmethod
-    def load(cls, folder: Path) -> "Tokenizer":
+    def load(cls, folder: Path) -> Tokenizer:
         """Read a TOKENIZER_DIR, or the tokenizer of a Hugging Face folder: its SentencePiece file, else its tokenizer.json.
 
         Raises:
@@ -118,7 +120,7 @@ class Tokenizer:
         """Whether it gives the ids of the tokenizer with that `identity`, though their files may differ in what matters not."""
         return identity.get("sha256") == self.sha256 or identity.get("content_sha256") == content_key(self.model)
 
-    def kept_in(self, folder: Path) -> "Tokenizer":
+    def kept_in(self, folder: Path) -> Tokenizer:
         """The same tokenizer, which is pickled as this folder's name, to be loaded from there.
 
         What a new process is sent must be small: one that dies before it has taken a large message leaves its parent
@@ -133,7 +135,7 @@ class Tokenizer:
         assert self._folder is not None
         return self._folder, self.sha256
 
-    def __reduce__(self) -> tuple[Callable[..., "Tokenizer"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., Tokenizer], tuple[Any, ...]]:
         return (Tokenizer, (self.model,)) if self._folder is None else (load_same, (self._folder, self.sha256))
 
     def encode_flat(self, lines: Sequence[str | bytes]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -4,6 +4,8 @@ Models saved by Transformers 5 have this file alone. What it holds is made a Sen
 tried against it; nothing here runs a Hugging Face model.
 """
 
+from __future__ import annotations
+
 import base64
 import json
 from pathlib import Path
@@ -46,7 +48,7 @@ def read_tokenizer_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def unigram_tokenizer(model: bytes) -> "tokenizers.Tokenizer":
+def unigram_tokenizer(model: bytes) -> tokenizers.Tokenizer:
     """What Hugging Face's XLM-R tokenizer makes of a SentencePiece model: ids without special tokens."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
@@ -61,7 +63,7 @@ def unigram_tokenizer(model: bytes) -> "tokenizers.Tokenizer":
     return made
 
 
-def encode_lines(made: "tokenizers.Tokenizer", lines: list[str]) -> list[Ids]:
+def encode_lines(made: tokenizers.Tokenizer, lines: list[str]) -> list[Ids]:
     """Ids of lines without special tokens."""
     return [list(encoded.ids) for encoded in made.encode_batch(lines, add_special_tokens=False)]
 
