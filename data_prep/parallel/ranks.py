@@ -34,18 +34,19 @@ LAST_WORDS_SECONDS = 0.5  # mpiexec passes on what a rank prints, and drops what
 
 
 class Ranks:
-    """The processes of this job, seen from one of them.
+    """The processes of this job, seen from one of them."""
 
-    Attributes:
-        comm: MPI's communicator of all ranks; None where there is but one.
-        rank: this process, from 0.
-        size: how many there are.
-    """
+    comm: Any
+    """MPI's communicator of all ranks; None where there is but one."""
+    rank: int
+    """This process, from 0."""
+    size: int
+    """How many there are."""
 
     def __init__(self, comm: Any = None) -> None:
         self.comm = comm
-        self.rank: int = comm.Get_rank() if comm else 0
-        self.size: int = comm.Get_size() if comm else 1
+        self.rank = comm.Get_rank() if comm else 0
+        self.size = comm.Get_size() if comm else 1
         self.spreading = False
 
     def spread(self, work: Callable[[Share], Iterator[Result]], shares: Sequence[Share]) -> Iterator[Result]:

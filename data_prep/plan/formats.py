@@ -55,25 +55,24 @@ JSON_ADVICE = "make it a record a line, as `jq -c '.[]' FILE > FILE.jsonl` does"
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are to be read; what is empty was not given.
-
-    Attributes:
-        format: one of `FORMATS`; auto goes by the file's name and first bytes.
-        columns: of TSV, comma-separated.
-        fields: see `records.Layout`; empty for the format's default.
-        documents: monolingual records are documents.
-        config, split, revision: of a dataset.
-        trust_order: the first file is the source side though the names say otherwise.
-    """
+    """How files are to be read; what is empty was not given."""
 
     format: str = "auto"
+    """One of `FORMATS`; auto goes by the file's name and first bytes."""
     columns: str = ""
+    """Of TSV, comma-separated."""
     fields: tuple[str, ...] = ()
+    """See `records.Layout`; empty for the format's default."""
     documents: bool = False
+    """Monolingual records are documents."""
     config: str = ""
+    """Configuration of a dataset."""
     split: str = ""
+    """Split of a dataset."""
     revision: str = ""
+    """Revision of a dataset."""
     trust_order: bool = False
+    """The first file is the source side though the names say otherwise."""
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:

@@ -29,23 +29,20 @@ DEFAULT_SHARD_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """What, besides the input and the tokenizer, decides the bytes of a shard.
-
-    Attributes:
-        shard_bytes: a shard ends at the first boundary at or after so many bytes of decompressed text.
-        columns: columns of a TSV file, or of the lines that records become; empty for other layouts.
-        filters: bounds for pairs, cleaning for monolingual text; None keeps all of it.
-        layout: how records become lines; None for files of lines.
-        block_tokens: size of training's blocks, whose places are kept with monolingual text.
-        sentencepiece: version of the encoder, as another one may give other ids.
-    """
+    """What, besides the input and the tokenizer, decides the bytes of a shard."""
 
     shard_bytes: int = DEFAULT_SHARD_BYTES
+    """A shard ends at the first boundary at or after so many bytes of decompressed text."""
     columns: tuple[str, ...] = ()
+    """Columns of a TSV file, or of the lines that records become; empty for other layouts."""
     filters: PairFilters | MonoFilters | None = None
+    """Bounds for pairs, cleaning for monolingual text; None keeps all of it."""
     layout: Layout | None = None
+    """How records become lines; None for files of lines."""
     block_tokens: int = DEFAULT_BLOCK_TOKENS
+    """Size of training's blocks, whose places are kept with monolingual text."""
     sentencepiece: str = sentencepiece.__version__
+    """Version of the encoder, as another one may give other ids."""
 
     def __post_init__(self) -> None:
         if self.block_tokens <= SPECIAL_TOKENS:
@@ -66,19 +63,16 @@ class ShardSettings:
 
 @dataclass(frozen=True)
 class Source:
-    """A corpus: one file of text, TSV or records, or the two files of a Moses pair.
-
-    Attributes:
-        kind: "mono" or "pair".
-        languages: one language, or (source, target).
-        paths: its files, see `readers.TextFile`.
-        settings: what a run plans it with; in a mix of corpora each has its own.
-    """
+    """A corpus: one file of text, TSV or records, or the two files of a Moses pair."""
 
     kind: Kind
+    """Either "mono" or "pair"."""
     languages: tuple[str, ...]
+    """One language, or (source, target)."""
     paths: tuple[TextFile, ...]
+    """Its files, see `readers.TextFile`."""
     settings: ShardSettings = field(default_factory=ShardSettings)
+    """What a run plans it with; in a mix of corpora each has its own."""
 
     @property
     def name(self) -> str:
@@ -88,25 +82,22 @@ class Source:
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """A checked source and its shards.
-
-    Attributes:
-        bad_lines: lines to set aside or to skip; without any, text need not be checked again.
-        in_place: every file can be read from anywhere and is read where it lies; what other archives hold, from `spool`.
-        spool: None if the text was read for the plan alone.
-        hashes: a hash for each line, where repeated ones are looked for.
-        duplicates: the lines that repeat earlier ones, once those of all sources are compared.
-    """
+    """A checked source and its shards."""
 
     source: Source
     settings: ShardSettings
     files: tuple[SourceFile, ...]
     ranges: tuple[ShardRange, ...] = ()
     bad_lines: int = 0
+    """Lines to set aside or to skip; without any, text need not be checked again."""
     in_place: bool = True
+    """Every file can be read from anywhere and is read where it lies; what other archives hold, from `spool`."""
     spool: Spool | None = None
+    """None if the text was read for the plan alone."""
     hashes: Path | None = None
+    """A hash for each line, where repeated ones are looked for."""
     duplicates: Duplicates | None = None
+    """The lines that repeat earlier ones, once those of all sources are compared."""
 
     @property
     def bytes(self) -> int:

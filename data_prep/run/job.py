@@ -46,25 +46,22 @@ SHARED_SECONDS = 60  # how long a shared file system may take to show what anoth
 
 @dataclass
 class JobOutcome:
-    """What a run did.
-
-    Attributes:
-        made: shards encoded now.
-        skipped: shards that were complete already.
-        replaced: older shards removed, of the same sources with other settings or of sources that these replace.
-        written: how much is in the shards made now, by what it is: document, pair, sentence, token.
-        dropped: records dropped now, by reason.
-        failures: one line for each source that could not be read; the others are done all the same.
-        planned: of a dry run, every source's plan and how many of its shards are still to be made.
-    """
+    """What a run did."""
 
     made: int = 0
+    """Shards encoded now."""
     skipped: int = 0
+    """Shards that were complete already."""
     replaced: int = 0
+    """Older shards removed, of the same sources with other settings or of sources that these replace."""
     written: Counter[str] = field(default_factory=Counter)
+    """How much is in the shards made now, by what it is: document, pair, sentence, token."""
     dropped: Counter[str] = field(default_factory=Counter)
+    """Records dropped now, by reason."""
     failures: list[str] = field(default_factory=list)
+    """One line for each source that could not be read; the others are done all the same."""
     planned: list[tuple[SourcePlan, int]] = field(default_factory=list)
+    """Of a dry run, every source's plan and how many of its shards are still to be made."""
 
     def fail(self, reason: str) -> None:
         """Count a source that cannot be read, and tell of it at once."""
@@ -112,9 +109,7 @@ def run_job(
     outcome = JobOutcome()
     if dry_run:
         plans = make_plans(sources, workers, max_bad_rate, None, outcome.fail)
-        check_names(plans, data_dir, clean=False)
-        sources_to_replace(plans, data_dir, choice)
-        outcome.planned = [(plan, len(_missing_shards(plan, data_dir, tokenizer.sha256))) for plan in plans]
+        outcome.planned = _planned(plans, tokenizer, data_dir, choice)
         return outcome
     with full_disk_told(data_dir), ExitStack() as stack:
         spool = stack.enter_context(spool_in(data_dir))
@@ -141,6 +136,15 @@ def run_job(
             remove_unmarked(stem, data_dir)
             (data_dir / wanted_file(stem)).unlink(missing_ok=True)
     return outcome
+
+
+def _planned(
+    plans: list[SourcePlan], tokenizer: Tokenizer, data_dir: Path, choice: Choice
+) -> list[tuple[SourcePlan, int]]:
+    """What a dry run tells: every plan and how many of its shards are still to be made; errors are those of the run."""
+    check_names(plans, data_dir, clean=False)
+    sources_to_replace(plans, data_dir, choice)
+    return [(plan, len(_missing_shards(plan, data_dir, tokenizer.sha256))) for plan in plans]
 
 
 def _say_what_is_wanted(plans: list[SourcePlan], replaced: dict[str, SourcePlan], data_dir: Path) -> None:

@@ -65,21 +65,18 @@ class Records:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset of the Hugging Face hub, or a local folder of one (files, or `save_to_disk`), streamed.
-
-    Attributes:
-        path: name on the hub, or a folder.
-        config: the dataset's configuration, "" for its default.
-        split: such as train.
-        revision: branch, tag or commit on the hub, "" for its default.
-        layout: the fields.
-    """
+    """A dataset of the Hugging Face hub, or a local folder of one (files, or `save_to_disk`), streamed."""
 
     path: str
+    """Name on the hub, or a folder."""
     config: str
+    """The dataset's configuration, "" for its default."""
     split: str
+    """Such as train."""
     revision: str
+    """Branch, tag or commit on the hub, "" for its default."""
     layout: Layout
+    """The fields."""
 
     def __str__(self) -> str:
         return ":".join(part for part in (self.path, self.config, self.split, self.revision) if part)

@@ -63,20 +63,18 @@ def _delete_unless_held(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """One side of a shard's text: bytes `start` to `end` of the text of a file that can be read from anywhere.
-
-    Attributes:
-        path: the file.
-        start, end: where the text lies in its text.
-        name: the source's file, for messages.
-        identity: size and time of change (ns) that the file must still have; None for a spooled one.
-    """
+    """One side of a shard's text: bytes `start` to `end` of the text of a file that can be read from anywhere."""
 
     path: Path
+    """The file."""
     start: int
+    """Where the text begins in the file's text."""
     end: int
+    """Where it ends there."""
     name: TextFile
+    """The source's file, for messages."""
     identity: tuple[int, int] | None
+    """Size and time of change (ns) that the file must still have; None for a spooled one."""
 
     def blocks(self) -> Iterator[bytes]:
         """The text in blocks of whole lines.

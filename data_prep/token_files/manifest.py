@@ -31,23 +31,20 @@ KIND_FOLDERS = tuple(KINDS)
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a data folder holds. Made by `Manifest.load`.
-
-    Attributes:
-        data_dir: the folder.
-        tokenizer_sha256: hash of the SentencePiece model that made every id.
-        vocab_size: SentencePiece pieces + 2 (`<pad>` and `<mask>`).
-        mono: language → its shards, sorted by stem.
-        pairs: "source-target" → its shards, sorted by stem.
-        sources: one record per corpus given to `mono` or `parallel`: files, settings, what was dropped and why.
-    """
+    """What a data folder holds. Made by `Manifest.load`."""
 
     data_dir: Path
+    """The folder."""
     tokenizer_sha256: str
+    """Hash of the SentencePiece model that made every id."""
     vocab_size: int
+    """SentencePiece pieces + 2 (`<pad>` and `<mask>`)."""
     mono: dict[str, list[Shard]]
+    """Language → its shards, sorted by stem."""
     pairs: dict[str, list[Shard]]
+    """"source-target" → its shards, sorted by stem."""
     sources: list[dict[str, Any]]
+    """One record per corpus given to `mono` or `parallel`: files, settings, what was dropped and why."""
     content_sha256: str = field(repr=False)
 
     @property

@@ -21,14 +21,16 @@ def _number(place: int, doc: str) -> Any:
 
 
 class Shard:
-    """One published shard, as its marker describes it.
+    """One published shard, as its marker describes it."""
 
-    Attributes:
-        folder: the data folder.
-        name: path of the shard's files below it, without suffix.
-        kind: "mono" or "pair".
-        languages: one language, or (source, target).
-    """
+    folder: Path
+    """The data folder."""
+    name: str
+    """Path of the shard's files below it, without suffix."""
+    kind: Kind
+    """Either "mono" or "pair"."""
+    languages: tuple[str, ...]
+    """One language, or (source, target)."""
 
     __slots__ = ("_packed", "folder", "kind", "languages", "name")
 

@@ -14,6 +14,7 @@ from typing import Any
 from sentencepiece import sentencepiece_model_pb2
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+"""Special tokens in the order of their ids, from 0 on."""
 MASK = "<mask>"
 SAMPLED_PIECES = 4000
 WORDS_A_LINE = 16

@@ -24,10 +24,11 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from data_prep.files import canonical_json, read_json, remove_abandoned, sha256_of_file, write_durably
-from data_prep.tokenizers.kinds import check_kind, content_key, first_difference, sample_lines
+from data_prep.tokenizers.kinds import SPECIALS, check_kind, content_key, first_difference, sample_lines
 from data_prep.tokenizers.tokenizer_json import JSON_NAME, encode_lines, sentencepiece_model, unigram_tokenizer
 
-BOS, PAD, EOS, UNK = 0, 1, 2, 3
+BOS, PAD, EOS, UNK = range(len(SPECIALS))
+"""The one place of the special ids; `<mask>` is `Tokenizer.mask_id`, and every other id is that of a piece of text."""
 MODEL_NAME = "sentencepiece.bpe.model"
 META_NAME = "tokenizer_meta.json"
 SCHEMA = 1
@@ -41,14 +42,16 @@ GET_MODEL = "`hf download FacebookAI/xlm-roberta-base --local-dir xlm-roberta-ba
 class Tokenizer:
     """A SentencePiece model behind XLM-R's ids. Picklable.
 
-    Attributes:
-        sha256: hash of the model's bytes, the tokenizer's identity everywhere.
-        vocab_size: SentencePiece pieces + 2.
-        mask_id: `vocab_size` - 1.
-
     Raises:
         ValueError: the bytes are no SentencePiece model, or its first three pieces are not <unk>, <s>, </s>.
     """
+
+    sha256: str
+    """Hash of the model's bytes, the tokenizer's identity everywhere."""
+    vocab_size: int
+    """SentencePiece pieces + 2."""
+    mask_id: int
+    """`vocab_size` - 1."""
 
     def __init__(self, model: bytes, name: str = MODEL_NAME) -> None:
         self.model = model
