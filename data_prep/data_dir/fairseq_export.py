@@ -84,6 +84,7 @@ def export_fairseq(
                             writer.add(ids_T, lengths_B)
                         progress.advance(TOKEN_BYTES * shard.tokens // len(turns))
                 done.append(writer.close())
+            remove_abandoned(out / kind / "dict.txt")
             write_durably(out / kind / "dict.txt", dictionary)
     return done
 
