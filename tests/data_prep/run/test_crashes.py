@@ -137,7 +137,7 @@ def test_settings_that_were_given_up_on_leave_the_first_ones_in_force(
 def test_runs_killed_at_random_moments_end_whole() -> None:
     script = ROOT / "tests" / "tools" / "kill_data_prep.py"
     done = subprocess.run(
-        [sys.executable, str(script), "--rounds", "5", "--modes", "mpi,pool,single"],
+        [sys.executable, str(script), "--rounds", "5", "--modes", "mpi,pool,single,rechunk,tokenizer"],
         capture_output=True,
         text=True,
         check=False,
