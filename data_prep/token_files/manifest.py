@@ -70,7 +70,8 @@ class Manifest:
         """
         manifest = cls.read(data_dir)
         # a network file system answers a question in half a millisecond: ask for many files at a time
-        parts = [manifest.shards[first::STAT_THREADS] for first in range(STAT_THREADS)]
+        shards = manifest.shards
+        parts = [shards[first::STAT_THREADS] for first in range(STAT_THREADS)]
         with ThreadPoolExecutor(STAT_THREADS) as pool:
             for problem in pool.map(_first_size_problem, parts):
                 if problem:
@@ -168,7 +169,7 @@ def size_problem(stem: Path, sizes: dict[str, int]) -> str | None:
 def _first_size_problem(shards: list[Shard]) -> str | None:
     for shard in shards:
         # names as text: making Path objects of a hundred thousand takes longer than asking for their sizes
-        stem = os.path.join(shard.folder, shard.name)
+        stem = f"{shard.folder}/{shard.name}"
         for suffix, size in shard.bytes.items():
             try:
                 is_there = os.stat(f"{stem}.{suffix}").st_size == size
