@@ -1,5 +1,7 @@
 """`python -m data_prep`; see `cli`."""
 
+from __future__ import annotations
+
 import sys
 
 from data_prep.cli import main

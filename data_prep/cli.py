@@ -1,5 +1,7 @@
 """`python -m data_prep …`: names the commands, and how each of them ends. Their options and help are in `commands`."""
 
+from __future__ import annotations
+
 import signal
 import sys
 from functools import partial

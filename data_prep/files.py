@@ -3,6 +3,8 @@
 Knows bytes and folders only; nothing about what a shard, a tokenizer or a manifest holds.
 """
 
+from __future__ import annotations
+
 import fcntl
 import glob
 import hashlib
@@ -36,6 +38,12 @@ def canonical_json(value: Any) -> bytes:
 def sha256_of_json(value: Any) -> str:
     """Hex sha256 of a value's canonical JSON."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def size_and_time(file: Path | int) -> tuple[int, int]:
+    """Size and time of change (ns) of a file, named or open: what tells that it is still the one that was looked at."""
+    status = os.stat(file)
+    return status.st_size, status.st_mtime_ns
 
 
 def temporary_name(path: Path) -> Path:

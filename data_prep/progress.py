@@ -3,6 +3,8 @@
 Knows nothing of what the work is.
 """
 
+from __future__ import annotations
+
 import time
 from types import TracebackType
 from typing import TypeVar

@@ -4,6 +4,8 @@ DeepSpeed, PyTorch, Transformers and Triton log, warn and print at their import 
 are this project's own warnings. Knows nothing of what a command does.
 """
 
+from __future__ import annotations
+
 import contextlib
 import io
 import logging

@@ -7,6 +7,8 @@ How a sentence comes about: `_Meanings` draws what is said (who does what to who
 Every concept keeps its place in the meaning as a slot, so two sentences of one meaning align where their slots agree.
 """
 
+from __future__ import annotations
+
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -3,6 +3,8 @@
 Configs, corpus mixes and experiments are read here. Knows nothing of what their keys mean.
 """
 
+from __future__ import annotations
+
 import difflib
 import re
 from pathlib import Path

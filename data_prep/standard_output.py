@@ -5,6 +5,8 @@ for themselves before they import anything, and all else that is printed there g
 is printed.
 """
 
+from __future__ import annotations
+
 import math
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Fixtures that all rooms share: the real corpora, and what they may be used for."""
+"""Fixtures that all tests share: the real corpora, and what they may be used for."""
 
 from __future__ import annotations
 

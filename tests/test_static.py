@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("data_prep", "kernels", "pipeline")
+PACKAGES = ("data_prep", "kernels", "pipeline")
 YAML_LOADER = Path("data_prep/sections.py")
 PICKLE_NAMES = {"pickle.UnpicklingError", "pickle.PickleError"}
 """Errors, which readers that unpickle nothing are told of."""
@@ -75,9 +75,9 @@ def faults_of_call(call: ast.Call, names: dict[str, str], path: Path) -> Iterato
         yield f"{function} beside the one reader, `data_prep.sections.parse_yaml`"
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_nothing_runs_what_is_read(room: str) -> None:
-    files = sorted((ROOT / room).rglob("*.py"))
+@pytest.mark.parametrize("folder", PACKAGES)
+def test_nothing_runs_what_is_read(folder: str) -> None:
+    files = sorted((ROOT / folder).rglob("*.py"))
     assert files
     found = [fault for path in files for fault in faults(path.read_text(encoding="utf-8"), path.relative_to(ROOT))]
     assert found == []

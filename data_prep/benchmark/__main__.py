@@ -5,6 +5,8 @@ slows the machine down slows all of them; what is told is the median over rounds
 are many times slower run on the beginning of the text. Ids are compared before speed is told.
 """
 
+from __future__ import annotations
+
 import json
 import multiprocessing
 import os
@@ -25,7 +27,7 @@ import typer
 
 from data_prep.benchmark.peers import differing_lines, lines_of
 from data_prep.benchmark.report import draw_picture, print_table
-from data_prep.benchmark.text import Corpus, make_corpus
+from data_prep.benchmark.text import BenchmarkText, make_corpus
 from data_prep.token_files.manifest import Manifest
 
 ENCODING, MEMORY, READING = "binarization", "peak memory", "reading"
@@ -37,7 +39,7 @@ Entry = dict[str, Any]
 
 
 @dataclass
-class Run:
+class TimedRun:
     """What one process did: its seconds, the tokens it made, and the largest memory of it or a process that it started."""
 
     seconds: float
@@ -54,26 +56,26 @@ class Run:
 class Bench:
     """A corpus, its tokenizer, a folder to work in, and the runs by contender."""
 
-    corpus: Corpus
+    corpus: BenchmarkText
     folder: Path
     cores: list[int]
     shard_bytes: int
-    runs: dict[str, list[Run]] = field(default_factory=dict)
+    runs: dict[str, list[TimedRun]] = field(default_factory=dict)
 
-    def binarize(self, text: Path, workers: int = 1, name: str = "data") -> Run:
+    def binarize(self, text: Path, workers: int = 1, name: str = "data") -> TimedRun:
         """`python -m data_prep mono` as a user runs it, with everything from its start to its end."""
         out = self.folder / name
         shutil.rmtree(out, ignore_errors=True)
         options = ["--lang", "xx", "--tokenizer", self.corpus.tokenizer_dir, "--out", out, "--workers", workers]
         options += ["--shard-bytes", self.shard_bytes]
         seconds, peak, _ = self._run(["data_prep", "mono", text, *options], workers)
-        return Run(seconds, sum(shard.tokens for shard in Manifest.load(out).shards), peak)
+        return TimedRun(seconds, sum(shard.tokens for shard in Manifest.load(out).shards), peak)
 
-    def peer(self, contender: str, text: Path) -> Run:
+    def peer(self, contender: str, text: Path) -> TimedRun:
         """A contender of `peers`: only its encoding (and writing) counts, not its start."""
         _, peak, output = self._run(["data_prep.benchmark.peers", contender, text, self.corpus.tokenizer_dir], 1)
         found = json.loads(output)
-        return Run(found["seconds"], found["tokens"], peak)
+        return TimedRun(found["seconds"], found["tokens"], peak)
 
     def reading(self, data_dir: Path) -> dict[str, dict[str, float]]:
         """The training side's own measurement, of which this package knows the command only."""
@@ -130,7 +132,7 @@ def entry(name: str, contender: str, value: float, unit: str, ratio_to: dict[str
 def time_contenders(bench: Bench, rounds: int, tell: Callable[[str], None]) -> list[Entry]:
     """Rates of all contenders in turns, and the ratios between those that bars are set for."""
     corpus = bench.corpus
-    contenders: dict[str, Callable[[], Run]] = {
+    contenders: dict[str, Callable[[], TimedRun]] = {
         BARE: lambda: bench.peer("sentencepiece", corpus.text),
         PLAIN: lambda: bench.binarize(corpus.text),
         XZ: lambda: bench.binarize(corpus.archive),
@@ -157,7 +159,7 @@ def time_contenders(bench: Bench, rounds: int, tell: Callable[[str], None]) -> l
     ]
 
 
-def _ratio(runs: list[Run], others: list[Run]) -> float:
+def _ratio(runs: list[TimedRun], others: list[TimedRun]) -> float:
     return median(run.rate / other.rate for run, other in zip(runs, others, strict=True))
 
 

@@ -4,6 +4,8 @@
 the text not counted).
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import tempfile
@@ -18,11 +20,11 @@ import sentencepiece
 from data_prep.text.readers import is_blank
 from data_prep.token_files.manifest import Manifest
 from data_prep.token_files.token_file import TokenFile
+from data_prep.tokenizers.kinds import MASK, SPECIALS
 from data_prep.tokenizers.tokenizer import MODEL_NAME, UNK
 
 BATCH = 1024
 LINES_AT_ONCE = 64 * BATCH
-SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 
 Encode = Callable[[list[str]], list[list[int]]]
 
@@ -49,7 +51,7 @@ def hugging_face_tokenizer(tokenizer_dir: Path) -> Any:
     model = sentencepiece_model_pb2.ModelProto.FromString((tokenizer_dir / MODEL_NAME).read_bytes())  # type: ignore[attr-defined]
     pieces = [(piece, 0.0) for piece in SPECIALS] + [(piece.piece, piece.score) for piece in model.pieces[3:]]
     charsmap = model.normalizer_spec.precompiled_charsmap or None
-    return XLMRobertaTokenizer(vocab=[*pieces, ("<mask>", 0.0)], _spm_precompiled_charsmap=charsmap)
+    return XLMRobertaTokenizer(vocab=[*pieces, (MASK, 0.0)], _spm_precompiled_charsmap=charsmap)
 
 
 def sentencepiece_batches(tokenizer_dir: Path) -> Encode:

@@ -1,4 +1,6 @@
-"""A benchmark's figures as a table on the terminal and as a picture. Knows entries as DESIGN §9 has them, nothing else."""
+"""A benchmark's figures as a table on the terminal and as a picture. Knows entries (see `__main__.entry`), nothing else."""
+
+from __future__ import annotations
 
 from pathlib import Path
 from typing import Any

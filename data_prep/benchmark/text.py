@@ -1,5 +1,7 @@
 """The text that the benchmark runs on: given files or generated ones, repeated to a size, plain and as .xz."""
 
+from __future__ import annotations
+
 import lzma
 import shutil
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ SLICE_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Corpus:
+class BenchmarkText:
     """A text, its archive, its beginning for slow peers, and a tokenizer."""
 
     folder: Path
@@ -50,7 +52,9 @@ class Corpus:
         return path
 
 
-def make_corpus(folder: Path, files: list[Path], tokenizer_dir: Path | None, size: int, slice_size: int) -> Corpus:
+def make_corpus(
+    folder: Path, files: list[Path], tokenizer_dir: Path | None, size: int, slice_size: int
+) -> BenchmarkText:
     """Write the text and all that belongs to it.
 
     Raises:
@@ -67,7 +71,7 @@ def make_corpus(folder: Path, files: list[Path], tokenizer_dir: Path | None, siz
     rest = folder / "rest.txt"
     rest.write_bytes(_beginning(base, size % base_size))
     parts = [base] * (size // base_size) + [rest]
-    corpus = Corpus(folder, tokenizer_dir or folder / "tokenizer", _describe(files, base_size, size))
+    corpus = BenchmarkText(folder, tokenizer_dir or folder / "tokenizer", _describe(files, base_size, size))
     with open(corpus.text, "wb") as out:
         for part in parts:
             _append(part, out)
@@ -127,7 +131,7 @@ def _compress(parts: list[Path], archive: Path) -> None:
             out.write(compressed.get(part, b""))
 
 
-def _train(corpus: Corpus) -> None:
+def _train(corpus: BenchmarkText) -> None:
     with open(corpus.text, encoding="utf-8", newline="\n") as file:
         lines = islice((line.rstrip("\n") for line in file if len(line) < MAX_TRAINING_LINE), TRAINING_LINES)
         train(lines, VOCABULARY, 0.9995, 4 * MAX_TRAINING_LINE).save(corpus.tokenizer_dir)

@@ -3,6 +3,8 @@
 Turns words into calls and results into words; the work is done elsewhere.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from pathlib import Path
@@ -39,7 +41,7 @@ from data_prep.plan.formats import (
 )
 from data_prep.plan.mix import load_mix, mix_sources
 from data_prep.plan.source_plan import DEFAULT_SHARD_BYTES, Source
-from data_prep.run.job import Outcome, run_job
+from data_prep.run.job import JobOutcome, run_job
 from data_prep.sample import write_sample
 from data_prep.standard_output import DataCommand, print_table, put
 from data_prep.token_files.block_table import DEFAULT_BLOCK_TOKENS
@@ -187,7 +189,7 @@ def _names(fields: str) -> tuple[str, ...]:
     return tuple(fields.split(",")) if fields else ()
 
 
-def _show_plan(outcome: Outcome, data_dir: Path) -> None:
+def _show_plan(outcome: JobOutcome, data_dir: Path) -> None:
     """What a dry run found: a row per source and their sums."""
     table = Table(title=f"{data_dir}, nothing written")
     columns = ("data", "source", "bytes on disk", "bytes of text", "lines", "shards", "to be made")

@@ -3,6 +3,8 @@
 As in `binarize`, words become calls and results become words.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ from data_prep.data_dir.merge import merge
 from data_prep.data_dir.remove import remove
 from data_prep.data_dir.verify import find_problems
 from data_prep.standard_output import DataCommand, print_table, put, shares_a_terminal
-from data_prep.text.frames import DEFAULT_FRAME_BYTES, rechunk_files
+from data_prep.text.rechunk import DEFAULT_FRAME_BYTES, rechunk_files
 from data_prep.token_files.block_table import DEFAULT_BLOCK_TOKENS
 from data_prep.token_files.manifest import Manifest
 

@@ -3,6 +3,8 @@
 Knows words for users only.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 

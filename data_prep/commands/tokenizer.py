@@ -3,6 +3,8 @@
 As in `binarize`, words become calls and results become words.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 

@@ -10,6 +10,8 @@ Layout of the index, little-endian, for N items (fairseq 0.9, `MMapIndexedDatase
     int32 sizes (N,) in tokens · int64 pointers (N,) in bytes
 """
 
+from __future__ import annotations
+
 import io
 import struct
 from array import array
@@ -34,7 +36,7 @@ POSITIONS = 512  # of the released model
 
 
 @dataclass(frozen=True)
-class Exported:
+class FairseqFolder:
     """What one folder holds: its items, their tokens, and how many are longer than the released model's positions."""
 
     folder: Path
@@ -45,7 +47,7 @@ class Exported:
 
 def export_fairseq(
     data_dir: Path, out: Path, names: Sequence[str] = (), block_tokens: int = DEFAULT_BLOCK_TOKENS
-) -> list[Exported]:
+) -> list[FairseqFolder]:
     """Write `out/mono` and `out/pair`, each if the data folder has any; items are in the manifest's order.
 
     Args:
@@ -82,6 +84,7 @@ def export_fairseq(
                             writer.add(ids_T, lengths_B)
                         progress.advance(TOKEN_BYTES * shard.tokens // len(turns))
                 done.append(writer.close())
+            remove_abandoned(out / kind / "dict.txt")
             write_durably(out / kind / "dict.txt", dictionary)
     return done
 
@@ -158,7 +161,7 @@ class _Writer:
             remove_abandoned(path)
         self._file = io.FileIO(temporary_name(self.bin), "wb")
 
-    def __enter__(self) -> "_Writer":
+    def __enter__(self) -> _Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -172,7 +175,7 @@ class _Writer:
             left = left[self._file.write(left) :]
         self.sizes.frombytes(lengths_B.astype(np.int32).tobytes())
 
-    def close(self) -> Exported:
+    def close(self) -> FairseqFolder:
         self._file.close()
         sizes_N = np.frombuffer(self.sizes, dtype=np.int32)
         pointers_N = TOKEN_BYTES * (np.cumsum(sizes_N, dtype=np.int64) - sizes_N)
@@ -182,4 +185,6 @@ class _Writer:
             file.write(pointers_N.astype("<i8", copy=False).tobytes())
         publish(self.bin)
         publish(self.idx)
-        return Exported(self.folder, len(sizes_N), int(sizes_N.sum(dtype=np.int64)), int((sizes_N > POSITIONS).sum()))
+        return FairseqFolder(
+            self.folder, len(sizes_N), int(sizes_N.sum(dtype=np.int64)), int((sizes_N > POSITIONS).sum())
+        )

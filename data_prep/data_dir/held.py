@@ -3,6 +3,8 @@
 Knows markers, names and hashes; nothing of text or of how shards are made.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,29 +23,26 @@ Choice = Literal["refuse", "replace", "add"]
 
 @dataclass(frozen=True)
 class HeldSource:
-    """A source of a data folder, or of a run.
-
-    Attributes:
-        stem: folder, name and hash, common to its shards of whatever settings: `mono/de/de.txt.xz-1a2b3c4d`.
-        kind: "mono" or "pair".
-        languages: one language, or (source, target).
-        names: of its files, without folders.
-        texts: hashes that every source of the same text in the same languages has, under whatever name: of the files as they
-            are stored and, where its marker tells, of the text in them.
-    """
+    """A source of a data folder, or of a run."""
 
     stem: str
+    """Folder, name and hash, common to its shards of whatever settings: `mono/de/de.txt.xz-1a2b3c4d`."""
     kind: str
+    """Either "mono" or "pair"."""
     languages: tuple[str, ...]
+    """One language, or (source, target)."""
     names: tuple[str, ...]
+    """Of its files, without folders."""
     texts: frozenset[str]
+    """Hashes that every source of the same text in the same languages has, under whatever name: of the files as they are
+    stored and, where its marker tells, of the text in them."""
 
     @property
     def name(self) -> str:
         """File name or names."""
         return " + ".join(self.names)
 
-    def why_not_beside(self, other: "HeldSource") -> str | None:
+    def why_not_beside(self, other: HeldSource) -> str | None:
         """Why this source and another one are not simply two, in words; None if they are."""
         if self.texts & other.texts:
             return "the same text" if self.names == other.names else f"the same text, as {other.name}"

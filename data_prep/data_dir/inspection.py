@@ -3,6 +3,8 @@
 Reads the manifest, token files and the sidecars of dropped records; changes nothing.
 """
 
+from __future__ import annotations
+
 import json
 from collections import Counter, defaultdict
 from pathlib import Path

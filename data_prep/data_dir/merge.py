@@ -3,6 +3,8 @@
 Knows markers and files; nothing of text or of how shards are made. A merge that was killed is continued by repeating it.
 """
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import os
@@ -37,17 +39,14 @@ Wanted = list[tuple[str, Path, Members]]  # sources: stem with settings, folder 
 
 @dataclass
 class Merged:
-    """What a merge did.
-
-    Attributes:
-        shards: brought into the folder now.
-        present: already in the folder.
-        duplicates: sources that more than one of the folders has; they are in the result once.
-    """
+    """What a merge did."""
 
     shards: int = 0
+    """Brought into the folder now."""
     present: int = 0
+    """Already in the folder."""
     duplicates: int = 0
+    """Sources that more than one of the folders has; they are in the result once."""
 
 
 def merge(folders: list[Path], data_dir: Path, link: bool, add: bool = False) -> Merged:

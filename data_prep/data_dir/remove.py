@@ -3,6 +3,8 @@
 Knows names and markers; nothing of text. One that was killed is completed by repeating it.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 

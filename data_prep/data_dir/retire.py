@@ -3,6 +3,8 @@
 A kill at any moment leaves no source half listed. Knows names of files; nothing of what they hold.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from pathlib import Path
 

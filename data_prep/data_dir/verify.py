@@ -3,6 +3,8 @@
 Reads everything and changes nothing; what training checks on opening (sizes) is in `manifest` and `token_file`.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,6 +4,8 @@ Judges one pair or line at a time by its text and token counts; knows nothing of
 line is judged here: repeated lines are found by `duplicates`, other languages by `language_id`.
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -17,21 +19,19 @@ DuplicateUnit = Literal["no", "lines", "documents"]
 class MonoFilters:
     """Cleaning of monolingual text, all of it off by default: CC-100 comes cleaned. The first that applies counts.
 
-    Attributes:
-        drop_control: drop lines with control or replacement characters ("control_characters").
-        max_characters: drop longer lines ("too_long"); None keeps all.
-        drop_duplicates: drop lines, or documents, that repeat an earlier one of the run's ("duplicate").
-        min_language_probability: drop lines that language identification takes for another language with at least this
-            probability ("language"); None: not judged.
-
     Raises:
         ValueError: a bound out of its range.
     """
 
     drop_control: bool = False
+    """Drop lines with control or replacement characters ("control_characters")."""
     max_characters: int | None = None
+    """Drop longer lines ("too_long"); None keeps all."""
     drop_duplicates: DuplicateUnit = "no"
+    """Drop lines, or documents, that repeat an earlier one of the run's ("duplicate")."""
     min_language_probability: float | None = None
+    """Drop lines that language identification takes for another language with at least this probability ("language"); None:
+    not judged."""
 
     def __post_init__(self) -> None:
         if self.max_characters is not None and self.max_characters < 1:
@@ -59,25 +59,23 @@ def _check_probability(probability: float | None) -> None:
 class PairFilters:
     """Bounds of the pair filters; they are part of a source's settings hash. The first that applies counts.
 
-    Attributes:
-        max_tokens: longest side in tokens; 254 fits `<s> src </s> trg </s>` with both sides full into 512.
-        max_ratio: largest ratio between the two sides' token counts (9, as in Moses' corpus cleaning).
-        keep_identical: keep pairs whose sides are the same text.
-        min_score: lowest score of a TSV file's score column; None keeps all.
-        drop_duplicates: drop pairs that repeat an earlier one of the run's ("duplicate").
-        min_language_probability: drop pairs of which language identification takes a side for another language with at
-            least this probability ("language"); None: not judged.
-
     Raises:
         ValueError: a bound out of its range.
     """
 
     max_tokens: int = 254
+    """Longest side in tokens; 254 fits `<s> src </s> trg </s>` with both sides full into 512."""
     max_ratio: float = 9.0
+    """Largest ratio between the two sides' token counts (9, as in Moses' corpus cleaning)."""
     keep_identical: bool = False
+    """Keep pairs whose sides are the same text."""
     min_score: float | None = None
+    """Lowest score of a TSV file's score column; None keeps all."""
     drop_duplicates: bool = False
+    """Drop pairs that repeat an earlier one of the run's ("duplicate")."""
     min_language_probability: float | None = None
+    """Drop pairs of which language identification takes a side for another language with at least this probability
+    ("language"); None: not judged."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:

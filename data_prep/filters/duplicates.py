@@ -8,6 +8,8 @@ time, about 300 MB. Two different texts fall together with a probability of n² 
 a billion.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

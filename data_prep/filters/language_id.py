@@ -4,6 +4,8 @@ Knows texts and language codes only. Off unless asked for: it judges 3 MB of tex
 encoding.
 """
 
+from __future__ import annotations
+
 from functools import lru_cache
 from typing import Any
 

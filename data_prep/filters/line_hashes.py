@@ -4,6 +4,8 @@ Knows text, filters and how it is normalised; the comparison is in `duplicates`.
 compared: a pair of low score does not drive out its twin of a high one.
 """
 
+from __future__ import annotations
+
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -42,7 +44,7 @@ class LineHashes:
         self.path = Path(self.file.name)
         self.document, self.lines_of_document = xxhash.xxh3_64(), 0
 
-    def __enter__(self) -> "LineHashes":
+    def __enter__(self) -> LineHashes:
         return self
 
     def __exit__(

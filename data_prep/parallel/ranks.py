@@ -4,6 +4,9 @@ Knows nothing of sources or shards; only shares of a plan and results travel, ne
 rank and MPI is not even imported: without an MPI library that import fails.
 """
 
+from __future__ import annotations
+
+import heapq
 import os
 import platform
 import sys
@@ -31,18 +34,19 @@ LAST_WORDS_SECONDS = 0.5  # mpiexec passes on what a rank prints, and drops what
 
 
 class Ranks:
-    """The processes of this job, seen from one of them.
+    """The processes of this job, seen from one of them."""
 
-    Attributes:
-        comm: MPI's communicator of all ranks; None where there is but one.
-        rank: this process, from 0.
-        size: how many there are.
-    """
+    comm: Any
+    """MPI's communicator of all ranks; None where there is but one."""
+    rank: int
+    """This process, from 0."""
+    size: int
+    """How many there are."""
 
     def __init__(self, comm: Any = None) -> None:
         self.comm = comm
-        self.rank: int = comm.Get_rank() if comm else 0
-        self.size: int = comm.Get_size() if comm else 1
+        self.rank = comm.Get_rank() if comm else 0
+        self.size = comm.Get_size() if comm else 1
         self.spreading = False
 
     def spread(self, work: Callable[[Share], Iterator[Result]], shares: Sequence[Share]) -> Iterator[Result]:
@@ -121,6 +125,17 @@ class Ranks:
         time.sleep(LAST_WORDS_SECONDS)
         self.comm.Abort(code)
         os._exit(code)  # MPI may leave the killing to mpiexec and return
+
+
+def spread_evenly(sizes: Sequence[int], parts: int) -> list[list[int]]:
+    """Deal things of these sizes into parts: longest first, each to the part that has least. Their indices, in order."""
+    least = [(0, part) for part in range(parts)]
+    dealt: list[list[int]] = [[] for _ in range(parts)]
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        load, part = heapq.heappop(least)
+        dealt[part].append(index)
+        heapq.heappush(least, (load + sizes[index], part))
+    return [sorted(part) for part in dealt]
 
 
 @cache

@@ -1,7 +1,9 @@
 """What ranks of a job send each other, as JSON: shares of a plan, results, and which of a few functions is to work on them.
 
-A pickle would be code of whoever sent it. Knows the kinds of values, and the names of those functions; not what is done.
+A pickle would be code of whoever sent it. Knows the kinds of values; whoever has work for ranks says so with `work_of_ranks`.
 """
+
+from __future__ import annotations
 
 import functools
 import importlib
@@ -10,13 +12,20 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_prep.tokenizers.tokenizer import Tokenizer, load_same
 
+Work = TypeVar("Work", bound=Callable[..., Any])
+
 PACKAGE = "data_prep."
-WORK = ("data_prep.run.job:_encode_share", "data_prep.plan.plan_sources:_plan_share")
-"""The functions that another rank may be told to call."""
+_WORK: dict[str, Callable[..., Any]] = {}
+
+
+def work_of_ranks(function: Work) -> Work:
+    """Mark a function as one of those that another rank may be told to call; it is known once its module is imported."""
+    _WORK[_name(function)] = function
+    return function
 
 
 def encode(value: Any) -> bytes:
@@ -45,7 +54,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Tokenizer):
         return {"tokenizer": [_plain(part) for part in value.kept()]}
     if isinstance(value, functools.partial):
-        assert _name(value.func) in WORK and not value.keywords, value
+        assert _name(value.func) in _WORK and not value.keywords, value
         return {"work": [_name(value.func), *map(_plain, value.args)]}
     assert is_dataclass(value) and type(value).__module__.startswith(PACKAGE), (
         f"{type(value)} does not travel between ranks"
@@ -91,9 +100,6 @@ def _record(name: str) -> type:
 
 
 def _work(name: str) -> Callable[..., Any]:
-    if name not in WORK:
+    if name not in _WORK:
         raise ValueError(f"another rank sent {name}, which is no work of this package")
-    module, _, attribute = name.partition(":")
-    work = getattr(importlib.import_module(module), attribute)
-    assert callable(work)
-    return work
+    return _WORK[name]

@@ -3,6 +3,8 @@
 Knows nothing of what a task does. One worker runs in this very process; which worker takes which task never matters.
 """
 
+from __future__ import annotations
+
 import multiprocessing
 import os
 import signal

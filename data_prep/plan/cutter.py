@@ -3,6 +3,8 @@
 Knows positions in text only: nothing of files' layouts beyond blank lines, nothing of tokens.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,21 +22,18 @@ SET_ASIDE = "set bad lines aside with --max-bad-rate 0.001"
 
 @dataclass(frozen=True)
 class ShardRange:
-    """One shard's part of the source.
-
-    Attributes:
-        first_line: number of its first line, from 1.
-        lines: how many lines (of each file).
-        starts: first byte in each file's decompressed text.
-        ends: one past the last byte, likewise.
-        continues_document: a document longer than two shards was cut, and this shard begins inside it.
-    """
+    """One shard's part of the source."""
 
     first_line: int
+    """Number of its first line, from 1."""
     lines: int
+    """How many lines (of each file)."""
     starts: tuple[int, ...]
+    """First byte in each file's decompressed text."""
     ends: tuple[int, ...]
+    """One past the last byte, likewise."""
     continues_document: bool
+    """A document longer than two shards was cut, and this shard begins inside it."""
 
     @property
     def bytes(self) -> int:
@@ -47,20 +46,18 @@ class Cutter:
     """Grows shards block by block. Cuts come before a line: at a boundary from `shard_bytes` on, else from twice that.
 
     A boundary is the beginning of a document, or with `every_line` that of any line.
-
-    Attributes:
-        starts: where the text of the shard that is growing begins in each file.
-        ranges: the shards that have ended.
-        lines: lines taken so far, of each file.
-        has_text: a line of the first file was not blank.
     """
 
     shard_bytes: int
     starts: tuple[int, ...]
+    """Where the text of the shard that is growing begins in each file."""
     every_line: bool
     ranges: list[ShardRange] = field(default_factory=list)
+    """The shards that have ended."""
     lines: int = 0
+    """Lines taken so far, of each file."""
     has_text: bool = False
+    """A line of the first file was not blank."""
 
     def __post_init__(self) -> None:
         self._ends = self.starts
@@ -129,7 +126,7 @@ class Cutter:
 
 
 @dataclass
-class BadLines:
+class BadLineCounter:
     """Counts unusable lines against the rate that the user allows; lines of skipped records are no bad ones."""
 
     max_rate: float

@@ -3,6 +3,8 @@
 Knows plans; the comparison is in `duplicates`.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from dataclasses import replace
 

@@ -3,6 +3,8 @@
 Knows names only. They are habits and no rules: only names that leave no doubt refuse anything.
 """
 
+from __future__ import annotations
+
 import re
 import sys
 from collections import Counter

@@ -3,6 +3,8 @@
 Knows options, and of files their names and first bytes.
 """
 
+from __future__ import annotations
+
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,7 +14,7 @@ from pathlib import PurePosixPath
 from data_prep.filters.bounds import MonoFilters, PairFilters
 from data_prep.filters.language_id import check_known
 from data_prep.plan.file_names import check_sides, note_language
-from data_prep.plan.source_plan import DEFAULT_SHARD_BYTES, Settings, Source
+from data_prep.plan.source_plan import DEFAULT_SHARD_BYTES, ShardSettings, Source
 from data_prep.text.compression import uncompressed_name
 from data_prep.text.content import advice_on_encoding, other_encoding, structure_of
 from data_prep.text.inputs import Dataset, Records
@@ -53,25 +55,24 @@ JSON_ADVICE = "make it a record a line, as `jq -c '.[]' FILE > FILE.jsonl` does"
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are to be read; what is empty was not given.
-
-    Attributes:
-        format: one of `FORMATS`; auto goes by the file's name and first bytes.
-        columns: of TSV, comma-separated.
-        fields: see `records.Layout`; empty for the format's default.
-        documents: monolingual records are documents.
-        config, split, revision: of a dataset.
-        trust_order: the first file is the source side though the names say otherwise.
-    """
+    """How files are to be read; what is empty was not given."""
 
     format: str = "auto"
+    """One of `FORMATS`; auto goes by the file's name and first bytes."""
     columns: str = ""
+    """Of TSV, comma-separated."""
     fields: tuple[str, ...] = ()
+    """See `records.Layout`; empty for the format's default."""
     documents: bool = False
+    """Monolingual records are documents."""
     config: str = ""
+    """Configuration of a dataset."""
     split: str = ""
+    """Split of a dataset."""
     revision: str = ""
+    """Revision of a dataset."""
     trust_order: bool = False
+    """The first file is the source side though the names say otherwise."""
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -184,11 +185,11 @@ def mono_sources(
     files = locations if reading.format == "dataset" else [file for name in locations for file in files_in(name)]
     kinds = [reading.format_of(file) for file in files]
     reading.check_options(kinds, files[0])
-    settings = Settings(shard_bytes, (), filters, block_tokens=block_tokens)
+    settings = ShardSettings(shard_bytes, (), filters, block_tokens=block_tokens)
     return [_mono_source(*both, language, reading, settings) for both in zip(files, kinds, strict=True)]
 
 
-def _mono_source(location: str, kind: str, language: str, reading: Reading, settings: Settings) -> Source:
+def _mono_source(location: str, kind: str, language: str, reading: Reading, settings: ShardSettings) -> Source:
     file = parse_location(location)
     if kind == "text":
         note_language(file.name, language, "--lang")
@@ -271,7 +272,7 @@ def _pair_source(
         raise ValueError(
             f"--min-score {filters.min_score}: {where} no score; name its column or field, or leave it out"
         )
-    settings = Settings(shard_bytes, columns, filters, layout)
+    settings = ShardSettings(shard_bytes, columns, filters, layout)
     if layout is None:
         return Source("pair", languages, tuple(files), settings)
     if kind == "zip":

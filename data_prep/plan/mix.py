@@ -3,6 +3,8 @@
 A strict schema: an unknown key, a wrong type or an impossible value is a ValueError of one line that names it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -3,16 +3,19 @@
 Knows plans and who makes them; nothing of encoding or of what a data folder holds.
 """
 
+from __future__ import annotations
+
 import errno
-import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from data_prep.parallel.ranks import world
+from data_prep.parallel.ranks import spread_evenly, world
+from data_prep.parallel.wire import work_of_ranks
 from data_prep.parallel.workers import run_tasks
-from data_prep.plan.source_plan import Source, SourcePlan, make_plan
+from data_prep.plan.make_plan import make_plan
+from data_prep.plan.source_plan import Source, SourcePlan
 from data_prep.progress import ByteProgress
 from data_prep.text.inputs import stored_bytes
 from data_prep.text.spool import Spool
@@ -54,6 +57,7 @@ def same_name(plan: SourcePlan, other: str) -> str:
     )
 
 
+@work_of_ranks
 def _plan_share(
     max_bad_rate: float, spool: Spool | None, workers: int, share: list[tuple[int, Source]]
 ) -> Iterator[tuple[int, SourcePlan | str]]:
@@ -73,17 +77,6 @@ def _plan_or_failure(
         if isinstance(error, OSError) and error.errno in FULL_DISK:
             raise
         return number, str(error)
-
-
-def spread_evenly(sizes: Sequence[int], parts: int) -> list[list[int]]:
-    """Deal things of these sizes into parts: longest first, each to the part that has least. Their indices, in order."""
-    least = [(0, part) for part in range(parts)]
-    dealt: list[list[int]] = [[] for _ in range(parts)]
-    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
-        load, part = heapq.heappop(least)
-        dealt[part].append(index)
-        heapq.heappush(least, (load + sizes[index], part))
-    return [sorted(part) for part in dealt]
 
 
 @contextmanager

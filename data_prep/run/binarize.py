@@ -3,6 +3,8 @@
 Runs inside a worker; knows nothing of other shards, of workers or of the manifest.
 """
 
+from __future__ import annotations
+
 import base64
 from collections import Counter
 from collections.abc import Callable, Iterator

@@ -3,6 +3,8 @@
 The order of publication is decided here; how text is read, encoded and written is decided elsewhere.
 """
 
+from __future__ import annotations
+
 import sys
 import time
 from collections import Counter
@@ -16,11 +18,13 @@ from typing import Any
 from data_prep.data_dir.held import Choice, check_names, sources_to_replace
 from data_prep.data_dir.retire import markers_of, remove_leftovers, remove_unmarked, superseded, unlink_all
 from data_prep.files import locked, write_durably
-from data_prep.parallel.ranks import world
+from data_prep.parallel.ranks import spread_evenly, world
+from data_prep.parallel.wire import work_of_ranks
 from data_prep.parallel.workers import run_tasks
 from data_prep.plan.deduplicate import mark_duplicates
-from data_prep.plan.plan_sources import full_disk_told, make_plans, spread_evenly
-from data_prep.plan.source_plan import Source, SourcePlan, ensure_text
+from data_prep.plan.make_plan import ensure_text
+from data_prep.plan.plan_sources import full_disk_told, make_plans
+from data_prep.plan.source_plan import Source, SourcePlan
 from data_prep.progress import ByteProgress
 from data_prep.run.binarize import ShardJob, ShardResult, binarize, shard_header
 from data_prep.text.spool import spool_in
@@ -41,26 +45,23 @@ SHARED_SECONDS = 60  # how long a shared file system may take to show what anoth
 
 
 @dataclass
-class Outcome:
-    """What a run did.
-
-    Attributes:
-        made: shards encoded now.
-        skipped: shards that were complete already.
-        replaced: older shards removed, of the same sources with other settings or of sources that these replace.
-        written: how much is in the shards made now, by what it is: document, pair, sentence, token.
-        dropped: records dropped now, by reason.
-        failures: one line for each source that could not be read; the others are done all the same.
-        planned: of a dry run, every source's plan and how many of its shards are still to be made.
-    """
+class JobOutcome:
+    """What a run did."""
 
     made: int = 0
+    """Shards encoded now."""
     skipped: int = 0
+    """Shards that were complete already."""
     replaced: int = 0
+    """Older shards removed, of the same sources with other settings or of sources that these replace."""
     written: Counter[str] = field(default_factory=Counter)
+    """How much is in the shards made now, by what it is: document, pair, sentence, token."""
     dropped: Counter[str] = field(default_factory=Counter)
+    """Records dropped now, by reason."""
     failures: list[str] = field(default_factory=list)
+    """One line for each source that could not be read; the others are done all the same."""
     planned: list[tuple[SourcePlan, int]] = field(default_factory=list)
+    """Of a dry run, every source's plan and how many of its shards are still to be made."""
 
     def fail(self, reason: str) -> None:
         """Count a source that cannot be read, and tell of it at once."""
@@ -85,7 +86,7 @@ def run_job(
     max_bad_rate: float,
     dry_run: bool = False,
     choice: Choice = "refuse",
-) -> Outcome:
+) -> JobOutcome:
     """Add sources to a data folder. The same sources give the same files, whatever the number of workers and ranks.
 
     Each rank has so many workers. A source that cannot be read is told of on standard error, before anything is encoded; the
@@ -105,12 +106,10 @@ def run_job(
     if not 0 <= max_bad_rate < 1:
         raise ValueError(f"--max-bad-rate {max_bad_rate}: must be from 0 to below 1; 0.001 is a line in a thousand")
     tokenizer = Tokenizer.load(tokenizer_dir)
-    outcome = Outcome()
+    outcome = JobOutcome()
     if dry_run:
         plans = make_plans(sources, workers, max_bad_rate, None, outcome.fail)
-        check_names(plans, data_dir, clean=False)
-        sources_to_replace(plans, data_dir, choice)
-        outcome.planned = [(plan, len(_missing_shards(plan, data_dir, tokenizer.sha256))) for plan in plans]
+        outcome.planned = _planned(plans, tokenizer, data_dir, choice)
         return outcome
     with full_disk_told(data_dir), ExitStack() as stack:
         spool = stack.enter_context(spool_in(data_dir))
@@ -139,6 +138,15 @@ def run_job(
     return outcome
 
 
+def _planned(
+    plans: list[SourcePlan], tokenizer: Tokenizer, data_dir: Path, choice: Choice
+) -> list[tuple[SourcePlan, int]]:
+    """What a dry run tells: every plan and how many of its shards are still to be made; errors are those of the run."""
+    check_names(plans, data_dir, clean=False)
+    sources_to_replace(plans, data_dir, choice)
+    return [(plan, len(_missing_shards(plan, data_dir, tokenizer.sha256))) for plan in plans]
+
+
 def _say_what_is_wanted(plans: list[SourcePlan], replaced: dict[str, SourcePlan], data_dir: Path) -> None:
     """Say which shards are to give way to which, so that no manifest ever lists both, whenever this run ends."""
     for stem, plan in replaced.items():
@@ -163,7 +171,7 @@ def _encode_missing(
     tokenizer: Tokenizer,
     data_dir: Path,
     workers: int,
-    outcome: Outcome,
+    outcome: JobOutcome,
 ) -> None:
     """Make the missing shards, on every rank."""
     shards = [(plan, index) for plan, wanted in zip(plans, missing, strict=True) for index in sorted(wanted)]
@@ -183,6 +191,7 @@ def _encode_missing(
         _await_shards(plans, tokenizer.sha256, data_dir)
 
 
+@work_of_ranks
 def _encode_share(
     tokenizer: Tokenizer, data_dir: Path, workers: int, share: list[tuple[SourcePlan, set[int]]]
 ) -> Iterator[ShardResult]:

@@ -4,6 +4,8 @@ SentencePiece trains in C and holds the interpreter until it is done: nobody in 
 Knows sources of lines; nothing of how they are read.
 """
 
+from __future__ import annotations
+
 import ctypes
 import multiprocessing
 import os
@@ -16,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from data_prep.parallel.workers import without_interrupts
 from data_prep.plan.source_plan import Source
@@ -26,7 +27,6 @@ from data_prep.tokenizers.tokenizer import Tokenizer, train
 
 POLL_SECONDS = 0.5
 TOLD_LINES = 100_000
-LOG_NAME = "log"
 CANDIDATES = re.compile(rb"EM sub_iter=\d+ size=(\d+)")
 PR_SET_PDEATHSIG = 1
 
@@ -48,7 +48,8 @@ class _Work:
     vocab_size: int
     character_coverage: float
     max_bad_rate: float
-    log: Path
+    log: Connection
+    """An open file without a name, which a kill cannot leave behind; as a connection it is handed to a new process."""
     lines: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -62,8 +63,8 @@ def train_on(sources: list[Source], vocab_size: int, character_coverage: float, 
     """
     processes = multiprocessing.get_context("spawn")
     receiver, sender = processes.Pipe(duplex=False)
-    with tempfile.TemporaryDirectory() as folder, Activity() as activity:
-        work = _Work(sources, vocab_size, character_coverage, max_bad_rate, Path(folder) / LOG_NAME)
+    with tempfile.TemporaryFile() as log, Connection(os.dup(log.fileno())) as handed, Activity() as activity:
+        work = _Work(sources, vocab_size, character_coverage, max_bad_rate, handed)
         process = processes.Process(target=_train_apart, args=(sender, work), daemon=True)
         with without_interrupts():
             process.start()
@@ -100,7 +101,8 @@ def _await(receiver: Connection, work: _Work, activity: Activity) -> Trained:
 
 def _stage(work: _Work, lines: int) -> str:
     """What SentencePiece is at, by its log: it has many pieces at first and drops all but the best."""
-    found = CANDIDATES.findall(work.log.read_bytes()) if work.log.exists() else []
+    log = work.log.fileno()
+    found = CANDIDATES.findall(os.pread(log, os.fstat(log).st_size, 0))
     left = f", {int(found[-1]):,} candidates left for {work.vocab_size:,} pieces" if found else ""
     return f"training on {lines:,} lines{left}"
 
@@ -109,9 +111,8 @@ def _train_apart(sender: Connection, work: _Work) -> None:
     """The training process: it ends with its parent, and what is printed in it goes to the log."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    descriptor = os.open(work.log, os.O_WRONLY | os.O_CREAT)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    os.dup2(work.log.fileno(), 1)
+    os.dup2(work.log.fileno(), 2)
     try:
         lines = _told(sender, work)
         tokenizer = train(lines, work.vocab_size, work.character_coverage, MAX_LINE_BYTES, is_quiet=False)

@@ -3,16 +3,18 @@
 Knows sources and their text; nothing of SentencePiece.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path, PurePath
 
 from data_prep.filters.bounds import MonoFilters, PairFilters
-from data_prep.plan.cutter import BadLines
+from data_prep.plan.cutter import BadLineCounter
 from data_prep.plan.formats import DEFAULT_COLUMNS, RECORD_FORMATS, Reading
 from data_prep.plan.mix import load_mix, mix_sources
-from data_prep.plan.source_plan import Settings, Source
+from data_prep.plan.source_plan import ShardSettings, Source
 from data_prep.text.blocks import count_lines, in_step, line_blocks, unusable, without_mark
 from data_prep.text.inputs import Records
 from data_prep.text.locations import files_in
@@ -54,7 +56,7 @@ def _sources(location: str, kind: str, reading: Reading) -> list[Source]:
     paths: list[TextFile] = [file]
     if kind == "tsv":
         columns = parse_columns(reading.columns or DEFAULT_COLUMNS)
-        return [Source("pair", ANY_LANGUAGE, (file,), Settings(columns=columns))]
+        return [Source("pair", ANY_LANGUAGE, (file,), ShardSettings(columns=columns))]
     if kind != "text":
         fields = reading.fields or (("text",) if kind in RECORD_FORMATS else ())
         if not fields:
@@ -68,7 +70,7 @@ def _sources(location: str, kind: str, reading: Reading) -> list[Source]:
             ZipMember(file, field) if kind == "zip" else Records(file, Layout(kind, (field,), kind in RECORD_FORMATS))
             for field in fields
         ]
-    return [Source("mono", ANY_LANGUAGE, (path,), Settings()) for path in paths]
+    return [Source("mono", ANY_LANGUAGE, (path,), ShardSettings()) for path in paths]
 
 
 def training_lines(source: Source, max_bad_rate: float, left_out: Counter[str]) -> Iterator[str]:
@@ -81,7 +83,7 @@ def training_lines(source: Source, max_bad_rate: float, left_out: Counter[str]) 
     Raises:
         ValueError: a file that cannot be read, sides of unequal length, or more unusable lines than allowed.
     """
-    bad, before, columns = BadLines(max_bad_rate), 0, source.settings.columns
+    bad, before, columns = BadLineCounter(max_bad_rate), 0, source.settings.columns
     with ExitStack() as stack:
         starts_and_blocks = [without_mark(stack.enter_context(open_text(path))) for path in source.paths]
         sides = [line_blocks(blocks, path) for (_, blocks), path in zip(starts_and_blocks, source.paths, strict=True)]

@@ -3,6 +3,8 @@
 Knows bytes and lines; nothing of tokens or shards. All positions are bytes.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 

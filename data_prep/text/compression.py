@@ -4,6 +4,8 @@ An archive may be several streams one after the other. Each byte of the file is 
 allows; whatever else is there is an error, and so is a stream without its end. Knows bytes only.
 """
 
+from __future__ import annotations
+
 import bz2
 import io
 import lzma

@@ -3,6 +3,8 @@
 Knows bytes; nothing of options or sources.
 """
 
+from __future__ import annotations
+
 import json
 import re
 

@@ -4,6 +4,8 @@ Each is an `Input`: a name, and `open()`, which gives a stream of lines that rea
 Knows files and formats; nothing of filters, tokenizers or shards.
 """
 
+from __future__ import annotations
+
 import io
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from data_prep.files import size_and_time
 from data_prep.text.compression import BUFFER_BYTES
 from data_prep.text.readers import TextFile, open_text
 from data_prep.text.records import Layout, LineStream, csv_lines, dataset_lines, jsonl_lines, parquet_lines
-from data_prep.text.spool import identity_of
 from data_prep.text.stored import RemoteFile, StoredFile, hashed, open_seekable, stored_identity
 from data_prep.text.tmx import tmx_lines
 from data_prep.text.zip_members import ZipMember
@@ -63,21 +65,18 @@ class Records:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset of the Hugging Face hub, or a local folder of one (files, or `save_to_disk`), streamed.
-
-    Attributes:
-        path: name on the hub, or a folder.
-        config: the dataset's configuration, "" for its default.
-        split: such as train.
-        revision: branch, tag or commit on the hub, "" for its default.
-        layout: the fields.
-    """
+    """A dataset of the Hugging Face hub, or a local folder of one (files, or `save_to_disk`), streamed."""
 
     path: str
+    """Name on the hub, or a folder."""
     config: str
+    """The dataset's configuration, "" for its default."""
     split: str
+    """Such as train."""
     revision: str
+    """Branch, tag or commit on the hub, "" for its default."""
     layout: Layout
+    """The fields."""
 
     def __str__(self) -> str:
         return ":".join(part for part in (self.path, self.config, self.split, self.revision) if part)
@@ -129,7 +128,7 @@ def state_of(file: TextFile) -> State:
     stored = _stored(file)
     if isinstance(stored, RemoteFile):
         return repr(stored.details())
-    return "" if stored is None else identity_of(stored)
+    return "" if stored is None else size_and_time(stored)
 
 
 def stored_bytes(file: TextFile) -> int:

@@ -3,6 +3,8 @@
 Knows names; opens files for their first bytes only.
 """
 
+from __future__ import annotations
+
 import glob
 import os
 import re

@@ -8,10 +8,12 @@ spaces of the first and the last, and <unk> of U+0085). A byte order mark at the
 `BYTE_ORDER_MARK` is skipped by the plan.
 """
 
+from __future__ import annotations
+
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
@@ -218,19 +220,6 @@ def raw_record(raw: bytes) -> bytes:
 def is_blank(raw: bytes) -> bool:
     """Whether a line separates documents: empty, or nothing but ASCII white space."""
     return not raw or raw.isspace()
-
-
-def documents(lines: Iterable[bytes]) -> Iterator[list[tuple[int, bytes]]]:
-    """CC-100 documents: runs of lines between blank ones, as (index of the line in `lines`, line)."""
-    document: list[tuple[int, bytes]] = []
-    for index, raw in enumerate(lines):
-        if not is_blank(raw):
-            document.append((index, raw))
-        elif document:
-            yield document
-            document = []
-    if document:
-        yield document
 
 
 def parse_columns(text: str) -> tuple[str, ...]:

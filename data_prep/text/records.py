@@ -6,6 +6,8 @@ A record that cannot be used becomes a line that says so (see `readers.bad_recor
 numbers.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 import json
@@ -27,18 +29,15 @@ CSV_DELIMITERS = (",", ";", "\t")
 
 @dataclass(frozen=True)
 class Layout:
-    """How records become lines; part of a source's settings hash.
-
-    Attributes:
-        format: "zip", "tmx", "jsonl", "csv", "parquet" or "dataset".
-        fields: of JSONL, CSV, Parquet and datasets the names of the text, or of source, target and, if there is one, score;
-            dots lead into nested records. Of TMX and zip the languages as the file spells them.
-        documents: each record is a document: its line breaks separate sentences and a blank line follows it.
-    """
+    """How records become lines; part of a source's settings hash."""
 
     format: str
+    """"zip", "tmx", "jsonl", "csv", "parquet" or "dataset"."""
     fields: tuple[str, ...]
+    """Of JSONL, CSV, Parquet and datasets the names of the text, or of source, target and, if there is one, score; dots
+    lead into nested records. Of TMX and zip the languages as the file spells them."""
     documents: bool = False
+    """Each record is a document: its line breaks separate sentences and a blank line follows it."""
 
 
 class LineStream(io.RawIOBase):

@@ -3,6 +3,8 @@
 Knows files and bytes; nothing of settings, shards or what lines hold.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
@@ -35,13 +37,14 @@ class SourceFile:
 
 
 class SourceReading:
-    """A source while it is read: its text in blocks of whole lines, and the files as they were at the beginning.
+    """A source while it is read: its text in blocks of whole lines, and the files as they were at the beginning."""
 
-    Attributes:
-        in_place: every file can be read from anywhere, as it is plain or framed.
-        starts: where the text of each file begins, behind a byte order mark.
-        sides: the blocks of each file.
-    """
+    in_place: bool
+    """Every file can be read from anywhere, as it is plain or framed."""
+    starts: tuple[int, ...]
+    """Where the text of each file begins, behind a byte order mark."""
+    sides: list[Iterator[bytes]]
+    """The blocks of each file."""
 
     def __init__(self, paths: Sequence[TextFile], stack: ExitStack) -> None:
         self.paths = paths

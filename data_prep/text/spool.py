@@ -6,9 +6,10 @@ read and which is deleted as soon as the shard is published, so that text and to
 the token files will.
 """
 
+from __future__ import annotations
+
 import fcntl
 import io
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from data_prep.files import locked
+from data_prep.files import locked, size_and_time
 from data_prep.text.blocks import BLOCK_BYTES, line_blocks
 from data_prep.text.compression import archive_errors
 from data_prep.text.frames import open_at
@@ -62,20 +63,18 @@ def _delete_unless_held(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """One side of a shard's text: bytes `start` to `end` of the text of a file that can be read from anywhere.
-
-    Attributes:
-        path: the file.
-        start, end: where the text lies in its text.
-        name: the source's file, for messages.
-        identity: size and time of change (ns) that the file must still have; None for a spooled one.
-    """
+    """One side of a shard's text: bytes `start` to `end` of the text of a file that can be read from anywhere."""
 
     path: Path
+    """The file."""
     start: int
+    """Where the text begins in the file's text."""
     end: int
+    """Where it ends there."""
     name: TextFile
+    """The source's file, for messages."""
     identity: tuple[int, int] | None
+    """Size and time of change (ns) that the file must still have; None for a spooled one."""
 
     def blocks(self) -> Iterator[bytes]:
         """The text in blocks of whole lines.
@@ -87,7 +86,7 @@ class TextPiece:
 
     def _raw_blocks(self) -> Iterator[bytes]:
         with open(self.path, "rb", buffering=0) as file, archive_errors(self.path):
-            if self.identity is not None and self.identity != identity_of(file.fileno()):
+            if self.identity is not None and self.identity != size_and_time(file.fileno()):
                 raise ValueError(changed(self.name))
             text = open_at(file, self.path, self.start)
             left = self.end - self.start
@@ -101,12 +100,6 @@ class TextPiece:
         """Delete the text of a shard that is published, if it was spooled."""
         if self.identity is None:
             self.path.unlink(missing_ok=True)
-
-
-def identity_of(file: Path | int) -> tuple[int, int]:
-    """Size and time of change (ns) of a file: what tells that it is still the one that was planned."""
-    status = os.stat(file)
-    return status.st_size, status.st_mtime_ns
 
 
 def changed(path: TextFile) -> str:
@@ -131,7 +124,7 @@ class SpoolWriter:
         self._files: list[io.FileIO | None] = [None] * len(starts)
         self._written: list[Path] = []
 
-    def __enter__(self) -> "SpoolWriter":
+    def __enter__(self) -> SpoolWriter:
         self._begin()
         return self
 

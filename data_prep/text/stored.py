@@ -3,6 +3,8 @@
 Knows bytes, names and what a server tells; nothing of lines or formats.
 """
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import io

@@ -4,6 +4,8 @@ Knows TMX's elements; nothing of files on disk, filters or shards. The parser is
 of an entity before any use of it, so that one which expands to gigabytes never does, and it builds no tree.
 """
 
+from __future__ import annotations
+
 import codecs
 import re
 from collections.abc import Callable, Iterator
@@ -58,7 +60,7 @@ class _Memory:
     is kept.
     """
 
-    def __init__(self, units: "_Units", name: str) -> None:
+    def __init__(self, units: _Units, name: str) -> None:
         self._units, self._name = units, name
         self._encoding: str | None = None
         self._decoder: codecs.IncrementalDecoder | None = None

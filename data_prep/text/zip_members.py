@@ -3,6 +3,8 @@
 Knows archives and their members; nothing of lines.
 """
 
+from __future__ import annotations
+
 import errno
 import io
 import lzma

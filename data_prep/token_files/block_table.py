@@ -3,6 +3,8 @@
 Knows sentence lengths only. The cut is part of the data's order: changing it changes what every sample index means.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -35,13 +37,10 @@ class Chunks(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockTable:
-    """The blocks of one shard, one row each and a last row for the end; 16 bytes a block.
-
-    Attributes:
-        rows_B2: int64 (B+1, 2), a block's first token in the shard and the sentence that this token belongs to.
-    """
+    """The blocks of one shard, one row each and a last row for the end; 16 bytes a block."""
 
     rows_B2: NDArray[np.int64]
+    """int64 (B+1, 2), a block's first token in the shard and the sentence that this token belongs to."""
 
     def __len__(self) -> int:
         return len(self.rows_B2) - 1

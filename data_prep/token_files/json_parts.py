@@ -3,6 +3,8 @@
 Knows JSON; nothing of what it says.
 """
 
+from __future__ import annotations
+
 import codecs
 import hashlib
 import json
@@ -60,7 +62,7 @@ class _Reader:
         self._scan = json.JSONDecoder().raw_decode
         self._text, self._at, self._is_whole = "", 0, False
 
-    def __enter__(self) -> "_Reader":
+    def __enter__(self) -> _Reader:
         return self
 
     def __exit__(self, *_: object) -> None:

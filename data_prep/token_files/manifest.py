@@ -3,6 +3,8 @@
 Built from the shards' markers by `rebuild`, loaded by training with `Manifest.load`; knows nothing of text or encoding.
 """
 
+from __future__ import annotations
+
 import os
 from collections import defaultdict
 from collections.abc import Callable, Container
@@ -29,23 +31,20 @@ KIND_FOLDERS = tuple(KINDS)
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a data folder holds. Made by `Manifest.load`.
-
-    Attributes:
-        data_dir: the folder.
-        tokenizer_sha256: hash of the SentencePiece model that made every id.
-        vocab_size: SentencePiece pieces + 2 (`<pad>` and `<mask>`).
-        mono: language → its shards, sorted by stem.
-        pairs: "source-target" → its shards, sorted by stem.
-        sources: one record per corpus given to `mono` or `parallel`: files, settings, what was dropped and why.
-    """
+    """What a data folder holds. Made by `Manifest.load`."""
 
     data_dir: Path
+    """The folder."""
     tokenizer_sha256: str
+    """Hash of the SentencePiece model that made every id."""
     vocab_size: int
+    """SentencePiece pieces + 2 (`<pad>` and `<mask>`)."""
     mono: dict[str, list[Shard]]
+    """Language → its shards, sorted by stem."""
     pairs: dict[str, list[Shard]]
+    """"source-target" → its shards, sorted by stem."""
     sources: list[dict[str, Any]]
+    """One record per corpus given to `mono` or `parallel`: files, settings, what was dropped and why."""
     content_sha256: str = field(repr=False)
 
     @property
@@ -63,7 +62,7 @@ class Manifest:
         return self.content_sha256
 
     @classmethod
-    def load(cls, data_dir: Path) -> "Manifest":
+    def load(cls, data_dir: Path) -> Manifest:
         """Read the manifest and check that every shard's files are there with the sizes it says.
 
         Raises:
@@ -71,7 +70,8 @@ class Manifest:
         """
         manifest = cls.read(data_dir)
         # a network file system answers a question in half a millisecond: ask for many files at a time
-        parts = [manifest.shards[first::STAT_THREADS] for first in range(STAT_THREADS)]
+        shards = manifest.shards
+        parts = [shards[first::STAT_THREADS] for first in range(STAT_THREADS)]
         with ThreadPoolExecutor(STAT_THREADS) as pool:
             for problem in pool.map(_first_size_problem, parts):
                 if problem:
@@ -79,7 +79,7 @@ class Manifest:
         return manifest
 
     @classmethod
-    def read(cls, data_dir: Path) -> "Manifest":
+    def read(cls, data_dir: Path) -> Manifest:
         """Read the manifest without a look at the shards: for `verify`, which tells of all of them.
 
         Raises:
@@ -169,7 +169,7 @@ def size_problem(stem: Path, sizes: dict[str, int]) -> str | None:
 def _first_size_problem(shards: list[Shard]) -> str | None:
     for shard in shards:
         # names as text: making Path objects of a hundred thousand takes longer than asking for their sizes
-        stem = os.path.join(shard.folder, shard.name)
+        stem = f"{shard.folder}/{shard.name}"
         for suffix, size in shard.bytes.items():
             try:
                 is_there = os.stat(f"{stem}.{suffix}").st_size == size

@@ -3,6 +3,8 @@
 Knows one marker at a time; nothing of the shard's content or of which shards belong together.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Iterable

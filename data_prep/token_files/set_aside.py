@@ -3,6 +3,8 @@
 Knows folders and JSON lines; nothing of what is in them.
 """
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any

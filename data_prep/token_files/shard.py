@@ -3,6 +3,8 @@
 Knows what is said of a shard, and not what is in it.
 """
 
+from __future__ import annotations
+
 import struct
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,16 @@ def _number(place: int, doc: str) -> Any:
 
 
 class Shard:
-    """One published shard, as its marker describes it.
+    """One published shard, as its marker describes it."""
 
-    Attributes:
-        folder: the data folder.
-        name: path of the shard's files below it, without suffix.
-        kind: "mono" or "pair".
-        languages: one language, or (source, target).
-    """
+    folder: Path
+    """The data folder."""
+    name: str
+    """Path of the shard's files below it, without suffix."""
+    kind: Kind
+    """Either "mono" or "pair"."""
+    languages: tuple[str, ...]
+    """One language, or (source, target)."""
 
     __slots__ = ("_packed", "folder", "kind", "languages", "name")
 
@@ -52,25 +56,16 @@ class Shard:
         """
         self.folder, self.name, self.kind, self.languages = folder, name, kind, languages
         least = 2 if kind == "pair" else 1
-        if (
-            counts["sequences"] < least
-            or min(counts["documents"], counts["tokens"], counts["max_length"]) < 1
-            or (counts.get("block_tokens", 0) and counts.get("blocks", 0) < 1)
-        ):
+        sequences, documents, tokens = counts["sequences"], counts["documents"], counts["tokens"]
+        longest, block_tokens, blocks = counts["max_length"], counts.get("block_tokens", 0), counts.get("blocks", 0)
+        if sequences < least or documents < 1 or tokens < 1 or longest < 1 or (block_tokens and blocks < 1):
             raise ValueError(f"{name} has a count below {least}, and shards without text are not listed")
-        hashes = bytes.fromhex(sha256[0]), bytes.fromhex(sha256[1])
-        if (len(hashes[0]), len(hashes[1])) != (32, 32):
+        of_bin, of_idx = bytes.fromhex(sha256[0]), bytes.fromhex(sha256[1])
+        if len(of_bin) != 32 or len(of_idx) != 32:
             raise ValueError("a sha256 has 64 hex digits")
         try:
             self._packed = _ROW.pack(
-                counts["documents"],
-                counts["sequences"],
-                counts["tokens"],
-                counts["max_length"],
-                counts.get("block_tokens", 0),
-                counts.get("blocks", 0),
-                *sizes,
-                *hashes,
+                documents, sequences, tokens, longest, block_tokens, blocks, *sizes, of_bin, of_idx
             )
         except struct.error as error:
             raise ValueError(str(error)) from None

@@ -10,6 +10,8 @@ Layout of the index, little-endian, no padding, S sequences in D documents:
 Megatron-LM reads the first part and ignores the trailer. The mode of a sequence is the index of its language.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import json
@@ -17,7 +19,6 @@ import mmap
 import struct
 from array import array
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from data_prep.files import publish, temporary_name
 from data_prep.token_files.block_table import SPECIAL_TOKENS, Block, BlockTable, cut_blocks
+from data_prep.tokenizers.tokenizer import UNK
 
 Kind = Literal["mono", "pair"]
 FileRecord = dict[str, int | str]  # "bytes" and "sha256" of a file, as markers have them
@@ -38,7 +40,6 @@ HEADER = struct.Struct("<9sQBQQ")
 TRAILER_MAGIC = b"XLMALIGN"
 TRAILER_HEADER = struct.Struct("<8sQ")
 TOKEN_BYTES = 4
-UNK = 3  # the lowest id of real text
 BLOCK_ROW_BYTES = 16
 MEND = "run again the command that made it, or restore the file"
 VERIFY = "`python -m data_prep verify` tells what is damaged; restore the file, or delete it and run again what made it"
@@ -65,12 +66,14 @@ class TokenFileWriter:
     A document is closed by `end_document`; one without sequences does not count. Ids go to disk as they come, so that
     only lengths and boundaries are held. Nothing is visible under the real names before `close`, and a shard without
     tokens is never published.
-
-    Attributes:
-        lengths: tokens of each sequence so far.
-        modes: language index of each.
-        documents: documents so far end before these sequences; begins with 0.
     """
+
+    lengths: array[int]
+    """Tokens of each sequence so far."""
+    modes: array[int]
+    """Language index of each."""
+    documents: array[int]
+    """Documents so far end before these sequences; begins with 0."""
 
     def __init__(
         self, stem: Path, kind: Kind, languages: Sequence[str], tokenizer_sha256: str, block_tokens: int = 0
@@ -89,10 +92,6 @@ class TokenFileWriter:
         self.blocks = 0  # in the table, known when the index is written
         self._tokens: io.FileIO | None = None
         self._digest = hashlib.sha256()
-
-    def add_sequence(self, ids_L: NDArray[np.int32], mode: int) -> None:
-        """Append one sequence of int32 ids, shape (L,), L ≥ 1, in the language with index `mode`."""
-        self.add_sequences(ids_L, np.array([len(ids_L)]), np.array([mode]))
 
     def add_sequences(self, ids_T: NDArray[np.int32], lengths_S: NDArray[np.int64], modes_S: NDArray[np.int64]) -> None:
         """Append sequences whose int32 ids lie end to end, each of a length ≥ 1, in the languages that modes index."""
@@ -173,22 +172,32 @@ class TokenFileWriter:
 class TokenFile:
     """Memory-mapped reader of one shard. Cheap to open, picklable (a copy in another process reopens the files).
 
-    Attributes:
-        stem: path of the shard's files without their suffix.
-        kind: "mono" or "pair".
-        languages: the languages that `modes` indexes; for pairs (source, target).
-        tokenizer_sha256: hash of the tokenizer that made the ids.
-        tokens: int32 (T,), all ids of the shard, no specials.
-        lengths: int32 (S,), tokens per sequence.
-        pointers: int64 (S,), byte offset of each sequence in the .bin file.
-        documents: int64 (D+1,), document d is the sequences documents[d] … documents[d+1]-1.
-        modes: int8 (S,), language index per sequence.
-        block_tokens: size of the blocks in `blocks`; 0 without a table.
-        blocks: where blocks begin, mapped too; None without a table.
-
     Raises:
         ValueError: a file is missing, of the wrong size or of another format; one line that names it and says what to do.
     """
+
+    stem: Path
+    """Path of the shard's files without their suffix."""
+    kind: Kind
+    """Either "mono" or "pair"."""
+    languages: tuple[str, ...]
+    """The languages that `modes` indexes; for pairs (source, target)."""
+    tokenizer_sha256: str
+    """Hash of the tokenizer that made the ids."""
+    tokens: NDArray[np.int32]
+    """int32 (T,), all ids of the shard, no specials."""
+    lengths: NDArray[np.int32]
+    """int32 (S,), tokens per sequence."""
+    pointers: NDArray[np.int64]
+    """int64 (S,), byte offset of each sequence in the .bin file."""
+    documents: NDArray[np.int64]
+    """int64 (D+1,), document d is the sequences documents[d] … documents[d+1]-1."""
+    modes: NDArray[np.int8]
+    """int8 (S,), language index per sequence."""
+    block_tokens: int
+    """Size of the blocks in `blocks`; 0 without a table."""
+    blocks: BlockTable | None
+    """Where blocks begin, mapped too; None without a table."""
 
     def __init__(self, stem: Path) -> None:
         self.stem = Path(stem)
@@ -201,15 +210,15 @@ class TokenFile:
         if index.size < ends[-1] + TRAILER_HEADER.size:
             raise ValueError(f"{idx_file}: cut off at {index.size} bytes, {int(ends[-1])} announced; {MEND}")
         starts = [HEADER.size, *ends.tolist()]
-        self.lengths: NDArray[np.int32] = index[starts[0] : starts[1]].view("<i4")
-        self.pointers: NDArray[np.int64] = index[starts[1] : starts[2]].view("<i8")
-        self.documents: NDArray[np.int64] = index[starts[2] : starts[3]].view("<i8")
-        self.modes: NDArray[np.int8] = index[starts[3] : starts[4]].view("i1")
+        self.lengths = index[starts[0] : starts[1]].view("<i4")
+        self.pointers = index[starts[1] : starts[2]].view("<i8")
+        self.documents = index[starts[2] : starts[3]].view("<i8")
+        self.modes = index[starts[3] : starts[4]].view("i1")
         trailer, table = self._read_trailer(index[starts[4] :], idx_file)
-        self.kind: Kind = trailer["kind"]
-        self.languages: tuple[str, ...] = tuple(trailer["languages"])
-        self.tokenizer_sha256: str = trailer["tokenizer_sha256"]
-        self.block_tokens: int = trailer.get("block_tokens", 0)
+        self.kind = trailer["kind"]
+        self.languages = tuple(trailer["languages"])
+        self.tokenizer_sha256 = trailer["tokenizer_sha256"]
+        self.block_tokens = trailer.get("block_tokens", 0)
         self.blocks = BlockTable(table) if self.block_tokens else None
         if self.kind == "pair" and sequences % 2:
             raise ValueError(f"{idx_file}: {sequences} sequences, of pairs there is an even number; {MEND}")
@@ -218,7 +227,7 @@ class TokenFile:
             raise ValueError(f"{bin_file}: {len(tokens)} bytes, its index announces {announced}; {MEND}")
         if self.documents[0] != 0 or self.documents[-1] != sequences:
             raise ValueError(f"{idx_file}: documents do not span the {sequences} sequences; {MEND}")
-        self.tokens: NDArray[np.int32] = tokens.view("<i4")
+        self.tokens = tokens.view("<i4")
 
     @staticmethod
     def _read_header(index: NDArray[np.uint8], idx_file: Path) -> tuple[int, int]:
@@ -262,11 +271,6 @@ class TokenFile:
         if len(table) != announced:
             raise ValueError(f"{idx_file}: {len(table)} bytes of block table, {announced} announced; {MEND}")
         return trailer, table.view("<i8").reshape(-1, 2)
-
-    @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        """int64 (S,), offset of each sequence in `tokens`; made on first use (8 bytes a sequence in memory)."""
-        return self.pointers // TOKEN_BYTES
 
     def __len__(self) -> int:
         """Number of sequences S."""
@@ -339,7 +343,7 @@ class TokenFile:
             if mapped.size() != len(mapped):
                 raise ValueError(f"{path}: {mapped.size()} bytes, {len(mapped)} when it was opened; {VERIFY}")
 
-    def __reduce__(self) -> tuple[type["TokenFile"], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[TokenFile], tuple[Path]]:
         return (TokenFile, (self.stem,))
 
     def problems(self, vocab_size: int) -> list[str]:
@@ -372,5 +376,6 @@ class TokenFile:
 
 
 def are_stored_ids(ids_T: NDArray[np.int32], vocab_size: int) -> bool:
-    """Whether ids are such as shards hold: `<s>`, `<pad>`, `</s>` and `<mask>` are added at load and never stored."""
+    """Whether ids are such as shards hold: `<s>`, `<pad>`, `</s>`, which are below `<unk>`, and `<mask>` are
+    added at load and never stored."""
     return not len(ids_T) or (int(ids_T.min()) >= UNK and int(ids_T.max()) < vocab_size - 1)

@@ -3,6 +3,8 @@
 XLM-R's tokenizer is a unigram model behind a character map; a model of another kind would be exported as other ids.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from typing import Any
 from sentencepiece import sentencepiece_model_pb2
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+"""Special tokens in the order of their ids, from 0 on."""
 MASK = "<mask>"
 SAMPLED_PIECES = 4000
 WORDS_A_LINE = 16

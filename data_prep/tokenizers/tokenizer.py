@@ -7,6 +7,8 @@ SentencePiece has `<unk>`=0, `<s>`=1, `</s>`=2; XLM-R has `<s>`=0, `<pad>`=1, `<
 moved up by one, and `<mask>` last.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import io
@@ -22,10 +24,11 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from data_prep.files import canonical_json, read_json, remove_abandoned, sha256_of_file, write_durably
-from data_prep.tokenizers.kinds import check_kind, content_key, first_difference, sample_lines
+from data_prep.tokenizers.kinds import SPECIALS, check_kind, content_key, first_difference, sample_lines
 from data_prep.tokenizers.tokenizer_json import JSON_NAME, encode_lines, sentencepiece_model, unigram_tokenizer
 
-BOS, PAD, EOS, UNK = 0, 1, 2, 3
+BOS, PAD, EOS, UNK = range(len(SPECIALS))
+"""The one place of the special ids; `<mask>` is `Tokenizer.mask_id`, and every other id is that of a piece of text."""
 MODEL_NAME = "sentencepiece.bpe.model"
 META_NAME = "tokenizer_meta.json"
 SCHEMA = 1
@@ -39,14 +42,16 @@ GET_MODEL = "`hf download FacebookAI/xlm-roberta-base --local-dir xlm-roberta-ba
 class Tokenizer:
     """A SentencePiece model behind XLM-R's ids. Picklable.
 
-    Attributes:
-        sha256: hash of the model's bytes, the tokenizer's identity everywhere.
-        vocab_size: SentencePiece pieces + 2.
-        mask_id: `vocab_size` - 1.
-
     Raises:
         ValueError: the bytes are no SentencePiece model, or its first three pieces are not <unk>, <s>, </s>.
     """
+
+    sha256: str
+    """Hash of the model's bytes, the tokenizer's identity everywhere."""
+    vocab_size: int
+    """SentencePiece pieces + 2."""
+    mask_id: int
+    """`vocab_size` - 1."""
 
     def __init__(self, model: bytes, name: str = MODEL_NAME) -> None:
         self.model = model
@@ -74,7 +79,7 @@ class Tokenizer:
         self._space_id = space + 1 if space else -1
 
     @classmethod
-    def load(cls, folder: Path) -> "Tokenizer":
+    def load(cls, folder: Path) -> Tokenizer:
         """Read a TOKENIZER_DIR, or the tokenizer of a Hugging Face folder: its SentencePiece file, else its tokenizer.json.
 
         Raises:
@@ -118,7 +123,7 @@ class Tokenizer:
         """Whether it gives the ids of the tokenizer with that `identity`, though their files may differ in what matters not."""
         return identity.get("sha256") == self.sha256 or identity.get("content_sha256") == content_key(self.model)
 
-    def kept_in(self, folder: Path) -> "Tokenizer":
+    def kept_in(self, folder: Path) -> Tokenizer:
         """The same tokenizer, which is pickled as this folder's name, to be loaded from there.
 
         What a new process is sent must be small: one that dies before it has taken a large message leaves its parent
@@ -133,7 +138,7 @@ class Tokenizer:
         assert self._folder is not None
         return self._folder, self.sha256
 
-    def __reduce__(self) -> tuple[Callable[..., "Tokenizer"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., Tokenizer], tuple[Any, ...]]:
         return (Tokenizer, (self.model,)) if self._folder is None else (load_same, (self._folder, self.sha256))
 
     def encode_flat(self, lines: Sequence[str | bytes]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -4,6 +4,8 @@ Models saved by Transformers 5 have this file alone. What it holds is made a Sen
 tried against it; nothing here runs a Hugging Face model.
 """
 
+from __future__ import annotations
+
 import base64
 import json
 from pathlib import Path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:  # takes a while, and only folders without a SentencePiece mod
 JSON_NAME = "tokenizer.json"
 MEND = "give the model's sentencepiece.bpe.model instead"
 _SPACE = "▁"
+_UNK = SPECIALS.index("<unk>")
 
 
 def sentencepiece_model(path: Path) -> bytes:
@@ -46,14 +49,14 @@ def read_tokenizer_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def unigram_tokenizer(model: bytes) -> "tokenizers.Tokenizer":
+def unigram_tokenizer(model: bytes) -> tokenizers.Tokenizer:
     """What Hugging Face's XLM-R tokenizer makes of a SentencePiece model: ids without special tokens."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     proto = parse_model(model)
     vocabulary = [(piece, 0.0) for piece in SPECIALS]
     vocabulary += [(piece.piece, piece.score) for piece in proto.pieces[3:]] + [(MASK, 0.0)]
-    made = Tokenizer(models.Unigram(vocabulary, 3, False))
+    made = Tokenizer(models.Unigram(vocabulary, _UNK, False))
     if proto.normalizer_spec.precompiled_charsmap:
         made.normalizer = normalizers.Precompiled(proto.normalizer_spec.precompiled_charsmap)
     split = pre_tokenizers.Metaspace(_SPACE, "always")
@@ -61,7 +64,7 @@ def unigram_tokenizer(model: bytes) -> "tokenizers.Tokenizer":
     return made
 
 
-def encode_lines(made: "tokenizers.Tokenizer", lines: list[str]) -> list[Ids]:
+def encode_lines(made: tokenizers.Tokenizer, lines: list[str]) -> list[Ids]:
     """Ids of lines without special tokens."""
     return [list(encoded.ids) for encoded in made.encode_batch(lines, add_special_tokens=False)]
 
@@ -71,8 +74,8 @@ def _made_of(content: dict[str, Any], path: Path) -> bytes:
     vocabulary = _vocabulary(content, path)
     charsmap = _charsmap(content.get("normalizer"), path)
     _check_spaces(content.get("pre_tokenizer"), path)
-    if unigram.get("unk_id") != SPECIALS.index("<unk>"):
-        raise ValueError(f"{path}: unk_id is {unigram.get('unk_id')}, XLM-R's is 3; {MEND}")
+    if unigram.get("unk_id") != _UNK:
+        raise ValueError(f"{path}: unk_id is {unigram.get('unk_id')}, XLM-R's is {_UNK}; {MEND}")
 
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     kinds = proto.SentencePiece.Type
@@ -158,7 +161,7 @@ def _check_ids(model: bytes, path: Path) -> None:
     lines = list(sample_lines(model))
 
     def ours(texts: Any) -> list[Ids]:
-        return [[i + 1 if i else 3 for i in ids] for ids in processor.encode(list(texts), num_threads=1)]
+        return [[i + 1 if i else _UNK for i in ids] for ids in processor.encode(list(texts), num_threads=1)]
 
     difference = first_difference(lines, ours, lambda texts: encode_lines(theirs, list(texts)))
     if difference is not None:

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from pipeline.benchmark.step import main
 
 if __name__ == "__main__":

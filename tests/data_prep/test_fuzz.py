@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from data_prep.text.inputs import Records
@@ -15,6 +14,7 @@ from data_prep.text.records import Layout
 from data_prep.text.zip_members import choose_member
 from data_prep.token_files.token_file import TokenFile, TokenFileWriter
 from tests.conftest import ROOT
+from tests.token_files import add_sequence
 
 
 def test_damaged_input_raises_nothing_but_our_errors() -> None:
@@ -43,7 +43,7 @@ def test_segments_outside_of_a_unit_are_no_text(tmp_path: Path) -> None:
 def index(tmp_path: Path) -> Path:
     """The index of a good shard."""
     writer = TokenFileWriter(tmp_path / "x", "mono", ("de",), "f" * 64)
-    writer.add_sequence(np.array([5, 6], dtype=np.int32), 0)
+    add_sequence(writer, [5, 6])
     writer.end_document()
     writer.close()
     return tmp_path / "x.idx"

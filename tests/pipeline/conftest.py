@@ -21,6 +21,7 @@ from pipeline.data.streams import Sequences
 from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.objectives.masked_lm import MaskedLMHead
 from pipeline.weights.hugging_face import hugging_face_state, write_config
+from tests.token_files import add_sequence
 
 VOCAB_SIZE = 64
 Ids = list[int]
@@ -43,7 +44,7 @@ def write_shard(stem: Path, languages: tuple[str, ...], documents: list[list[Ids
     writer = TokenFileWriter(stem, kind, languages, "0" * 64, block_tokens)
     for document in documents:
         for number, ids in enumerate(document):
-            writer.add_sequence(np.array(ids, dtype=np.int32), number if kind == "pair" else 0)
+            add_sequence(writer, ids, number if kind == "pair" else 0)
         writer.end_document()
     assert writer.close(), "a shard of the tests has a token"
     counts = {

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data_prep.data_dir.verify import find_problems, marker_problems
 from data_prep.files import sha256_of_file
 from data_prep.filters.bounds import MonoFilters, PairFilters
-from data_prep.plan.source_plan import Settings, Source
+from data_prep.plan.source_plan import ShardSettings, Source
 from data_prep.run.job import run_job
 from data_prep.token_files.manifest import MANIFEST_NAME, Manifest
 from data_prep.tokenizers.tokenizer import train
@@ -44,8 +44,10 @@ def write_data(folder: Path, draw: random.Random) -> Path:
         draw.shuffle(sentences)
     settings = {"shard_bytes": 200, "block_tokens": LIMIT}
     sources = [
-        Source("mono", ("en",), (folder / "m.txt",), Settings(**settings, filters=MonoFilters())),
-        Source("pair", ("en", "de"), (folder / "s.txt", folder / "t.txt"), Settings(**settings, filters=PairFilters())),
+        Source("mono", ("en",), (folder / "m.txt",), ShardSettings(**settings, filters=MonoFilters())),
+        Source(
+            "pair", ("en", "de"), (folder / "s.txt", folder / "t.txt"), ShardSettings(**settings, filters=PairFilters())
+        ),
     ]
     run_job(sources, folder / "tokenizer", folder / "data", 1, 0.0)
     return folder / "data"

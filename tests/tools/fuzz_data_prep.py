@@ -36,10 +36,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data_prep.filters.bounds import MonoFilters, PairFilters
 from data_prep.filters.line_hashes import LineHashes
-from data_prep.plan.source_plan import Settings, Source, make_plan
-from data_prep.text.frames import rechunk
+from data_prep.plan.make_plan import make_plan
+from data_prep.plan.source_plan import ShardSettings, Source
 from data_prep.text.inputs import Records
 from data_prep.text.readers import TextFile, open_text
+from data_prep.text.rechunk import rechunk
 from data_prep.text.records import Layout
 from data_prep.text.zip_members import ZipMember
 from data_prep.token_files.block_table import chunks_of
@@ -125,7 +126,7 @@ def read_text(paths: tuple[TextFile, ...], folder: Path, columns: tuple[str, ...
     """Plan a source as a run does, hash its lines, and read all its text."""
     kind, languages = ("pair", ("en", "de")) if columns or len(paths) > 1 else ("mono", ("de",))
     filters = MonoFilters(True, 20, "documents") if kind == "mono" else PairFilters(drop_duplicates=True)
-    plan = make_plan(Source(kind, languages, paths), Settings(40, columns, filters), 0.9)  # type: ignore[arg-type]
+    plan = make_plan(Source(kind, languages, paths), ShardSettings(40, columns, filters), 0.9)  # type: ignore[arg-type]
     if plan.in_place:
         for index in range(len(plan.ranges)):
             for piece in plan.text(index):

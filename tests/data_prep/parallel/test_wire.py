@@ -13,7 +13,7 @@ from data_prep.filters.bounds import MonoFilters, PairFilters
 from data_prep.parallel import wire
 from data_prep.plan import plan_sources
 from data_prep.plan.cutter import ShardRange
-from data_prep.plan.source_plan import Settings, Source, SourcePlan
+from data_prep.plan.source_plan import ShardSettings, Source, SourcePlan
 from data_prep.run import job
 from data_prep.run.binarize import ShardResult
 from data_prep.text.inputs import Records
@@ -24,10 +24,10 @@ from data_prep.tokenizers.tokenizer import Tokenizer
 
 LAYOUT = Layout("jsonl", ("text",), True)
 RECORDS = Records(RemoteFile("https://x/y.jsonl"), LAYOUT)
-SOURCE = Source("mono", ("de",), (Path("/a b/\udcff"), RECORDS), Settings(1, ("a",), MonoFilters(), LAYOUT))
+SOURCE = Source("mono", ("de",), (Path("/a b/\udcff"), RECORDS), ShardSettings(1, ("a",), MonoFilters(), LAYOUT))
 PLAN = SourcePlan(
     SOURCE,
-    Settings(filters=PairFilters()),
+    ShardSettings(filters=PairFilters()),
     (SourceFile("n", 2**60, "s", "t", (1, 2)), SourceFile("m", 1, "s", "t", "etag")),
     (ShardRange(1, 2, (0, 3), (4, 5), False),),
     hashes=Path("h"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.plan.source_plan import Settings
+from data_prep.plan.source_plan import ShardSettings
 from data_prep.token_files.manifest import Manifest
 from data_prep.token_files.marker import NAME_HASH, source_identity
 
@@ -91,11 +91,13 @@ def test_settings_of_one_short_hash_are_told_apart(
 ) -> None:
     assert mono(mono_file)[0] == 0
     before = files_under(tmp_path / "data")
-    short = Settings.sha256.fget(replace(Settings(), shard_bytes=1))[:NAME_HASH]  # type: ignore[attr-defined]
+    short = ShardSettings.sha256.fget(replace(ShardSettings(), shard_bytes=1))[:NAME_HASH]  # type: ignore[attr-defined]
     (marker,) = (tmp_path / "data" / "mono" / "de").glob("*.json")
     real = json.loads(marker.read_bytes())["settings_sha256"][:NAME_HASH]
-    full = Settings.sha256.fget  # type: ignore[attr-defined]
-    monkeypatch.setattr(Settings, "sha256", property(lambda own: full(own).replace(full(own)[:NAME_HASH], real, 1)))
+    full = ShardSettings.sha256.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        ShardSettings, "sha256", property(lambda own: full(own).replace(full(own)[:NAME_HASH], real, 1))
+    )
     assert short != real
     code, _, err = mono(mono_file, "--shard-bytes", 999)
     assert (code, "was made with other settings, whose short hash is the same" in err) == (1, True), err

@@ -1,5 +1,6 @@
 """Shards are cut by input bytes at boundaries, cover the source exactly, and a bad source fails before any is made."""
 
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.filters.bounds import PairFilters
-from data_prep.plan.source_plan import Settings, Source, SourcePlan, make_plan
-from data_prep.text.readers import documents, split_lines
+from data_prep.plan.make_plan import make_plan
+from data_prep.plan.source_plan import ShardSettings, Source, SourcePlan
+from data_prep.text.readers import is_blank, split_lines
 
 
 def texts_of(plan: SourcePlan, index: int) -> tuple[bytes, ...]:
     return tuple(b"".join(piece.blocks()) for piece in plan.text(index))
+
+
+def documents_in(text: bytes) -> list[list[bytes]]:
+    """Runs of lines between blank ones."""
+    return [list(run) for blank, run in groupby(split_lines(text), is_blank) if not blank]
 
 
 lines = st.lists(st.sampled_from([b"", b"a", b"bb cc", b"d" * 9, "é日".encode()]), min_size=1, max_size=40)
@@ -20,7 +27,7 @@ lines = st.lists(st.sampled_from([b"", b"a", b"bb cc", b"d" * 9, "é日".encode(
 
 def plan_of(paths: tuple[Path, ...], shard_bytes: int, kind: str = "mono", max_bad_rate: float = 0.0) -> SourcePlan:
     languages = ("de",) if kind == "mono" else ("en", "de")
-    chosen = Settings(shard_bytes, (), None if kind == "mono" else PairFilters())
+    chosen = ShardSettings(shard_bytes, (), None if kind == "mono" else PairFilters())
     return make_plan(Source(kind, languages, paths), chosen, max_bad_rate)
 
 
@@ -35,8 +42,8 @@ def test_shards_of_documents_put_together_are_the_source(
     pieces = [texts_of(plan, index)[0] for index in range(len(plan.ranges))]
     assert b"".join(pieces) == path.read_bytes()
     assert [len(split_lines(text)) for text in pieces] == [shard.lines for shard in plan.ranges]
-    whole = [[raw for _, raw in document] for document in documents(split_lines(path.read_bytes()))]
-    cut = [[raw for _, raw in document] for text in pieces for document in documents(split_lines(text))]
+    whole = documents_in(path.read_bytes())
+    cut = [document for text in pieces for document in documents_in(text)]
     continued = sum(shard.continues_document for shard in plan.ranges)
     assert len(cut) == len(whole) + continued
     assert continued or cut == whole

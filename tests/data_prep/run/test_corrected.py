@@ -10,8 +10,8 @@ import pytest
 from data_prep.data_dir.remove import remove
 from data_prep.data_dir.verify import find_problems
 from data_prep.files import canonical_json, locked
-from data_prep.plan.source_plan import Settings, Source
-from data_prep.run.job import Outcome, run_job
+from data_prep.plan.source_plan import ShardSettings, Source
+from data_prep.run.job import JobOutcome, run_job
 from data_prep.token_files.manifest import MANIFEST_NAME, Manifest, content_of
 from data_prep.tokenizers.tokenizer import Tokenizer
 from tests.data_prep.run.test_crashes import Killed, kill_at
@@ -197,7 +197,7 @@ def test_removing_says_that_dropped_repetitions_stay_dropped(mono: Run, run: Run
 
 
 def source(path: Path) -> Source:
-    return Source("mono", ("de",), (path,), Settings(300))
+    return Source("mono", ("de",), (path,), ShardSettings(300))
 
 
 def lies(data_dir: Path) -> list[str]:
@@ -211,10 +211,10 @@ def listed(data_dir: Path) -> set[str]:
 
 
 @pytest.fixture
-def versions(tokenizer_dir: Path, tmp_path: Path) -> Callable[[Path, bytes], Outcome]:
+def versions(tokenizer_dir: Path, tmp_path: Path) -> Callable[[Path, bytes], JobOutcome]:
     """Put this version of `text.txt` into a data folder."""
 
-    def put(data_dir: Path, content: bytes) -> Outcome:
+    def put(data_dir: Path, content: bytes) -> JobOutcome:
         (tmp_path / "text.txt").write_bytes(content)
         return run_job([source(tmp_path / "text.txt")], tokenizer_dir, data_dir, 1, 0.0, choice="replace")
 
@@ -222,7 +222,7 @@ def versions(tokenizer_dir: Path, tmp_path: Path) -> Callable[[Path, bytes], Out
 
 
 def test_a_replacement_that_dies_at_any_step_lists_one_version_and_can_be_repeated(
-    versions: Callable[[Path, bytes], Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files_under: Files
+    versions: Callable[[Path, bytes], JobOutcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files_under: Files
 ) -> None:
     old, data_dir = tmp_path / "old", tmp_path / "data"
     versions(old, OLD)
@@ -255,7 +255,7 @@ def test_a_replacement_that_dies_at_any_step_lists_one_version_and_can_be_repeat
 
 def remove_and_repeat(
     data_dir: Path,
-    versions: Callable[[Path, bytes], Outcome],
+    versions: Callable[[Path, bytes], JobOutcome],
     files_under: Files,
     expected: dict[str, bytes],
     step: int,
@@ -270,7 +270,7 @@ def remove_and_repeat(
 
 
 def test_a_removal_that_dies_at_any_step_can_be_repeated(
-    versions: Callable[[Path, bytes], Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer
+    versions: Callable[[Path, bytes], JobOutcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer
 ) -> None:
     full, data_dir = tmp_path / "full", tmp_path / "data"
     versions(full, OLD)
@@ -293,7 +293,7 @@ def test_a_removal_that_dies_at_any_step_can_be_repeated(
     assert step > 5
 
 
-def test_a_source_at_work_is_not_removed(versions: Callable[[Path, bytes], Outcome], tmp_path: Path) -> None:
+def test_a_source_at_work_is_not_removed(versions: Callable[[Path, bytes], JobOutcome], tmp_path: Path) -> None:
     versions(tmp_path / "data", OLD)
     (lock,) = (tmp_path / "data" / "locks").glob("mono-*.lock")
     with locked(lock, wait=False), pytest.raises(ValueError, match="held by another run"):

@@ -11,14 +11,17 @@ import pytest
 
 from data_prep.data_dir.verify import find_problems
 from data_prep.files import canonical_json
-from data_prep.plan.source_plan import Settings, Source
-from data_prep.run.job import Outcome, run_job
+from data_prep.plan.source_plan import ShardSettings, Source
+from data_prep.run.job import JobOutcome, run_job
 from data_prep.token_files.manifest import MANIFEST_NAME, Manifest, content_of
 from tests.conftest import ROOT
 
 Files = Callable[[Path], dict[str, bytes]]
 STALE = ("not what the shards' markers say", "manifest.json: no such file")
-OLD = {"other settings": Settings(9000), "another version of the encoder": Settings(7000, sentencepiece="0.0.1")}
+OLD = {
+    "other settings": ShardSettings(9000),
+    "another version of the encoder": ShardSettings(7000, sentencepiece="0.0.1"),
+}
 
 
 class Killed(BaseException):
@@ -43,10 +46,10 @@ def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def add(mono_file: Path, tokenizer_dir: Path, tmp_path: Path) -> Callable[..., Outcome]:
+def add(mono_file: Path, tokenizer_dir: Path, tmp_path: Path) -> Callable[..., JobOutcome]:
     """Add the text to a data folder."""
 
-    def run_once(data_dir: Path, settings: Settings = Settings(7000)) -> Outcome:  # noqa: B008
+    def run_once(data_dir: Path, settings: ShardSettings = ShardSettings(7000)) -> JobOutcome:  # noqa: B008
         source = Source("mono", ("de",), (mono_file,), settings)
         return run_job([source], tokenizer_dir, data_dir, workers=1, max_bad_rate=0.0)
 
@@ -60,7 +63,7 @@ def lies(data_dir: Path) -> list[str]:
 
 @pytest.mark.parametrize("before", ["nothing", *OLD])
 def test_a_run_that_dies_at_any_step_lies_to_nobody_and_can_be_repeated(
-    before: str, add: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files_under: Files
+    before: str, add: Callable[..., JobOutcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files_under: Files
 ) -> None:
     straight, old, data_dir = tmp_path / "straight", tmp_path / "old", tmp_path / "data"
     add(straight)
@@ -90,7 +93,7 @@ def test_a_run_that_dies_at_any_step_lies_to_nobody_and_can_be_repeated(
 
 @pytest.mark.parametrize("before", OLD)
 def test_old_and_new_shards_of_a_source_are_never_both_listed(
-    before: str, add: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    before: str, add: Callable[..., JobOutcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, data_dir = tmp_path / "old", tmp_path / "data"
     add(old, OLD[before])
@@ -115,7 +118,7 @@ def test_old_and_new_shards_of_a_source_are_never_both_listed(
 
 
 def test_settings_that_were_given_up_on_leave_the_first_ones_in_force(
-    add: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files_under: Files
+    add: Callable[..., JobOutcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files_under: Files
 ) -> None:
     data_dir = tmp_path / "data"
     add(data_dir)
@@ -134,7 +137,7 @@ def test_settings_that_were_given_up_on_leave_the_first_ones_in_force(
 def test_runs_killed_at_random_moments_end_whole() -> None:
     script = ROOT / "tests" / "tools" / "kill_data_prep.py"
     done = subprocess.run(
-        [sys.executable, str(script), "--rounds", "5", "--modes", "mpi,pool,single"],
+        [sys.executable, str(script), "--rounds", "5", "--modes", "mpi,pool,single,rechunk,tokenizer"],
         capture_output=True,
         text=True,
         check=False,

@@ -53,6 +53,7 @@ def test_commands_clear_what_they_left_when_they_were_killed(mono_file: Path, tm
     tokenizer = ("--tokenizer", tmp_path / "tokenizer", "--out", data)
     assert run("mono", mono_file, "--lang", "de", *tokenizer)[0] == 0
     left += [killed(tmp_path / "fairseq" / "mono" / f"train.0.{suffix}") for suffix in ("bin", "idx")]
+    left.append(killed(tmp_path / "fairseq" / "mono" / "dict.txt"))
     left.append(killed(tmp_path / "a.png"))
     assert run("export-fairseq", data, "--out", tmp_path / "fairseq")[0] == 0
     assert run("inspect", data, "--picture", tmp_path / "a.png")[0] == 0

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from data_prep.text.frames import FOOTER, SKIPPABLE, has_table, open_at, read_table, rechunk
+from data_prep.text.frames import FOOTER, SKIPPABLE, has_table, open_at, read_table
+from data_prep.text.rechunk import rechunk
 from data_prep.token_files.manifest import Manifest
 from data_prep.token_files.token_file import shard_file
 
@@ -83,7 +84,7 @@ def test_shards_are_those_of_the_plain_text_and_nothing_is_spooled(
     assert run("rechunk", mono_file, "--out", tmp_path / "framed", "--frame-bytes", 900)[0] == 0
     options = ("--lang", "de", "--tokenizer", tokenizer_dir, "--shard-bytes", 2000)
     assert run("mono", mono_file, *options, "--out", tmp_path / "plain")[0] == 0
-    monkeypatch.setattr("data_prep.plan.source_plan.SpoolWriter", None)
+    monkeypatch.setattr("data_prep.plan.make_plan.SpoolWriter", None)
     framed = tmp_path / "framed" / f"{mono_file.name}.zst"
     code, _, err = run("mono", framed, *options, "--out", tmp_path / "data", "--workers", 2)
     assert code == 0, err

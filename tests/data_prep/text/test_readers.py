@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from data_prep.text.readers import (
     BadRecordError,
     decode_line,
-    documents,
     open_text,
     parse_columns,
     parse_tsv,
@@ -51,11 +50,6 @@ def test_an_unfinished_last_line_counts_and_an_empty_one_does_not() -> None:
     assert split_lines(b"a\n\nb") == [b"a", b"", b"b"]
     assert split_lines(b"a\n") == [b"a"]
     assert split_lines(b"") == []
-
-
-def test_documents_are_runs_of_lines_between_blank_ones() -> None:
-    lines = [b"", b"a", b"b", b"", b" \r", b"c", b""]
-    assert list(documents(lines)) == [[(1, b"a"), (2, b"b")], [(5, b"c")]]
 
 
 @pytest.mark.parametrize("suffix", [".xz", ".gz", ".bz2", ".zst"])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from data_prep.token_files.block_table import chunks_of, cut_blocks
 from data_prep.token_files.token_file import TOKEN_BYTES, TokenFile, TokenFileWriter, shard_file
+from tests.token_files import add_sequence
 
 
 def blocks_of(lengths: list[int], limit: int) -> list[tuple[int, list[int]]]:
@@ -56,7 +57,7 @@ def test_a_chunk_that_is_not_a_sentences_last_fills_its_block(lengths: list[int]
 def write(stem: Path, block_tokens: int) -> Path:
     writer = TokenFileWriter(stem, "mono", ("de",), "f" * 64, block_tokens)
     for length in (3, 40, 2, 9, 9, 1):
-        writer.add_sequence(np.arange(5, 5 + length, dtype=np.int32), 0)
+        add_sequence(writer, range(5, 5 + length))
     writer.end_document()
     assert writer.close()
     return stem

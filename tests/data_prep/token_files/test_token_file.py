@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.token_files.token_file import TokenFile, TokenFileWriter, shard_file
+from tests.token_files import add_sequence
 
 ids = st.lists(st.integers(3, 250_000), min_size=1, max_size=9)
 documents = st.lists(st.lists(ids, min_size=1, max_size=4), min_size=1, max_size=6)
@@ -20,7 +21,7 @@ def write(stem: Path, content: list[list[list[int]]], kind: str = "mono", langua
     writer = TokenFileWriter(stem, kind, languages, "f" * 64)
     for document in content:
         for index, sequence in enumerate(document):
-            writer.add_sequence(np.array(sequence, dtype=np.int32), mode=index % len(languages))
+            add_sequence(writer, sequence, index % len(languages))
         writer.end_document()
     assert writer.close()
 
@@ -52,7 +53,7 @@ def test_what_is_written_is_read_back(content: list[list[list[int]]], tmp_path_f
     assert [tokens.read_sequence(i).tolist() for i in range(len(tokens))] == flat
     assert np.diff(tokens.documents).tolist() == [len(document) for document in content]
     assert tokens.tokens.tolist() == [token for sequence in flat for token in sequence]
-    assert tokens.starts.tolist() == [0, *np.cumsum([len(sequence) for sequence in flat])[:-1].tolist()]
+    assert tokens.pointers.tolist() == [0, *np.cumsum([4 * len(sequence) for sequence in flat])[:-1].tolist()]
     assert tokens.problems(vocab_size=250_002) == []
 
 
