@@ -40,7 +40,7 @@ from pipeline.data.training_data import TrainingData
 from pipeline.host import room, run_lock
 from pipeline.host.stop import StopFlag
 from pipeline.model.encoder import PretrainingModel
-from pipeline.objectives.masked_lm import HEAD as MASKED_LM_HEAD
+from pipeline.model.heads import MASKED_LM_HEAD
 from pipeline.run_folder import CONFIG
 from pipeline.settings.deepspeed_json import refusals_told
 from pipeline.settings.schema import Config, load_config

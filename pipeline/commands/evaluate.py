@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes
     from pipeline.evaluate.gold import Gold
     from pipeline.evaluate.retrieval import Sentences
     from pipeline.model.encoder import Encoder
-    from pipeline.objectives.masked_lm import MaskedLMHead
+    from pipeline.model.heads import MaskedLMHead
     from pipeline.weights.loading import LoadedModel
 
 PLAIN_SECONDS = 10.0

@@ -19,7 +19,7 @@ from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline.data.training_data import TrainingData, collate
 from pipeline.data.views.masking import MASK_RATE
 from pipeline.model.encoder import Encoder
-from pipeline.objectives.masked_lm import MaskedLMHead
+from pipeline.model.heads import MaskedLMHead
 from pipeline.weights.pretrained import made_with
 
 SEED = 1

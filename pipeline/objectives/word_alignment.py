@@ -15,26 +15,12 @@ from torch import Tensor, nn
 
 from pipeline.data.batch import Pointers, StreamBatch
 from pipeline.model.flops import encoder_forward_flops, pointer_flops
-from pipeline.model.linear import Linear
+from pipeline.model.heads import PointerHead
 from pipeline.objectives.base import Encode, EncoderParts, EncoderSizes, Objective
 from sinkhorn_align import AlignmentSettings, align
 
 HEAD = "word_alignment"
 IGNORED = -100  # label of a masked token without a partner
-
-
-class PointerHead(nn.Module):
-    """The two projections of the pointer network: queries of masked tokens, keys of the other sentence's tokens."""
-
-    def __init__(self, width: int, init_std: float) -> None:
-        super().__init__()
-        self.query, self.key = Linear(width, width), Linear(width, width)
-        for linear in (self.query, self.key):
-            nn.init.normal_(linear.weight, std=init_std)
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, query_QD: Tensor, key_TD: Tensor) -> tuple[Tensor, Tensor]:
-        return self.query(query_QD), self.key(key_TD)
 
 
 class WordAlignment(Objective):

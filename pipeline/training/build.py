@@ -16,8 +16,8 @@ from pipeline.data.blend import Stage
 from pipeline.data.streams import BatchPlan, blend_stages, limits_of
 from pipeline.data.training_data import TrainingData
 from pipeline.model.encoder import Encoder, PretrainingModel
+from pipeline.model.heads import MASKED_LM_HEAD
 from pipeline.objectives.base import Objective
-from pipeline.objectives.masked_lm import HEAD as MASKED_LM_HEAD
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.word_alignment import WordAlignment
 from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json

@@ -13,10 +13,10 @@ from torch import Tensor
 from data_prep.quiet import prints_hidden
 from pipeline.checkpoints import weights_only
 from pipeline.checkpoints.manifest import CheckpointInfo
-from pipeline.objectives.masked_lm import HEAD
+from pipeline.model.heads import MASKED_LM_HEAD
 from pipeline.weights.hugging_face import hugging_face_state
 
-ENCODER_PREFIX, HEAD_PREFIX = "encoder.", f"heads.{HEAD}."
+ENCODER_PREFIX, HEAD_PREFIX = "encoder.", f"heads.{MASKED_LM_HEAD}."
 
 
 def full_state(found: Path, info: CheckpointInfo) -> dict[str, Tensor]:

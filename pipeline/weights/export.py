@@ -22,7 +22,7 @@ from data_prep.tokenizers.tokenizer import META_NAME, MODEL_NAME, Tokenizer
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.model.encoder import EncoderConfig
-from pipeline.objectives.masked_lm import MaskedLMHead
+from pipeline.model.heads import MaskedLMHead
 from pipeline.weights.consolidate import full_state, hugging_face_parts
 from pipeline.weights.export_folder import clear_killed, new_folder
 from pipeline.weights.hugging_face import CONFIG_NAME, SAFETENSORS, WithoutDrawing, write_config

@@ -19,7 +19,7 @@ from data_prep.tokenizers.tokenizer_json import JSON_NAME
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import MANIFEST, CheckpointInfo
 from pipeline.model.encoder import Encoder, EncoderConfig
-from pipeline.objectives.masked_lm import MaskedLMHead
+from pipeline.model.heads import MaskedLMHead
 from pipeline.settings.align_options import AlignOptions
 from pipeline.weights.hugging_face import (
     CONFIG_NAME,

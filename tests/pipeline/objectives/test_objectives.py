@@ -15,9 +15,10 @@ from pipeline.data.streams import Sequences
 from pipeline.data.training_data import collate
 from pipeline.model import attention
 from pipeline.model.encoder import Encoder, EncoderConfig, PretrainingModel
+from pipeline.model.heads import MaskedLMHead, PointerHead
 from pipeline.objectives.base import Objective
-from pipeline.objectives.masked_lm import MaskedLM, MaskedLMHead
-from pipeline.objectives.word_alignment import PointerHead, WordAlignment
+from pipeline.objectives.masked_lm import MaskedLM
+from pipeline.objectives.word_alignment import WordAlignment
 from sinkhorn_align import AlignmentSettings, Links, align
 
 VOCAB_SIZE = 64
