@@ -111,7 +111,7 @@ class Aligner:
         window: int = WINDOW,
         batch_tokens: int = BATCH_TOKENS,
     ) -> Aligner:
-        """Load a Hugging Face folder, a run folder or a checkpoint; ValueError says what is wrong with it.
+        """Load what `opening.open_weights` takes, as all commands do; ValueError says what is wrong with it.
 
         layer, method, encoding, settings: None: what was recorded with the model, or what suits a plain checkpoint.
         """

@@ -87,7 +87,7 @@ def align_command(
         check_output(split, [path for path in (source, target) if path is not None])
     from data_prep.tokenizers.tokenizer import MODEL_NAME, prepare
 
-    prepare((tokenizer or hf_dir) / MODEL_NAME)
+    prepare((tokenizer or (hf_dir if hf_dir.is_dir() else hf_dir.parent)) / MODEL_NAME)
     from pipeline.align.aligner import Aligner
 
     aligner = Aligner.load(

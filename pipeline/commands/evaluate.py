@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -88,6 +87,7 @@ def evaluate_command(
     from pipeline.show.picture import draw_layers
     from pipeline.texts.sentence_files import find_pairs
     from pipeline.weights.loading import head_of, load
+    from pipeline.weights.model_record import check_recordable
 
     if not gold and not retrieval and perplexity is None:
         raise ValueError("evaluate: nothing to measure; give --gold, --retrieval or --perplexity")
@@ -96,8 +96,8 @@ def evaluate_command(
     if record and not gold:
         raise ValueError("--record: only AER tells how words align best; give --gold too")
     _check_outputs((json_file, picture), (hf_dir, *gold_folders(gold or []), *(retrieval or [])))
-    if record and not os.access(hf_dir, os.W_OK):
-        raise ValueError(f"--record: {hf_dir} cannot be written; copy the model, or leave --record out")
+    if record:
+        check_recordable(hf_dir)
     place = device_of(device)
     golds = [read_gold(folder, from_one=from_one) for folder in gold_folders(gold or [])]
     for remark in (remark for each in golds for remark in each.notes):

@@ -11,13 +11,14 @@ CostOption = Annotated[str | None, typer.Option(help="of ot-filter; clip (defaul
 TokenizerDir = Annotated[
     Path | None,
     typer.Option(
-        help="folder with the model's tokenizer, where HF_DIR has none (a TOKENIZER_DIR or a Hugging Face folder)"
+        help="folder with the model's tokenizer, where none lies beside it (a TOKENIZER_DIR or a Hugging Face folder)"
     ),
 ]
 ModelDir = Annotated[
     Path,
     typer.Argument(
-        help="Hugging Face folder, run folder or checkpoint; `hf download FacebookAI/xlm-roberta-base --local-dir DIR` gets one"
+        help="Hugging Face folder, run folder, checkpoint, or fairseq's model.pt; `hf download FacebookAI/xlm-roberta-base "
+        "--local-dir DIR` gets one"
     ),
 ]
 MethodOption = Annotated[
