@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,9 +24,9 @@ from pipeline.commands.options import (
     MethodOption,
     ModelDir,
     TokenizerDir,
+    settings_of,
 )
-from pipeline.settings.align_options import AlignOptions, Encoding, Method, note, resolve
-from sinkhorn_align import AlignmentSettings
+from pipeline.settings.align_options import AlignOptions, Chosen, note, resolve
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
     from data_prep.tokenizers.tokenizer import Tokenizer
@@ -111,7 +111,7 @@ def evaluate_command(
     entries: list[dict[str, Any]] = []
     panels: list[Panel] = []
     if golds:
-        chosen = _Chosen(method, encoding, None if cost is None else AlignmentSettings(cost=cost))  # type: ignore[arg-type]
+        chosen = Chosen(None, method, encoding, settings_of(cost))
         entries, panels = _evaluate_ways(console, loaded, golds, chosen, hf_dir if record else None)
     if texts:
         measured, panel = _evaluate_retrieval(console, loaded.encoder, loaded.tokenizer, texts)
@@ -126,14 +126,6 @@ def evaluate_command(
         draw_layers(panels, picture)
 
 
-class _Chosen(NamedTuple):
-    """What the user has chosen of aligning; None: the model's record or the default decides."""
-
-    method: Method | None
-    encoding: Encoding | None
-    settings: AlignmentSettings | None
-
-
 def _check_outputs(files: Sequence[Path | None], inputs: Sequence[Path]) -> None:
     """Try the places of the files before anything is measured; no file of the inputs is written over."""
     given = [path for place in inputs for path in (sorted(place.iterdir()) if place.is_dir() else [place])]
@@ -143,15 +135,15 @@ def _check_outputs(files: Sequence[Path | None], inputs: Sequence[Path]) -> None
 
 
 def _evaluate_ways(
-    console: Console, loaded: LoadedModel, golds: Sequence[Gold], chosen: _Chosen, record_in: Path | None
+    console: Console, loaded: LoadedModel, golds: Sequence[Gold], chosen: Chosen, record_in: Path | None
 ) -> tuple[list[dict[str, Any]], list[Panel]]:
     """AER of the chosen way to align, or of both that are usual where the better one is to be recorded."""
     from pipeline.weights.model_record import write_options
 
     entries: list[dict[str, Any]] = []
     panels: list[Panel] = []
-    taken = resolve(loaded.encoder.config.layers, loaded.recorded, **chosen._asdict())
-    ways = ways_to_align(taken) if record_in is not None and chosen == (None, None, None) else [taken]
+    taken = resolve(loaded.encoder.config.layers, loaded.recorded, chosen)
+    ways = ways_to_align(taken) if record_in is not None and chosen == Chosen() else [taken]
     for way in ways:
         print(f"note: {note(way)}", file=sys.stderr)
         measured, panel = _evaluate_gold(console, loaded.encoder, loaded.tokenizer, golds, way)
@@ -169,9 +161,7 @@ def _evaluate_gold(
 ) -> tuple[list[dict[str, Any]], Panel]:
     from pipeline.evaluate.alignment_error import columns_of, evaluate, released_lines, table
 
-    scores = [
-        evaluate(encoder, words, each, way.settings, way.method, way.encoding) for each in _progress(golds, "aligning")
-    ]
+    scores = [evaluate(encoder, words, each, way.way) for each in _progress(golds, "aligning")]
     put("\n".join(map(released_lines, scores)))
     console.print(table(scores))
     for e in scores:
@@ -208,10 +198,7 @@ def _evaluate_retrieval(
     from pipeline.evaluate.alignment_error import columns_of, retrieval_table
     from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
 
-    device = next(encoder.parameters()).device
-    pooler = SentencePooler(
-        words, lambda packed: encoder.hidden_states(packed.to(device)), encoder.config.positions - 2
-    )
+    pooler = SentencePooler(words, encoder.hidden_states, encoder.config.longest)
     found = evaluate_retrieval(sentences, pooler, lambda pairs: _progress(pairs, "retrieving"))
     console.print(retrieval_table(found))
     for r in found:

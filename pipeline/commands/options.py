@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from sinkhorn_align import AlignmentSettings
 
 CostOption = Annotated[str | None, typer.Option(help="of ot-filter; clip (default): as released; exp: as published")]
 TokenizerDir = Annotated[
@@ -54,3 +56,9 @@ FromOneOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option(help="auto: cuda where there is a GPU, else cpu; or cpu, cuda, cuda:1 and so on")
 ]
+
+
+def settings_of(cost: str | None) -> AlignmentSettings | None:
+    """What `CostOption` chooses; None: nothing was chosen. ValueError where there is no such cost."""
+    name: Any = cost  # which the settings check
+    return None if cost is None else AlignmentSettings(cost=name)

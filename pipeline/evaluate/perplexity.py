@@ -64,7 +64,7 @@ def evaluate_perplexity(
     manifest = Manifest.load(data_dir)
     if not made_with(manifest, tokenizer):
         raise ValueError(f"{data_dir}: made with another tokenizer than the model's; binarize it with the model's")
-    limit = min(BLOCK_TOKENS, encoder.config.positions - 2)
+    limit = min(BLOCK_TOKENS, encoder.config.longest)
     data = TrainingData(manifest, ["mono"], alpha=1.0, seed=SEED, limits={"mono": limit})
     stream = data.streams["mono"]
     device = next(encoder.parameters()).device

@@ -62,7 +62,10 @@ class Encoder(nn.Module):
         return self.hidden_states(packed, layers)[-1]
 
     def hidden_states(self, packed: Packed, layers: int | None = None) -> list[Tensor]:
-        """Hidden states [T, D] after layer 0 (embeddings), 1, … `layers`."""
+        """Hidden states [T, D] after layer 0 (embeddings), 1, … `layers`, where the encoder is; so need not be the batch."""
+        device = self.word.weight.device
+        if packed.ids_T.device != device:
+            packed = packed.to(device)
         type_D = self.token_type(torch.zeros((), dtype=torch.long, device=packed.ids_T.device))
         summed_TD = self.word(packed.ids_T) + self.position(packed.positions_T) + type_D
         hidden_TD = F.dropout(self.embedding_norm(summed_TD), self.config.dropout, self.training)
