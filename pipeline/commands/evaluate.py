@@ -81,30 +81,14 @@ def evaluate_command(
 
     Example: python -m pipeline evaluate hf/base --gold gold/en-cs --gold gold/en-de --json aer.json
     """
-    from pipeline.evaluate.alignment_error import gold_folders
-    from pipeline.evaluate.gold import read_gold
     from pipeline.model.devices import device_of
     from pipeline.show.picture import draw_layers
-    from pipeline.texts.sentence_files import find_pairs
     from pipeline.weights.loading import head_of, load
-    from pipeline.weights.model_record import check_recordable
 
-    if not gold and not retrieval and perplexity is None:
-        raise ValueError("evaluate: nothing to measure; give --gold, --retrieval or --perplexity")
-    if picture is not None and not gold and not retrieval:
-        raise ValueError(f"--picture {picture}: only AER and retrieval have layers; give --gold or --retrieval too")
-    if record and not gold:
-        raise ValueError("--record: only AER tells how words align best; give --gold too")
-    _check_outputs((json_file, picture), (hf_dir, *gold_folders(gold or []), *(retrieval or [])))
-    if record:
-        check_recordable(hf_dir)
+    gold, retrieval = gold or [], retrieval or []
+    _check_request(hf_dir, gold, retrieval, perplexity, record, json_file, picture)
     place = device_of(device)
-    golds = [read_gold(folder, from_one=from_one) for folder in gold_folders(gold or [])]
-    for remark in (remark for each in golds for remark in each.notes):
-        print(f"note: {remark}", file=sys.stderr)
-    texts = find_pairs(*retrieval or [])
-    if sentences is not None:
-        texts = [pair.loaded(sentences) for pair in texts]
+    golds, texts = _read_texts(gold, from_one, retrieval, sentences)
     loaded = load(hf_dir, tokenizer, with_head=perplexity is not None)
     loaded.encoder.to(place)
     console = data_console()
@@ -124,6 +108,45 @@ def evaluate_command(
         write_text(json_file, json.dumps(entries, indent=1) + "\n")
     if picture is not None:
         draw_layers(panels, picture)
+
+
+def _check_request(
+    hf_dir: Path,
+    gold: Sequence[Path],
+    retrieval: Sequence[Path],
+    perplexity: Path | None,
+    record: bool,
+    json_file: Path | None,
+    picture: Path | None,
+) -> None:
+    """ValueError, before anything is read, where options do not go together or an output cannot be written."""
+    from pipeline.evaluate.alignment_error import gold_folders
+    from pipeline.weights.model_record import check_recordable
+
+    if not gold and not retrieval and perplexity is None:
+        raise ValueError("evaluate: nothing to measure; give --gold, --retrieval or --perplexity")
+    if picture is not None and not gold and not retrieval:
+        raise ValueError(f"--picture {picture}: only AER and retrieval have layers; give --gold or --retrieval too")
+    if record and not gold:
+        raise ValueError("--record: only AER tells how words align best; give --gold too")
+    _check_outputs((json_file, picture), (hf_dir, *gold_folders(gold), *retrieval))
+    if record:
+        check_recordable(hf_dir)
+
+
+def _read_texts(
+    gold: Sequence[Path], from_one: bool | None, retrieval: Sequence[Path], sentences: int | None
+) -> tuple[list[Gold], list[Sentences]]:
+    """The gold pairs, with notes on them, and the sentences."""
+    from pipeline.evaluate.alignment_error import gold_folders
+    from pipeline.evaluate.gold import read_gold
+    from pipeline.texts.sentence_files import find_pairs
+
+    golds = [read_gold(folder, from_one=from_one) for folder in gold_folders(gold)]
+    for remark in (remark for each in golds for remark in each.notes):
+        print(f"note: {remark}", file=sys.stderr)
+    texts = find_pairs(*retrieval)
+    return golds, texts if sentences is None else [pair.loaded(sentences) for pair in texts]
 
 
 def _check_outputs(files: Sequence[Path | None], inputs: Sequence[Path]) -> None:
