@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from data_prep.files import canonical_json, read_json, remove_abandoned, sha256_of_file, write_durably
 from data_prep.tokenizers.kinds import check_kind, content_key, first_difference, sample_lines
+from data_prep.tokenizers.special_ids import UNK
 from data_prep.tokenizers.tokenizer_json import JSON_NAME, encode_lines, sentencepiece_model, unigram_tokenizer
 
-BOS, PAD, EOS, UNK = 0, 1, 2, 3
 MODEL_NAME = "sentencepiece.bpe.model"
 META_NAME = "tokenizer_meta.json"
 SCHEMA = 1

@@ -16,7 +16,8 @@ from typing import Literal, overload
 
 import torch
 
-from data_prep.tokenizers.tokenizer import UNK, Tokenizer
+from data_prep.tokenizers.special_ids import UNK
+from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline.align.word_alignment import (
     BATCH_TOKENS,
     AlignmentReport,

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_prep.tokenizers.tokenizer import BOS, EOS
+from data_prep.tokenizers.special_ids import BOS, EOS
 from pipeline.align.link_methods import Spans, TokenLinks, check_method, find_links
 from pipeline.align.windows import Part, Side, cut_into_parts
 from pipeline.align.workers import Map, side_by_side

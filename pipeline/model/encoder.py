@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data_prep.tokenizers.special_ids import PAD
 from pipeline.data.batch import MicroBatch
 from pipeline.data.packing import Packed, join
 from pipeline.model.attention import attend
@@ -50,8 +51,8 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.word = nn.Embedding(config.vocab_size, config.hidden, padding_idx=1)
-        self.position = nn.Embedding(config.positions, config.hidden, padding_idx=1)
+        self.word = nn.Embedding(config.vocab_size, config.hidden, padding_idx=PAD)
+        self.position = nn.Embedding(config.positions, config.hidden, padding_idx=PAD)
         self.token_type = nn.Embedding(1, config.hidden)
         self.embedding_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))

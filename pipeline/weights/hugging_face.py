@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from data_prep.tokenizers.special_ids import BOS, EOS, PAD
 from data_prep.tokenizers.tokenizer import GET_MODEL
 from pipeline.model.encoder import Encoder, EncoderConfig
 
@@ -63,7 +64,7 @@ _DEFAULTS = {  # `XLMRobertaConfig`'s, for what a config.json leaves out
 }
 _BUILT = {  # what changes hidden states and is built in one way only
     "hidden_act": "gelu",
-    "pad_token_id": 1,
+    "pad_token_id": PAD,
     "position_embedding_type": "absolute",
     "is_decoder": False,
     "add_cross_attention": False,
@@ -341,4 +342,5 @@ def write_config(config: EncoderConfig, dropouts: dict[str, float] | None = None
     sizes = {theirs: getattr(config, ours) for theirs, ours in _CONFIG_NAMES.items()}
     rates = dropouts or dict.fromkeys(DROPOUTS, config.dropout)
     other = {"initializer_range": config.init_std}
-    return {**sizes, **rates, **other, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    specials = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
+    return {**sizes, **rates, **other, "type_vocab_size": 1, **specials}
