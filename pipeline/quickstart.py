@@ -167,14 +167,14 @@ def longest_pair(gold: Gold) -> int:
 
 def aer_of(encoder: Encoder, tokenizer: Tokenizer, gold: Gold, options: AlignOptions) -> float:
     """AER of the gold folder's pairs."""
-    scores = evaluate(encoder, tokenizer, gold, options.settings, options.method, options.encoding)
+    scores = evaluate(encoder, tokenizer, gold, options.way)
     return scores.layers[options.layer].aer
 
 
 def links_of(encoder: Encoder, tokenizer: Tokenizer, gold: Gold, options: AlignOptions) -> WordLinks:
     """The links of the pair that is drawn."""
     pair = longest_pair(gold)
-    (links,) = Aligner(encoder, tokenizer, recorded=options).align([(gold.source[pair], gold.target[pair])])
+    (links,) = Aligner(encoder, tokenizer, options).align([(gold.source[pair], gold.target[pair])])
     return links
 
 

@@ -21,7 +21,8 @@ from data_prep.text.readers import is_blank
 from data_prep.token_files.manifest import Manifest
 from data_prep.token_files.token_file import TokenFile
 from data_prep.tokenizers.kinds import MASK, SPECIALS
-from data_prep.tokenizers.tokenizer import MODEL_NAME, UNK
+from data_prep.tokenizers.special_ids import UNK
+from data_prep.tokenizers.tokenizer import MODEL_NAME
 
 BATCH = 1024
 LINES_AT_ONCE = 64 * BATCH

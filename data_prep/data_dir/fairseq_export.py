@@ -28,7 +28,8 @@ from data_prep.token_files.block_table import DEFAULT_BLOCK_TOKENS, SPECIAL_TOKE
 from data_prep.token_files.manifest import TOKENIZER_FOLDER, Manifest
 from data_prep.token_files.shard import Shard
 from data_prep.token_files.token_file import INDEX_MAGIC, INDEX_VERSION, INT32_CODE, TOKEN_BYTES, TokenFile
-from data_prep.tokenizers.tokenizer import BOS, EOS, Tokenizer
+from data_prep.tokenizers.special_ids import BOS, EOS
+from data_prep.tokenizers.tokenizer import Tokenizer
 
 HEADER = struct.Struct("<9sQBQ")
 ITEMS_AT_ONCE = 4096

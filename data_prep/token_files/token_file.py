@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from data_prep.files import publish, temporary_name
 from data_prep.token_files.block_table import SPECIAL_TOKENS, Block, BlockTable, cut_blocks
-from data_prep.tokenizers.tokenizer import UNK
+from data_prep.tokenizers.special_ids import UNK
 
 Kind = Literal["mono", "pair"]
 FileRecord = dict[str, int | str]  # "bytes" and "sha256" of a file, as markers have them

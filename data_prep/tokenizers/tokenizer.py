@@ -24,11 +24,10 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from data_prep.files import canonical_json, read_json, remove_abandoned, sha256_of_file, write_durably
-from data_prep.tokenizers.kinds import SPECIALS, check_kind, content_key, first_difference, sample_lines
+from data_prep.tokenizers.kinds import check_kind, content_key, first_difference, sample_lines
+from data_prep.tokenizers.special_ids import UNK
 from data_prep.tokenizers.tokenizer_json import JSON_NAME, encode_lines, sentencepiece_model, unigram_tokenizer
 
-BOS, PAD, EOS, UNK = range(len(SPECIALS))
-"""The one place of the special ids; `<mask>` is `Tokenizer.mask_id`, and every other id is that of a piece of text."""
 MODEL_NAME = "sentencepiece.bpe.model"
 META_NAME = "tokenizer_meta.json"
 SCHEMA = 1

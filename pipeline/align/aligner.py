@@ -16,7 +16,8 @@ from typing import Literal, overload
 
 import torch
 
-from data_prep.tokenizers.tokenizer import UNK, Tokenizer
+from data_prep.tokenizers.special_ids import UNK
+from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline.align.word_alignment import (
     BATCH_TOKENS,
     AlignmentReport,
@@ -25,10 +26,9 @@ from pipeline.align.word_alignment import (
     WordLinks,
     WordPair,
 )
-from pipeline.data.packing import Packed
 from pipeline.model.devices import describe, device_of
 from pipeline.model.encoder import Encoder
-from pipeline.settings.align_options import WINDOW, AlignOptions, Encoding, Method, resolve
+from pipeline.settings.align_options import WINDOW, AlignOptions, Chosen, resolve
 from pipeline.texts.word_splitting import split_raw, split_words
 from pipeline.weights.loading import DTYPES, load, longest_side
 from sinkhorn_align import AlignmentSettings
@@ -58,41 +58,23 @@ class Aligner:
         self,
         encoder: Encoder,
         tokenizer: Tokenizer,
-        layer: int | None = None,
+        options: AlignOptions,
         *,
-        method: Method | None = None,
-        encoding: Encoding | None = None,
-        settings: AlignmentSettings | None = None,
-        recorded: AlignOptions | None = None,
         keep_space_pieces: bool = False,
         window: int = WINDOW,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
-        """Arguments are those of `WordAligner`, and:
-
-        layer: whose hidden states are aligned, 0 the embeddings.
-        recorded: what is taken for layer, method, encoding and settings that are None, see `align_options.resolve`.
-        keep_space_pieces: see `ReleasedPieces`.
-        """
-        self.options = resolve(
-            encoder.config.layers, recorded, layer=layer, method=method, encoding=encoding, settings=settings
-        )
-        self.layer = self.options.layer
-        self.device = device = next(encoder.parameters()).device
-
-        def hidden_states(packed: Packed) -> list[torch.Tensor]:
-            return [encoder(packed.to(device), self.layer)]
-
+        """keep_space_pieces: see `ReleasedPieces`; window, batch_tokens: see `WordAligner`."""
+        self.options, self.layer = options, options.layer
+        self.device = next(encoder.parameters()).device
         self._aligner = WordAligner(
             ReleasedPieces(tokenizer) if keep_space_pieces else tokenizer,
-            hidden_states,
-            self.options.settings,
-            method=self.options.method,
-            encoding=self.options.encoding,
-            longest_side=longest_side(encoder.config, self.options.encoding),
+            lambda packed: [encoder(packed, self.layer)],
+            options.way,
+            longest_side=longest_side(encoder.config, options.encoding),
             window=window,
             batch_tokens=batch_tokens,
-            side_by_side=device.type == "cpu",
+            side_by_side=self.device.type == "cpu",
         )
 
     @classmethod
@@ -104,29 +86,29 @@ class Aligner:
         tokenizer_dir: str | Path | None = None,
         dtype: str = "fp32",
         device: str | torch.device = "auto",
-        method: Method | None = None,
-        encoding: Encoding | None = None,
+        method: str | None = None,
+        encoding: str | None = None,
         settings: AlignmentSettings | None = None,
         keep_space_pieces: bool = False,
         window: int = WINDOW,
         batch_tokens: int = BATCH_TOKENS,
     ) -> Aligner:
-        """Load a Hugging Face folder, a run folder or a checkpoint; ValueError says what is wrong with it.
+        """Load what `opening.open_weights` takes, as all commands do; ValueError says what is wrong with it.
 
-        layer, method, encoding, settings: None: what was recorded with the model, or what suits a plain checkpoint.
+        layer: whose hidden states are aligned, 0 the embeddings.
+        method, encoding, settings: see `Way`. Of these and layer, None is what was recorded with the model, or what suits a
+            plain checkpoint.
+        Others: see `Aligner`.
         """
         if dtype not in DTYPES:
             raise ValueError(f"--dtype {dtype}: choose {' or '.join(DTYPES)}")
         place = device_of(device)
         loaded = load(Path(folder), None if tokenizer_dir is None else Path(tokenizer_dir))
+        options = resolve(loaded.encoder.config.layers, loaded.recorded, Chosen(layer, method, encoding, settings))
         return cls(
             loaded.encoder.to(place, DTYPES[dtype]),
             loaded.tokenizer,
-            layer,
-            method=method,
-            encoding=encoding,
-            settings=settings,
-            recorded=loaded.recorded,
+            options,
             keep_space_pieces=keep_space_pieces,
             window=window,
             batch_tokens=batch_tokens,

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_prep.tokenizers.tokenizer import BOS, EOS
+from data_prep.tokenizers.special_ids import BOS, EOS
 from pipeline.align.link_methods import TokenLinks, check_method, find_links
 from pipeline.align.windows import Part, Side, cut_into_parts
 from pipeline.align.workers import Map, side_by_side
 from pipeline.data.packing import Packed, pack
-from pipeline.settings.align_options import ENCODINGS, WINDOW, Encoding, Method
+from pipeline.settings.align_options import AS_TRAINED, ENCODINGS, WINDOW, Way
 from pipeline.texts.sentence_pairs import WordPair
 from pipeline.texts.word_splitting import visible
 from sinkhorn_align import AlignmentSettings, Spans
@@ -90,10 +90,9 @@ class WordAligner:
 
     Args:
         tokenizer: encodes words, see `WordEncoder`.
-        hidden_states: gives hidden states [T, D] of a packed batch (made on the CPU), a tensor for each layer wanted.
-        settings: of the method `ot-filter`, as in pretraining.
-        method: how links are found, see `link_methods.find_links`.
-        encoding: `joint` encodes a pair as pretraining does, `<s> source </s> target </s>`; `separate` each side alone.
+        hidden_states: gives hidden states [T, D] of a packed batch (which is on the CPU), a tensor for each layer wanted.
+        way: its method is how links are found, see `link_methods.find_links`; its encoding `joint` encodes a pair as
+            pretraining does, `<s> source </s> target </s>`, `separate` each side alone.
         longest_side: tokens of a side that is aligned whole.
         window: tokens of a window, at most `longest_side`. Small ones align better, large ones bear more that one side runs
             ahead of the other: a quarter of a window is always seen.
@@ -109,23 +108,21 @@ class WordAligner:
         self,
         tokenizer: WordEncoder,
         hidden_states: HiddenStates,
-        settings: AlignmentSettings | None = None,
+        way: Way = AS_TRAINED,
         *,
-        method: Method = "ot-filter",
-        encoding: Encoding = "joint",
         longest_side: int = 254,
         window: int = WINDOW,
         batch_tokens: int = BATCH_TOKENS,
         side_by_side: bool = False,
     ) -> None:
-        check_method(method, settings)
-        if encoding not in ENCODINGS:
-            raise ValueError(f"encoding {encoding!r}: choose {' or '.join(ENCODINGS)}")
+        check_method(way.method, way.settings)
+        if way.encoding not in ENCODINGS:
+            raise ValueError(f"encoding {way.encoding!r}: choose {' or '.join(ENCODINGS)}")
         self.report = AlignmentReport()
         self._tokenizer = tokenizer
         self._hidden_states = hidden_states
-        self._settings = settings or AlignmentSettings()
-        self._method, self._joint = method, encoding == "joint"
+        self._settings = way.settings or AlignmentSettings()
+        self._method, self._joint = way.method, way.encoding == "joint"
         if window < 1:
             raise ValueError(f"window {window}: it must have at least 1 token; {WINDOW} is a good number")
         self._longest_side, self._window = longest_side, min(window, longest_side)

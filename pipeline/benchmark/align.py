@@ -28,7 +28,8 @@ from rich.table import Table
 
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import data_console, put
-from data_prep.tokenizers.tokenizer import MODEL_NAME, SPACE_PIECE, UNK, Tokenizer
+from data_prep.tokenizers.special_ids import BOS, EOS, PAD, UNK
+from data_prep.tokenizers.tokenizer import MODEL_NAME, SPACE_PIECE, Tokenizer
 from pipeline import command_line
 from pipeline.align.aligner import Aligner
 from pipeline.align.word_alignment import WordLinks
@@ -74,7 +75,7 @@ def write_bert(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
     config, state = read_config(folder), read_state(folder)
     pieces = {i: tokenizer.piece(i) for i in range(UNK + 1, tokenizer.mask_id)}
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    rows = [1, UNK, 0, 2, tokenizer.mask_id]
+    rows = [PAD, UNK, BOS, EOS, tokenizer.mask_id]
     for token_id, piece in pieces.items():
         word = piece.removeprefix(SPACE_PIECE) if piece.startswith(SPACE_PIECE) else f"##{piece}"
         if word:
@@ -91,7 +92,7 @@ def write_bert(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
         "num_hidden_layers": config.layers,
         "num_attention_heads": config.heads,
         "intermediate_size": config.feed_forward,
-        "max_position_embeddings": config.positions - 2,
+        "max_position_embeddings": config.longest,
         "type_vocab_size": 2,
         "hidden_act": "gelu",
         "layer_norm_eps": config.norm_eps,

@@ -28,7 +28,7 @@ from pipeline.align.word_alignment import WordLinks
 from pipeline.benchmark.align import Peer, pair_lines, write_for_simalign
 from pipeline.evaluate.alignment_error import evaluate, gold_folders
 from pipeline.evaluate.gold import AlignmentScore, Gold, read_gold, score_links
-from pipeline.settings.align_options import check_layer
+from pipeline.settings.align_options import Way, check_layer
 from pipeline.texts.sentence_files import find_pairs
 from pipeline.texts.sentence_pairs import split_raw
 from pipeline.weights.loading import load_model
@@ -60,7 +60,7 @@ def score_ours(hf_dir: Path, golds: dict[str, Gold], layer: int) -> tuple[dict[s
         found = evaluate(encoder, tokenizer, gold)
         best[name] = found.best_layer
         scores[name] = {f"ours, layer {layer}": found.layers[layer], "ours, best layer": found.layers[found.best_layer]}
-        separate = evaluate(encoder, tokenizer, gold, method="argmax", encoding="separate")
+        separate = evaluate(encoder, tokenizer, gold, Way("argmax", "separate"))
         scores[name][f"ours, argmax, separate, layer {layer}"] = separate.layers[layer]
     return scores, best
 

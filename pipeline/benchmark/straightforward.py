@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.special_ids import PAD
 from pipeline.data.batch import StreamBatch
 from pipeline.data.streams import BatchPlan
 from pipeline.data.views.masked_tokens import MaskedTokens
@@ -33,7 +34,7 @@ from pipeline.watch.hardware import peak_bytes
 from pipeline.weights.hugging_face import hugging_face_state, write_config
 from sinkhorn_align import AlignmentSettings, align
 
-PAD, IGNORED = 1, -100
+IGNORED = -100
 
 
 @dataclass(frozen=True)

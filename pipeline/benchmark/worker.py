@@ -21,8 +21,8 @@ from torch import Tensor
 
 from pipeline import train
 from pipeline.benchmark.straightforward import Shortcuts, train_straightforwardly
-from pipeline.model import linear
-from pipeline.objectives import masked_lm, pretraining_model
+from pipeline.model import heads, linear
+from pipeline.objectives import pretraining_model
 from pipeline.settings.schema import load_config
 from pipeline.training import ranks
 
@@ -34,7 +34,7 @@ def whole_logits(input_PD: Tensor, weight_VD: Tensor, bias_V: Tensor, target_P: 
 
 
 def use_whole_logits() -> None:
-    masked_lm.linear_cross_entropy = whole_logits  # type: ignore[assignment]
+    heads.linear_cross_entropy = whole_logits  # type: ignore[assignment]
 
 
 def encode_streams_apart() -> None:

@@ -21,13 +21,13 @@ from pipeline.commands.options import (
     MethodOption,
     ModelDir,
     TokenizerDir,
+    settings_of,
 )
 from pipeline.commands.progress import Counted
 from pipeline.settings.align_options import WINDOW, note
 from pipeline.texts.arriving import Arriving
 from pipeline.texts.raw_text import RawTextWatch
 from pipeline.texts.sentence_pairs import PairReader, WordPair
-from sinkhorn_align import AlignmentSettings
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
     from pipeline.align.aligner import Aligner
@@ -87,7 +87,7 @@ def align_command(
         check_output(split, [path for path in (source, target) if path is not None])
     from data_prep.tokenizers.tokenizer import MODEL_NAME, prepare
 
-    prepare((tokenizer or hf_dir) / MODEL_NAME)
+    prepare((tokenizer or (hf_dir if hf_dir.is_dir() else hf_dir.parent)) / MODEL_NAME)
     from pipeline.align.aligner import Aligner
 
     aligner = Aligner.load(
@@ -96,9 +96,9 @@ def align_command(
         tokenizer_dir=tokenizer,
         dtype=dtype,
         device=device,
-        method=method,  # type: ignore[arg-type]
-        encoding=encoding,  # type: ignore[arg-type]
-        settings=None if cost is None else AlignmentSettings(cost=cost),  # type: ignore[arg-type]
+        method=method,
+        encoding=encoding,
+        settings=settings_of(cost),
         keep_space_pieces=keep_space_pieces,
         window=window,
     )

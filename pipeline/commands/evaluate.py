@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,16 +24,16 @@ from pipeline.commands.options import (
     MethodOption,
     ModelDir,
     TokenizerDir,
+    settings_of,
 )
-from pipeline.settings.align_options import AlignOptions, Encoding, Method, note, resolve
-from sinkhorn_align import AlignmentSettings
+from pipeline.settings.align_options import AlignOptions, Chosen, note, resolve
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
     from data_prep.tokenizers.tokenizer import Tokenizer
     from pipeline.evaluate.gold import Gold
     from pipeline.evaluate.retrieval import Sentences
     from pipeline.model.encoder import Encoder
-    from pipeline.objectives.masked_lm import MaskedLMHead
+    from pipeline.model.heads import MaskedLMHead
     from pipeline.weights.loading import LoadedModel
 
 PLAIN_SECONDS = 10.0
@@ -82,36 +81,21 @@ def evaluate_command(
 
     Example: python -m pipeline evaluate hf/base --gold gold/en-cs --gold gold/en-de --json aer.json
     """
-    from pipeline.evaluate.alignment_error import gold_folders
-    from pipeline.evaluate.gold import read_gold
     from pipeline.model.devices import device_of
     from pipeline.show.picture import draw_layers
-    from pipeline.texts.sentence_files import find_pairs
     from pipeline.weights.loading import head_of, load
 
-    if not gold and not retrieval and perplexity is None:
-        raise ValueError("evaluate: nothing to measure; give --gold, --retrieval or --perplexity")
-    if picture is not None and not gold and not retrieval:
-        raise ValueError(f"--picture {picture}: only AER and retrieval have layers; give --gold or --retrieval too")
-    if record and not gold:
-        raise ValueError("--record: only AER tells how words align best; give --gold too")
-    _check_outputs((json_file, picture), (hf_dir, *gold_folders(gold or []), *(retrieval or [])))
-    if record and not os.access(hf_dir, os.W_OK):
-        raise ValueError(f"--record: {hf_dir} cannot be written; copy the model, or leave --record out")
+    gold, retrieval = gold or [], retrieval or []
+    _check_request(hf_dir, gold, retrieval, perplexity, record, json_file, picture)
     place = device_of(device)
-    golds = [read_gold(folder, from_one=from_one) for folder in gold_folders(gold or [])]
-    for remark in (remark for each in golds for remark in each.notes):
-        print(f"note: {remark}", file=sys.stderr)
-    texts = find_pairs(*retrieval or [])
-    if sentences is not None:
-        texts = [pair.loaded(sentences) for pair in texts]
+    golds, texts = _read_texts(gold, from_one, retrieval, sentences)
     loaded = load(hf_dir, tokenizer, with_head=perplexity is not None)
     loaded.encoder.to(place)
     console = data_console()
     entries: list[dict[str, Any]] = []
     panels: list[Panel] = []
     if golds:
-        chosen = _Chosen(method, encoding, None if cost is None else AlignmentSettings(cost=cost))  # type: ignore[arg-type]
+        chosen = Chosen(None, method, encoding, settings_of(cost))
         entries, panels = _evaluate_ways(console, loaded, golds, chosen, hf_dir if record else None)
     if texts:
         measured, panel = _evaluate_retrieval(console, loaded.encoder, loaded.tokenizer, texts)
@@ -126,12 +110,43 @@ def evaluate_command(
         draw_layers(panels, picture)
 
 
-class _Chosen(NamedTuple):
-    """What the user has chosen of aligning; None: the model's record or the default decides."""
+def _check_request(
+    hf_dir: Path,
+    gold: Sequence[Path],
+    retrieval: Sequence[Path],
+    perplexity: Path | None,
+    record: bool,
+    json_file: Path | None,
+    picture: Path | None,
+) -> None:
+    """ValueError, before anything is read, where options do not go together or an output cannot be written."""
+    from pipeline.evaluate.alignment_error import gold_folders
+    from pipeline.weights.model_record import check_recordable
 
-    method: Method | None
-    encoding: Encoding | None
-    settings: AlignmentSettings | None
+    if not gold and not retrieval and perplexity is None:
+        raise ValueError("evaluate: nothing to measure; give --gold, --retrieval or --perplexity")
+    if picture is not None and not gold and not retrieval:
+        raise ValueError(f"--picture {picture}: only AER and retrieval have layers; give --gold or --retrieval too")
+    if record and not gold:
+        raise ValueError("--record: only AER tells how words align best; give --gold too")
+    _check_outputs((json_file, picture), (hf_dir, *gold_folders(gold), *retrieval))
+    if record:
+        check_recordable(hf_dir)
+
+
+def _read_texts(
+    gold: Sequence[Path], from_one: bool | None, retrieval: Sequence[Path], sentences: int | None
+) -> tuple[list[Gold], list[Sentences]]:
+    """The gold pairs, with notes on them, and the sentences."""
+    from pipeline.evaluate.alignment_error import gold_folders
+    from pipeline.evaluate.gold import read_gold
+    from pipeline.texts.sentence_files import find_pairs
+
+    golds = [read_gold(folder, from_one=from_one) for folder in gold_folders(gold)]
+    for remark in (remark for each in golds for remark in each.notes):
+        print(f"note: {remark}", file=sys.stderr)
+    texts = find_pairs(*retrieval)
+    return golds, texts if sentences is None else [pair.loaded(sentences) for pair in texts]
 
 
 def _check_outputs(files: Sequence[Path | None], inputs: Sequence[Path]) -> None:
@@ -143,15 +158,15 @@ def _check_outputs(files: Sequence[Path | None], inputs: Sequence[Path]) -> None
 
 
 def _evaluate_ways(
-    console: Console, loaded: LoadedModel, golds: Sequence[Gold], chosen: _Chosen, record_in: Path | None
+    console: Console, loaded: LoadedModel, golds: Sequence[Gold], chosen: Chosen, record_in: Path | None
 ) -> tuple[list[dict[str, Any]], list[Panel]]:
     """AER of the chosen way to align, or of both that are usual where the better one is to be recorded."""
     from pipeline.weights.model_record import write_options
 
     entries: list[dict[str, Any]] = []
     panels: list[Panel] = []
-    taken = resolve(loaded.encoder.config.layers, loaded.recorded, **chosen._asdict())
-    ways = ways_to_align(taken) if record_in is not None and chosen == (None, None, None) else [taken]
+    taken = resolve(loaded.encoder.config.layers, loaded.recorded, chosen)
+    ways = ways_to_align(taken) if record_in is not None and chosen == Chosen() else [taken]
     for way in ways:
         print(f"note: {note(way)}", file=sys.stderr)
         measured, panel = _evaluate_gold(console, loaded.encoder, loaded.tokenizer, golds, way)
@@ -169,9 +184,7 @@ def _evaluate_gold(
 ) -> tuple[list[dict[str, Any]], Panel]:
     from pipeline.evaluate.alignment_error import columns_of, evaluate, released_lines, table
 
-    scores = [
-        evaluate(encoder, words, each, way.settings, way.method, way.encoding) for each in _progress(golds, "aligning")
-    ]
+    scores = [evaluate(encoder, words, each, way.way) for each in _progress(golds, "aligning")]
     put("\n".join(map(released_lines, scores)))
     console.print(table(scores))
     for e in scores:
@@ -208,10 +221,7 @@ def _evaluate_retrieval(
     from pipeline.evaluate.alignment_error import columns_of, retrieval_table
     from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
 
-    device = next(encoder.parameters()).device
-    pooler = SentencePooler(
-        words, lambda packed: encoder.hidden_states(packed.to(device)), encoder.config.positions - 2
-    )
+    pooler = SentencePooler(words, encoder.hidden_states, encoder.config.longest)
     found = evaluate_retrieval(sentences, pooler, lambda pairs: _progress(pairs, "retrieving"))
     console.print(retrieval_table(found))
     for r in found:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data_prep.standard_output import data_console, put
+from pipeline.commands.options import ModelDir, TokenizerDir
 from pipeline.finetune.files.inputs import Part, Source, parse_tests
 
 if TYPE_CHECKING:  # the command imports what it needs when it runs: PyTorch takes seconds
@@ -28,7 +29,7 @@ class Kind(str, Enum):
 
 def finetune_command(
     task: Annotated[Kind, typer.Argument(help="classify: sentence pairs; tag: words; qa: SQuAD v1.1")],
-    hf_dir: Annotated[Path, typer.Argument(help="Hugging Face folder, run folder or checkpoint")],
+    hf_dir: ModelDir,
     train: Annotated[list[str], typer.Option(help="FILE or LANGUAGE=FILE; may be repeated")],
     test: Annotated[list[str], typer.Option(help="FILE or LANGUAGE=FILE, one a language; may be repeated")],
     out: Annotated[Path, typer.Option(help="new folder for predictions, results.json and the model")],
@@ -60,9 +61,7 @@ def finetune_command(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one")] = None,
     no_model: Annotated[bool, typer.Option("--no-model", help="do not keep the fine-tuned model")] = False,
     report_to: Annotated[list[str] | None, typer.Option(help="the Trainer's: tensorboard, wandb")] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="TOKENIZER_DIR, where HF_DIR holds no SentencePiece model")
-    ] = None,
+    tokenizer: TokenizerDir = None,
 ) -> None:
     """Fine-tune on one language, predict and score others: predictions in XTREME's layout, a table, results.json.
 

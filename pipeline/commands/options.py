@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from sinkhorn_align import AlignmentSettings
 
 CostOption = Annotated[str | None, typer.Option(help="of ot-filter; clip (default): as released; exp: as published")]
 TokenizerDir = Annotated[
     Path | None,
     typer.Option(
-        help="folder with the model's tokenizer, where HF_DIR has none (a TOKENIZER_DIR or a Hugging Face folder)"
+        help="folder with the model's tokenizer, where none lies beside it (a TOKENIZER_DIR or a Hugging Face folder)"
     ),
 ]
 ModelDir = Annotated[
     Path,
     typer.Argument(
-        help="Hugging Face folder, run folder or checkpoint; `hf download FacebookAI/xlm-roberta-base --local-dir DIR` gets one"
+        help="Hugging Face folder, run folder, checkpoint, or fairseq's model.pt; `hf download FacebookAI/xlm-roberta-base "
+        "--local-dir DIR` gets one"
     ),
 ]
 MethodOption = Annotated[
@@ -53,3 +56,9 @@ FromOneOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option(help="auto: cuda where there is a GPU, else cpu; or cpu, cuda, cuda:1 and so on")
 ]
+
+
+def settings_of(cost: str | None) -> AlignmentSettings | None:
+    """What `CostOption` chooses; None: nothing was chosen. ValueError where there is no such cost."""
+    name: Any = cost  # which the settings check
+    return None if cost is None else AlignmentSettings(cost=name)

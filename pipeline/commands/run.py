@@ -13,27 +13,33 @@ from data_prep.standard_output import put
 
 
 def export_command(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="a run's folder, for its latest checkpoint, or a checkpoints/step_*")
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="a run's folder, for its latest checkpoint, or a checkpoints/step_*; also fairseq's model.pt, or a Hugging "
+            "Face folder"
+        ),
     ],
     hf_dir: Annotated[Path, typer.Argument(help="Hugging Face folder to write; a new or an empty one")],
     tokenizer: Annotated[
-        Path | None, typer.Option(help="folder with the run's tokenizer, where the run's own copy is gone")
+        Path | None, typer.Option(help="folder with the model's tokenizer, where none lies beside it")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace the export that HF_DIR holds")] = False,
 ) -> None:
-    """Write a run's latest checkpoint (or one of its checkpoints/step_*) as a Hugging Face folder, with a model card.
+    """Write a run's latest checkpoint (or another model, see MODEL) as a Hugging Face folder, with a model card.
 
     Example: python -m pipeline export runs/base hf/base
     """
     from pipeline.weights.export import export
 
-    written = export(checkpoint, hf_dir, tokenizer, force)
+    written = export(model, hf_dir, tokenizer, force)
+    known = written.known
     for note in written.notes:
         print(f"note: {note}", file=sys.stderr)
-    head = "" if written.head else "; without a trained masked-LM head"
-    put(f"{hf_dir}: step {written.step}, {written.parameters / 1e6:.1f} M parameters{head}")
-    options = written.record.options
+    head = "" if known.head else "; without a trained masked-LM head"
+    origin = known.origin if known.info is None else f"step {known.info.step}"
+    put(f"{hf_dir}: {origin}, {known.parameters / 1e6:.1f} M parameters{head}")
+    options = known.record.options
     if options is not None:
         print(f"words align at {options.describe()} ({options.why}); recorded in {hf_dir}/config.json", file=sys.stderr)
     print(f"next: python -m pipeline align {hf_dir} SOURCE TARGET > links.pharaoh", file=sys.stderr)

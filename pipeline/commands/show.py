@@ -11,7 +11,7 @@ import typer
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import put
 from pipeline.commands.options import DeviceOption, EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
-from pipeline.settings.align_options import note, resolve
+from pipeline.settings.align_options import Chosen, note, resolve
 
 PORT = 8000
 
@@ -47,13 +47,7 @@ def show_command(
         check_output(path)
     place = device_of(device)
     loaded = load(hf_dir, tokenizer)
-    options = resolve(
-        loaded.encoder.config.layers,
-        loaded.recorded,
-        layer=layer,
-        method=method,  # type: ignore[arg-type]
-        encoding=encoding,  # type: ignore[arg-type]
-    )
+    options = resolve(loaded.encoder.config.layers, loaded.recorded, Chosen(layer, method, encoding))
     print(f"note: {note(options)}", file=sys.stderr)
     view = view_pair(loaded.encoder.to(place), loaded.tokenizer, source, target, options, raw=raw, gold=gold)
     written = []

@@ -11,19 +11,16 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
 from rich.table import Table
 
 from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline.align.word_alignment import AlignmentReport, WordAligner
-from pipeline.data.packing import Packed
 from pipeline.evaluate.gold import AlignmentScore, Gold, score_links
 from pipeline.evaluate.perplexity import Perplexity
 from pipeline.evaluate.retrieval import Retrieval
 from pipeline.model.encoder import Encoder
-from pipeline.settings.align_options import Encoding, Method
+from pipeline.settings.align_options import AS_TRAINED, Encoding, Method, Way
 from pipeline.weights.loading import longest_side
-from sinkhorn_align import AlignmentSettings
 
 
 @dataclass
@@ -35,8 +32,8 @@ class Evaluation:
     layers: list[AlignmentScore]
     links_past_the_end: int
     report: AlignmentReport
-    method: Method = "ot-filter"
-    encoding: Encoding = "joint"
+    method: Method
+    encoding: Encoding
 
     @property
     def best_layer(self) -> int:
@@ -57,26 +54,20 @@ def best_layer(layers: Sequence[AlignmentScore]) -> int:
     return min(range(len(layers)), key=lambda layer: layers[layer].aer)
 
 
-def evaluate(
-    encoder: Encoder,
-    tokenizer: Tokenizer,
-    gold: Gold,
-    settings: AlignmentSettings | None = None,
-    method: Method = "ot-filter",
-    encoding: Encoding = "joint",
-) -> Evaluation:
+def evaluate(encoder: Encoder, tokenizer: Tokenizer, gold: Gold, way: Way = AS_TRAINED) -> Evaluation:
     """Align the gold folder's pairs with every layer, and score each."""
-    aligner = _aligner_of_all_layers(encoder, tokenizer, settings, method, encoding)
+    aligner = _aligner_of_all_layers(encoder, tokenizer, way)
     layers = score_layers(aligner, gold)
     languages = f"{gold.source_language}-{gold.target_language}"
-    return Evaluation(languages, len(gold), layers, gold.links_past_the_end, aligner.report, method, encoding)
+    past = gold.links_past_the_end
+    return Evaluation(languages, len(gold), layers, past, aligner.report, way.method, way.encoding)
 
 
 def evaluate_halves(
-    encoder: Encoder, tokenizer: Tokenizer, gold: Gold, method: Method = "ot-filter", encoding: Encoding = "joint"
+    encoder: Encoder, tokenizer: Tokenizer, gold: Gold, way: Way = AS_TRAINED
 ) -> tuple[list[AlignmentScore], list[AlignmentScore]]:
     """Scores of every layer on the first, third, … pair, to choose a layer by, and on the others, to report it on."""
-    aligner = _aligner_of_all_layers(encoder, tokenizer, None, method, encoding)
+    aligner = _aligner_of_all_layers(encoder, tokenizer, way)
     by_layer = list(zip(*aligner.align(zip(gold.source, gold.target, strict=True)), strict=True))
     chosen_on, reported_on = (
         [score_links(links[half], gold.part(half)) for links in by_layer]
@@ -85,26 +76,13 @@ def evaluate_halves(
     return chosen_on, reported_on
 
 
-def _aligner_of_all_layers(
-    encoder: Encoder,
-    tokenizer: Tokenizer,
-    settings: AlignmentSettings | None,
-    method: Method,
-    encoding: Encoding,
-) -> WordAligner:
-    device = next(encoder.parameters()).device
-
-    def hidden_states(packed: Packed) -> Sequence[torch.Tensor]:
-        return encoder.hidden_states(packed.to(device))
-
+def _aligner_of_all_layers(encoder: Encoder, tokenizer: Tokenizer, way: Way) -> WordAligner:
     return WordAligner(
         tokenizer,
-        hidden_states,
-        settings,
-        method=method,
-        encoding=encoding,
-        longest_side=longest_side(encoder.config, encoding),
-        side_by_side=device.type == "cpu",
+        encoder.hidden_states,
+        way,
+        longest_side=longest_side(encoder.config, way.encoding),
+        side_by_side=next(encoder.parameters()).device.type == "cpu",
     )
 
 

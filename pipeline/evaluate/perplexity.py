@@ -21,7 +21,7 @@ from pipeline.data.training_data import TrainingData
 from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.data.views.masking import MASK_RATE
 from pipeline.model.encoder import Encoder
-from pipeline.objectives.masked_lm import MaskedLMHead
+from pipeline.model.heads import MaskedLMHead
 from pipeline.weights.pretrained import made_with
 
 SEED = 1
@@ -66,7 +66,7 @@ def evaluate_perplexity(
     manifest = Manifest.load(data_dir)
     if not made_with(manifest, tokenizer):
         raise ValueError(f"{data_dir}: made with another tokenizer than the model's; binarize it with the model's")
-    limit = min(BLOCK_TOKENS, encoder.config.positions - 2)
+    limit = min(BLOCK_TOKENS, encoder.config.longest)
     data = TrainingData(manifest, [View("mono", MaskedTokens.name)], alpha=1.0, seed=SEED, limits={"mono": limit})
     stream = data.streams["mono"]
     device = next(encoder.parameters()).device

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_prep.tokenizers.tokenizer import BOS, EOS
+from data_prep.tokenizers.special_ids import BOS, EOS
 from pipeline.align.word_alignment import HiddenStates
 from pipeline.data.packing import pack
 from pipeline.texts.sentence_files import Sentences

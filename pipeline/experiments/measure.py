@@ -16,7 +16,7 @@ from pipeline.evaluate.alignment_error import evaluate_halves, gold_folders
 from pipeline.evaluate.gold import Gold, read_gold
 from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
 from pipeline.model.encoder import Encoder
-from pipeline.settings.align_options import Encoding, Method
+from pipeline.settings.align_options import AS_TRAINED, Way
 from pipeline.texts.sentence_files import Sentences, find_pairs
 from pipeline.weights.loading import load_model
 
@@ -40,18 +40,18 @@ class Yardstick:
 
     def measure(self, encoder: Encoder, tokenizer: Tokenizer, everything: bool) -> Measurement:
         """AER of pretraining's aligner; with `everything` that of mutual argmax on separate sides, and retrieval, too."""
-        measured: Measurement = {"aer": self._halves(encoder, tokenizer, "ot-filter", "joint")}
+        measured: Measurement = {"aer": self._halves(encoder, tokenizer, AS_TRAINED)}
         if everything:
-            measured["aer_argmax_separate"] = self._halves(encoder, tokenizer, "argmax", "separate")
-            pooler = SentencePooler(tokenizer, encoder.hidden_states, encoder.config.positions - 2)
+            measured["aer_argmax_separate"] = self._halves(encoder, tokenizer, Way("argmax", "separate"))
+            pooler = SentencePooler(tokenizer, encoder.hidden_states, encoder.config.longest)
             found = evaluate_retrieval(self._sentences, pooler)
             measured["retrieval"] = {each.languages: each.mean for each in found}
         return measured
 
-    def _halves(self, encoder: Encoder, tokenizer: Tokenizer, method: Method, encoding: Encoding) -> Halves:
+    def _halves(self, encoder: Encoder, tokenizer: Tokenizer, way: Way) -> Halves:
         halves = {}
         for gold in self._golds:
-            chosen, reported = evaluate_halves(encoder, tokenizer, gold, method, encoding)
+            chosen, reported = evaluate_halves(encoder, tokenizer, gold, way)
             halves[f"{gold.source_language}-{gold.target_language}"] = {
                 "chosen_on": [score.aer for score in chosen],
                 "reported_on": [score.aer for score in reported],

@@ -6,6 +6,7 @@ Knows folders and Hugging Face's classes; nothing of tasks' data.
 from __future__ import annotations
 
 import contextlib
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from data_prep.tokenizers.tokenizer_json import JSON_NAME
 from pipeline.model.encoder import EncoderConfig
 from pipeline.weights.hugging_face import write_config
 from pipeline.weights.hugging_face_tokenizer import hugging_face_tokenizer
-from pipeline.weights.loading import ModelFolder, read_folder
+from pipeline.weights.opening import Kind, Weights, open_weights
 from pipeline.weights.vocabulary import explains
 
 PREFIX = "roberta."
@@ -38,7 +39,7 @@ class Start:
     @property
     def longest(self) -> int:
         """Tokens that fit the positions, special tokens included."""
-        return self.sizes.positions - 2
+        return self.sizes.longest
 
     def model(self, kind: Any, labels: list[str], dropout: float) -> PreTrainedModel:
         """The encoder under a fresh head of the class `kind`, drawn by PyTorch's seed.
@@ -63,31 +64,34 @@ class Start:
 
 
 def read_start(folder: Path, tokenizer_dir: Path | None = None) -> Start:
-    """Read a Hugging Face folder of an XLM-R-shaped model, or a run's folder or checkpoint.
+    """Read what `open_weights` takes.
 
     The tokenizer is `tokenizer_dir`'s, else the folder's.
 
     Raises:
         ValueError: the folder is none of these, or the tokenizer is not the model's.
     """
-    content = read_folder(folder)
-    path = content.tokenizer_path
-    if tokenizer_dir is None and path is not None and path.name == JSON_NAME:
-        return _with_own_tokenizer(content)
-    own = content.tokenizer(tokenizer_dir)
-    tokenizer = hugging_face_tokenizer(own, content.sizes.positions - 2)
-    return Start(folder, content.sizes, content.state, tokenizer, own)
+    opened = open_weights(folder)
+    for note in opened.notes:
+        print(f"note: {note}", file=sys.stderr)
+    path = opened.tokenizer_path
+    of_hugging_face = opened.kind is Kind.HUGGING_FACE and path is not None and path.name == JSON_NAME
+    if tokenizer_dir is None and of_hugging_face:
+        return _with_own_tokenizer(opened)
+    own = opened.tokenizer(tokenizer_dir)
+    tokenizer = hugging_face_tokenizer(own, opened.sizes.longest)
+    return Start(folder, opened.sizes, opened.state(), tokenizer, own)
 
 
-def _with_own_tokenizer(content: ModelFolder) -> Start:
+def _with_own_tokenizer(opened: Weights) -> Start:
     """Hugging Face's tokenizer as it lies in the folder, whatever its kind, with all its added words."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(content.folder, local_files_only=True)
-    if not explains(content.sizes.vocab_size, len(tokenizer), 0):
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(opened.folder, local_files_only=True)
+    if not explains(opened.sizes.vocab_size, len(tokenizer), 0):
         raise ValueError(
-            f"{content.folder}: the model has {content.sizes.vocab_size} words, its tokenizer {len(tokenizer)}; "
+            f"{opened.folder}: the model has {opened.sizes.vocab_size} words, its tokenizer {len(tokenizer)}; "
             "give the tokenizer that the model was trained with"
         )
     own = None
     with contextlib.suppress(ValueError):  # of a kind that only fine-tuning can use
-        own = content.tokenizer()
-    return Start(content.folder, content.sizes, content.state, tokenizer, own)
+        own = opened.tokenizer()
+    return Start(opened.folder, opened.sizes, opened.state(), tokenizer, own)

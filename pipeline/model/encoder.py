@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data_prep.tokenizers.special_ids import PAD
 from pipeline.data.packing import Packed
 from pipeline.model.attention import attend
 from pipeline.model.linear import Linear, LinearGELU
@@ -46,8 +47,8 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.word = nn.Embedding(config.vocab_size, config.hidden, padding_idx=1)
-        self.position = nn.Embedding(config.positions, config.hidden, padding_idx=1)
+        self.word = nn.Embedding(config.vocab_size, config.hidden, padding_idx=PAD)
+        self.position = nn.Embedding(config.positions, config.hidden, padding_idx=PAD)
         self.token_type = nn.Embedding(1, config.hidden)
         self.embedding_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -62,7 +63,10 @@ class Encoder(nn.Module):
         return states if every else states[-1]
 
     def hidden_states(self, packed: Packed, layers: int | None = None) -> list[Tensor]:
-        """Hidden states [T, D] after layer 0 (embeddings), 1, … `layers`."""
+        """Hidden states [T, D] after layer 0 (embeddings), 1, … `layers`, where the encoder is; so need not be the batch."""
+        device = self.word.weight.device
+        if packed.ids_T.device != device:
+            packed = packed.to(device)
         type_D = self.token_type(torch.zeros((), dtype=torch.long, device=packed.ids_T.device))
         summed_TD = self.word(packed.ids_T) + self.position(packed.positions_T) + type_D
         hidden_TD = F.dropout(self.embedding_norm(summed_TD), self.config.dropout, self.training)

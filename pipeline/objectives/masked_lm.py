@@ -10,39 +10,13 @@ from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.data.batch import MicroBatch, View
 from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.model.flops import masked_lm_flops
-from pipeline.model.linear import Linear
-from pipeline.model.linear_cross_entropy import linear_cross_entropy
+from pipeline.model.heads import MASKED_LM_HEAD, MaskedLMHead
 from pipeline.objectives.base import Asked, Encode, EncoderSizes, LabelTensors, Loss, Modules, Objective, Parts, Trained
-
-HEAD = "masked_lm"
-
-
-class MaskedLMHead(nn.Module):
-    """XLM-R's prediction head: dense, GELU, norm, then the word embedding transposed, plus a bias."""
-
-    def __init__(self, word: nn.Embedding, norm_eps: float, init_std: float) -> None:
-        super().__init__()
-        vocab_size, width = word.weight.shape
-        self.dense = Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=norm_eps)
-        self.weight = word.weight  # tied
-        self.bias = nn.Parameter(torch.zeros(vocab_size))
-        nn.init.normal_(self.dense.weight, std=init_std)
-        nn.init.zeros_(self.dense.bias)
-
-    def transform(self, hidden_PD: Tensor) -> Tensor:
-        """What the word embedding is multiplied with, [P, D]."""
-        return self.norm(F.gelu(self.dense(hidden_PD)))
-
-    def forward(self, hidden_PD: Tensor, target_P: Tensor) -> tuple[Tensor, Tensor]:
-        """(summed cross-entropy, fp32 scalar; correct predictions, int64 scalar) of the target ids."""
-        return linear_cross_entropy(self.transform(hidden_PD), self.weight, self.bias, target_P)
 
 
 class MaskedLM(Objective):
@@ -53,7 +27,7 @@ class MaskedLM(Objective):
 
     def modules(self, parts: Parts) -> dict[str, Trained]:
         sizes = parts.encoder.config
-        return {HEAD: Trained(partial(MaskedLMHead, parts.encoder.word, sizes.norm_eps, sizes.init_std))}
+        return {MASKED_LM_HEAD: Trained(partial(MaskedLMHead, parts.encoder.word, sizes.norm_eps, sizes.init_std))}
 
     def asks(self, work: Literal["label", "losses"], batch: MicroBatch) -> Sequence[Asked]:
         return [Asked(self._masked(batch).packed)] if work == "losses" else []
@@ -68,7 +42,7 @@ class MaskedLM(Objective):
 
     def loss(self, encode: Encode, modules: Modules, batch: MicroBatch, labels: LabelTensors) -> Loss:
         masked = self._masked(batch)
-        loss, correct = modules[HEAD](encode(masked.packed)[masked.predicted_P], masked.target_ids_P)
+        loss, correct = modules[MASKED_LM_HEAD](encode(masked.packed)[masked.predicted_P], masked.target_ids_P)
         return Loss(loss, {"correct": correct})
 
     def report(self, sums: dict[str, float], count: float) -> dict[str, float]:

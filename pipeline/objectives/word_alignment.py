@@ -12,12 +12,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.data.batch import MicroBatch, View
 from pipeline.data.views.masked_tokens import MaskedTokens, Pointers
 from pipeline.model.flops import pointer_flops
-from pipeline.model.linear import Linear
+from pipeline.model.heads import PointerHead
 from pipeline.objectives.base import (
     Asked,
     Encode,
@@ -36,20 +36,6 @@ HEAD = "word_alignment"
 PARTNER = "partner_T"
 """The label: int32 [T], the token (index into T) that each token of the pairs is linked to, −1 for none."""
 IGNORED = -100  # label of a masked token without a partner
-
-
-class PointerHead(nn.Module):
-    """The two projections of the pointer network: queries of masked tokens, keys of the other sentence's tokens."""
-
-    def __init__(self, width: int, init_std: float) -> None:
-        super().__init__()
-        self.query, self.key = Linear(width, width), Linear(width, width)
-        for linear in (self.query, self.key):
-            nn.init.normal_(linear.weight, std=init_std)
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, query_QD: Tensor, key_TD: Tensor) -> tuple[Tensor, Tensor]:
-        return self.query(query_QD), self.key(key_TD)
 
 
 class WordAlignment(Objective):

@@ -40,6 +40,30 @@ HOW_TO_CHOOSE = (
 
 
 @dataclass(frozen=True)
+class Way:
+    """How links are found in hidden states, whatever the layer."""
+
+    method: Method = "ot-filter"
+    encoding: Encoding = "joint"
+    settings: AlignmentSettings | None = None
+    """Of `ot-filter`; None: its defaults."""
+
+
+AS_TRAINED = Way()
+"""As pretraining labels words."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a user has chosen, by the names of the options; None: the model's record or a default decides."""
+
+    layer: int | None = None
+    method: str | None = None
+    encoding: str | None = None
+    settings: AlignmentSettings | None = None
+
+
+@dataclass(frozen=True)
 class AlignOptions:
     """How words are aligned with a model."""
 
@@ -51,6 +75,11 @@ class AlignOptions:
     """Where these settings come from, for whoever wonders."""
     settings: AlignmentSettings | None = None
     """Of `ot-filter`; None: its defaults."""
+
+    @property
+    def way(self) -> Way:
+        """These options for whichever layers."""
+        return Way(self.method, self.encoding, self.settings)
 
     def describe(self) -> str:
         """The settings in one line."""
@@ -73,7 +102,8 @@ def options_of_json(content: Any, name: str) -> AlignOptions:
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"{name}: is no object; delete it, or record it anew with `evaluate --gold DIR --record`")
-    layer, method, encoding = (content.get(key) for key in ("layer", "method", "encoding"))
+    recorded: list[Any] = [content.get(key) for key in ("layer", "method", "encoding")]
+    layer, method, encoding = recorded
     for key, value, holds in (
         ("layer", layer, isinstance(layer, int) and not isinstance(layer, bool) and layer >= 0),
         ("method", method, method in METHODS),
@@ -87,7 +117,7 @@ def options_of_json(content: Any, name: str) -> AlignOptions:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}.settings: {error}; record it anew with `evaluate --gold DIR --record`") from None
     why = " ".join(str(content.get("why", "recorded with the model")).split())
-    return AlignOptions(layer, method, encoding, why, of_method)  # type: ignore[arg-type]
+    return AlignOptions(layer, method, encoding, why, of_method)
 
 
 def plain_options(layers: int) -> AlignOptions:
@@ -145,15 +175,23 @@ def check_layer(layer: int, layers: int, name: str = "--layer") -> int:
     return layer
 
 
-def resolve(
-    layers: int,
-    recorded: AlignOptions | None = None,
-    *,
-    layer: int | None = None,
-    method: Method | None = None,
-    encoding: Encoding | None = None,
-    settings: AlignmentSettings | None = None,
-) -> AlignOptions:
+def method_of(name: str) -> Method:
+    """The method of that name; ValueError where there is none."""
+    for method in METHODS:
+        if method == name:
+            return method
+    raise ValueError(f"--method {name!r}: choose {', '.join(METHODS)}")
+
+
+def encoding_of(name: str) -> Encoding:
+    """The encoding of that name; ValueError where there is none."""
+    for encoding in ENCODINGS:
+        if encoding == name:
+            return encoding
+    raise ValueError(f"--encoding {name!r}: choose {' or '.join(ENCODINGS)}")
+
+
+def resolve(layers: int, recorded: AlignOptions | None = None, chosen: Chosen = Chosen()) -> AlignOptions:
     """What to align with: the user's choice, else the model's record, else what suits a plain checkpoint of so many layers.
 
     A method that is chosen brings the encoding that it is known for, and `settings` alone the method that reads them.
@@ -164,10 +202,9 @@ def resolve(
     base = plain_options(layers) if recorded is None else recorded
     if recorded is not None:
         check_layer(recorded.layer, layers, "the layer recorded with the model,")
-    if method is not None and method not in METHODS:
-        raise ValueError(f"--method {method!r}: choose {', '.join(METHODS)}")
-    if encoding is not None and encoding not in ENCODINGS:
-        raise ValueError(f"--encoding {encoding!r}: choose {' or '.join(ENCODINGS)}")
+    layer, settings = chosen.layer, chosen.settings
+    method = None if chosen.method is None else method_of(chosen.method)
+    encoding = None if chosen.encoding is None else encoding_of(chosen.encoding)
     if settings is not None and method is None:
         method = "ot-filter"
     chosen_method = method or base.method

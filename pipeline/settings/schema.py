@@ -66,7 +66,8 @@ class Data(Section):
 class Model(Section):
     init: PathField | None = Field(
         None,
-        description="Hugging Face folder, or fairseq's model.pt (or its folder), to start from; null: from scratch",
+        description="Hugging Face folder, fairseq's model.pt (or its folder), or a run's folder or checkpoint, to start "
+        "from; null: from scratch",
     )
     layers: Positive = Field(12, description="transformer layers (from scratch; a loaded model has its own sizes)")
     hidden: Positive = Field(768, description="hidden width")

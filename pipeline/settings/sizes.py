@@ -19,7 +19,7 @@ class EncoderConfig:
     hidden: int = 768
     heads: int = 12
     feed_forward: int = 3072
-    positions: int = 514  # longest sequence is positions - 2
+    positions: int = 514  # the first two are never taken: see `longest`
     norm_eps: float = 1e-5
     dropout: float = 0.0
     init_std: float = 0.02
@@ -27,6 +27,11 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.hidden % self.heads:
             raise ValueError(f"model.hidden = {self.hidden} is not a multiple of model.heads = {self.heads}")
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence, special tokens included: RoBERTa counts positions from 2."""
+        return self.positions - 2
 
 
 def longest_sequence(config: Config) -> int:

@@ -18,7 +18,7 @@ from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline.align.aligner import Aligner
 from pipeline.align.link_files import parse_pharaoh
 from pipeline.model.encoder import Encoder
-from pipeline.settings.align_options import ENCODINGS, METHODS, AlignOptions, resolve
+from pipeline.settings.align_options import ENCODINGS, METHODS, AlignOptions, Chosen, resolve
 from pipeline.show.pair_view import PairView, page_html, view_html
 from pipeline.texts.sentence_pairs import split_raw, split_words
 
@@ -49,7 +49,7 @@ def view_pair(
     gold: str = "",
 ) -> PairView:
     """Align one pair and put together what is shown of it; ValueError where it cannot be."""
-    aligner = Aligner(encoder, tokenizer, recorded=options)
+    aligner = Aligner(encoder, tokenizer, options)
     split = split_raw if raw else split_words
     pair = split(source), split(target)
     similarities = aligner.similarities(pair)
@@ -98,13 +98,8 @@ class Demo:
         text = form.get("layer", "")
         if text and not text.isdecimal():
             raise ValueError(f"layer {text!r}: choose a number")
-        return resolve(
-            self.encoder.config.layers,
-            self.options,
-            layer=int(text) if text else None,
-            method=form.get("method"),  # type: ignore[arg-type]
-            encoding=form.get("encoding"),  # type: ignore[arg-type]
-        )
+        chosen = Chosen(int(text) if text else None, form.get("method"), form.get("encoding"))
+        return resolve(self.encoder.config.layers, self.options, chosen)
 
     def _page(self, form: dict[str, str], below: str) -> str:
         chosen = form.get("layer") or str(self.options.layer)

@@ -17,9 +17,9 @@ from pipeline.data.blend import Stage
 from pipeline.data.streams import BatchPlan, blend_stages, limits_of
 from pipeline.data.training_data import TrainingData
 from pipeline.model.encoder import Encoder
+from pipeline.model.heads import MASKED_LM_HEAD
 from pipeline.objectives.base import Objective
 from pipeline.objectives.catalog import check_layers
-from pipeline.objectives.masked_lm import HEAD as MASKED_LM_HEAD
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json
 from pipeline.settings.schema import Config, Optimizer

@@ -145,7 +145,7 @@ class Validator:
 
     def _retrieval(self, engine: Any) -> Figures:
         """Accuracy of sentence retrieval at every layer, mean of both directions; every rank encodes them all."""
-        pooler = SentencePooler(self._tokenizer, _hidden_states(engine), self._encoder.positions - 2)
+        pooler = SentencePooler(self._tokenizer, _hidden_states(engine), self._encoder.longest)
         found = evaluate_retrieval(self._sentences, pooler)
         values: Figures = {}
         for name, result in zip(distinct([result.languages for result in found]), found, strict=True):
@@ -165,9 +165,7 @@ class Validator:
         return WordAligner(
             self._tokenizer,
             hidden_states,
-            options.settings,
-            method=options.method,
-            encoding=options.encoding,
+            options.way,
             longest_side=longest_side(self._encoder, options.encoding),
         )
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from data_prep.quiet import prints_hidden
 from pipeline.checkpoints import weights_only
 from pipeline.checkpoints.manifest import CheckpointInfo
-from pipeline.objectives.masked_lm import HEAD
+from pipeline.model.heads import MASKED_LM_HEAD
 from pipeline.weights.hugging_face import hugging_face_state
 
-ENCODER_PREFIX, HEAD_PREFIX = "encoder.", f"heads.{HEAD}."
+ENCODER, HEADS = "encoder", "heads"
+"""Of what training wraps: a module, and a dictionary of modules by name."""
 
 
 def full_state(found: Path, info: CheckpointInfo) -> dict[str, Tensor]:
@@ -40,10 +41,28 @@ def full_state(found: Path, info: CheckpointInfo) -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in module.items()}
 
 
-def hugging_face_parts(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
-    """(state dict of `XLMRobertaForMaskedLM`, without its head where there is none; whether there is one)."""
-    encoder = {name.removeprefix(ENCODER_PREFIX): t for name, t in state.items() if name.startswith(ENCODER_PREFIX)}
-    head = {name.removeprefix(HEAD_PREFIX): t for name, t in state.items() if name.startswith(HEAD_PREFIX)}
-    if head:
-        head["weight"] = encoder["word.weight"]
-    return hugging_face_state(encoder, head or None), bool(head)
+def modules_of(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The parameters by the module that they are of, as a checkpoint holds it: "encoder", "heads.masked_lm" and so on."""
+    modules: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        module, _, own = name.partition(".")
+        if module == HEADS:
+            head, _, own = own.partition(".")
+            module = f"{HEADS}.{head}"
+        modules.setdefault(module, {})[own] = tensor
+    return modules
+
+
+def hugging_face_parts(state: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
+    """State dict of `XLMRobertaForMaskedLM`, without its head where there is none; other modules are left out.
+
+    Raises:
+        ValueError: there is no encoder; names `source` and what it holds.
+    """
+    modules = modules_of(state)
+    encoder, head = modules.get(ENCODER), modules.get(f"{HEADS}.{MASKED_LM_HEAD}")
+    if encoder is None or "word.weight" not in encoder:
+        raise ValueError(f"{source}: holds no encoder, but {', '.join(modules) or 'nothing'}; give another checkpoint")
+    if head is not None:
+        head = {**head, "weight": encoder["word.weight"]}
+    return hugging_face_state(encoder, head)

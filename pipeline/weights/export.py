@@ -1,7 +1,7 @@
-"""A checkpoint as a Hugging Face folder: fp32 weights of `XLMRobertaForMaskedLM`, the tokenizer, a model card.
+"""A model as a Hugging Face folder: fp32 weights of `XLMRobertaForMaskedLM`, the tokenizer, a model card.
 
-Reads a sealed checkpoint and the tokenizer of its run; trains and measures nothing. The folder is made beside its place and
-renamed when it is whole.
+Reads what `open_weights` opens, a run's checkpoint most of all; trains and measures nothing. The folder is made beside its
+place and renamed when it is whole.
 """
 
 from __future__ import annotations
@@ -22,15 +22,24 @@ from data_prep.tokenizers.tokenizer import META_NAME, MODEL_NAME, Tokenizer
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.model.encoder import EncoderConfig
-from pipeline.objectives.masked_lm import MaskedLMHead
-from pipeline.weights.consolidate import full_state, hugging_face_parts
+from pipeline.model.heads import MaskedLMHead
 from pipeline.weights.export_folder import clear_killed, new_folder
-from pipeline.weights.hugging_face import CONFIG_NAME, SAFETENSORS, WithoutDrawing, write_config
+from pipeline.weights.hugging_face import (
+    CONFIG_NAME,
+    DROPOUTS,
+    HEAD_PARAMETERS,
+    SAFETENSORS,
+    WithoutDrawing,
+    build_encoder,
+    has_head,
+    head_name,
+    hugging_face_state,
+    write_config,
+)
 from pipeline.weights.hugging_face_tokenizer import save_tokenizer
-from pipeline.weights.loading import ModelFolder, checkpoint_tokenizer, sizes_of
-from pipeline.weights.model_card import model_card
-from pipeline.weights.model_record import SECTION, Record, record_of_checkpoint, section_of
-from pipeline.weights.pretrained import DROPOUTS
+from pipeline.weights.model_card import Known, model_card
+from pipeline.weights.model_record import SECTION, Record, section_of
+from pipeline.weights.opening import Weights, open_weights
 
 CARD_NAME = "README.md"
 WRITTEN = {CONFIG_NAME, SAFETENSORS, MODEL_NAME, META_NAME, CARD_NAME, "tokenizer.json", "tokenizer_config.json"}
@@ -44,65 +53,80 @@ _SPARE_BYTES = 1 << 20
 class Exported:
     """What was written."""
 
-    step: int
-    parameters: int
-    layers: int
-    head: bool
-    """Whether the masked-LM head was trained; a run without MLM and TLM has none, and the folder then a fresh one."""
-    record: Record
+    known: Known
     notes: list[str]
 
 
 def export(source: Path, out: Path, tokenizer_dir: Path | None = None, force: bool = False) -> Exported:
-    """Write checkpoint `source` (a step_* folder, or a run folder: its latest good one) to the Hugging Face folder `out`.
+    """Write the model of `source` (what `open_weights` takes; of a run, its latest good checkpoint) to the folder `out`.
 
     Args:
-        tokenizer_dir: the tokenizer where the run's own copy is gone; it must be the same one.
+        tokenizer_dir: the tokenizer where the model's own copy is gone; it must be the same one.
         force: replace an export that `out` holds.
 
     Raises:
-        ValueError: no good checkpoint, another tokenizer, `out` holds something, or there is no room for it; `out` is then as
-            it was.
+        ValueError: no good model, another tokenizer, `out` holds something, or there is no room for it; `out` is then as it
+            was.
     """
-    tidied = clear_killed(out)
-    _check_place(out, force)
-    found, info, notes = checkpoint.find_model(source)
-    notes = tidied + notes
-    sizes = sizes_of(found, info)
-    record = record_of_checkpoint(info, found)
-    place = ModelFolder(source, sizes, {}, checkpoint_tokenizer(found, info), record, info.dropouts)
-    tokenizer = place.tokenizer(tokenizer_dir)
-    record = Record(record.options, tokenizer.identity())
-
-    state, head = hugging_face_parts(full_state(found, info))
-    if not head:
-        state |= _fresh_head(sizes)
-    # The output layer is tied to the word embeddings, and so left out, as Hugging Face does.
-    state = {name: tensor.contiguous() for name, tensor in state.items() if not name.startswith("lm_head.decoder.")}
-    parameters = sum(tensor.numel() for tensor in state.values())
-    done = Exported(info.step, parameters, sizes.layers, head, record, notes)
-    with new_folder(out, 4 * parameters + 6 * len(tokenizer.model) + _SPARE_BYTES) as folder:
-        save_tokenizer(tokenizer, folder, sizes.positions - 2, training_text(info, tokenizer))
+    notes = clear_killed(out)
+    _check_place(out, source, force)
+    opened = open_weights(source)
+    tokenizer = opened.tokenizer(tokenizer_dir)
+    _check_words(opened, tokenizer)
+    state, head = _state_of(opened)
+    known = Known(
+        f"{opened.kind.value} {source.resolve().name}",
+        opened.sizes,
+        sum(tensor.numel() for tensor in state.values()),
+        head,
+        Record(opened.record.options, tokenizer.identity()),
+        opened.info,
+    )
+    with new_folder(out, 4 * known.parameters + 6 * len(tokenizer.model) + _SPARE_BYTES) as folder:
+        text = [] if opened.info is None else training_text(opened.info, tokenizer)
+        save_tokenizer(tokenizer, folder, opened.sizes.longest, text)
         save_file(state, folder / SAFETENSORS, metadata={"format": "pt"})
-        _write(folder / CONFIG_NAME, json.dumps(config_of(info, record), indent=2, ensure_ascii=False) + "\n")
-        _write(folder / CARD_NAME, model_card(out.resolve().name, info, done))
-    return done
+        config = config_of(opened.sizes, opened.dropouts, known.record)
+        _write(folder / CONFIG_NAME, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        _write(folder / CARD_NAME, model_card(out.resolve().name, known))
+    return Exported(known, notes + opened.notes)
 
 
-def config_of(info: CheckpointInfo, record: Record) -> dict[str, Any]:
+def _state_of(opened: Weights) -> tuple[dict[str, Tensor], bool]:
+    """(parameters of `XLMRobertaForMaskedLM`; whether its head was among them, or is a fresh one).
+
+    The output layer is tied to the word embeddings, and so left out, as Hugging Face does.
+    """
+    read = opened.state()
+    encoder = build_encoder(opened.sizes, read, opened.place)
+    head = has_head(read, opened.place)
+    own = {head_name(name): read[head_name(name)] for name in HEAD_PARAMETERS} if head else _fresh_head(opened.sizes)
+    state = hugging_face_state(encoder.state_dict(), None) | own
+    return {name: tensor.contiguous() for name, tensor in state.items()}, head
+
+
+def _check_words(opened: Weights, tokenizer: Tokenizer) -> None:
+    """ValueError where the model has words that the tokenizer which is written has not."""
+    if added := opened.added_words(tokenizer.vocab_size):
+        raise ValueError(
+            f"{opened.place}: its tokenizer has added words ({', '.join(list(added)[:3])}), which an export would lose; use "
+            "the folder as it is"
+        )
+
+
+def config_of(sizes: EncoderConfig, dropouts: dict[str, float], record: Record) -> dict[str, Any]:
     """The config.json of `XLMRobertaForMaskedLM`, with the record as a section that Transformers does not read.
 
     Dropout is that of the model which training began with, or XLM-R's: what pretraining itself used says nothing of what
     fine-tuning wants.
     """
-    config = write_config(EncoderConfig(**info.encoder), info.dropouts or DROPOUTS)
     return {
         "architectures": ["XLMRobertaForMaskedLM"],
         "model_type": "xlm-roberta",
         "hidden_act": "gelu",
         "tie_word_embeddings": True,
         "dtype": "float32",
-        **config,
+        **write_config(sizes, dropouts or DROPOUTS),
         SECTION: section_of(record),
     }
 
@@ -129,14 +153,14 @@ def _fresh_head(sizes: EncoderConfig) -> dict[str, Tensor]:
     with torch.device("meta"), WithoutDrawing():
         word = torch.nn.Embedding(sizes.vocab_size, sizes.hidden)
     head = MaskedLMHead(word, sizes.norm_eps, sizes.init_std)
-    names = {"dense.weight": "dense.weight", "dense.bias": "dense.bias", "bias": "bias"}
-    names |= {"norm.weight": "layer_norm.weight", "norm.bias": "layer_norm.bias"}
-    return {f"lm_head.{theirs}": head.state_dict()[ours] for ours, theirs in names.items()}
+    return {head_name(name): head.state_dict()[name] for name in HEAD_PARAMETERS}
 
 
-def _check_place(out: Path, force: bool) -> None:
+def _check_place(out: Path, source: Path, force: bool) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; give the folder to write")
+    if out.resolve() == source.resolve():
+        raise ValueError(f"{out}: is the model itself; give another folder to write")
     held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if not held:
         return

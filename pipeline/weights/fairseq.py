@@ -40,13 +40,6 @@ _NAMES = {
 _EMBEDDINGS = "roberta.embeddings."
 
 
-def fairseq_file(init: Path) -> Path | None:
-    """The fairseq checkpoint that a `model.init` names: a `.pt` file, or a folder with model.pt and no config.json."""
-    if init.suffix == ".pt":
-        return init
-    return init / CHECKPOINT if (init / CHECKPOINT).exists() and not (init / "config.json").exists() else None
-
-
 def read_fairseq(path: Path, dropout: float = 0.0) -> tuple[EncoderConfig, dict[str, Tensor]]:
     """Sizes and fp32 tensors (named as in `XLMRobertaForMaskedLM`) of a fairseq checkpoint.
 

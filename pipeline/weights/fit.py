@@ -18,8 +18,8 @@ def check_sizes(config: Config, sizes: EncoderConfig, vocab_size: int) -> None:
 
         assert init is not None, "a model from scratch has the data's vocabulary"
         check_vocabulary(init, sizes.vocab_size, config.data.path, vocab_size)
-    if longest + 2 > sizes.positions:
+    if longest > sizes.longest:
         raise ValueError(
-            f"model.init = {init}: {sizes.positions - 2} positions, data.block_tokens and data.side_tokens "
+            f"model.init = {init}: {sizes.longest} positions, data.block_tokens and data.side_tokens "
             f"need {longest}; lower them"
         )

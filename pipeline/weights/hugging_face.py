@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from data_prep.tokenizers.special_ids import BOS, EOS, PAD
 from data_prep.tokenizers.tokenizer import GET_MODEL
 from pipeline.model.encoder import Encoder, EncoderConfig
 
@@ -41,6 +42,8 @@ _HEAD_NAMES = {
     "weight": "lm_head.decoder.weight",
     "bias": "lm_head.bias",
 }
+HEAD_PARAMETERS = tuple(name for name in _HEAD_NAMES if name != "weight")
+"""The masked-LM head's own; its output layer is tied to the word embeddings."""
 _CONFIG_NAMES = {
     "vocab_size": "vocab_size",
     "num_hidden_layers": "layers",
@@ -61,13 +64,12 @@ _DEFAULTS = {  # `XLMRobertaConfig`'s, for what a config.json leaves out
 }
 _BUILT = {  # what changes hidden states and is built in one way only
     "hidden_act": "gelu",
-    "pad_token_id": 1,
+    "pad_token_id": PAD,
     "position_embedding_type": "absolute",
     "is_decoder": False,
     "add_cross_attention": False,
 }
-_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-DROPOUT = 0.1
+DROPOUTS = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 """`XLMRobertaConfig`'s and XLM-R's own, which fine-tuning wants whatever pretraining was done with."""
 _MOST = 2**24
 """More than any size of a model; a config.json that says more is damaged."""
@@ -82,6 +84,11 @@ def hugging_face_name(name: str) -> str:
         if hits:
             return renamed
     raise AssertionError(f"no Hugging Face name for {name}")
+
+
+def head_name(name: str) -> str:
+    """Our head parameter's name in `XLMRobertaForMaskedLM`."""
+    return _HEAD_NAMES[name]
 
 
 def hugging_face_state(encoder: dict[str, Tensor], head: dict[str, Tensor] | None) -> dict[str, Tensor]:
@@ -144,7 +151,7 @@ def _is_number(value: Any, kinds: tuple[type, ...]) -> bool:
 def read_dropouts(folder: Path) -> dict[str, float]:
     """The two dropout rates of a folder's config.json, by Hugging Face's names."""
     content = read_config_json(folder)
-    rates = {name: content.get(name, DROPOUT) for name in _DROPOUTS}
+    rates = {name: content.get(name, rate) for name, rate in DROPOUTS.items()}
     for name, rate in rates.items():
         if not _is_number(rate, (int, float)) or not 0 <= rate < 1:
             raise ValueError(
@@ -288,15 +295,22 @@ def load_encoder(encoder: Encoder, state: dict[str, Tensor], source: Path) -> No
         tensor.copy_(tensors[name])
 
 
+def has_head(state: dict[str, Tensor], source: Path) -> bool:
+    """Whether a masked-LM head is among the tensors; ValueError where it has an output layer of its own."""
+    if any(_HEAD_NAMES[name] not in state for name in HEAD_PARAMETERS):
+        return False
+    _check_tied(state, source)
+    return True
+
+
 def load_head(head: nn.Module, state: dict[str, Tensor], source: Path) -> bool:
     """Copy the masked-LM head's own weights (the decoder is tied); False, and nothing done, where there are none.
 
     ValueError where the head does not fit, or has an output layer of its own.
     """
-    own = {name: tensor for name, tensor in head.state_dict().items() if name != "weight"}
-    if any(_HEAD_NAMES[name] not in state for name in own):
+    if not has_head(state, source):
         return False
-    _check_tied(state, source)
+    own = {name: tensor for name, tensor in head.state_dict().items() if name in HEAD_PARAMETERS}
     for name, tensor in own.items():
         theirs = _HEAD_NAMES[name]
         if state[theirs].shape != tensor.shape:
@@ -326,6 +340,7 @@ def load_pretrained_encoder(folder: Path) -> Encoder:
 def write_config(config: EncoderConfig, dropouts: dict[str, float] | None = None) -> dict[str, Any]:
     """Keyword arguments of `XLMRobertaConfig` for this encoder; dropouts: other rates than the encoder's."""
     sizes = {theirs: getattr(config, ours) for theirs, ours in _CONFIG_NAMES.items()}
-    rates = dropouts or dict.fromkeys(_DROPOUTS, config.dropout)
+    rates = dropouts or dict.fromkeys(DROPOUTS, config.dropout)
     other = {"initializer_range": config.init_std}
-    return {**sizes, **rates, **other, "type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    specials = {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
+    return {**sizes, **rates, **other, "type_vocab_size": 1, **specials}

@@ -1,37 +1,57 @@
 """The README.md of an exported model: what it was trained on, how it is loaded, how it aligns words. Only what is known.
 
-Knows a checkpoint's manifest; nothing of weights.
+Knows a checkpoint's manifest and a model's sizes; nothing of weights.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.objectives import catalog
-
-if TYPE_CHECKING:
-    from pipeline.weights.export import Exported
+from pipeline.settings.sizes import EncoderConfig
+from pipeline.weights.model_record import Record
 
 _OBJECTIVES = {name: entry.words for name, entry in catalog.ENTRIES.items()}
+_SHAPE = "A cross-lingual encoder in the shape of XLM-R,"
+_PRETRAINED = [
+    f"{_SHAPE} pretrained with an implementation of XLM-Align (Chi et al., ACL",
+    '2021, "Improving Pretrained Cross-Lingual Language Models via Self-Labeled Word Alignment").',
+]
 
 
-def model_card(name: str, info: CheckpointInfo, exported: Exported) -> str:
+@dataclass(frozen=True)
+class Known:
+    """What is known of a model."""
+
+    origin: str
+    """What it was taken from, in words."""
+    sizes: EncoderConfig
+    parameters: int
+    head: bool
+    """Whether the masked-LM head was trained; where it was not, an export has a fresh one."""
+    record: Record
+    info: CheckpointInfo | None
+    """Of the run that has trained it; None: another model, of whose training nothing is known."""
+
+
+def model_card(name: str, known: Known) -> str:
     """Markdown with the front matter that model hubs read."""
+    trained = known.info is not None
     return "\n".join(
         [
             "---",
             "library_name: transformers",
             "pipeline_tag: fill-mask",
-            "tags: [xlm-align, cross-lingual, word-alignment]",
+            f"tags: [{'xlm-align, cross-lingual, word-alignment' if trained else 'cross-lingual'}]",
             "---",
             "",
             f"# {name}",
             "",
-            "A cross-lingual encoder in the shape of XLM-R, pretrained with an implementation of XLM-Align (Chi et al., ACL",
-            '2021, "Improving Pretrained Cross-Lingual Language Models via Self-Labeled Word Alignment").',
+            *(_PRETRAINED if trained else [f"{_SHAPE} taken as it was from the {known.origin}."]),
             "",
-            *_table(info, exported),
+            *_table(known),
             "",
             "## Use",
             "",
@@ -42,7 +62,7 @@ def model_card(name: str, info: CheckpointInfo, exported: Exported) -> str:
             f'model = AutoModel.from_pretrained("{name}")',
             "```",
             "",
-            *_alignment(name, exported),
+            *_alignment(name, known),
             "## Licence",
             "",
             "None is given here. It depends on the text and on the model that training began with: whoever publishes this",
@@ -52,21 +72,27 @@ def model_card(name: str, info: CheckpointInfo, exported: Exported) -> str:
     )
 
 
-def _table(info: CheckpointInfo, exported: Exported) -> list[str]:
-    sizes = info.encoder
+def _table(known: Known) -> list[str]:
+    sizes = known.sizes
     rows = {
-        "sizes": f"{sizes['layers']} layers, width {sizes['hidden']}, {sizes['heads']} heads, {sizes['vocab_size']:,} words",
-        "parameters": f"{exported.parameters / 1e6:,.1f} M",
-        "longest input": f"{sizes['positions'] - 2} tokens, special ones included",
+        "sizes": f"{sizes.layers} layers, width {sizes.hidden}, {sizes.heads} heads, {sizes.vocab_size:,} words",
+        "parameters": f"{known.parameters / 1e6:,.1f} M",
+        "longest input": f"{sizes.longest} tokens, special ones included",
+        **({} if known.info is None else _training(known.info)),
+        "masked-LM head": "trained" if known.head else "not trained: random weights",
+        "tokenizer (sha256)": f"`{(known.record.tokenizer or {}).get('sha256')}`",
+        **({} if known.info is None else {"training data (sha256 of its manifest)": f"`{known.info.data_digest}`"}),
+    }
+    return ["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows.items())]
+
+
+def _training(info: CheckpointInfo) -> dict[str, str]:
+    return {
         "optimizer steps": f"{info.step:,}",
         "objectives": "; ".join(_objectives(info.config)) or "not recorded",
         "began with": _begun(info.config),
         "seed": str((info.config.get("run") or {}).get("seed", "not recorded")),
-        "masked-LM head": "trained" if exported.head else "not trained: random weights",
-        "tokenizer (sha256)": f"`{(exported.record.tokenizer or {}).get('sha256')}`",
-        "training data (sha256 of its manifest)": f"`{info.data_digest}`",
     }
-    return ["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows.items())]
 
 
 def _objectives(config: dict[str, Any]) -> list[str]:
@@ -82,8 +108,8 @@ def _begun(config: dict[str, Any]) -> str:
     return "random weights" if model.get("init") is None else f"`{str(model['init']).rstrip('/').rsplit('/', 1)[-1]}`"
 
 
-def _alignment(name: str, exported: Exported) -> list[str]:
-    options = exported.record.options
+def _alignment(name: str, known: Known) -> list[str]:
+    options = known.record.options
     if options is None:
         return []
     return [

@@ -7,6 +7,7 @@ part of its manifest. Knows these two files; nothing of tensors.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,18 @@ def section_of(record: Record) -> dict[str, Any]:
     return options | ({} if record.tokenizer is None else {TOKENIZER_KEY: record.tokenizer})
 
 
+def check_recordable(folder: Path) -> None:
+    """ValueError where a model has no file that takes a record, or it cannot be written."""
+    if not folder.exists():  # who reads it says so
+        return
+    if folder.is_file() or not (checkpoint.is_run(folder) or (folder / CONFIG_NAME).is_file()):
+        raise ValueError(
+            f"{folder}: has no place for a record; make a Hugging Face folder of it: python -m pipeline export {folder} HF_DIR"
+        )
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"--record: {folder} cannot be written; copy the model, or leave --record out")
+
+
 def write_options(folder: Path, options: AlignOptions) -> Path:
     """Keep the options with a model, a Hugging Face folder's, a checkpoint's or of a run's latest checkpoint; where they went.
 
@@ -79,7 +92,8 @@ def write_options(folder: Path, options: AlignOptions) -> Path:
         OSError: it cannot be written.
     """
     path = folder / CONFIG_NAME
-    if checkpoint.is_run(folder) or not path.is_file():
+    check_recordable(folder)
+    if not path.is_file():
         found, info, _ = checkpoint.find_model(folder)
         info.alignment = options.as_json()
         write_info(found, info)

@@ -1,10 +1,11 @@
-"""What `model.init` may name, behind one entry: a Hugging Face folder, or a fairseq checkpoint or its folder.
+"""What `model.init` gives a training: sizes and weights of a pretrained model, and whether the token files are made for it.
 
-Knows which reader a path is for; the readers know their formats.
+Knows what a training asks of a model; `opening` knows where models lie.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -13,32 +14,30 @@ from data_prep.token_files.manifest import Manifest
 from data_prep.tokenizers.tokenizer import MODEL_NAME, Tokenizer, read_tokenizer
 from data_prep.tokenizers.tokenizer_json import JSON_NAME
 from pipeline.model.encoder import EncoderConfig
-from pipeline.weights import hugging_face
-from pipeline.weights.fairseq import fairseq_file, read_fairseq
+from pipeline.weights.hugging_face import DROPOUTS
+from pipeline.weights.opening import Kind, find_tokenizer, kind_of, open_weights
 from pipeline.weights.vocabulary import added_words, explains
-
-DROPOUTS = {"hidden_dropout_prob": hugging_face.DROPOUT, "attention_probs_dropout_prob": hugging_face.DROPOUT}
 
 
 def read_pretrained(init: Path, dropout: float) -> tuple[EncoderConfig, dict[str, Tensor]]:
     """Sizes of a pretrained model, and its fp32 tensors named as in `XLMRobertaForMaskedLM`; ValueError of one line."""
-    file = fairseq_file(init)
-    if file is not None:
-        return read_fairseq(file, dropout)
-    return hugging_face.read_config(init, dropout), hugging_face.read_state(init)
+    opened = open_weights(init)
+    return replace(opened.sizes, dropout=dropout), opened.state()
 
 
 def read_sizes(init: Path, dropout: float) -> EncoderConfig:
-    """Sizes alone, for which a Hugging Face folder's weights are not read."""
-    file = fairseq_file(init)
-    return hugging_face.read_config(init, dropout) if file is None else read_fairseq(file, dropout)[0]
+    """Sizes alone, for which no weights are read but fairseq's."""
+    return replace(open_weights(init, whole=False).sizes, dropout=dropout)
 
 
 def dropouts_of(init: Path | None) -> dict[str, float]:
-    """Dropout rates that an export of what is trained from `init` (None: from scratch) gets; XLM-R's where none are named."""
-    if init is None or fairseq_file(init) is not None:
+    """Dropout rates that an export of what is trained from `init` (None: from scratch) gets; XLM-R's where none are named.
+
+    A run hands on those of the model that it began with.
+    """
+    if init is None or kind_of(init) is Kind.FAIRSEQ:  # which names none, and is long to read
         return DROPOUTS
-    return hugging_face.read_dropouts(init)
+    return open_weights(init, whole=False).dropouts or DROPOUTS
 
 
 def check_vocabulary(init: Path, rows: int, data: Path, known: int) -> None:
@@ -72,14 +71,13 @@ def check_tokenizer(init: Path | None, manifest: Manifest) -> list[str]:
     """
     if init is None or not init.exists():  # who reads it says so
         return []
-    folder = init if init.is_dir() else init.parent
-    files = [folder / name for name in (MODEL_NAME, JSON_NAME) if (folder / name).is_file()]
-    if not files:
+    path = find_tokenizer(init)
+    if path is None:
         return [f"{init} has neither {MODEL_NAME} nor {JSON_NAME}: whether the token files fit it cannot be checked"]
-    own = read_tokenizer(files[0])
-    if made_with(manifest, own):
+    if made_with(manifest, read_tokenizer(path)):
         return []
+    mend = str(path) if path.is_dir() else f"python -m data_prep tokenizer import {path.parent} --out DIR"
     raise ValueError(
-        f"model.init = {init}: {files[0].name} is another tokenizer than that of data.path = {manifest.data_dir}, so that ids "
-        f"would mean other words; binarize with this model's own: python -m data_prep tokenizer import {folder} --out DIR"
+        f"model.init = {init}: {path.name} is another tokenizer than that of data.path = {manifest.data_dir}, so that ids "
+        f"would mean other words; binarize with this model's own: {mend}"
     )

@@ -62,7 +62,7 @@ def test_it_measures_what_evaluate_measures(
     assert len([key for key in line if key.startswith("aer/")]) == 3, "every folder of the folder"
 
     sentences = [pair.loaded(SENTENCES) for pair in find_pairs(sample / "valid" / "parallel" / f"valid.{PAIR}.qaa")]
-    pooler = SentencePooler(tokenizer, encoder.hidden_states, encoder.config.positions - 2)
+    pooler = SentencePooler(tokenizer, encoder.hidden_states, encoder.config.longest)
     (found,) = evaluate_retrieval(sentences, pooler)
     assert found.sentences == SENTENCES
     assert line[f"retrieval_by_layer/{PAIR}"] == found.mean

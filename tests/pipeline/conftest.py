@@ -19,7 +19,7 @@ from data_prep.tokenizers.tokenizer import train
 from pipeline.cli import main
 from pipeline.data.streams import Sequences
 from pipeline.model.encoder import Encoder, EncoderConfig
-from pipeline.objectives.masked_lm import MaskedLMHead
+from pipeline.model.heads import MaskedLMHead
 from pipeline.weights.hugging_face import hugging_face_state, write_config
 from tests.token_files import add_sequence
 

@@ -10,7 +10,8 @@ from pipeline.evaluate.alignment_error import gold_folders
 from pipeline.evaluate.gold import links_file, read_gold
 from pipeline.settings.schema import Config
 from pipeline.texts.sentence_files import find_pairs
-from pipeline.weights.hugging_face import read_config
+from pipeline.weights.opening import description_of
+from pipeline.weights.pretrained import read_sizes
 
 SHARDS_LOOKED_AT = 8  # first, last and some between: the time does not grow with the corpus
 BYTES_PER_PARAMETER = 16  # fp32 weights, two Adam moments, and as much again in the module's own file at most
@@ -22,7 +23,8 @@ def files_of(config_file: Path | None, config: Config | None) -> list[str]:
         return []
     paths = [config_file, config.deepspeed, config.data.path / MANIFEST_NAME]
     if config.model.init is not None:
-        paths.append(config.model.init / "config.json")
+        described = description_of(config.model.init)
+        paths += [] if described is None else [described]
     if config.validation.every:
         paths += _validation_files(config)
     return [str(path.absolute()) for path in paths]
@@ -57,7 +59,7 @@ def shards_of(config: Config | None) -> dict[str, int]:
 def needed_disk(config: Config) -> int:
     """Bytes of the checkpoints that are there at a time: those that are kept, and the one being written."""
     vocabulary = Manifest.read(config.data.path).vocab_size
-    sizes = config.model if config.model.init is None else read_config(config.model.init, 0.0)
+    sizes = config.model if config.model.init is None else read_sizes(config.model.init, 0.0)
     layer = 4 * sizes.hidden**2 + 2 * sizes.hidden * sizes.feed_forward
     parameters = (vocabulary + config.data.block_tokens) * sizes.hidden + sizes.layers * layer
     return parameters * BYTES_PER_PARAMETER * (config.run.keep + 1)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from data_prep.text.readers import open_text
 from data_prep.tokenizers import tokenizer as tokenizer_module
-from data_prep.tokenizers.tokenizer import MODEL_NAME, UNK, Tokenizer, prepare, train
+from data_prep.tokenizers.special_ids import UNK
+from data_prep.tokenizers.tokenizer import MODEL_NAME, Tokenizer, prepare, train
 
 # What the corpora of ../shared do not have, so that every script of the vocabulary's main languages is seen.
 OTHER_SCRIPTS = {

@@ -13,6 +13,7 @@ from pipeline.benchmark import align_memory, align_quality
 from pipeline.benchmark.align_quality import EFLOMAL, EFLOMAL_MORE, add_theirs, more_lines, score_ours, table
 from pipeline.evaluate.alignment_error import evaluate
 from pipeline.evaluate.gold import read_gold
+from pipeline.settings.align_options import Way
 from pipeline.weights.loading import load_model
 
 # Stands in for align_peers: links the first words of every pair, and complains where there is an empty line.
@@ -40,7 +41,7 @@ def test_ours_is_scored_at_the_layer_and_at_each_folders_best(hf_dir: Path, gold
     gold = read_gold(gold_dir)
     scores, best = score_ours(hf_dir, {"en-de": gold}, 2)
     expected = evaluate(*load_model(hf_dir), gold)
-    separate = evaluate(*load_model(hf_dir), gold, method="argmax", encoding="separate")
+    separate = evaluate(*load_model(hf_dir), gold, Way("argmax", "separate"))
     assert scores["en-de"] == {
         "ours, layer 2": expected.layers[2],
         "ours, best layer": expected.layers[expected.best_layer],

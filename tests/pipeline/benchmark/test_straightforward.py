@@ -14,9 +14,10 @@ from pipeline.benchmark.worker import whole_logits
 from pipeline.data.batch import MicroBatch
 from pipeline.data.streams import Sequences
 from pipeline.data.views.collate import collate
+from pipeline.model import heads
 from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.model.linear_cross_entropy import linear_cross_entropy
-from pipeline.objectives import masked_lm, pretraining_model
+from pipeline.objectives import pretraining_model
 from pipeline.objectives.base import LabelTensors
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
@@ -117,11 +118,11 @@ def test_what_the_benchmark_switches_off_changes_no_loss(
     passes: list[int] = []
     ours.encoder.register_forward_hook(lambda *_: passes.append(1))
     expected = {name: float(term["loss"].detach()) for name, term in ours("losses", batch, labels).items()}
-    for module, name in ((masked_lm, "linear_cross_entropy"), (pretraining_model, "MicroStepEncoder")):
+    for module, name in ((heads, "linear_cross_entropy"), (pretraining_model, "MicroStepEncoder")):
         monkeypatch.setattr(module, name, getattr(module, name))  # restored afterwards
     benchmark_worker.use_whole_logits()
     benchmark_worker.encode_streams_apart()
-    assert masked_lm.linear_cross_entropy is whole_logits is not linear_cross_entropy
+    assert heads.linear_cross_entropy is whole_logits is not linear_cross_entropy
     found = {name: float(term["loss"].detach()) for name, term in ours("losses", batch, labels).items()}
     assert found == pytest.approx(expected, rel=1e-5)
     assert len(passes) == 1 + 2, "together, then apart"

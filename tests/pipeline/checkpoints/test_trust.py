@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pipeline.checkpoints import checkpoint, weights_only
 from pipeline.checkpoints.manifest import MANIFEST, read_manifest, write_info
@@ -158,4 +159,7 @@ def test_a_hugging_face_folder_is_one_whatever_lies_beside_its_weights(
     if beside != "manifest.json":
         done = use("align", folder, "-", stdin=b"the fox ||| der fuchs\n")
         assert "the Hugging Face model is taken, not the checkpoints beside it" in done.err
-    assert "holds no checkpoint" in use("export", folder, run.parent / "out").error
+    assert use("export", folder, run.parent / "out").code == 0
+    found, expected = (load_file(place / "model.safetensors") for place in (run.parent / "out", hf_dir))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert not harm.exists()

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.align import word_alignment
 from pipeline.align.aligner import Aligner
-from pipeline.settings.align_options import METHODS
+from pipeline.settings.align_options import METHODS, plain_options
 from pipeline.weights.loading import load_model
 from tests.pipeline.conftest import Done
 
@@ -185,5 +185,5 @@ def test_bf16_links_nearly_as_fp32(hf_dir: Path) -> None:
 def test_space_pieces_of_the_released_aligner_can_be_kept(hf_dir: Path) -> None:
     encoder, tokenizer = load_model(hf_dir)
     assert tokenizer.piece(tokenizer.encode(",")[0]) == "▁", "a comma after a space is two pieces here"
-    aligner = Aligner(encoder, tokenizer, 2, keep_space_pieces=True)
+    aligner = Aligner(encoder, tokenizer, plain_options(3), keep_space_pieces=True)
     assert aligner.align([(", fox", "fox ,")]) and aligner.report.pairs == 1

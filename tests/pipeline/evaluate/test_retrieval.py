@@ -115,7 +115,7 @@ def test_pooled_vectors_are_means_of_hidden_states_of_every_layer_whatever_the_b
 
 def test_long_sentences_are_cut_to_the_positions_and_counted(hf_dir: Path) -> None:
     encoder, tokenizer = load_model(hf_dir)
-    pooler = SentencePooler(tokenizer, encoder.hidden_states, longest=encoder.config.positions - 2)
+    pooler = SentencePooler(tokenizer, encoder.hidden_states, longest=encoder.config.longest)
     pooler.vectors(["fox " * 200, "fox"])
     assert pooler.cut == 1
 

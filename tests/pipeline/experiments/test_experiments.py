@@ -19,6 +19,7 @@ from pipeline.experiments.compare import Outcome, as_json, differences, draw, st
 from pipeline.experiments.measure import Yardstick, best_retrieval, chosen_layer, mean_aer, measure_start, reported_aer
 from pipeline.experiments.plan import common_start, read_experiment, trials
 from pipeline.experiments.training import has_finished
+from pipeline.settings.align_options import Way
 from pipeline.weights.loading import load_model
 from tests.conftest import ROOT
 
@@ -127,8 +128,8 @@ def test_halves_are_every_second_pair(hf_dir: Path, gold_dir: Path) -> None:
     chosen, reported = evaluate_halves(encoder, tokenizer, gold)
     assert chosen == evaluate(encoder, tokenizer, gold.part(slice(0, None, 2))).layers
     assert reported == evaluate(encoder, tokenizer, gold.part(slice(1, None, 2))).layers
-    separate = evaluate(encoder, tokenizer, gold.part(slice(0, None, 2)), None, "argmax", "separate").layers
-    assert evaluate_halves(encoder, tokenizer, gold, "argmax", "separate")[0] == separate != chosen
+    separate = evaluate(encoder, tokenizer, gold.part(slice(0, None, 2)), Way("argmax", "separate")).layers
+    assert evaluate_halves(encoder, tokenizer, gold, Way("argmax", "separate"))[0] == separate != chosen
     assert len(gold.part(slice(0, None, 2))) == 2 and len(gold) == 3
 
 

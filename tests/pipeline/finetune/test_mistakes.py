@@ -85,7 +85,7 @@ def test_a_folder_that_is_no_model_or_an_output_that_is_not_empty(
 ) -> None:
     done = fine_tune(*TAG, "test-de.tsv", model="nowhere")
     assert done.error == (
-        "error: nowhere: no such folder; give a Hugging Face model folder, a run folder or a checkpoint "
+        "error: nowhere: no such folder; give a Hugging Face model folder, a run folder, a checkpoint or fairseq's model.pt "
         "(`hf download FacebookAI/xlm-roberta-base --local-dir xlm-roberta-base` gets one)"
     )
     (tmp_path / "out").mkdir()

@@ -15,7 +15,6 @@ from pipeline.checkpoints.checkpoint import seal
 from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.finetune.start import read_start
 from pipeline.finetune.tasks.tagging import Tagging
-from pipeline.weights.consolidate import ENCODER_PREFIX
 from pipeline.weights.hugging_face_tokenizer import save_tokenizer
 from pipeline.weights.loading import load_model
 
@@ -65,7 +64,7 @@ def test_a_runs_latest_checkpoint_is_its_exported_model(model_dir: Path, tmp_pat
     tokenizer.save(tmp_path / "data" / "tokenizer")
     checkpoint = tmp_path / "run" / "checkpoints" / "step_00000007"
     checkpoint.mkdir(parents=True)
-    module = {f"{ENCODER_PREFIX}{name}": tensor for name, tensor in encoder.state_dict().items()}
+    module = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     torch.save({"module": module}, checkpoint / "mp_rank_00_model_states.pt")
     config = {"data": {"path": str(tmp_path / "data")}}
     seal(checkpoint, CheckpointInfo(7, 1, 0, "fp32", "0" * 64, config, asdict(encoder.config)))

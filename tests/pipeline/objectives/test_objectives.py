@@ -16,10 +16,11 @@ from pipeline.data.views.collate import collate
 from pipeline.data.views.masked_tokens import MaskedTokens, Pointers
 from pipeline.model import attention
 from pipeline.model.encoder import Encoder, EncoderConfig
+from pipeline.model.heads import MaskedLMHead, PointerHead
 from pipeline.objectives.base import LabelTensors, Objective
-from pipeline.objectives.masked_lm import MaskedLM, MaskedLMHead
+from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
-from pipeline.objectives.word_alignment import PARTNER, PointerHead, WordAlignment
+from pipeline.objectives.word_alignment import PARTNER, WordAlignment
 from sinkhorn_align import AlignmentSettings, align
 
 VOCAB_SIZE = 64

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.settings.align_options import (
     AlignOptions,
+    Chosen,
     chosen_over,
     note,
     options_of_json,
@@ -53,7 +54,7 @@ CHOICES: dict[str, tuple[AlignOptions | None, dict[str, Any], tuple[Any, ...]]] 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_choice_goes_before_the_record_and_the_record_before_the_default(choice: str) -> None:
     recorded, given, expected = CHOICES[choice]
-    assert settings_of(resolve(12, recorded, **given)) == expected
+    assert settings_of(resolve(12, recorded, Chosen(**given))) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,16 +64,20 @@ def test_a_choice_goes_before_the_record_and_the_record_before_the_default(choic
         ({"layer": -1}, "--layer -1"),
         ({"method": "best"}, "--method 'best': choose ot-filter, ot, argmax"),
         ({"encoding": "x"}, "--encoding 'x': choose joint or separate"),
-        ({"recorded": AlignOptions(13, "ot", "joint", "")}, "recorded with the model, 13: the model has 12 layers"),
     ],
 )
 def test_a_choice_that_the_model_has_not_is_an_error(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        resolve(12, **given)
+        resolve(12, chosen=Chosen(**given))
+
+
+def test_a_record_that_the_model_has_not_is_an_error() -> None:
+    with pytest.raises(ValueError, match="recorded with the model, 13: the model has 12 layers"):
+        resolve(12, AlignOptions(13, "ot", "joint", ""))
 
 
 def test_the_note_says_what_was_taken_why_and_how_to_choose() -> None:
-    told = note(resolve(12, RECORDED, layer=3))
+    told = note(resolve(12, RECORDED, Chosen(layer=3)))
     assert "layer 3, ot-filter, joint, cost exp" in told and "layer as given; recorded" in told
     assert "--layer, --method, --encoding" in told and "evaluate --gold DIR --record" in told and "\n" not in told
     assert "default for a model without a record" in note(resolve(12))

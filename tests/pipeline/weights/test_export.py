@@ -306,21 +306,20 @@ def test_a_damaged_checkpoint_is_skipped_aloud(use: Use, run: Path, hf_dir: Path
 
 
 MISTAKES = {
-    "nowhere": ("{tmp}/nosuch", "nosuch: no such folder; give a run folder or one of its checkpoints/step_*"),
-    "a file": ("{tmp}/file", "file: is a file; give a run folder"),
-    "empty": ("{tmp}/empty", "empty: holds no checkpoint; give a run folder"),
-    "a model": ("{hf}", "is a Hugging Face folder and holds no checkpoint"),
+    "nowhere": ("{tmp}/nosuch", "nosuch: no such folder; give a Hugging Face model folder, a run folder"),
+    "a file": ("{tmp}/file", "file: is a file; give a Hugging Face model folder"),
+    "empty": ("{tmp}/empty", "empty: holds no model (neither config.json, model.pt nor checkpoints/); give"),
     "unfinished": ("{tmp}/run/checkpoints/step_00000008", "not a complete checkpoint (manifest.json is missing)"),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_what_is_no_run_is_named(use: Use, run: Path, hf_dir: Path, tmp_path: Path, mistake: str) -> None:
+def test_what_is_no_model_is_named(use: Use, run: Path, tmp_path: Path, mistake: str) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     for folder in (tmp_path / "empty", run / "checkpoints" / "step_00000008"):
         folder.mkdir()
     given, message = MISTAKES[mistake]
-    done = use("export", given.format(tmp=tmp_path, hf=hf_dir), tmp_path / "out")
+    done = use("export", given.format(tmp=tmp_path), tmp_path / "out")
     assert done.code == 1 and message in done.error and "--resume" not in done.err
     assert not (tmp_path / "out").exists()
 

@@ -11,7 +11,6 @@ import torch
 from data_prep.tokenizers.tokenizer import Tokenizer, train
 from pipeline.checkpoints.checkpoint import seal
 from pipeline.checkpoints.manifest import CheckpointInfo
-from pipeline.weights.consolidate import ENCODER_PREFIX, HEAD_PREFIX
 from pipeline.weights.loading import load_masked_lm, load_model, longest_side
 
 
@@ -22,8 +21,8 @@ def run(hf_dir: Path, tmp_path: Path) -> Path:
     tokenizer.save(tmp_path / "data" / "tokenizer")
     checkpoint = tmp_path / "run" / "checkpoints" / "step_00000007"
     checkpoint.mkdir(parents=True)
-    module = {f"{ENCODER_PREFIX}{name}": tensor for name, tensor in encoder.state_dict().items()}
-    module |= {f"{HEAD_PREFIX}{name}": tensor for name, tensor in head.state_dict().items()}
+    module = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    module |= {f"heads.masked_lm.{name}": tensor for name, tensor in head.state_dict().items()}
     torch.save({"module": module}, checkpoint / "mp_rank_00_model_states.pt")
     config = {"data": {"path": str(tmp_path / "data")}}
     seal(checkpoint, CheckpointInfo(7, 1, 0, "fp32", "0" * 64, config, asdict(encoder.config)))

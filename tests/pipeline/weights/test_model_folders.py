@@ -22,6 +22,7 @@ from pipeline.data.packing import pack
 from pipeline.model.encoder import EncoderConfig
 from pipeline.weights.hugging_face_tokenizer import save_tokenizer
 from pipeline.weights.loading import load_masked_lm, load_model
+from pipeline.weights.opening import WANTED
 from pipeline.weights.pretrained import check_tokenizer, check_vocabulary, read_pretrained
 from tests.pipeline.conftest import Done
 from tests.pipeline.run_kit import other_tokenizer
@@ -329,12 +330,12 @@ def test_a_folder_with_a_tokenizer_json_alone_is_aligned_with(use: Use, folder: 
     [
         (
             "nowhere",
-            "nowhere: no such folder; give a Hugging Face model folder, a run folder or a checkpoint (`hf download",
+            f"nowhere: no such folder; {WANTED} (`hf download",
         ),
         ("file", "file: is a file; give a Hugging Face model folder"),
         (
             "empty",
-            "config.json: cannot be read (No such file or directory); give a Hugging Face model folder (`hf download",
+            f"empty: holds no model (neither config.json, model.pt nor checkpoints/); {WANTED} (`hf download",
         ),
     ],
 )
