@@ -1,0 +1,88 @@
+"""The view "masked": 15 % of the tokens to predict, most of them replaced; for pairs also what each of them may point at.
+
+Knows a stream's batch and `masking`; nothing of objectives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.batch import Change, StreamBatch, ViewBatch
+from pipeline.data.counter_random import MASK
+from pipeline.data.packing import Packed
+from pipeline.data.streams import Sequences
+from pipeline.data.views.masking import mask_by_keys
+from sinkhorn_align import Spans
+
+
+@dataclass
+class Pointers:
+    """Where masked tokens and the sentences that they may point into lie, found beside the collator: a GPU would have to be
+    waited for. The C = 2B sentences are source and target of the first pair, of the second, and so on; int64 all.
+    """
+
+    sentence_P: Tensor  # the sentence that each masked token belongs to
+    slot_P: Tensor  # its place among that sentence's masked tokens
+    other_start_C: Tensor  # first token of the sentence opposite each one
+    other_length_C: Tensor  # and its tokens
+    most_masked: int  # masked tokens of the sentence that has most
+    longest: int  # tokens of the longest sentence
+
+    @staticmethod
+    def of(spans: Spans, predicted_P: Tensor) -> Pointers:
+        """predicted_P: rising indices into T of the masked tokens, all of them inside the spans; on the CPU."""
+        start_B2 = torch.stack([spans.source_start_B, spans.target_start_B], dim=1).long()
+        length_B2 = torch.stack([spans.source_length_B, spans.target_length_B], dim=1).long()
+        sentence_P = torch.searchsorted(start_B2.flatten(), predicted_P, right=True) - 1
+        masked_C = torch.bincount(sentence_P, minlength=start_B2.numel())
+        first_C = masked_C.cumsum(0) - masked_C
+        slot_P = torch.arange(len(predicted_P)) - first_C[sentence_P]
+        others = start_B2.flip(1).flatten(), length_B2.flip(1).flatten()
+        return Pointers(sentence_P, slot_P, *others, int(masked_C.max()), int(length_B2.max()))
+
+    def map(self, change: Change) -> Pointers:
+        return replace(
+            self,
+            sentence_P=change(self.sentence_P),
+            slot_P=change(self.slot_P),
+            other_start_C=change(self.other_start_C),
+            other_length_C=change(self.other_length_C),
+        )
+
+
+@dataclass
+class MaskedTokens(ViewBatch):
+    """The samples of a stream, masked. All index tensors are int64."""
+
+    name: ClassVar[str] = "masked"
+    counter: ClassVar[int] = MASK
+
+    packed: Packed  # what the denoising objectives encode; laid out as the stream's clean tokens
+    predicted_P: Tensor  # indices into T of the masked positions
+    target_ids_P: Tensor  # the tokens to predict there
+    pointers: Pointers | None = None  # pairs only
+
+    @staticmethod
+    def make(stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, vocab_size: int) -> MaskedTokens:
+        masked_ids_T, predicted_P = mask_by_keys(sequences, key_S, vocab_size)
+        predicted = torch.from_numpy(predicted_P)
+        return MaskedTokens(
+            packed=stream.clean.with_ids(torch.from_numpy(masked_ids_T)),
+            predicted_P=predicted,
+            target_ids_P=torch.from_numpy(sequences.ids_T[predicted_P]),
+            pointers=None if stream.spans is None else Pointers.of(stream.spans, predicted),
+        )
+
+    def map(self, change: Change) -> MaskedTokens:
+        return replace(
+            self,
+            packed=self.packed.map(change),
+            predicted_P=change(self.predicted_P),
+            target_ids_P=change(self.target_ids_P),
+            pointers=None if self.pointers is None else self.pointers.map(change),
+        )
