@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+import torch.distributed
+
 import pipeline.train
 from pipeline.settings.schema import load_config
 from tests.end_to_end.forked import REPOSITORY, allow_fp16_on_the_cpu, join, parse_arguments
@@ -49,7 +51,7 @@ def main() -> None:
     pipeline.train.train(
         load_config(REPOSITORY / "pipeline" / "configs" / "xlm_align_base.yaml", overrides), resume=None
     )
-    pipeline.train.dist.destroy_process_group()
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
