@@ -20,9 +20,10 @@ from pipeline.data.training_data import collate
 from pipeline.model.encoder import Encoder, EncoderConfig, MicroStepEncoder, PretrainingModel
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.weights.hugging_face import (
+    build_encoder,
     hugging_face_state,
     load_head,
-    load_pretrained_encoder,
+    read_config,
     read_state,
     write_config,
 )
@@ -70,7 +71,7 @@ def folder(theirs: XLMRobertaForMaskedLM, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def encoder(folder: Path) -> Encoder:
-    return load_pretrained_encoder(folder)
+    return build_encoder(read_config(folder), read_state(folder), folder).eval()
 
 
 @torch.no_grad()
