@@ -332,11 +332,6 @@ def _check_tied(state: dict[str, Tensor], source: Path) -> None:
             )
 
 
-def load_pretrained_encoder(folder: Path) -> Encoder:
-    """An encoder in eval mode from a Hugging Face folder."""
-    return build_encoder(read_config(folder), read_state(folder), folder).eval()
-
-
 def write_config(config: EncoderConfig, dropouts: dict[str, float] | None = None) -> dict[str, Any]:
     """Keyword arguments of `XLMRobertaConfig` for this encoder; dropouts: other rates than the encoder's."""
     sizes = {theirs: getattr(config, ours) for theirs, ours in _CONFIG_NAMES.items()}

@@ -149,7 +149,7 @@ MISTAKES = {
     ),
     "cost of another method": (["{hf}", "-", "--method", "ot", "--cost", "exp"], b"", "only ot-filter takes others"),
     "no model": (["nowhere", "-"], b"", "nowhere: no such folder; give a Hugging Face model folder"),
-    "empty folder": (["{empty}", "-"], b"", "config.json: cannot be read"),
+    "empty folder": (["{empty}", "-"], b"", "holds no model (neither config.json, model.pt nor checkpoints/); give a"),
     "stdin twice": (["{hf}", "-", "-"], b"", "stdin cannot be both sides"),
 }
 

@@ -23,9 +23,10 @@ from pipeline.objectives.base import LabelTensors
 from pipeline.objectives.masked_lm import MaskedLM, MaskedLMHead
 from pipeline.objectives.pretraining_model import MicroStepEncoder, PretrainingModel
 from pipeline.weights.hugging_face import (
+    build_encoder,
     hugging_face_state,
     load_head,
-    load_pretrained_encoder,
+    read_config,
     read_state,
     write_config,
 )
@@ -74,7 +75,7 @@ def folder(theirs: XLMRobertaForMaskedLM, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def encoder(folder: Path) -> Encoder:
-    return load_pretrained_encoder(folder)
+    return build_encoder(read_config(folder), read_state(folder), folder).eval()
 
 
 @torch.no_grad()

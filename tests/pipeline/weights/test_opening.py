@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -264,3 +266,15 @@ def test_other_modules_of_a_checkpoint_are_left_out_and_an_encoder_is_wanted(hou
 def test_an_export_over_the_model_itself_is_refused(use: Use, house: Path) -> None:
     done = use("export", house / "hf", house / "hf", "--force")
     assert done.code == 1 and "is the model itself; give another folder" in done.error
+
+
+LOADED = """import sys
+from pipeline.align.aligner import Aligner
+for place in sys.argv[1:]: Aligner.load(place)
+print("loaded", sorted({"deepspeed", "transformers", "matplotlib"} & sys.modules.keys()))"""
+
+
+def test_a_model_is_loaded_without_what_only_training_needs(house: Path) -> None:
+    places = [str(house / name) for name in ("hf", "fairseq", "run")]
+    done = subprocess.run([sys.executable, "-c", LOADED, *places], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "loaded []", done.stdout + done.stderr
