@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from transformers import AutoModel, AutoTokenizer
 from data_prep.token_files.manifest import Manifest
 from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline.align.aligner import Aligner
+from pipeline.data.batch import View
 from pipeline.data.streams import BatchPlan
 from pipeline.data.training_data import TrainingData
 from pipeline.evaluate.alignment_error import evaluate
@@ -27,7 +29,7 @@ from pipeline.settings.align_options import AS_TRAINED, Way
 from pipeline.texts.sentence_files import find_pairs
 from pipeline.weights.hugging_face_tokenizer import save_tokenizer
 from pipeline.weights.loading import load_model
-from sinkhorn_align import AlignmentSettings, align
+from sinkhorn_align import AlignmentSettings, Links, align
 from sinkhorn_align.agreement import compare
 
 PAIRS = 20  # of each gold folder
@@ -239,19 +241,25 @@ def test_switching_backends_changes_no_label_of_real_pairs(
         tmp_path,
     ]
     subprocess.run([sys.executable, "-m", "data_prep", *map(str, command)], check=True, capture_output=True)
-    streams = TrainingData(Manifest.load(tmp_path), ["pairs"], alpha=1.0, seed=1, limits={"pairs": 62})
-    batch = streams.micro_batch(BatchPlan({"pairs": 200}, 1, 1), 0, 0, 0)["pairs"]
+    streams = TrainingData(Manifest.load(tmp_path), [View("pairs", "masked")], alpha=1.0, seed=1, limits={"pairs": 62})
+    micro_batch = streams.micro_batch(BatchPlan({"pairs": 200}, 1, 1), 0, 0, 0)
+    batch = micro_batch["pairs"]
     encoder, _ = load_model(small_xlmr)
     with torch.no_grad():
         hidden_TD = encoder(batch.clean, 10)
-    objective, too_close = dwa.WordAlignment("dwa", 10, AlignmentSettings()), {}
+    objective, too_close, found = dwa.WordAlignment("dwa", 10, AlignmentSettings()), {}, []
+
+    def keeping(*given: Any, backend: str) -> Links:
+        found.append(align(*given, backend=backend))
+        return found[-1]
+
     for backend in ("native", "torch", "triton"):
-        monkeypatch.setattr(dwa, "align", partial(align, backend=backend))
+        monkeypatch.setattr(dwa, "align", partial(keeping, backend=backend))
         placed_TD = hidden_TD.cuda() if backend == "triton" and torch.cuda.is_available() else hidden_TD
-        objective.label(FixedEncoder(placed_TD), batch)
-        assert batch.links is not None
+        labels = objective.label(FixedEncoder(placed_TD), {}, micro_batch)
+        assert labels.tensors[dwa.PARTNER] is found[-1].partner_T
         assert batch.spans is not None
-        agreement = compare(batch.links, hidden_TD, batch.spans)
+        agreement = compare(found[-1], hidden_TD, batch.spans)
         assert agreement.wrong == ()
         too_close[backend] = len(agreement.too_close)
     assert max(too_close.values()) <= 2, too_close

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data_prep.files import canonical_json
 from data_prep.token_files.manifest import MANIFEST_NAME, Manifest
 from data_prep.token_files.token_file import SCHEMA, TokenFileWriter
+from pipeline.data.batch import View
 from pipeline.data.shards import OPEN_SHARDS, most_open_shards
 from pipeline.data.streams import BatchPlan
 from pipeline.data.training_data import TrainingData
@@ -71,7 +72,7 @@ def measure(folder: Path, batches: int) -> dict[str, float]:
     manifest = Manifest.load(folder)
     found["manifest_and_sizes_seconds"] = time.perf_counter() - began[0]
     began = time.perf_counter(), time.process_time()
-    data = TrainingData(manifest, ["mono"], alpha=0.7, seed=1, limits={"mono": LIMIT})
+    data = TrainingData(manifest, [View("mono", "masked")], alpha=0.7, seed=1, limits={"mono": LIMIT})
     plan = BatchPlan({"mono": BATCH}, 1, 1)
     data.micro_batch(plan, 0, 0, 0)
     found["first_batch_seconds"] = time.perf_counter() - began[0]
