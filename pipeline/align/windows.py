@@ -28,7 +28,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Part:
+class WindowPart:
     """What is encoded at once: a pair, or a window of a long one."""
 
     pair: int  # its number among those that are aligned together
@@ -51,7 +51,7 @@ class Part:
         return all(owned is None or owned[0] <= token < owned[1] for owned, token in sides)
 
 
-def cut_into_parts(pair: int, source: Side, target: Side, longest_side: int, window: int) -> list[Part]:
+def cut_into_parts(pair: int, source: Side, target: Side, longest_side: int, window: int) -> list[WindowPart]:
     """The pair whole; where a side is longer than `longest_side`, its windows; nothing where a side is empty.
 
     The longer side is cut into windows of `window` tokens, each overlapping the next by half or more, and its translation
@@ -62,7 +62,7 @@ def cut_into_parts(pair: int, source: Side, target: Side, longest_side: int, win
         return []
     longer = max(len(source), len(target))
     if longer <= longest_side:
-        return [Part(pair, source, target)]
+        return [WindowPart(pair, source, target)]
     # Starts are at most half a window apart on the longer side.
     count = 1 + -(-2 * (longer - window) // window)
     source_starts, target_starts = (_starts(len(side), count, window) for side in (source, target))
@@ -74,7 +74,7 @@ def cut_into_parts(pair: int, source: Side, target: Side, longest_side: int, win
     for k in range(count):
         sides = source.cut(source_starts[k], window), target.cut(target_starts[k], window)
         owned = borders[k] - starts[k], borders[k + 1] - starts[k]
-        parts.append(Part(pair, *sides, owned if by_source else None, None if by_source else owned))
+        parts.append(WindowPart(pair, *sides, owned if by_source else None, None if by_source else owned))
     return parts
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data_prep.tokenizers.special_ids import BOS, EOS
 from pipeline.align.link_methods import TokenLinks, check_method, find_links
-from pipeline.align.windows import Part, Side, cut_into_parts
+from pipeline.align.windows import Side, WindowPart, cut_into_parts
 from pipeline.align.workers import Map, side_by_side
 from pipeline.data.packing import Packed, pack
 from pipeline.settings.align_options import AS_TRAINED, ENCODINGS, WINDOW, Way
@@ -79,7 +79,7 @@ class _Chunk:
     """Pairs that were read ahead, and the token links of their batches, which may be under way."""
 
     pairs: int
-    batches: list[list[Part]]
+    batches: list[list[WindowPart]]
     found: Iterator[list[TokenLinks]]
 
 
@@ -166,7 +166,7 @@ class WordAligner:
                 raise ValueError(
                     f"the {name} has {len(side)} tokens, at most {self._longest_side} can be shown; shorten it"
                 )
-        packed, spans = self._pack([Part(0, *sides)])
+        packed, spans = self._pack([WindowPart(0, *sides)])
         hidden_TD = self._hidden_states(packed)[0].float().cpu()
         source_MD, target_ND = (
             F.normalize(hidden_TD[int(start) : int(start) + int(length)], dim=1)
@@ -206,7 +206,7 @@ class WordAligner:
             raise problem
 
     def _begin(self, ahead: list[tuple[Side, Side]], scored: bool, run: Map) -> _Chunk:
-        parts: list[Part] = []
+        parts: list[WindowPart] = []
         for number, sides in enumerate(ahead):
             parts += cut_into_parts(number, *sides, self._longest_side, self._window)
         batches = self._batches(parts)
@@ -244,14 +244,14 @@ class WordAligner:
             word_of_id += [index] * len(pieces)
         return Side(ids, word_of_id)
 
-    def _batches(self, parts: list[Part]) -> list[list[Part]]:
+    def _batches(self, parts: list[WindowPart]) -> list[list[WindowPart]]:
         """Parts of like lengths, about as many tokens in each batch and no more than `batch_tokens` (or a single part)."""
         if not parts:
             return []
         total, longest = (of(part.tokens for part in parts) for of in (sum, max))
         workers = min(self._workers(), max(total // LEAST_BATCH_TOKENS, 1))
         rounds = -(-total // (workers * max(self._batch_tokens - longest, 1)))
-        batches: list[list[Part]] = [[] for _ in range(workers * rounds)]
+        batches: list[list[WindowPart]] = [[] for _ in range(workers * rounds)]
         before = 0
         # By the longest sequence, to which others are padded in attention; the longest first, as they take the most time.
         longest_sequence = sum if self._joint else max
@@ -260,7 +260,7 @@ class WordAligner:
             before += part.tokens
         return [batch for batch in batches if batch]
 
-    def _pack(self, batch: list[Part]) -> tuple[Packed, Spans]:
+    def _pack(self, batch: list[WindowPart]) -> tuple[Packed, Spans]:
         source_length_B = torch.tensor([len(part.source) for part in batch])
         target_length_B = torch.tensor([len(part.target) for part in batch])
         if self._joint:
@@ -274,7 +274,7 @@ class WordAligner:
         return packed, Spans(source_start_B, source_length_B, target_start_B, target_length_B)
 
     @torch.no_grad()
-    def _align_batch(self, batch: list[Part], scored: bool) -> list[TokenLinks]:
+    def _align_batch(self, batch: list[WindowPart], scored: bool) -> list[TokenLinks]:
         """The token links of every part, for each layer."""
         packed, spans = self._pack(batch)
         states = self._hidden_states(packed)
@@ -298,7 +298,7 @@ def _one_behind(items: Iterable[T | None]) -> Iterator[T]:
         raise problem
 
 
-def _add_word_links(found: TokenLinks, batch: list[Part], layer: int, links: list[list[ScoredLinks]]) -> None:
+def _add_word_links(found: TokenLinks, batch: list[WindowPart], layer: int, links: list[list[ScoredLinks]]) -> None:
     """The union over subwords and windows, each word link with the largest score."""
     scores = found.score_L.tolist() if found.score_L is not None else [0.0] * len(found.triple_L3)
     for part in batch:

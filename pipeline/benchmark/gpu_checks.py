@@ -37,7 +37,7 @@ LAST = 50  # steps at the end of a curve whose mean is compared
 
 
 @dataclass(frozen=True)
-class Sizes:
+class CheckSizes:
     """How much a run does; a dry run does as little as reaches every line."""
 
     precisions: tuple[str, str]
@@ -48,7 +48,7 @@ class Sizes:
     curve_steps: int
 
 
-REAL = Sizes(
+REAL = CheckSizes(
     ("fp16", "bf16"),
     ("model.layers=12", "model.hidden=768", "model.heads=12", "model.feed_forward=3072", "optimizer.lr=2e-4"),
     ("data.block_tokens=512", "data.side_tokens=254", "batch.mono=16", "batch.pairs=64"),
@@ -56,7 +56,7 @@ REAL = Sizes(
     timed_steps=30,
     curve_steps=500,
 )
-DRY = Sizes(
+DRY = CheckSizes(
     ("bf16", "fp32"),
     (
         "model.layers=2",
@@ -76,7 +76,7 @@ DRY = Sizes(
 class Session:
     """Where runs are made, and until when another may be started."""
 
-    sizes: Sizes
+    sizes: CheckSizes
     data: Path
     folder: Path
     end: float

@@ -12,7 +12,7 @@ import typer
 
 from data_prep.standard_output import data_console, put
 from pipeline.commands.options import ModelDir, TokenizerDir
-from pipeline.finetune.files.inputs import Part, Source, parse_tests
+from pipeline.finetune.files.inputs import Slice, TaskFile, parse_tests
 
 if TYPE_CHECKING:  # the command imports what it needs when it runs: PyTorch takes seconds
     from pipeline.finetune.run import Files
@@ -144,12 +144,12 @@ def _files(
     if dev is None and dev_items is not None:
         raise ValueError(f"--dev-items {dev_items}: of no file; give --dev too")
     return Files(
-        [Source.parse(text) for text in train],
-        None if dev is None else Source.parse(dev),
+        [TaskFile.parse(text) for text in train],
+        None if dev is None else TaskFile.parse(dev),
         parse_tests(test),
-        Part.parse("--train-items", train_items),
-        Part.parse("--dev-items", dev_items),
-        Part.parse("--test-items", test_items),
+        Slice.parse("--train-items", train_items),
+        Slice.parse("--dev-items", dev_items),
+        Slice.parse("--test-items", test_items),
     )
 
 

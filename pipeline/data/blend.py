@@ -1,4 +1,4 @@
-"""Which language comes when: the sampling distribution of DESIGN as arithmetic on the global sample index.
+"""Which language comes when: sampling by n(l)^alpha, or by given shares, as arithmetic on the global sample index.
 
 Knows counts and names only, nothing of files; no table grows with the data or the length of the run.
 """

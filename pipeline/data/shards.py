@@ -77,7 +77,7 @@ class OpenShards:
 OPEN_SHARDS = OpenShards()  # one for the process, as the limit of open files is
 
 
-class Language:
+class ShardLanguage:
     """The shards of one language or pair as one range of samples, in the manifest's order.
 
     Attributes:

@@ -18,7 +18,7 @@ from data_prep.token_files.token_file import TOKEN_BYTES, UNK, VERIFY, TokenFile
 from pipeline.data.assembly import Pieces, with_specials
 from pipeline.data.blend import Schedule, Stage
 from pipeline.data.counter_random import ORDER, SWAP, hash_key, permute
-from pipeline.data.shards import Language
+from pipeline.data.shards import ShardLanguage
 from pipeline.settings.schema import Config
 
 ANY_INT32 = 1 << 31
@@ -73,7 +73,7 @@ class Stream(ABC):
         self._blend = Schedule([stage.first for stage in self.stages], self.stage_shares, seed)
 
     @abstractmethod
-    def _open(self, shards: list[Shard]) -> Language: ...
+    def _open(self, shards: list[Shard]) -> ShardLanguage: ...
 
     @abstractmethod
     def _weight(self, shard: Shard) -> int:
@@ -136,8 +136,8 @@ class Stream(ABC):
 class MonoStream(Stream):
     """Blocks of whole sentences: `<s> sent </s> sent </s> …`, at most `limit` tokens."""
 
-    def _open(self, shards: list[Shard]) -> Language:
-        return Language(shards, block_tokens=self.limit)
+    def _open(self, shards: list[Shard]) -> ShardLanguage:
+        return ShardLanguage(shards, block_tokens=self.limit)
 
     def _weight(self, shard: Shard) -> int:
         return shard.tokens
@@ -160,8 +160,8 @@ class PairStream(Stream):
 
     has_sides = True
 
-    def _open(self, shards: list[Shard]) -> Language:
-        return Language(shards)
+    def _open(self, shards: list[Shard]) -> ShardLanguage:
+        return ShardLanguage(shards)
 
     def _weight(self, shard: Shard) -> int:
         return shard.sequences // 2

@@ -22,7 +22,7 @@ from rich.table import Table
 from data_prep.token_files.manifest import Manifest
 from pipeline.data.streams import BatchPlan, Sequences, blend_stages, limits_of, open_streams
 from pipeline.data.views.masking import mask_sequences
-from pipeline.estimate.memory import Work, memory_per_rank
+from pipeline.estimate.memory import StepWork, memory_per_rank
 from pipeline.objectives import catalog
 from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json, precision_of
 from pipeline.settings.schema import Config
@@ -88,7 +88,7 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         for name, sample in samples.items()
     )
     parts = gpus * config.batch.micro_steps
-    work = Work(
+    work = StepWork(
         sizes=sizes,
         parameters=parameters["total"],
         word_objectives=catalog.predicting_words(config.objectives),

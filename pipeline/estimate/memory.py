@@ -32,7 +32,7 @@ _REDUCE_BUCKET, _MAX_LIVE_PARAMETERS = 5e8, 1e9
 
 
 @dataclass(frozen=True)
-class Work:
+class StepWork:
     """What one rank works on at a time, and of how much."""
 
     sizes: EncoderConfig
@@ -49,7 +49,7 @@ def activation_bytes(sizes: EncoderConfig, tokens: float, width_bytes: int) -> f
     return width_bytes * tokens * sizes.layers * (10 * sizes.hidden + 2 * sizes.feed_forward)
 
 
-def memory_per_rank(work: Work, settings: dict[str, Any], stage: int) -> dict[str, float]:
+def memory_per_rank(work: StepWork, settings: dict[str, Any], stage: int) -> dict[str, float]:
     """Bytes by what they are for, the most at a time on the device ("total"), and bytes on the host ("host").
 
     settings: a DeepSpeed config, of which stage is not read.
@@ -87,7 +87,7 @@ def _offloads(zero: dict[str, Any], what: str) -> bool:
     return (zero.get(what) or {}).get("device", "none") != "none"
 
 
-def _vocabulary_bytes(work: Work, width: int) -> float:
+def _vocabulary_bytes(work: StepWork, width: int) -> float:
     if not work.word_objectives:
         return 0.0
     logits = min(work.predicted * work.sizes.vocab_size, LOGITS_AT_ONCE)

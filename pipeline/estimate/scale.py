@@ -49,7 +49,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Work:
+class ScaleWork:
     """A run on so many ranks as `dry_run` sees it."""
 
     ranks: int
@@ -66,7 +66,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScalePlan:
     sent: dict[str, float]  # bytes that each rank sends in a step, by what they are
     compute_seconds: float
     communication_seconds: float
@@ -75,14 +75,14 @@ class Plan:
     tokens_per_second: float
 
 
-def work_of(config: Config, ranks: int, pair_tokens: int) -> Work:
+def work_of(config: Config, ranks: int, pair_tokens: int) -> ScaleWork:
     """The work of a config on so many ranks; `pair_tokens` of a mean pair, where data.path is not there to tell.
 
     ValueError where training would refuse the config.
     """
     run = dry_run(config, ANY_DEVICE, ranks, 1.0, pair_tokens)
     label_layer = catalog.label_layer(config.objectives)
-    return Work(
+    return ScaleWork(
         ranks=ranks,
         parameters=run.parameters["total"],
         layers=run.layers,
@@ -97,17 +97,17 @@ def work_of(config: Config, ranks: int, pair_tokens: int) -> Work:
     )
 
 
-def plan(work: Work, cluster: Cluster) -> Plan:
+def plan(work: ScaleWork, cluster: Cluster) -> ScalePlan:
     """The cost of training on a cluster."""
     assert work.ranks == cluster.ranks
     sent = sent_by_a_rank(work, cluster.scatters)
     compute = work.flops / (cluster.flops * cluster.ranks)
     communication = sum(_seconds(size, work, cluster) for size in sent.values())
     step = compute + communication * (1 - cluster.overlap)
-    return Plan(sent, compute, communication, step, step * work.steps / 86400, work.tokens / step)
+    return ScalePlan(sent, compute, communication, step, step * work.steps / 86400, work.tokens / step)
 
 
-def sent_by_a_rank(work: Work, scatters: bool = True) -> dict[str, float]:
+def sent_by_a_rank(work: ScaleWork, scatters: bool = True) -> dict[str, float]:
     """Bytes that a rank sends in a step. An all-reduce is 2 (n-1)/n of the data, a gather or a reduce-scatter half of it."""
     once = (work.ranks - 1) / work.ranks * work.parameters * work.value_bytes
     micro = work.micro_steps
@@ -121,7 +121,7 @@ def sent_by_a_rank(work: Work, scatters: bool = True) -> dict[str, float]:
     return {"gradients": gradients, "weights": 2 * once * micro, "weights to label": once * work.label_share * micro}
 
 
-def _seconds(size: float, work: Work, cluster: Cluster) -> float:
+def _seconds(size: float, work: ScaleWork, cluster: Cluster) -> float:
     """A ring through all ranks: each host's link carries the bytes of one rank, and every host adds its hops."""
     if cluster.ranks == 1 or not size:
         return 0.0
@@ -130,7 +130,7 @@ def _seconds(size: float, work: Work, cluster: Cluster) -> float:
     return size / link + 2 * (cluster.nodes - 1) * cluster.latency * collectives
 
 
-def table(work: Work, cluster: Cluster, planned: Plan) -> Table:
+def table(work: ScaleWork, cluster: Cluster, planned: ScalePlan) -> Table:
     """The plan for a reader."""
     title = f"{work.parameters / 1e6:.0f} M parameters, ZeRO {work.stage}, {cluster.nodes} hosts × {cluster.gpus} ranks"
     shown = Table(title=title, title_justify="left")

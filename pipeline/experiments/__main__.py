@@ -36,7 +36,7 @@ def run(
     plan = read_experiment(experiment, settings or [])
     check_places(plan)
     # Measuring needs PyTorch, which takes seconds.
-    from pipeline.experiments.compare import Outcome, as_json, draw, pair_table, table
+    from pipeline.experiments.compare import ArmOutcome, as_json, draw, pair_table, table
     from pipeline.experiments.measure import Yardstick, measure_run, measure_start
     from pipeline.experiments.training import check_start_of_all, has_finished, train_all
     from pipeline.run_folder import cost
@@ -55,7 +55,7 @@ def run(
     outcomes = []
     for trial in finished:
         teraflops, seconds = cost(trial.out)
-        outcomes.append(Outcome(trial.arm, trial.seed, measure_run(trial.out, yardstick), teraflops, seconds / 60))
+        outcomes.append(ArmOutcome(trial.arm, trial.seed, measure_run(trial.out, yardstick), teraflops, seconds / 60))
     init = common_start(plan, finished)
     start = measure_start(init, out, yardstick) if init is not None else None
     console = data_console()

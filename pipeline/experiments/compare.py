@@ -18,7 +18,7 @@ from pipeline.experiments.measure import Measurement, best_retrieval, chosen_lay
 
 
 @dataclass
-class Outcome:
+class ArmOutcome:
     """What came of one trial."""
 
     arm: str
@@ -40,7 +40,7 @@ class Outcome:
         return list(self.measured), [mean_aer(each["aer"]) for each in self.measured.values()]
 
 
-def differences(outcomes: Sequence[Outcome], arm: str, baseline: str) -> list[float]:
+def differences(outcomes: Sequence[ArmOutcome], arm: str, baseline: str) -> list[float]:
     """Mean AER of the arm less the baseline's, of every seed that both have."""
     by_seed = {o.seed: mean_aer(o.last["aer"]) for o in outcomes if o.arm == baseline}
     return [mean_aer(o.last["aer"]) - by_seed[o.seed] for o in outcomes if o.arm == arm and o.seed in by_seed]
@@ -51,7 +51,7 @@ def standard_error(values: Sequence[float]) -> float:
     return stdev(values) / len(values) ** 0.5
 
 
-def table(outcomes: Sequence[Outcome], baseline: str, start: Measurement | None) -> Table:
+def table(outcomes: Sequence[ArmOutcome], baseline: str, start: Measurement | None) -> Table:
     """A row an arm: means over seeds with their standard errors, and the difference to the baseline, seed by seed."""
     drawn = Table(title="AER in %, mean over pairs, at the layer chosen on the other halves (lower is better)")
     columns = (
@@ -99,7 +99,7 @@ def with_error(values: Sequence[float], sign: str = "-") -> str:
     return f"{mean(values):{sign}.2f}" + (f" ± {standard_error(values):.2f}" if len(values) > 1 else "")
 
 
-def pair_table(outcomes: Sequence[Outcome], start: Measurement | None) -> Table:
+def pair_table(outcomes: Sequence[ArmOutcome], start: Measurement | None) -> Table:
     """AER by pair, a row an arm, the mean over its seeds."""
     rows = {} if start is None else {"start": [reported_aer(start["aer"])]}
     for outcome in outcomes:
@@ -113,7 +113,7 @@ def pair_table(outcomes: Sequence[Outcome], start: Measurement | None) -> Table:
     return drawn
 
 
-def as_json(outcomes: Sequence[Outcome], baseline: str, start: Measurement | None) -> dict[str, Any]:
+def as_json(outcomes: Sequence[ArmOutcome], baseline: str, start: Measurement | None) -> dict[str, Any]:
     """All that was measured, and the comparison."""
     arms: dict[str, Any] = {}
     for arm in dict.fromkeys(o.arm for o in outcomes):
@@ -132,7 +132,7 @@ def as_json(outcomes: Sequence[Outcome], baseline: str, start: Measurement | Non
     return {"baseline": baseline, "arms": arms, "start": start, "runs": runs}
 
 
-def draw(outcomes: Sequence[Outcome], start: Measurement | None, path: Path) -> None:
+def draw(outcomes: Sequence[ArmOutcome], start: Measurement | None, path: Path) -> None:
     """AER over steps and over operations into a PNG, a thin line a trial, a colour an arm."""
     arms = list(dict.fromkeys(o.arm for o in outcomes))
     colours: Mapping[str, Any] = {arm: plt.get_cmap("tab10")(index % 10) for index, arm in enumerate(arms)}

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.finetune.files.inputs import Part, Source
+from pipeline.finetune.files.inputs import Slice, TaskFile
 from pipeline.finetune.output import summarise, with_mean, write_predictions
 from pipeline.finetune.predict import write_record
 from pipeline.finetune.start import Start, read_start
@@ -24,12 +24,12 @@ from pipeline.host.file_modes import give_usual_modes
 class Files:
     """Files and which of their items count."""
 
-    train: list[Source]
-    dev: Source | None
-    test: list[Source]
-    train_part: Part | None = None
-    dev_part: Part | None = None
-    test_part: Part | None = None
+    train: list[TaskFile]
+    dev: TaskFile | None
+    test: list[TaskFile]
+    train_part: Slice | None = None
+    dev_part: Slice | None = None
+    test_part: Slice | None = None
 
     @property
     def trained(self) -> list[str]:
@@ -47,7 +47,7 @@ class Data:
 
 
 @dataclass
-class Outcome:
+class SeedOutcome:
     """What a call gives: scores of every seed by language, with their mean, and their summary over seeds."""
 
     name: str
@@ -84,7 +84,7 @@ def run(
     name: str | None = None,
     tokenizer_dir: Path | None = None,
     keep_model: bool = True,
-) -> Outcome:
+) -> SeedOutcome:
     """Fine-tune the model of `folder` and write to `out`: predictions, results.json, the model.
 
     With several seeds each has a folder `seed-N` of its own in `out`, and results.json grows with every seed.
@@ -115,7 +115,7 @@ def run(
     }
     labels = f", {len(task.labels)} labels: {', '.join(task.labels)}" if task.labels else ""
     _say([f"{len(data.train):,} items in {len(train.rows):,} rows to train on, {len(test)} test languages{labels}"])
-    outcome = Outcome(name, [], {})
+    outcome = SeedOutcome(name, [], {})
     for seed in seeds:
         place = out if len(seeds) == 1 else out / f"seed-{seed}"
         scores = _one_seed(task, start, settings, seed, train, dev, test, place, name, keep_model)
@@ -170,7 +170,7 @@ def _nothing_left_over(out: Path, settings: Settings) -> Iterator[None]:
             out.rmdir()
 
 
-def _read(task: Task[Any, Any], source: Source, part: Part | None) -> list[Any]:
+def _read(task: Task[Any, Any], source: TaskFile, part: Slice | None) -> list[Any]:
     items = task.read(source.path)
     return items if part is None else part.of(items, source.path)
 
@@ -182,7 +182,7 @@ def _write_results(
     files: Files,
     settings: Settings,
     seeds: Sequence[int],
-    outcome: Outcome,
+    outcome: SeedOutcome,
 ) -> None:
     content = {
         "task": task.kind,
@@ -197,7 +197,7 @@ def _write_results(
 
 
 def _files_as_json(files: Files) -> dict[str, Any]:
-    def entry(source: Source, part: Part | None) -> dict[str, Any]:
+    def entry(source: TaskFile, part: Slice | None) -> dict[str, Any]:
         items = None if part is None else f"{part.first}-{part.last}"
         return {"path": str(source.path), "language": source.language, "items": items}
 

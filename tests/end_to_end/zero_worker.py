@@ -19,7 +19,7 @@ import torch.multiprocessing
 from torch import Tensor, nn
 
 from pipeline.data.streams import BatchPlan
-from pipeline.estimate.memory import Work, memory_per_rank
+from pipeline.estimate.memory import StepWork, memory_per_rank
 from pipeline.model.encoder import EncoderConfig
 from pipeline.settings.schema import load_config
 from pipeline.training import ranks
@@ -76,7 +76,7 @@ def measure(path: Path, settings: dict[str, Any]) -> dict[str, float]:
             largest.look()
         engine.step()
     sizes = EncoderConfig(layers=0)
-    work = Work(sizes, parameters, word_objectives=0, tokens=0, predicted=0, ranks=RANKS, micro_steps=MICRO_STEPS)
+    work = StepWork(sizes, parameters, word_objectives=0, tokens=0, predicted=0, ranks=RANKS, micro_steps=MICRO_STEPS)
     estimated = memory_per_rank(work, settings, settings["zero_optimization"]["stage"])
     engine.destroy()
     return {

@@ -27,7 +27,7 @@ from data_prep.plan.source_plan import ShardSettings, Source
 from data_prep.run.job import run_job
 from data_prep.token_files.manifest import MANIFEST_NAME, Manifest
 from data_prep.tokenizers.tokenizer import train
-from pipeline.data.shards import Language, OpenShards
+from pipeline.data.shards import OpenShards, ShardLanguage
 from pipeline.data.streams import open_streams
 
 LIMIT = 32
@@ -72,7 +72,7 @@ class Flipping:
         for name, stream in streams.items():
             groups = manifest.mono if name == "mono" else manifest.pairs
             block_tokens = LIMIT if name == "mono" else 0
-            stream._languages = [Language(groups[key], block_tokens, OpenShards()) for key in stream.names]
+            stream._languages = [ShardLanguage(groups[key], block_tokens, OpenShards()) for key in stream.names]
             read = stream.samples(np.arange(sum(stream.counts)))
             found += [read.ids_T, read.lengths_S]
         return found

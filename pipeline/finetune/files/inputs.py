@@ -20,7 +20,7 @@ _RANGE = re.compile(r"(\d+)-(\d+)")
 
 
 @dataclass(frozen=True)
-class Part:
+class Slice:
     """Items `first` to `last` of a file, counted from 1; the option that said so is named in errors."""
 
     option: str
@@ -28,7 +28,7 @@ class Part:
     last: int
 
     @classmethod
-    def parse(cls, option: str, text: str | None) -> Part | None:
+    def parse(cls, option: str, text: str | None) -> Slice | None:
         """ValueError where `text` is not FIRST-LAST."""
         if text is None:
             return None
@@ -45,14 +45,14 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Source:
+class TaskFile:
     """A file and its language."""
 
     path: Path
     language: str
 
     @classmethod
-    def parse(cls, text: str) -> Source:
+    def parse(cls, text: str) -> TaskFile:
         """`de=FILE`; or FILE, whose language is the last part of its name that has two letters: `test-de.tsv`, `pud.de.upos`.
 
         Raises:
@@ -74,11 +74,11 @@ class Source:
         return cls(path, language)
 
 
-def parse_tests(texts: Sequence[str]) -> list[Source]:
+def parse_tests(texts: Sequence[str]) -> list[TaskFile]:
     """The test files, by language; ValueError where two are of one language, whose predictions would share a file."""
-    by_language: dict[str, Source] = {}
+    by_language: dict[str, TaskFile] = {}
     for text in texts:
-        source = Source.parse(text)
+        source = TaskFile.parse(text)
         if source.language in by_language:
             raise ValueError(
                 f"{source.path}: of language {source.language}, as {by_language[source.language].path}; "

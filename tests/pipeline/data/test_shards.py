@@ -11,7 +11,7 @@ from data_prep.token_files.manifest import Manifest
 from data_prep.token_files.shard import Shard
 from data_prep.token_files.token_file import shard_file
 from pipeline.data import shards as shards_module
-from pipeline.data.shards import Language, OpenShards, most_open_shards
+from pipeline.data.shards import OpenShards, ShardLanguage, most_open_shards
 from pipeline.data.streams import MonoStream, PairStream, Sequences, Stream, open_streams
 
 MakeManifest = Callable[..., Manifest]
@@ -25,7 +25,7 @@ def many_shards(count: int) -> list[list[list[int]]]:
 def test_a_shard_is_opened_when_it_is_read(make_manifest: MakeManifest, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = make_manifest({"en": many_shards(30)}, pairs={"de-en": [[([5], [6])]] * 30}, block_tokens=LIMIT)
     files = OpenShards()
-    monkeypatch.setattr(Language.__init__, "__defaults__", (0, files))
+    monkeypatch.setattr(ShardLanguage.__init__, "__defaults__", (0, files))
     mono, pairs = MonoStream(manifest.mono, 0.7, 1, LIMIT), PairStream(manifest.pairs, 0.7, 1, LIMIT)
     assert (mono.counts, pairs.counts, pairs.longer_than_limit()) == ([90], [30], 0)
     assert len(files) == 0
@@ -37,8 +37,8 @@ def test_a_shard_is_opened_when_it_is_read(make_manifest: MakeManifest, monkeypa
 
 def test_the_least_used_is_closed_and_the_samples_stay(make_manifest: MakeManifest) -> None:
     manifest = make_manifest({"en": many_shards(30)}, block_tokens=LIMIT)
-    few = Language(manifest.mono["en"], LIMIT, OpenShards(most=2))
-    all_open = Language(manifest.mono["en"], LIMIT, OpenShards())
+    few = ShardLanguage(manifest.mono["en"], LIMIT, OpenShards(most=2))
+    all_open = ShardLanguage(manifest.mono["en"], LIMIT, OpenShards())
     for index in (0, 89, 1, 45, 0, 44, 89):
         [(file, *_, blocks)], [(other, *_, same)] = (each.locate(np.array([index])) for each in (few, all_open))
         assert file.stem == other.stem
@@ -50,7 +50,7 @@ def test_the_least_used_is_closed_and_the_samples_stay(make_manifest: MakeManife
 def test_pairs_are_counted_as_too_long_only_where_some_may_be(make_manifest: MakeManifest) -> None:
     pairs = make_manifest(pairs={"de-en": [[([5] * 9, [6])], [([5], [6])]]}).pairs["de-en"]
     files = OpenShards()
-    assert Language(pairs, files=files).pairs_longer_than(8) == 1
+    assert ShardLanguage(pairs, files=files).pairs_longer_than(8) == 1
     assert len(files) == 1
 
 
@@ -144,7 +144,7 @@ def test_an_index_that_leads_elsewhere_is_refused_or_without_effect(name: str, m
     for bit in bits:
         flip(path, bit // 8, bit % 8)
         # no file of an earlier flip is open
-        language = Language(manifest.shards, LIMIT if name == "mono" else 0, OpenShards())
+        language = ShardLanguage(manifest.shards, LIMIT if name == "mono" else 0, OpenShards())
         stream._languages = [language]
         refusal, found = read_or_refuse(stream)
         if found is None:
@@ -161,14 +161,14 @@ def test_damaged_lengths_are_told_before_blocks_of_another_size_are_cut(make_man
     path = shard_file(manifest.shards[0].stem, ".idx")
     flip(path, 34 + 3, 6)  # a length of 2^30 tokens
     with pytest.raises(ValueError, match=rf"{path}: damaged, its sequences do not lie end to end"):
-        Language(manifest.mono["en"], LIMIT + 1, OpenShards())
+        ShardLanguage(manifest.mono["en"], LIMIT + 1, OpenShards())
 
 
 def test_a_shard_that_is_cut_while_it_is_open_is_refused_and_not_a_bus_error(make_manifest: MakeManifest) -> None:
     manifest = make_manifest({"en": [[[5] * 14] * 2000]}, block_tokens=LIMIT)
     for suffix in (".bin", ".idx"):
         path = shard_file(manifest.shards[0].stem, suffix)
-        language = Language(manifest.mono["en"], LIMIT, OpenShards())
+        language = ShardLanguage(manifest.mono["en"], LIMIT, OpenShards())
         assert list(language.locate(np.array([0])))
         whole = path.read_bytes()
         path.write_bytes(whole[:4096])

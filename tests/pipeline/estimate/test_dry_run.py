@@ -18,7 +18,7 @@ from pipeline.data.batch import MicroBatch
 from pipeline.data.streams import BatchPlan, Sequences
 from pipeline.data.views.collate import collate
 from pipeline.estimate.dry_run import DEVICES, DryRun, cpu_flops, dry_run, table
-from pipeline.estimate.memory import Work, activation_bytes, memory_per_rank
+from pipeline.estimate.memory import StepWork, activation_bytes, memory_per_rank
 from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.objectives.catalog import build_objectives
 from pipeline.objectives.masked_lm import MaskedLM
@@ -171,7 +171,7 @@ def test_activations_are_what_autograd_keeps_of_the_layers(lengths: list[int], d
 
 
 def memory(stage: int, ranks: int = 8, micro_steps: int = 4, **zero: Any) -> dict[str, float]:
-    work = Work(EncoderConfig(), int(1e9), 2, tokens=16_384, predicted=2400, ranks=ranks, micro_steps=micro_steps)
+    work = StepWork(EncoderConfig(), int(1e9), 2, tokens=16_384, predicted=2400, ranks=ranks, micro_steps=micro_steps)
     settings = {"fp16": {"enabled": True}, "zero_optimization": {"reduce_bucket_size": 0, **zero}}
     return {name: size / GB for name, size in memory_per_rank(work, settings, stage).items()}
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.estimate.dry_run import dry_run
-from pipeline.estimate.scale import Cluster, Work, plan, sent_by_a_rank, work_of
+from pipeline.estimate.scale import Cluster, ScaleWork, plan, sent_by_a_rank, work_of
 from pipeline.settings.schema import load_config
 from tests.conftest import ROOT
 
@@ -22,35 +22,35 @@ RANKS = 64
 
 
 @pytest.fixture
-def base(monkeypatch: pytest.MonkeyPatch) -> Work:
+def base(monkeypatch: pytest.MonkeyPatch) -> ScaleWork:
     monkeypatch.chdir(BASE.parents[2])
     return work_of(load_config(BASE, ["batch.micro_steps=8"]), RANKS, pair_tokens=64)
 
 
-def test_a_single_rank_sends_nothing(base: Work) -> None:
+def test_a_single_rank_sends_nothing(base: ScaleWork) -> None:
     assert sum(sent_by_a_rank(replace(base, ranks=1)).values()) == 0
 
 
 @pytest.mark.parametrize(("stage", "times"), [(0, 2), (1, 3), (2, 2 * 8 + 1), (3, (1 + 2 + 10 / 12) * 8)])
-def test_bytes_of_a_step_are_multiples_of_the_model(base: Work, stage: int, times: float) -> None:
+def test_bytes_of_a_step_are_multiples_of_the_model(base: ScaleWork, stage: int, times: float) -> None:
     work = replace(base, stage=stage)
     assert sum(sent_by_a_rank(work).values()) == pytest.approx(times * 63 / 64 * base.parameters * 2)
 
 
-def test_slower_links_need_more_time_and_computation_stays(base: Work) -> None:
+def test_slower_links_need_more_time_and_computation_stays(base: ScaleWork) -> None:
     fast, slow = (plan(base, Cluster(8, 8, 150e12, link, 300e9, latency=0)) for link in (25e9, 2.5e9))
     assert slow.communication_seconds == pytest.approx(10 * fast.communication_seconds)
     assert slow.compute_seconds == fast.compute_seconds == pytest.approx(base.flops / (64 * 150e12))
 
 
-def test_memory_tokens_and_operations_are_the_dry_run_s(base: Work) -> None:
+def test_memory_tokens_and_operations_are_the_dry_run_s(base: ScaleWork) -> None:
     dry = dry_run(load_config(BASE, ["batch.micro_steps=8"]), "a100", RANKS, 0.4, 64)
     assert base.memory == dry.memory[1]
     assert base.tokens == sum(dry.tokens_per_step.values())
     assert base.flops == dry.flops_per_step
 
 
-def test_a_batch_that_the_ranks_cannot_share_is_refused(base: Work) -> None:
+def test_a_batch_that_the_ranks_cannot_share_is_refused(base: ScaleWork) -> None:
     with pytest.raises(ValueError, match=r"batch\.mono = 2048 cannot be cut into 3 ranks"):
         work_of(load_config(BASE), 3, pair_tokens=64)
 

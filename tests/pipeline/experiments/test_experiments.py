@@ -15,7 +15,7 @@ import yaml
 
 from pipeline.evaluate.alignment_error import evaluate, evaluate_halves
 from pipeline.evaluate.gold import read_gold
-from pipeline.experiments.compare import Outcome, as_json, differences, draw, standard_error, table
+from pipeline.experiments.compare import ArmOutcome, as_json, differences, draw, standard_error, table
 from pipeline.experiments.measure import Yardstick, best_retrieval, chosen_layer, mean_aer, measure_start, reported_aer
 from pipeline.experiments.plan import common_start, read_experiment, trials
 from pipeline.experiments.training import has_finished
@@ -47,8 +47,8 @@ def measurement(chosen: dict[str, list[float]], reported: dict[str, list[float]]
     return {"aer": aer, "aer_argmax_separate": aer, "retrieval": {"a-b": [0.2, 0.8], "a-c": [0.6, 0.1]}}
 
 
-def outcome(arm: str, seed: int, aer: float) -> Outcome:
-    return Outcome(arm, seed, {10: measurement({"a-b": [0.5, 0.4]}, {"a-b": [0.1, aer]})}, 2.0, 3.0)
+def outcome(arm: str, seed: int, aer: float) -> ArmOutcome:
+    return ArmOutcome(arm, seed, {10: measurement({"a-b": [0.5, 0.4]}, {"a-b": [0.1, aer]})}, 2.0, 3.0)
 
 
 def test_an_arm_overrides_the_experiment_which_overrides_the_config(experiment: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.finetune.files.inputs import Part, Source, parse_tests
+from pipeline.finetune.files.inputs import Slice, TaskFile, parse_tests
 from pipeline.finetune.files.read_pairs import SentencePair, read_pairs
 from pipeline.finetune.files.read_squad import check_answers, read_squad
 from pipeline.finetune.files.read_tagged import Sentence, read_tagged
@@ -28,35 +28,35 @@ Write = Callable[[str, str], Path]
     ],
 )
 def test_a_name_tells_the_language(write: Write, name: str, language: str) -> None:
-    assert Source.parse(str(write(name, "x"))).language == language
+    assert TaskFile.parse(str(write(name, "x"))).language == language
 
 
 def test_a_language_may_be_written_before_the_file(write: Write) -> None:
     path = write("squad.json", "x")
-    assert Source.parse(f"ceb={path}") == Source(path, "ceb")
-    assert Source.parse(f"zh-Hant={path}").language == "zh-Hant"
-    assert Source.parse(str(write("de=x.tr.tsv", "x"))).language == "tr", "a file of that name goes first"
+    assert TaskFile.parse(f"ceb={path}") == TaskFile(path, "ceb")
+    assert TaskFile.parse(f"zh-Hant={path}").language == "zh-Hant"
+    assert TaskFile.parse(str(write("de=x.tr.tsv", "x"))).language == "tr", "a file of that name goes first"
 
 
 def test_wrong_file_names_are_told(write: Write, tmp_path: Path) -> None:
     path = write("train-v1.1.json", "x")
     with pytest.raises(ValueError, match=r"train-v1\.1\.json: its name tells no language; .* as in de="):
-        Source.parse(str(path))
+        TaskFile.parse(str(path))
     with pytest.raises(ValueError, match="'German' is no language code"):
-        Source.parse(f"German={path}")
+        TaskFile.parse(f"German={path}")
     with pytest.raises(ValueError, match=r"nowhere-de\.tsv: no such file"):
-        Source.parse(str(tmp_path / "nowhere-de.tsv"))
+        TaskFile.parse(str(tmp_path / "nowhere-de.tsv"))
     with pytest.raises(ValueError, match=r"b-de\.tsv: of language de, as .*a-de.tsv; give one test file a language"):
         parse_tests([str(write("a-de.tsv", "x")), str(write("b-de.tsv", "x"))])
 
 
 def test_parts_count_from_one_and_include_the_last(tmp_path: Path) -> None:
-    part = Part.parse("--train-items", "2-3")
+    part = Slice.parse("--train-items", "2-3")
     assert part is not None and part.of("abcd", tmp_path) == ["b", "c"]
-    assert Part.parse("--train-items", None) is None
+    assert Slice.parse("--train-items", None) is None
     for wrong in ("3-2", "0-2", "2", "a-b", "-3"):
         with pytest.raises(ValueError, match=f"--test-items {wrong}: give FIRST-LAST, counted from 1"):
-            Part.parse("--test-items", wrong)
+            Slice.parse("--test-items", wrong)
     with pytest.raises(ValueError, match=r"f\.tsv: has 2 items, --train-items asks for 2-3"):
         part.of("ab", Path("f.tsv"))
 
