@@ -103,8 +103,8 @@ def check_model(config: Config, manifest: Manifest) -> None:
         return
     if not init.exists():
         raise ValueError(
-            f"model.init = {init}: no such folder or file; give a Hugging Face model folder ({HUB}), a run folder, a checkpoint "
-            "or fairseq's model.pt"
+            f"model.init = {init}: no such folder or file; give a Hugging Face model folder ({HUB}), a run folder, a "
+            "checkpoint or fairseq's model.pt"
         )
     sizes = _sizes_of(init)
     layers, positions = sizes.get("num_hidden_layers"), sizes.get("max_position_embeddings")
