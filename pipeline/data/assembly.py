@@ -11,7 +11,8 @@ from itertools import chain
 
 import numpy as np
 
-BOS, EOS = 0, 2
+from data_prep.tokenizers.special_ids import BOS, EOS
+
 FIRST_POSITION = 2  # of a sequence's first token; XLM-R counts from the padding's id on
 
 

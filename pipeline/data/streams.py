@@ -14,7 +14,8 @@ import numpy as np
 from data_prep.token_files.block_table import Block, chunks_of
 from data_prep.token_files.manifest import Manifest
 from data_prep.token_files.shard import Shard
-from data_prep.token_files.token_file import TOKEN_BYTES, UNK, VERIFY, TokenFile, are_stored_ids, shard_file
+from data_prep.token_files.token_file import TOKEN_BYTES, VERIFY, TokenFile, are_stored_ids, shard_file
+from data_prep.tokenizers.special_ids import UNK
 from pipeline.data.assembly import Pieces, with_specials
 from pipeline.data.blend import Schedule, Stage
 from pipeline.data.counter_random import ORDER, SWAP, hash_key, permute

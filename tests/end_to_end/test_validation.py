@@ -93,6 +93,28 @@ def test_alignments_are_kept_at_every_validation(run: Path) -> None:
         assert {pair["folder"] for pair in line["pairs"]} == {"qaa-qab", "qaa-qac", "qab-qac"}
 
 
+def test_another_run_begins_with_its_weights(
+    run: Path,
+    corpus: Any,
+    launcher: Any,
+    tmp_path: Path,
+    read_metrics: Callable[[Path, str], dict[int, dict[str, Any]]],
+) -> None:
+    gold = corpus.data.parent / "sample" / "gold" / PAIR
+    settings = {
+        "run.out": tmp_path / "run",
+        "run.steps": 1,
+        "model.init": run,
+        "validation.every": 1,
+        "validation.gold": [str(gold)],
+        "validation.gold_pairs": GOLD_PAIRS,
+    }
+    done = launcher.one_rank("--config", corpus.config, *(f"{key}={value}" for key, value in settings.items()))
+    assert done.code == 0 and "has no masked-LM head" not in done.output, done.output
+    before, after = read_metrics(run, "validation")[STEPS], read_metrics(tmp_path / "run", "validation")[0]
+    assert after[f"aer_by_layer/{PAIR}"] == before[f"aer_by_layer/{PAIR}"]
+
+
 def test_a_run_without_filtering_is_measured_by_filtered_links(
     corpus: Any, launcher: Any, tmp_path: Path, read_metrics: Callable[[Path, str], dict[int, dict[str, Any]]]
 ) -> None:

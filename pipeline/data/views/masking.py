@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from data_prep.tokenizers.special_ids import UNK
 from pipeline.data.assembly import FIRST_POSITION
 from pipeline.data.counter_random import MASK, hash_key, integers, uniform
 from pipeline.data.streams import Sequences
 
-FIRST_ORDINARY_ID = 4  # below: <s> <pad> </s> <unk>
+FIRST_ORDINARY_ID = UNK + 1
 MASK_RATE = 0.15
 MASK_TOKEN_SHARE, RANDOM_TOKEN_SHARE = 0.8, 0.1  # the rest stays as it is
 

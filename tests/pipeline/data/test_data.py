@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data_prep.token_files.manifest import Manifest
-from pipeline.data.assembly import BOS, EOS
+from data_prep.tokenizers.special_ids import BOS, EOS
 from pipeline.data.batch import MicroBatch, View
 from pipeline.data.blend import PERIOD, Stage
 from pipeline.data.streams import BatchPlan, MonoStream, PairStream, Sequences
