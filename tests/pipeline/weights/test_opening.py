@@ -19,9 +19,10 @@ from data_prep.tokenizers.tokenizer import MODEL_NAME, Tokenizer
 from pipeline.data.packing import pack
 from pipeline.finetune.start import read_start
 from pipeline.finetune.tasks.tagging import Tagging
+from pipeline.objectives.catalog import build_objectives
 from pipeline.settings.schema import Config
 from pipeline.show import demo
-from pipeline.training.build import build_model, build_objectives
+from pipeline.training.build import build_model
 from pipeline.weights.loading import load_masked_lm, load_model
 from pipeline.weights.opening import open_weights
 from pipeline.weights.pretrained import check_tokenizer, dropouts_of, read_pretrained, read_sizes
