@@ -5,6 +5,8 @@ Knows what a training asks of a model; `opening` knows where models lie.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +23,15 @@ from pipeline.weights.vocabulary import added_words, explains
 
 def read_pretrained(init: Path, dropout: float) -> tuple[EncoderConfig, dict[str, Tensor]]:
     """Sizes of a pretrained model, and its fp32 tensors named as in `XLMRobertaForMaskedLM`; ValueError of one line."""
-    opened = open_weights(init)
-    return replace(opened.sizes, dropout=dropout), opened.state()
+    with _named():
+        opened = open_weights(init)
+        return replace(opened.sizes, dropout=dropout), opened.state()
 
 
 def read_sizes(init: Path, dropout: float) -> EncoderConfig:
     """Sizes alone, for which no weights are read but fairseq's."""
-    return replace(open_weights(init, whole=False).sizes, dropout=dropout)
+    with _named():
+        return replace(open_weights(init, whole=False).sizes, dropout=dropout)
 
 
 def dropouts_of(init: Path | None) -> dict[str, float]:
@@ -71,7 +75,8 @@ def check_tokenizer(init: Path | None, manifest: Manifest) -> list[str]:
     """
     if init is None or not init.exists():  # who reads it says so
         return []
-    path = find_tokenizer(init)
+    with _named():
+        path = find_tokenizer(init)
     if path is None:
         return [f"{init} has neither {MODEL_NAME} nor {JSON_NAME}: whether the token files fit it cannot be checked"]
     if made_with(manifest, read_tokenizer(path)):
@@ -81,3 +86,12 @@ def check_tokenizer(init: Path | None, manifest: Manifest) -> list[str]:
         f"model.init = {init}: {path.name} is another tokenizer than that of data.path = {manifest.data_dir}, so that ids "
         f"would mean other words; binarize with this model's own: {mend}"
     )
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Errors that name a file, with the setting that it came from."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"model.init: {error}") from None

@@ -65,6 +65,7 @@ def prepared(corpus: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         content = shard.read_bytes()
         shard.write_bytes(content[:-4] if suffix == "bin" else bytes(8) + content[8:])
     (root / "init").mkdir()
+    (root / "init" / "config.json").write_text("{}")
     swapped = other_tokenizer(Tokenizer.load(corpus.data / "tokenizer"))  # of the same size
     (root / "init" / "sentencepiece.bpe.model").write_bytes(swapped.model)
     folders |= {"init": root / "init", "other": corpus.other_tokenizer_data, "ds_configs": REPOSITORY / "ds_configs"}

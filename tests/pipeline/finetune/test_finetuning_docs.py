@@ -67,6 +67,7 @@ def test_every_option_stands_on_the_page_with_its_default(use: Callable[..., Don
     named = set(re.findall(r"--[a-z][a-z0-9-]+", TEXT)) - {"--prediction-folder", "--prediction"}
     offered = set(re.findall(r"--[a-z][a-z0-9-]+", use("finetune", "--help").out)) - {
         "--help",
+        "--local-dir",  # of `hf download`, which the help tells of
         "--tokenizer",
         "--verbose",
     }

@@ -156,7 +156,9 @@ def test_a_model_with_too_few_positions_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     config = make_config(model={"init": tmp_path})
-    with pytest.raises(ValueError, match=r"holds no model \(neither config\.json.*give a Hugging Face model folder"):
+    with pytest.raises(
+        ValueError, match=r"model\.init: .*holds no model \(neither config\.json.*give a Hugging Face model"
+    ):
         build_model(config, build_objectives(config), VOCAB_SIZE)
 
 
