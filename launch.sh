@@ -117,7 +117,7 @@ run_tests() {
     python -m mypy
     # Threads of several processes that wait for each other's processors take twenty times as long.
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-    # The longest tests are of rooms early in the alphabet: they begin.
+    # The longest tests are in folders early in the alphabet: they begin.
     python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder "$@"
 }
 
