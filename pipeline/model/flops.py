@@ -7,37 +7,26 @@ counted: padding, anything done twice to save memory, norms, softmax, Sinkhorn. 
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
+
+from pipeline.settings.sizes import EncoderConfig
 
 LOGITS_AT_ONCE = 2**28
 """Logits over the vocabulary that `linear_cross_entropy` has in memory at a time, on a GPU."""
 
 
-class Sizes(Protocol):
-    """What the count depends on."""
-
-    @property
-    def hidden(self) -> int: ...
-    @property
-    def feed_forward(self) -> int: ...
-    @property
-    def vocab_size(self) -> int: ...
-
-
-def encoder_forward_flops(sizes: Sizes, lengths_S: np.ndarray, layers: int) -> float:
+def encoder_forward_flops(sizes: EncoderConfig, lengths_S: np.ndarray, layers: int) -> float:
     """One forward of `layers` layers: per token 8·D² + 4·D·F for the weights, and 4·D·L for a sequence of L tokens."""
     tokens_S = lengths_S.astype(np.float64)
     weights = 8 * sizes.hidden**2 + 4 * sizes.hidden * sizes.feed_forward
     return layers * float(weights * tokens_S.sum() + 4 * sizes.hidden * (tokens_S**2).sum())
 
 
-def masked_lm_flops(sizes: Sizes, predicted: int) -> float:
+def masked_lm_flops(sizes: EncoderConfig, predicted: int) -> float:
     """Forward and backward of the masked-LM head over so many predicted tokens."""
     return 6.0 * predicted * sizes.hidden * (sizes.hidden + sizes.vocab_size)
 
 
-def pointer_flops(sizes: Sizes, tokens: int, predicted: int) -> float:
+def pointer_flops(sizes: EncoderConfig, tokens: int, predicted: int) -> float:
     """Forward and backward of the pointer head: keys are made of every token, queries of every masked one."""
     return 6.0 * (tokens + predicted) * sizes.hidden**2

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from pipeline.data.batch import MicroBatch, View
 from pipeline.data.packing import Packed
+from pipeline.model.encoder import Encoder
+from pipeline.settings.sizes import EncoderConfig
 
 Work = Literal["label", "losses", "hidden"]
 """The kinds of work that the model does; DeepSpeed has one forward for all of them."""
@@ -36,37 +38,11 @@ class Asked(NamedTuple):
     layers: int | None = None
 
 
-class EncoderSizes(Protocol):
-    """Sizes that a module may have to fit."""
-
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def hidden(self) -> int: ...
-    @property
-    def layers(self) -> int: ...
-    @property
-    def feed_forward(self) -> int: ...
-    @property
-    def norm_eps(self) -> float: ...
-    @property
-    def init_std(self) -> float: ...
-
-
-class EncoderParts(Protocol):
-    """What may be read of the encoder when modules are built: its sizes, and its word embedding to tie."""
-
-    @property
-    def config(self) -> EncoderSizes: ...
-    @property
-    def word(self) -> nn.Embedding: ...
-
-
 class Parts(Protocol):
     """The model as objectives see it when they build their parts, and after a step."""
 
     @property
-    def encoder(self) -> EncoderParts: ...
+    def encoder(self) -> Encoder: ...
     @property
     def heads(self) -> nn.ModuleDict:
         """Modules that objectives train, those of all of them."""
@@ -156,7 +132,7 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def flops(self, sizes: EncoderSizes, batch: MicroBatch) -> float:
+    def flops(self, sizes: EncoderConfig, batch: MicroBatch) -> float:
         """Floating-point operations of its own modules, forward and backward, by the rules of `flops`.
 
         The encoder's passes, which objectives share, are not among them as far as `asks` names them.

@@ -6,13 +6,14 @@ Everything but `build_objectives` is told without PyTorch, for those who plan, c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 
-from pipeline.model.flops import Sizes, encoder_forward_flops, masked_lm_flops, pointer_flops
+from pipeline.model.flops import encoder_forward_flops, masked_lm_flops, pointer_flops
 from pipeline.settings.schema import Config, Objectives, Term, WordAlignmentTerm
+from pipeline.settings.sizes import EncoderConfig
 from sinkhorn_align import AlignmentSettings
 
 if TYPE_CHECKING:
@@ -48,9 +49,11 @@ class Entry:
 
     words: str  # for a model's card
     streams: tuple[str, ...]
-    modules: Mapping[str, Callable[[Sizes], int]]  # that it trains, and their parameters; equal names are shared
+    modules: Mapping[
+        str, Callable[[EncoderConfig], int]
+    ]  # that it trains, and their parameters; equal names are shared
     build: Callable[[str, Any], Objective]  # of its name and its settings
-    flops: Callable[[Any, Sizes, Sample], float]
+    flops: Callable[[Any, EncoderConfig, Sample], float]
     """Labelling, and forward and backward of its own modules over a sample; of its settings."""
     figures: tuple[Figure, ...] = ()
     predicts_words: bool = False
@@ -135,7 +138,7 @@ def predicting_words(terms: Objectives) -> int:
     return sum(ENTRIES[name].predicts_words for name, _ in _active(terms))
 
 
-def flops(terms: Objectives, stream: str, sizes: Sizes, layers: int, sample: Sample) -> float:
+def flops(terms: Objectives, stream: str, sizes: EncoderConfig, layers: int, sample: Sample) -> float:
     """Operations of labelling, forward and backward of a stream's sample, as `PretrainingModel.flops` counts a batch's."""
     own = sum(ENTRIES[n].flops(term, sizes, sample) for n, term in _active(terms) if stream in ENTRIES[n].streams)
     return 3 * encoder_forward_flops(sizes, sample.lengths_S, layers) + own
@@ -163,8 +166,7 @@ def recorded_labelling(terms: Mapping[str, Any]) -> tuple[int | None, AlignmentS
     term = terms.get("dwa")
     if term is None:
         return None, AlignmentSettings()
-    names = ("cost", "similarity", "temperature", "sinkhorn_iterations", "filter_rounds", "discount")
-    return term["alignment_layer"], AlignmentSettings(**{name: term[name] for name in names})
+    return term["alignment_layer"], AlignmentSettings(**{own.name: term[own.name] for own in fields(AlignmentSettings)})
 
 
 def check_layers(terms: Objectives, layers: int) -> None:
@@ -177,7 +179,7 @@ def check_layers(terms: Objectives, layers: int) -> None:
             )
 
 
-def count_parameters(terms: Objectives, sizes: Sizes) -> int:
+def count_parameters(terms: Objectives, sizes: EncoderConfig) -> int:
     """Parameters of the modules that the objectives train; the vocabulary matrix, which they may share, is not among them."""
     counts = {module: count for name, _ in _active(terms) for module, count in ENTRIES[name].modules.items()}
     return sum(count(sizes) for count in counts.values())

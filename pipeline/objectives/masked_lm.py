@@ -16,7 +16,8 @@ from pipeline.data.batch import MicroBatch, View
 from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.model.flops import masked_lm_flops
 from pipeline.model.heads import MASKED_LM_HEAD, MaskedLMHead
-from pipeline.objectives.base import Asked, Encode, EncoderSizes, LabelTensors, Loss, Modules, Objective, Parts, Trained
+from pipeline.objectives.base import Asked, Encode, LabelTensors, Loss, Modules, Objective, Parts, Trained
+from pipeline.settings.sizes import EncoderConfig
 
 
 class MaskedLM(Objective):
@@ -37,7 +38,7 @@ class MaskedLM(Objective):
         # Filled there, not copied there: a copy from ordinary memory waits for the device.
         return torch.full((), len(predicted_P), device=predicted_P.device)
 
-    def flops(self, sizes: EncoderSizes, batch: MicroBatch) -> float:
+    def flops(self, sizes: EncoderConfig, batch: MicroBatch) -> float:
         return masked_lm_flops(sizes, len(self._masked(batch).predicted_P))
 
     def loss(self, encode: Encode, modules: Modules, batch: MicroBatch, labels: LabelTensors) -> Loss:

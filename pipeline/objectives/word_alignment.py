@@ -21,7 +21,6 @@ from pipeline.model.heads import PointerHead
 from pipeline.objectives.base import (
     Asked,
     Encode,
-    EncoderSizes,
     Labels,
     LabelTensors,
     Loss,
@@ -30,6 +29,7 @@ from pipeline.objectives.base import (
     Parts,
     Trained,
 )
+from pipeline.settings.sizes import EncoderConfig
 from sinkhorn_align import AlignmentSettings, align
 
 HEAD = "word_alignment"
@@ -69,7 +69,7 @@ class WordAlignment(Objective):
     def count(self, batch: MicroBatch, labels: LabelTensors) -> Tensor:
         return (_partners(batch, labels) >= 0).sum()
 
-    def flops(self, sizes: EncoderSizes, batch: MicroBatch) -> float:
+    def flops(self, sizes: EncoderConfig, batch: MicroBatch) -> float:
         return pointer_flops(sizes, batch["pairs"].clean.tokens, len(batch["pairs"].view(MaskedTokens).predicted_P))
 
     def loss(self, encode: Encode, modules: Modules, batch: MicroBatch, labels: LabelTensors) -> Loss:

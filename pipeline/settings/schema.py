@@ -6,6 +6,7 @@ YAML file, then `key=value` overrides; an unknown key, a wrong type or an imposs
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -109,8 +110,7 @@ class WordAlignmentTerm(Term):
     discount: float = Field(0.9, gt=0, le=1, description="α of the further rounds")
 
     def alignment_settings(self) -> AlignmentSettings:
-        names = ("cost", "similarity", "temperature", "sinkhorn_iterations", "filter_rounds", "discount")
-        return AlignmentSettings(**{name: getattr(self, name) for name in names})
+        return AlignmentSettings(**{own.name: getattr(self, own.name) for own in fields(AlignmentSettings)})
 
     @model_validator(mode="after")
     def _settings_go_together(self) -> WordAlignmentTerm:

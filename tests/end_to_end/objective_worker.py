@@ -18,7 +18,7 @@ from pipeline.checkpoints import checkpoint
 from pipeline.settings.schema import load_config
 from pipeline.training import ranks, replicated
 from tests.end_to_end.forked import fork, parse_arguments
-from tests.end_to_end.reshard_worker import PARTS, Cut, deepspeed_json
+from tests.end_to_end.reshard_worker import Cut, deepspeed_json, overrides_of
 from tests.pipeline.objectives.objective_kit import install
 
 STEPS, SAVED, DIES_AT = 4, 2, 3
@@ -41,15 +41,7 @@ REFUSED = ("objectives.probe.momentum=0.5", "objectives.probe=null")
 
 
 def run(config: Path, out: Path, name: str, cut: Cut, *more: str, resume: str | None = None) -> None:
-    overrides = (
-        f"deepspeed={deepspeed_json(out, cut)}",
-        f"run.out={out / name}",
-        f"run.steps={STEPS}",
-        f"run.save_every={SAVED}",
-        f"batch.micro_steps={PARTS // cut.ranks}",
-        "optimizer.torch_adam=true",
-        *more,
-    )
+    overrides = [*overrides_of(out, name, cut, STEPS, SAVED), *more]
     pipeline.train.train(load_config(config, overrides), resume)
 
 

@@ -62,15 +62,20 @@ def write_deepspeed_jsons(out: Path) -> None:
         deepspeed_json(out, cut).write_text(json.dumps(settings), encoding="utf-8")
 
 
-def run(config: Path, out: Path, name: str, cut: Cut, resume: Path | None) -> None:
-    overrides = (
+def overrides_of(out: Path, name: str, cut: Cut, steps: int, saved: int) -> list[str]:
+    """What a run by that name is told beside its config: how it is spread, how many steps, and every how many it saves."""
+    return [
         f"deepspeed={deepspeed_json(out, cut)}",
         f"run.out={out / name}",
-        f"run.steps={STEPS}",
-        f"run.save_every={SAVED}",
+        f"run.steps={steps}",
+        f"run.save_every={saved}",
         f"batch.micro_steps={PARTS // cut.ranks}",
         "optimizer.torch_adam=true",
-    )
+    ]
+
+
+def run(config: Path, out: Path, name: str, cut: Cut, resume: Path | None) -> None:
+    overrides = overrides_of(out, name, cut, STEPS, SAVED)
     pipeline.train.train(load_config(config, overrides), None if resume is None else str(resume))
 
 

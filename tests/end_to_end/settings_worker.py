@@ -17,7 +17,7 @@ import pipeline.train
 from pipeline.checkpoints import checkpoint
 from pipeline.settings.schema import load_config
 from tests.end_to_end.forked import fork, parse_arguments
-from tests.end_to_end.reshard_worker import PARTS, Cut, deepspeed_json
+from tests.end_to_end.reshard_worker import Cut, deepspeed_json, overrides_of
 
 STEPS, SAVED = 3, 2
 WARMUP = 10  # longer than the runs, so that the rate of a step is easily said
@@ -67,17 +67,12 @@ def _some(tensor: torch.Tensor) -> list[float]:
 
 
 def run(config: Path, out: Path, name: str, cut: Cut, settings: dict[str, Any], *more: str, resume: bool) -> None:
-    overrides = (
-        f"deepspeed={deepspeed_json(out, cut)}",
-        f"run.out={out / name}",
-        f"run.steps={STEPS}",
-        f"run.save_every={SAVED}",
-        f"batch.micro_steps={PARTS // cut.ranks}",
-        "optimizer.torch_adam=true",
+    overrides = [
+        *overrides_of(out, name, cut, STEPS, SAVED),
         f"optimizer.warmup_steps={WARMUP}",
         *(f"optimizer.{key}={value}" for key, value in settings.items()),
         *more,
-    )
+    ]
     found = checkpoint.folder_of(out / name.split("_as_")[-1]) / checkpoint.tag_of(SAVED) if resume else None
     pipeline.train.train(load_config(config, overrides), None if found is None else str(found))
 
