@@ -40,7 +40,8 @@ def check(paths: Iterable[Path]) -> None:
         try:
             if not zipfile.is_zipfile(path):
                 raise ValueError("not what torch.save writes")
-            foreign = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - STORED_TYPES
+            with _only(()):
+                foreign = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - STORED_TYPES
         except (ValueError, OSError, RuntimeError, pickle.UnpicklingError, LookupError, EOFError) as error:
             raise ValueError(f"{path}: cannot be read ({_reason(error)}); give another checkpoint") from None
         if foreign:
@@ -50,6 +51,12 @@ def check(paths: Iterable[Path]) -> None:
 def read(path: Path) -> Any:
     """What a file without stored types holds, on the CPU; ValueError as `reading`."""
     with reading(path):
+        return load(path)
+
+
+def load(path: Path, *types: type) -> Any:
+    """What a file of tensors, plain values and these types holds, on the CPU; PyTorch's own errors."""
+    with _only(types):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -59,7 +66,7 @@ def refusing_code() -> Iterator[None]:
     before = {name: os.environ.pop(name, None) for name in (_FORCE, _NEVER)}
     os.environ[_FORCE] = "1"
     try:
-        with torch.serialization.safe_globals([_type(name) for name in STORED_TYPES]):
+        with _only([_type(name) for name in STORED_TYPES]):
             yield
     finally:
         del os.environ[_FORCE]
@@ -80,6 +87,18 @@ def reading(source: Path) -> Iterator[None]:
         raise ValueError(_refusal(source, named[1] if named else "something else than tensors")) from None
     except (ValueError, OSError, RuntimeError, LookupError, TypeError, AttributeError, EOFError) as error:
         raise ValueError(f"{source}: cannot be read ({_reason(error)}); give another checkpoint") from None
+
+
+@contextmanager
+def _only(types: Iterable[type]) -> Iterator[None]:
+    """Within the block PyTorch's unpickler takes these types alone, whatever other libraries have told it to take."""
+    others = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        with torch.serialization.safe_globals(list(types)):
+            yield
+    finally:
+        torch.serialization.add_safe_globals(others)
 
 
 def _type(name: str) -> type:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.checkpoints import weights_only
 from pipeline.model.encoder import EncoderConfig
 
 CHECKPOINT = "model.pt"
@@ -57,8 +58,7 @@ def read_fairseq(path: Path, dropout: float = 0.0) -> tuple[EncoderConfig, dict[
 
 def _unpickle(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return weights_only.load(path, argparse.Namespace)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"pickled objects ({named[1]})" if named else "something else"

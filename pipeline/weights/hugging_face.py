@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from data_prep.tokenizers.special_ids import BOS, EOS, PAD
 from data_prep.tokenizers.tokenizer import GET_MODEL
+from pipeline.checkpoints import weights_only
 from pipeline.model.encoder import Encoder, EncoderConfig
 
 _ENCODER_NAMES = {
@@ -230,7 +231,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = weights_only.load(path)
     except pickle.UnpicklingError:
         raise ValueError(
             f"{path}: holds more than tensors, and loading it could run code; give {SAFETENSORS} instead"

@@ -105,7 +105,22 @@ def test_what_deepspeed_stores_is_all_that_is_let_through() -> None:
     for name in sorted(weights_only.STORED_TYPES):
         assert f"{weights_only._type(name).__module__}.{weights_only._type(name).__qualname__}" == name
     with weights_only.refusing_code():
-        assert len(torch.serialization.get_safe_globals()) >= len(weights_only.STORED_TYPES)
+        assert len(torch.serialization.get_safe_globals()) == len(weights_only.STORED_TYPES)
+
+
+def test_what_other_libraries_tell_pytorch_to_take_is_not_let_through(tmp_path: Path) -> None:
+    """Megatron-Core, once imported by whatever library looks for it, has paths and signals taken everywhere."""
+    file = tmp_path / "x.pt"
+    torch.save({"path": tmp_path}, file)
+    with torch.serialization.safe_globals([type(tmp_path)]):
+        before = torch.serialization.get_safe_globals()
+        with pytest.raises(ValueError, match=r"x\.pt: holds pathlib\.PosixPath"):
+            weights_only.check([file])
+        with pytest.raises(ValueError, match=r"x\.pt: holds pathlib\.PosixPath"):
+            weights_only.read(file)
+        with pytest.raises(ValueError, match="PosixPath"), weights_only.reading(file), weights_only.refusing_code():
+            torch.load(file, weights_only=False)
+        assert set(torch.serialization.get_safe_globals()) == set(before)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"cposix\nmkdir\n(S'harm'\ntR.", b"\x80\x04."])
