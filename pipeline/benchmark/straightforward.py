@@ -171,9 +171,9 @@ def train_straightforwardly(config: Config, shortcuts: Shortcuts) -> None:
     data = build_data(config, objectives, manifest)
     plan = BatchPlan({"mono": config.batch.mono, "pairs": config.batch.pairs}, world_size, config.batch.micro_steps)
     ours, _ = build_model(config, objectives, manifest.vocab_size)
-    layer = catalog.label_layer(config.objectives)
-    assert layer is not None
-    model = StraightforwardModel(ours, layer, catalog.alignment_settings(config.objectives), shortcuts)
+    labelling = catalog.labelling(config.objectives)
+    assert labelling is not None and labelling.way.settings is not None, "DWA is one of the three"
+    model = StraightforwardModel(ours, labelling.layer, labelling.way.settings, shortcuts)
     factor = lr_factor(config.optimizer, config.run.steps)
     engine, *_ = deepspeed.initialize(
         model=model,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 # What a key is for, so that equal indices draw independently; each is mixed in after the seed. A view has a counter of its own.
-ORDER, MASK, SWAP, DROPOUT = 1, 2, 3, 4
+ORDER, MASK, SWAP, DROPOUT, SIDES = 1, 2, 3, 4, 5
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)

@@ -64,6 +64,8 @@ class _Sample:
 
     lengths_S: np.ndarray
     predicted: int
+    sides_C: np.ndarray
+    """Of pairs, the tokens of every source and target in turn; of blocks, none."""
 
     @property
     def tokens(self) -> int:
@@ -190,7 +192,8 @@ def _sizes_and_samples(config: Config, pair_tokens: int) -> tuple[EncoderConfig,
     side = min((pair_tokens - 3) // 2, config.data.side_tokens)
     lengths = {"mono": config.data.block_tokens, "pairs": 2 * side + 3}
     notes += [f"{config.data.path} is not there: assumed {name} of {lengths[name]} tokens each" for name in streams]
-    return sizes, {name: _made_up(lengths[name], counts[name], vocabulary) for name in streams}, notes
+    sides = {"mono": None, "pairs": side}
+    return sizes, {name: _made_up(lengths[name], counts[name], vocabulary, sides[name]) for name in streams}, notes
 
 
 def _pretrained_sizes(config: Config) -> EncoderConfig:
@@ -219,17 +222,21 @@ def _validation_notes(config: Config) -> list[str]:
     return [f"validation every {config.validation.every:,} steps: each rank encodes {what}, all layers"]
 
 
-def _made_up(length: int, count: int, vocabulary: int) -> _Sample:
-    """Sequences of this length of one word, masked as any."""
+def _made_up(length: int, count: int, vocabulary: int, side: int | None) -> _Sample:
+    """Sequences of this length of one word, masked as any. side: tokens of a side, of pairs."""
     word = min(10, vocabulary - 2)
     ids_T = np.tile(np.array([0, *[word] * (length - 2), 2], dtype=np.int64), count)
     numbers = np.arange(count)
-    sequences = Sequences(ids_T, np.full(count, length), np.zeros(count, np.int32), numbers.astype(np.uint64), numbers)
+    sides_S2 = None if side is None else np.full((count, 2), side)
+    languages, keys = np.zeros(count, np.int32), numbers.astype(np.uint64)
+    sequences = Sequences(ids_T, np.full(count, length), languages, keys, numbers, sides_S2)
     return _sample(sequences, 1, vocabulary)
 
 
 def _sample(sequences: Sequences, mask_seed: int, vocabulary: int) -> _Sample:
-    return _Sample(sequences.lengths_S, len(mask_sequences(sequences, mask_seed, vocabulary)[1]))
+    sides_S2 = sequences.side_lengths_S2
+    sides_C = np.empty(0, np.int64) if sides_S2 is None else sides_S2.reshape(-1)
+    return _Sample(sequences.lengths_S, len(mask_sequences(sequences, mask_seed, vocabulary)[1]), sides_C)
 
 
 def table(result: DryRun) -> Group:

@@ -81,12 +81,12 @@ def work_of(config: Config, ranks: int, pair_tokens: int) -> ScaleWork:
     ValueError where training would refuse the config.
     """
     run = dry_run(config, ANY_DEVICE, ranks, 1.0, pair_tokens)
-    label_layer = catalog.label_layer(config.objectives)
+    labelling = catalog.labelling(config.objectives)
     return ScaleWork(
         ranks=ranks,
         parameters=run.parameters["total"],
         layers=run.layers,
-        label_share=(label_layer or 0) / run.layers,
+        label_share=(labelling.layer if labelling else 0) / run.layers,
         tokens=sum(run.tokens_per_step.values()),
         flops=run.flops_per_step,
         micro_steps=config.batch.micro_steps,

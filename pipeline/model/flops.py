@@ -30,3 +30,9 @@ def masked_lm_flops(sizes: EncoderConfig, predicted: int) -> float:
 def pointer_flops(sizes: EncoderConfig, tokens: int, predicted: int) -> float:
     """Forward and backward of the pointer head: keys are made of every token, queries of every masked one."""
     return 6.0 * (tokens + predicted) * sizes.hidden**2
+
+
+def token_contrast_flops(sizes: EncoderConfig, sides_C: np.ndarray) -> float:
+    """Forward and backward of the cosines of a pair's tokens; sides_C: tokens of each source and target in turn."""
+    source_B, target_B = sides_C.astype(np.float64).reshape(-1, 2).T
+    return 6.0 * float((source_B * target_B).sum()) * sizes.hidden

@@ -6,15 +6,15 @@ Everything but `build_objectives` is told without PyTorch, for those who plan, c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 
-from pipeline.model.flops import encoder_forward_flops, masked_lm_flops, pointer_flops
-from pipeline.settings.schema import Config, Objectives, Term, WordAlignmentTerm
+from pipeline.model.flops import encoder_forward_flops, masked_lm_flops, pointer_flops, token_contrast_flops
+from pipeline.settings.align_options import Labelling, Way
+from pipeline.settings.schema import Config, Objectives, Term, TokenContrastTerm, WordAlignmentTerm
 from pipeline.settings.sizes import EncoderConfig
-from sinkhorn_align import AlignmentSettings
 
 if TYPE_CHECKING:
     from pipeline.objectives.base import Objective
@@ -42,6 +42,10 @@ class Sample(Protocol):
     def predicted(self) -> int:
         """Masked tokens."""
 
+    @property
+    def sides_C(self) -> np.ndarray:  # noqa: N802
+        """Tokens of every source and target in turn, without special tokens; of pairs alone."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -56,10 +60,14 @@ class Entry:
     flops: Callable[[Any, EncoderConfig, Sample], float]
     """Labelling, and forward and backward of its own modules over a sample; of its settings."""
     figures: tuple[Figure, ...] = ()
+    denoises: bool = True
+    """Encodes its streams' masked tokens through all layers, in a pass that it shares with others."""
     predicts_words: bool = False
     """Makes logits over the vocabulary, which memory must hold."""
-    label_layer: Callable[[Any], int] | None = None
-    """The layer whose hidden states it labels words by; of its settings."""
+    labelling: Callable[[Any], Labelling] | None = None
+    """How it labels words, if it does; of its settings."""
+    layers: Callable[[Any], Mapping[str, int]] = lambda term: {}
+    """The layers of the encoder that its settings name, by the setting."""
 
 
 def _masked_lm(stream: str) -> Callable[[str, Term], Objective]:
@@ -77,6 +85,19 @@ def _word_alignment(name: str, term: WordAlignmentTerm) -> Objective:
     return WordAlignment(name, term.alignment_layer, term.alignment_settings())
 
 
+def _token_contrast(name: str, term: TokenContrastTerm) -> Objective:
+    from pipeline.objectives.token_contrast import TokenContrast
+
+    return TokenContrast(name, term.labelled_by, term.layer, term.temperature)
+
+
+def _token_contrast_flops(term: TokenContrastTerm, sizes: EncoderConfig, sample: Sample) -> float:
+    def encoding(layer: int) -> float:
+        return encoder_forward_flops(sizes, sample.sides_C + 2, layer)
+
+    return encoding(term.labelled_by) + 3 * encoding(term.layer) + token_contrast_flops(sizes, sample.sides_C)
+
+
 def _masked_lm_entry(words: str, stream: str) -> Entry:
     return Entry(
         words=words,
@@ -91,6 +112,8 @@ def _masked_lm_entry(words: str, stream: str) -> Entry:
 
 _SHARES = "Self-labelling agreement, masked-LM accuracy"
 _ACCURACY = Figure("accuracy", _SHARES, "share")
+_LINKS = Figure("links_per_pair", "Links per pair", "links", "links {:.2f}")
+_AGREEMENT = Figure("agreement", _SHARES, "share", "agreement {:.3f}")
 
 ENTRIES: dict[str, Entry] = {
     "mlm": _masked_lm_entry("MLM, masked tokens of monolingual text", "mono"),
@@ -105,11 +128,23 @@ ENTRIES: dict[str, Entry] = {
             + pointer_flops(sizes, sample.tokens, sample.predicted)
         ),
         figures=(
-            Figure("links_per_pair", "Links per pair", "links", "links {:.2f}"),
+            _LINKS,
             Figure("unalignable_pairs", "Pairs that cannot be aligned", "pairs between two lines of the log"),
-            Figure("agreement", _SHARES, "share", "agreement {:.3f}"),
+            _AGREEMENT,
         ),
-        label_layer=lambda term: term.alignment_layer,
+        labelling=lambda term: Labelling(term.alignment_layer, Way(settings=term.alignment_settings())),
+        layers=lambda term: {"alignment_layer": term.alignment_layer},
+    ),
+    "token_contrast": Entry(
+        words="token contrast, self-labelled partners of translation pairs against the other tokens of their sentence",
+        streams=("pairs",),
+        modules={},
+        build=_token_contrast,
+        flops=_token_contrast_flops,
+        figures=(_LINKS, Figure("probability", _SHARES, "share", "probability {:.3f}")),
+        denoises=False,
+        labelling=lambda term: Labelling(term.labelled_by, Way("argmax", "separate")),
+        layers=lambda term: {"layer": term.layer, "label_layer": term.labelled_by},
     ),
 }
 """By the key of their settings, in the order in which they are computed."""
@@ -140,43 +175,43 @@ def predicting_words(terms: Objectives) -> int:
 
 def flops(terms: Objectives, stream: str, sizes: EncoderConfig, layers: int, sample: Sample) -> float:
     """Operations of labelling, forward and backward of a stream's sample, as `PretrainingModel.flops` counts a batch's."""
-    own = sum(ENTRIES[n].flops(term, sizes, sample) for n, term in _active(terms) if stream in ENTRIES[n].streams)
-    return 3 * encoder_forward_flops(sizes, sample.lengths_S, layers) + own
+    reading = [(ENTRIES[name], term) for name, term in _active(terms) if stream in ENTRIES[name].streams]
+    own = sum(entry.flops(term, sizes, sample) for entry, term in reading)
+    denoised = any(entry.denoises for entry, _ in reading)
+    return own + (3 * encoder_forward_flops(sizes, sample.lengths_S, layers) if denoised else 0.0)
 
 
-def label_layer(terms: Objectives) -> int | None:
-    """The layer that words are labelled by, if any objective labels words."""
+def labelling(terms: Objectives) -> Labelling | None:
+    """How words are labelled, by the first objective that labels any."""
     for name, term in _active(terms):
-        if (layer := ENTRIES[name].label_layer) is not None:
-            return layer(term)
+        if (of_term := ENTRIES[name].labelling) is not None:
+            return of_term(term)
     return None
 
 
-def alignment_settings(terms: Objectives) -> AlignmentSettings:
-    """How words are labelled; the aligner's defaults where no objective labels any."""
-    return terms.dwa.alignment_settings() if terms.dwa else AlignmentSettings()
-
-
-def recorded_labelling(terms: Mapping[str, Any]) -> tuple[int | None, AlignmentSettings]:
-    """The same two of a checkpoint's record of its objectives, which may be an older version's.
+def recorded_labelling(terms: Mapping[str, Any]) -> Labelling | None:
+    """The same of a checkpoint's record of its objectives, which may be an older version's.
 
     Raises:
         LookupError, AttributeError, TypeError, ValueError: it is damaged.
     """
-    term = terms.get("dwa")
-    if term is None:
-        return None, AlignmentSettings()
-    return term["alignment_layer"], AlignmentSettings(**{own.name: term[own.name] for own in fields(AlignmentSettings)})
+    kinds = settings()
+    for name, entry in ENTRIES.items():
+        term = terms.get(name)
+        if term is not None and entry.labelling is not None:
+            known = {key: term[key] for key in kinds[name].model_fields if key in term}
+            return entry.labelling(kinds[name].model_validate(known))
+    return None
 
 
 def check_layers(terms: Objectives, layers: int) -> None:
-    """ValueError where an objective labels by a layer that the model does not have."""
+    """ValueError where an objective names a layer that the model does not have."""
     for name, term in _active(terms):
-        layer = ENTRIES[name].label_layer
-        if layer is not None and layer(term) > layers:
-            raise ValueError(
-                f"objectives.{name}.alignment_layer = {layer(term)}: the model has {layers} layers; choose 0 to {layers}"
-            )
+        for setting, layer in ENTRIES[name].layers(term).items():
+            if layer > layers:
+                raise ValueError(
+                    f"objectives.{name}.{setting} = {layer}: the model has {layers} layers; choose 0 to {layers}"
+                )
 
 
 def count_parameters(terms: Objectives, sizes: EncoderConfig) -> int:

@@ -54,6 +54,14 @@ AS_TRAINED = Way()
 
 
 @dataclass(frozen=True)
+class Labelling:
+    """How an objective labels words in training, which is how they align best afterwards."""
+
+    layer: int
+    way: Way
+
+
+@dataclass(frozen=True)
 class Chosen:
     """What a user has chosen, by the names of the options; None: the model's record or a default decides."""
 
@@ -127,31 +135,27 @@ def plain_options(layers: int) -> AlignOptions:
     return AlignOptions(layer, "argmax", "separate", why)
 
 
-def trained_options(
-    layers: int,
-    alignment_layer: int | None,
-    settings: AlignmentSettings,
-    best: tuple[int, str] | None = None,
-) -> AlignOptions:
+def trained_options(layers: int, labelling: Labelling | None, best: tuple[int, str] | None = None) -> AlignOptions:
     """What suits a model that a run has trained.
 
     Args:
         layers: of the encoder.
-        alignment_layer: whose hidden states DWA has labelled by; None: the run was without DWA.
-        settings: of DWA's labels.
+        labelling: how words were labelled; None: they were not.
         best: the layer with the lowest AER where the run has measured it, and on what.
     """
-    if alignment_layer is None:
+    if labelling is None:
         options = plain_options(layers)
         if best is None:
             return replace(options, why=f"{options.why}: trained without word alignment")
         return replace(options, layer=best[0], why=f"trained without word alignment; the layer with {best[1]}")
-    if settings.filter_rounds == 0:  # links are what is wanted, and without filtering there are none
+    way = labelling.way
+    settings = way.settings
+    if settings is not None and settings.filter_rounds == 0:  # links are what is wanted, and without there are none
         settings = replace(settings, filter_rounds=AlignmentSettings.filter_rounds)
     of_method = None if settings == AlignmentSettings() else settings
-    layer, why = (alignment_layer, "the layer and method of its training") if best is None else best
+    layer, why = (labelling.layer, "the layer and method of its training") if best is None else best
     why = why if best is None else f"trained with word alignment; the layer with {why}"
-    return AlignOptions(layer, "ot-filter", "joint", why, of_method)
+    return AlignOptions(layer, way.method, way.encoding, why, of_method)
 
 
 def chosen_over(

@@ -118,12 +118,25 @@ class WordAlignmentTerm(Term):
         return self
 
 
+class TokenContrastTerm(Term):
+    layer: Positive = Field(7, description="layer whose hidden states are contrasted")
+    label_layer: NotNegative | None = Field(None, description="layer whose hidden states label partners; null: layer")
+    temperature: Single = Field(0.05, gt=0, description="what cosines are divided by")
+
+    @property
+    def labelled_by(self) -> int:
+        return self.layer if self.label_layer is None else self.label_layer
+
+
 class Objectives(Section):
     """null switches one off."""
 
     mlm: Term | None = Field(Term(), description="masked tokens of monolingual blocks")
     tlm: Term | None = Field(Term(), description="masked tokens of pairs")
     dwa: WordAlignmentTerm | None = Field(WordAlignmentTerm(), description="denoising word alignment on pairs")
+    token_contrast: TokenContrastTerm | None = Field(
+        None, description="each token of a pair's sides against the other side's tokens, its partner among them"
+    )
 
     def active(self) -> dict[str, Term]:
         terms = {name: getattr(self, name) for name in type(self).model_fields}
@@ -132,7 +145,8 @@ class Objectives(Section):
     @model_validator(mode="after")
     def _some_are_on(self) -> Objectives:
         if not self.active():
-            raise ValueError("mlm, tlm and dwa are all null; switch at least one on")
+            names = list(type(self).model_fields)
+            raise ValueError(f"{', '.join(names[:-1])} and {names[-1]} are all null; switch at least one on")
         return self
 
 

@@ -82,7 +82,7 @@ def _deciding_alignment() -> list[str]:
     labelling = [
         f"objectives.{objective}.{name}"
         for objective, term in catalog.settings().items()
-        if catalog.ENTRIES[objective].label_layer is not None
+        if catalog.ENTRIES[objective].labelling is not None
         for name in term.model_fields.keys() - Term.model_fields.keys()
     ]
     return [*(name for name in fates() if name.startswith("aligner.")), *labelling]

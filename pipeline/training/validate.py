@@ -7,7 +7,6 @@ what `python -m pipeline evaluate` measures of a checkpoint.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import mean
 from typing import Any
 
@@ -33,7 +32,6 @@ from pipeline.training.start_check import check_validation
 from pipeline.watch.alignment_record import align_shown, choose_pairs
 from pipeline.watch.monitor import Monitor
 from pipeline.weights.loading import longest_side
-from sinkhorn_align import AlignmentSettings
 
 Figures = dict[str, float | list[float]]
 """Values by key, as docs/metrics.md has them; a list holds a value for every layer."""
@@ -51,8 +49,7 @@ class Validator:
         self._objectives = catalog.build_objectives(config)
         self._data = None
         check_validation(config, manifest)
-        self._alignment_layer, self._layers = catalog.label_layer(config.objectives), encoder.layers
-        self._alignment = catalog.alignment_settings(config.objectives)
+        self._labelling, self._layers = catalog.labelling(config.objectives), encoder.layers
         self._best: tuple[int, str] | None = None
         self._chosen = config.aligner
         if self._chosen.layer is not None:
@@ -68,8 +65,6 @@ class Validator:
         self._tokenizer, self._encoder = Tokenizer.load(manifest.tokenizer_dir), encoder
         self._shown = choose_pairs(self._golds, self._settings.shown_pairs, self._tokenizer, longest_side(encoder))
         self._layer = self._options().layer
-        if self._alignment.filter_rounds == 0:  # links are what is scored, and without filtering there are none
-            self._alignment = replace(self._alignment, filter_rounds=AlignmentSettings.filter_rounds)
 
     def due(self, step: int, last: int) -> bool:
         """Whether to measure after a step."""
@@ -105,7 +100,7 @@ class Validator:
         return self._options(self._best).as_json()
 
     def _options(self, best: tuple[int, str] | None = None) -> AlignOptions:
-        return self._chosen_over(trained_options(self._layers, self._alignment_layer, self._alignment, best))
+        return self._chosen_over(trained_options(self._layers, self._labelling, best))
 
     def _chosen_over(self, options: AlignOptions) -> AlignOptions:
         return chosen_over(options, self._chosen.layer, self._chosen.method, self._chosen.encoding)

@@ -40,8 +40,8 @@ def _of_config(config: Config) -> list[tuple[str, str]]:
     model, objectives = config.model, config.objectives
     sizes = f"{model.layers} layers × {model.hidden}, from scratch"
     weights = ", ".join(f"{name} × {term.weight:g}" for name, term in objectives.active().items())
-    labelled_by = catalog.label_layer(objectives)
-    layer = "" if labelled_by is None else f", labels of layer {labelled_by}"
+    labelling = catalog.labelling(objectives)
+    layer = "" if labelling is None else f", labels of layer {labelling.layer}"
     batch = f"{config.batch.mono:,} blocks, {config.batch.pairs:,} pairs"
     return [
         ("model", sizes if model.init is None else f"from {model.init}"),

@@ -61,7 +61,7 @@ def _options_of(info: CheckpointInfo, path: Path) -> AlignOptions | None:
     if objectives is None:
         return None
     try:
-        return trained_options(info.encoder["layers"], *catalog.recorded_labelling(objectives))
+        return trained_options(info.encoder["layers"], catalog.recorded_labelling(objectives))
     except (LookupError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path / MANIFEST}: config.objectives: {error!r}; give another checkpoint") from None
 

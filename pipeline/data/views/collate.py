@@ -17,6 +17,7 @@ from pipeline.data.counter_random import hash_key
 from pipeline.data.packing import pack_flat
 from pipeline.data.streams import Sequences
 from pipeline.data.views.masked_tokens import MaskedTokens
+from pipeline.data.views.sides import Sides
 from sinkhorn_align import Spans
 
 
@@ -47,6 +48,7 @@ def add_kind(kind: Any) -> Any:
 
 
 add_kind(MaskedTokens)
+add_kind(Sides)
 
 
 def collate(sequences: Sequences, seed: int, vocab_size: int, views: Iterable[str]) -> StreamBatch:

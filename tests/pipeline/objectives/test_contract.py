@@ -25,7 +25,8 @@ from pipeline.objectives.base import Asked
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import MicroStepEncoder, PretrainingModel, as_buffers, passes
 from pipeline.objectives.word_alignment import WordAlignment
-from pipeline.settings.schema import Objectives, Optimizer
+from pipeline.settings.align_options import Way
+from pipeline.settings.schema import Objectives, Optimizer, TokenContrastTerm
 from pipeline.training import ranks, replicated
 from pipeline.training.build import parameter_groups
 from pipeline.training.step import denominators
@@ -248,14 +249,19 @@ def test_ranks_that_differ_and_rounded_twins_are_told(model: PretrainingModel, m
 
 
 def test_the_catalog_says_of_each_objective_what_the_objective_does() -> None:
-    settings = Objectives()
+    settings = Objectives(token_contrast=TokenContrastTerm())
     built = {name: catalog.ENTRIES[name].build(name, term) for name, term in settings.active().items()}
     for name, objective in built.items():
         entry = catalog.ENTRIES[name]
         assert objective.name == name and objective.streams == sorted(entry.streams)
-        sums = dict.fromkeys(("loss", "correct", "agreement", "links", "pairs", "unalignable_pairs"), 1.0)
+        keys = ("loss", "correct", "agreement", "probability", "links", "pairs", "unalignable_pairs")
+        sums = dict.fromkeys(keys, 1.0)
         assert set(objective.report(sums, 1.0)) == {"loss", *(figure.key for figure in entry.figures)}
     assert catalog.streams(settings) == ["mono", "pairs"]
     assert catalog.streams(Objectives(mlm=None, dwa=None)) == ["pairs"]
-    assert catalog.label_layer(settings) == 10 and catalog.label_layer(Objectives(dwa=None)) is None
+    by_dwa, by_contrast = (catalog.labelling(terms) for terms in (settings, settings.model_copy(update={"dwa": None})))
+    assert by_dwa is not None and (by_dwa.layer, by_dwa.way.method, by_dwa.way.encoding) == (10, "ot-filter", "joint")
+    assert by_contrast is not None and (by_contrast.layer, by_contrast.way) == (7, Way("argmax", "separate"))
+    assert catalog.labelling(Objectives(dwa=None)) is None
+    assert catalog.recorded_labelling(settings.model_dump()) == by_dwa
     assert catalog.predicting_words(settings) == 2

@@ -10,6 +10,8 @@ import pytest
 from pipeline.settings.align_options import (
     AlignOptions,
     Chosen,
+    Labelling,
+    Way,
     chosen_over,
     note,
     options_of_json,
@@ -107,22 +109,30 @@ def test_a_damaged_record_is_refused(changes: dict[str, Any], message: str) -> N
         options_of_json(["layer", 8], "config.json: xlm_align")
 
 
+def by_dwa(layer: int, settings: AlignmentSettings | None = None) -> Labelling:
+    return Labelling(layer, Way(settings=settings or AlignmentSettings()))
+
+
 def test_a_model_trained_to_align_is_aligned_as_it_was_trained() -> None:
-    assert settings_of(trained_options(12, 10, AlignmentSettings())) == (10, "ot-filter", "joint", None)
-    assert settings_of(trained_options(12, 10, EXP)) == (10, "ot-filter", "joint", EXP)
-    measured = trained_options(12, 10, EXP, (9, "the lowest mean AER, 2.7 %, of the validation at step 5 (de-en)"))
+    assert settings_of(trained_options(12, by_dwa(10))) == (10, "ot-filter", "joint", None)
+    assert settings_of(trained_options(12, by_dwa(10, EXP))) == (10, "ot-filter", "joint", EXP)
+    measured = trained_options(
+        12, by_dwa(10, EXP), (9, "the lowest mean AER, 2.7 %, of the validation at step 5 (de-en)")
+    )
     assert settings_of(measured) == (9, "ot-filter", "joint", EXP) and "validation at step 5" in measured.why
-    unfiltered = trained_options(12, 10, AlignmentSettings(filter_rounds=0)).settings
+    unfiltered = trained_options(12, by_dwa(10, AlignmentSettings(filter_rounds=0))).settings
     assert unfiltered is None, "without filtering there would be no links"
+    contrasted = trained_options(12, Labelling(7, Way("argmax", "separate")))
+    assert settings_of(contrasted) == (7, "argmax", "separate", None) and contrasted.why.endswith("of its training")
 
 
 def test_a_model_trained_without_alignment_is_aligned_as_a_plain_one() -> None:
-    assert settings_of(trained_options(12, None, AlignmentSettings())) == (7, "argmax", "separate", None)
-    assert settings_of(trained_options(12, None, AlignmentSettings(), (6, "the lowest AER")))[:2] == (6, "argmax")
+    assert settings_of(trained_options(12, None)) == (7, "argmax", "separate", None)
+    assert settings_of(trained_options(12, None, (6, "the lowest AER")))[:2] == (6, "argmax")
 
 
 def test_what_a_config_chooses_goes_before_what_training_suggests() -> None:
-    found = trained_options(12, 7, EXP, (6, "the lowest AER"))
+    found = trained_options(12, by_dwa(7, EXP), (6, "the lowest AER"))
     assert chosen_over(found, None, None, None) == found
     assert settings_of(chosen_over(found, None, "argmax", None)) == (6, "argmax", "separate", None)
     assert settings_of(chosen_over(found, 9, "ot-filter", "separate")) == (9, "ot-filter", "separate", EXP)
