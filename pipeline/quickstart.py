@@ -6,16 +6,11 @@ Runs what a user would type, as subprocesses; adds only the summary and the pict
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from data_prep.standard_output import data_console
@@ -26,20 +21,18 @@ from pipeline.align.word_alignment import WordLinks
 from pipeline.cluster.finished import finished
 from pipeline.evaluate.alignment_error import evaluate
 from pipeline.evaluate.gold import Gold, read_gold
-from pipeline.host.process import SAFE_PATH
 from pipeline.model.encoder import Encoder
 from pipeline.objectives.catalog import build_objectives
 from pipeline.run_folder import CONFIG, METRICS, read_training
 from pipeline.settings.align_options import AlignOptions, resolve
 from pipeline.settings.schema import load_config
 from pipeline.show.picture import draw_alignments
+from pipeline.stages import PYTHON, run_stage
 from pipeline.training.build import build_model
 from pipeline.weights.loading import load
 
 RECIPE = shipped.CONFIGS / "quickstart.yaml"
 VOCABULARY = 300
-PYTHON = [sys.executable, "-I", "-m"]
-"""Isolated: nothing in the caller's folder is taken for a module."""
 
 
 def quickstart(out: Path, seed: int, steps: int | None = None) -> None:
@@ -54,7 +47,7 @@ def quickstart(out: Path, seed: int, steps: int | None = None) -> None:
     binarize(out, seed)
     gold_folders = sorted((out / "corpus" / "gold").iterdir())
     train(out, seed, steps, gold_folders)
-    run("export", [*PYTHON, "pipeline", "export", str(out / "run"), str(out / "model")])
+    run_stage("export", [*PYTHON, "pipeline", "export", str(out / "run"), str(out / "model")])
 
     summary = summarize(out, [read_gold(folder) for folder in gold_folders])
     summary["seconds"] = round(time.monotonic() - started, 1)
@@ -65,20 +58,20 @@ def quickstart(out: Path, seed: int, steps: int | None = None) -> None:
 def binarize(out: Path, seed: int) -> None:
     """Corpus, tokenizer, and token files for training and validation."""
     corpus, tokenizer = out / "corpus", out / "tokenizer"
-    run("corpus", [*PYTHON, "data_prep", "sample", "--out", str(corpus), "--seed", str(seed)])
+    run_stage("corpus", [*PYTHON, "data_prep", "sample", "--out", str(corpus), "--seed", str(seed)])
     texts = sorted([*(corpus / "mono").iterdir(), *(corpus / "parallel").iterdir()])
     arguments = [*map(str, texts), "--vocab-size", str(VOCABULARY), "--out", str(tokenizer)]
-    run("tokenizer", [*PYTHON, "data_prep", "tokenizer", "train", *arguments])
+    run_stage("tokenizer", [*PYTHON, "data_prep", "tokenizer", "train", *arguments])
     blocks = ["--block-tokens", str(load_config(RECIPE, [f"run.out={out}"]).data.block_tokens)]
     for part, data in ((corpus, out / "data"), (corpus / "valid", out / "valid")):
         common = ["--tokenizer", str(tokenizer), "--out", str(data)]
         for text in sorted((part / "mono").iterdir()):
-            run("token files", [*PYTHON, "data_prep", "mono", str(text), "--lang", text.stem, *blocks, *common])
+            run_stage("token files", [*PYTHON, "data_prep", "mono", str(text), "--lang", text.stem, *blocks, *common])
         for source in sorted((part / "parallel").iterdir()):
             pair = source.suffixes[-2].removeprefix(".")
             if source.suffix == f".{pair.split('-')[0]}":
                 target = source.with_suffix(f".{pair.split('-')[1]}")
-                run(
+                run_stage(
                     "token files", [*PYTHON, "data_prep", "parallel", str(source), str(target), "--pair", pair, *common]
                 )
 
@@ -97,23 +90,9 @@ def train(out: Path, seed: int, steps: int | None, gold_folders: list[Path]) -> 
         settings["run.steps"] = steps
     overrides = [f"{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in settings.items()]
     launcher = ["--num_accelerators", "2"]
-    run("pretraining", [*PYTHON, "pipeline.cluster.launch", "train", str(RECIPE), *launcher, *overrides])
+    run_stage("pretraining", [*PYTHON, "pipeline.cluster.launch", "train", str(RECIPE), *launcher, *overrides])
     if not finished(load_config(RECIPE, overrides)):
         raise ValueError(f"pretraining was stopped before its last step; delete {out} to start over")
-
-
-def run(what: str, command: list[str]) -> None:
-    """Show a command and run it; its failure ends the quickstart, and nothing is hidden of what it printed."""
-    Console(stderr=True).rule(what, align="left")
-    print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
-    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", **SAFE_PATH}) as process:
-        try:
-            process.wait()
-        except KeyboardInterrupt:  # which the command has got as well: training saves before it ends
-            process.wait()
-            raise
-    if process.returncode:
-        raise ValueError(f"{what} failed; its output stands above, and what it made in the --out folder")
 
 
 def summarize(out: Path, golds: list[Gold]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def draw_alignments(
     path: Path,
     titles: Sequence[str] = ("before", "after"),
 ) -> None:
-    """Draw one grid per set of links side by side into a PNG; filled: predicted, outlined: gold.
+    """Draw one grid per set of links side by side into a PNG; filled: predicted, outlined: gold, where there is any.
 
     Raises MissingFontsError where no font has the words' characters.
     """
@@ -46,7 +46,8 @@ def _draw_grids(
     figure, axes = plt.subplots(1, len(links), figsize=(size * len(links), size), squeeze=False)
     for axis, found, title in zip(axes[0], links, titles, strict=True):
         for i, j in found:
-            axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, color="#4c78a8" if (i, j) in gold else "#e45756", lw=0))
+            wrong = bool(gold) and (i, j) not in gold
+            axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, color="#e45756" if wrong else "#4c78a8", lw=0))
         for i, j in gold:
             axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, ec="black", lw=1.5))
         axis.set_xticks(range(len(target)), target, rotation=60, ha="right")
@@ -55,7 +56,8 @@ def _draw_grids(
         axis.set_ylim(len(source) - 0.5, -0.5)
         axis.set_aspect("equal")
         right = sum((i, j) in gold for i, j in found)
-        axis.set_title(f"{title}: {right} of {len(gold)} gold links, {len(found) - right} wrong")
+        counts = f"{right} of {len(gold)} gold links, {len(found) - right} wrong" if gold else f"{len(found)} links"
+        axis.set_title(f"{title}: {counts}")
         axis.grid(visible=True, color="#dddddd", lw=0.5)
         axis.set_axisbelow(True)
     figure.tight_layout()

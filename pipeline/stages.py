@@ -1,0 +1,37 @@
+"""Public commands run one after another as stages of a longer way, each shown as a user would type it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+
+from rich.console import Console
+
+from pipeline.host.process import SAFE_PATH
+
+PYTHON = [sys.executable, "-I", "-m"]
+"""Isolated: nothing in the caller's folder is taken for a module."""
+
+
+def run_stage(what: str, command: list[str], threads: int = 1) -> None:
+    """Show a command and run it; nothing is hidden of what it prints.
+
+    Args:
+        threads: that it may have, where the environment does not say.
+
+    Raises:
+        ValueError: it failed.
+    """
+    Console(stderr=True).rule(what, align="left")
+    print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **SAFE_PATH}
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            process.wait()
+        except KeyboardInterrupt:  # which the command has got as well: training saves before it ends
+            process.wait()
+            raise
+    if process.returncode:
+        raise ValueError(f"{what} failed; its output stands above, and what it made in the --out folder")
