@@ -21,8 +21,8 @@ NAACL_NAMES = ("alignv2.txt", ".naacl")
 """Ends of file names that tell the format; of others the first line does."""
 
 _NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
-_PHARAOH = re.compile(rf"(-?\d+)([-p?x])(-?\d+)(?:[:/]{_NUMBER})?")
-_NAACL = re.compile(rf"(-?\d+)\s+(-?\d+)\s+(-?\d+)(?:\s+([SPsp]))?(?:\s+{_NUMBER})?")
+_PHARAOH = re.compile(rf"(-?\d+)([-p?x])(-?\d+)(?:[:/]({_NUMBER}))?")
+_NAACL = re.compile(rf"(-?\d+)\s+(-?\d+)\s+(-?\d+)(?:\s+([SPsp]))?(?:\s+({_NUMBER}))?")
 _NUMBERED = re.compile(r"(\d+)\t")
 _SURE = ("-", "S", "s", None)
 _ENOUGH_LINKS = 20
@@ -35,6 +35,8 @@ class LinkFile:
 
     sure: list[set[WordLink]]
     possible: list[set[WordLink]]
+    scored: list[dict[WordLink, float]]
+    """The possible links with their scores (the highest of a link said twice), 0 where the file has none; sorted."""
     line_a_pair: bool = True
     """Whether the file's lines tell how many pairs there are; else the last ones may be missing."""
     notes: list[str] = field(default_factory=list)
@@ -49,6 +51,7 @@ class _Link:
     source: int
     target: int
     sure: bool
+    score: float = 0.0
 
 
 def read_links(
@@ -111,7 +114,9 @@ def _naacl_links(path: Path, lines: Sequence[str]) -> tuple[list[_Link], list[in
                 f"{path}:{number}: {line.strip()!r} is not `pair source target [S|P] [confidence]`; "
                 "write three numbers, and S for a sure or P for a possible link"
             )
-        links.append(_Link(number, int(match[1]), int(match[2]), int(match[3]), match[4] in _SURE))
+        links.append(
+            _Link(number, int(match[1]), int(match[2]), int(match[3]), match[4] in _SURE, float(match[5] or 0))
+        )
     return links, list(dict.fromkeys(link.pair for link in links))
 
 
@@ -143,7 +148,7 @@ def _links_of_line(text: str, line: int, pair: int) -> Iterable[_Link]:
         match = _PHARAOH.fullmatch(word)
         if match is None:
             raise ValueError(f"{word!r} is not a link; write `i-j` for a sure and `ipj` for a possible one")
-        yield _Link(line, pair, int(match[1]), int(match[3]), match[2] in _SURE)
+        yield _Link(line, pair, int(match[1]), int(match[3]), match[2] in _SURE, float(match[4] or 0))
 
 
 def _places(path: Path, numbers: Sequence[int], pairs: int | None, texts: str, notes: list[str]) -> dict[int, int]:
@@ -199,19 +204,20 @@ def _collect(
     links: Sequence[_Link], place: dict[int, int], pairs: int, first_word: int, notes: list[str], line_a_pair: bool
 ) -> LinkFile:
     sure: list[set[WordLink]] = [set() for _ in range(pairs)]
-    possible: list[set[WordLink]] = [set() for _ in range(pairs)]
+    scored: list[dict[WordLink, float]] = [{} for _ in range(pairs)]
     null = repeated = 0
     for link in links:
         if first_word == 1 and 0 in (link.source, link.target):
             null += 1
             continue
         at, words = place[link.pair], (link.source - first_word, link.target - first_word)
-        repeated += words in possible[at]
-        possible[at].add(words)
+        repeated += words in scored[at]
+        scored[at][words] = max(scored[at].get(words, link.score), link.score)
         if link.sure:
             sure[at].add(words)
     if null:
         notes.append(f"{null:,} links to no word (0) are left out: they say that a word has no partner")
     if repeated:
         notes.append(f"{repeated:,} links stand there more than once and count once")
-    return LinkFile(sure, possible, line_a_pair, notes)
+    possible = [set(of_pair) for of_pair in scored]
+    return LinkFile(sure, possible, [dict(sorted(of_pair.items())) for of_pair in scored], line_a_pair, notes)

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.finetune.files.inputs import read_lines
 
 CONLLU_COLUMNS = 10
+DOCUMENT_MARK = "-DOCSTART-"
 
 
 @dataclass(frozen=True)
@@ -18,16 +19,21 @@ class Sentence:
     tags: list[str] | None
 
 
-def read_tagged(path: Path) -> list[Sentence]:
+def read_tagged(path: Path, column: int | None = None) -> list[Sentence]:
     """Sentences of a file, `.upos`: `word/TAG word/TAG`, a sentence a line; `.conllu`: Universal Dependencies' ten columns,
     of which FORM and UPOS count; else `token<TAB>tag` or `token` a line.
 
     A blank line ends a sentence, so that two of them have a sentence without words between them.
 
+    column: the file has a word a line in columns, apart by tabs or by spaces; the word is the first, the tag is in this one,
+        counted from 1, or from the last as -1. Lines -DOCSTART- of CoNLL-2003 are left out with the blank line after them.
+
     Raises:
         ValueError: a line that is neither, or some words have tags and others none; names the line.
     """
     lines = read_lines(path)
+    if column is not None:
+        return _read_columns(path, _cut(path, lines, column))
     if path.suffix == ".conllu":
         return _read_conllu(path, lines)
     return _read_slashed(path, lines) if path.suffix == ".upos" else _read_columns(path, lines)
@@ -51,6 +57,29 @@ def _read_conllu(path: Path, lines: list[str]) -> list[Sentence]:
     if not any(columns):
         raise ValueError(f"{path}: has no words")
     return _read_columns(path, columns)
+
+
+def _cut(path: Path, lines: list[str], column: int) -> list[str]:
+    """Lines of many columns as lines of two; as many, but for those of -DOCSTART-."""
+    if column in (0, 1):
+        raise ValueError(f"--column {column}: the first column is the word; give 2 or more, or -1 for the last")
+    cut: list[str] = []
+    after_mark = False
+    for number, line in enumerate(lines, start=1):
+        fields = line.split("\t") if "\t" in line else [field for field in line.split(" ") if field]
+        mark = fields[:1] == [DOCUMENT_MARK]
+        if not line.strip():
+            cut += [] if after_mark else [""]
+        elif not mark:
+            if len(fields) < max(column, -column, 2):
+                raise ValueError(
+                    f"{path}: line {number}: {line!r} has {len(fields)} columns; --column {column} is not one"
+                )
+            cut.append(f"{fields[0]}\t{fields[column - 1 if column > 0 else column]}")
+        after_mark = mark
+    if not any(cut):
+        raise ValueError(f"{path}: has no words")
+    return cut
 
 
 def _read_slashed(path: Path, lines: list[str]) -> list[Sentence]:
