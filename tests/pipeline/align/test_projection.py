@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.align.link_files import parse_pharaoh
@@ -111,6 +111,7 @@ LENGTH = 7
 CELLS = st.tuples(st.integers(0, LENGTH - 1), st.integers(0, LENGTH - 1))
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["O", "B-A", "I-A", "B-B", "I-B"]), min_size=LENGTH, max_size=LENGTH), st.data())
 def test_every_span_has_one_or_no_target_span_of_its_kind_and_none_without_a_link(
     tags: list[str], data: st.DataObject

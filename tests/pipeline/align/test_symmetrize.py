@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.align.symmetrize import METHODS, symmetrize
@@ -60,12 +60,14 @@ def oracle(forward: Links, backward: Links, last: str) -> Links:
     return found
 
 
+@settings(deadline=None)
 @given(LINKS, LINKS)
 def test_growing_is_what_the_oracle_does(forward: Links, backward: Links) -> None:
     for method, last in (("grow-diag", ""), ("grow-diag-final", "or"), ("grow-diag-final-and", "and")):
         assert symmetrize(forward, backward, method) == sorted(oracle(forward, backward, last)), method
 
 
+@settings(deadline=None)
 @given(LINKS, LINKS)
 def test_every_method_lies_between_intersection_and_union(forward: Links, backward: Links) -> None:
     found = {method: set(symmetrize(forward, backward, method)) for method in METHODS}
@@ -73,6 +75,7 @@ def test_every_method_lies_between_intersection_and_union(forward: Links, backwa
     assert found["grow-diag"] <= found["grow-diag-final"] <= found["union"]
 
 
+@settings(deadline=None)
 @given(LINKS)
 def test_equal_directions_stay_as_they_are(links: Links) -> None:
     assert all(symmetrize(links, links, method) == sorted(links) for method in METHODS)
