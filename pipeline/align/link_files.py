@@ -21,12 +21,13 @@ NAACL_NAMES = ("alignv2.txt", ".naacl")
 """Ends of file names that tell the format; of others the first line does."""
 
 _NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
-_PHARAOH = re.compile(rf"(-?\d+)([-p?x])(-?\d+)(?:[:/]({_NUMBER}))?")
+_PHARAOH = re.compile(rf"(-?\d+)([-sSpP?x])(-?\d+)(?:[:/]({_NUMBER}))?")
 _NAACL = re.compile(rf"(-?\d+)\s+(-?\d+)\s+(-?\d+)(?:\s+([SPsp]))?(?:\s+({_NUMBER}))?")
 _NUMBERED = re.compile(r"(\d+)\t")
 _SURE = ("-", "S", "s", None)
 _ENOUGH_LINKS = 20
-"""Links without a word 0 from which on a file that cannot be compared with its sentences is suspected to count from 1."""
+"""Links from which on a file is suspected to count words from 1: one that has no word 0 and cannot be compared with its
+sentences, or one that names the word after the last in most of them."""
 
 
 @dataclass
@@ -64,9 +65,9 @@ def read_links(
 ) -> LinkFile:
     """Read a file of links, sure and possible.
 
-    A pair a line, `i-j` sure and `ipj` (or `i?j`, `ixj`) possible, words from 0 (Pharaoh, Talp; a score after a colon and
-    a pair's number before a tab may stand there too); or a link a line, `pair source target [S|P] [confidence]`, words
-    from 1 and 0 for none (NAACL, alignv2.txt).
+    A pair a line, `i-j` (or `isj`) sure and `ipj` (or `i?j`, `ixj`) possible, words from 0 (Pharaoh, Talp; a score after a
+    colon and a pair's number before a tab may stand there too); or a link a line, `pair source target [S|P] [confidence]`,
+    words from 1 and 0 for none (NAACL, alignv2.txt).
 
     Args:
         pairs: how many there are; None: as many as the file has (lines, or up to the largest number).
@@ -187,16 +188,34 @@ def _first_word(
     words = [(link.source, link.target) for link in links]
     if lengths is not None:
         bounds = [lengths[place[link.pair]] for link in links]
-        reaches = any(i == m or j == n for (i, j), (m, n) in zip(words, bounds, strict=True))
-        inside = all(1 <= i <= m and 1 <= j <= n for (i, j), (m, n) in zip(words, bounds, strict=True))
-        if not naacl and reaches and inside:
-            notes.append("the links count words from 1: none names word 0, and some name the word after the last")
-            return 1
-        if naacl and not reaches and any(i == 0 and j == 0 for i, j in words):
-            notes.append("the links count words from 0: some link word 0 with word 0")
-            return 0
-    elif not naacl and len(words) >= _ENOUGH_LINKS and all(i and j for i, j in words):
+        return _first_word_by_lengths([link.pair for link in links], words, bounds, naacl, notes)
+    if not naacl and len(words) >= _ENOUGH_LINKS and all(i and j for i, j in words):
         notes.append("no link names word 0; if the file counts words from 1, say --from-one")
+    return 1 if naacl else 0
+
+
+def _first_word_by_lengths(
+    pairs: Sequence[int], words: Sequence[WordLink], bounds: Sequence[tuple[int, int]], naacl: bool, notes: list[str]
+) -> int:
+    """As the links fit their sentences; a few may name words that there are in neither way of counting."""
+    corner = sum(i == j == 0 for i, j in words)  # counted from 1, 0 is no word, and no word is not linked to none
+    named_0 = any(i == 0 or j == 0 for i, j in words)
+    reaching = [
+        pair
+        for pair, (i, j), (m, n) in zip(pairs, words, bounds, strict=True)
+        if (i == m and 0 <= j <= n) or (j == n and 0 <= i <= m)
+    ]
+    if naacl and corner > len(reaching):
+        notes.append("the links count words from 0: some link word 0 with word 0")
+        return 0
+    if not naacl and reaching and not named_0:
+        notes.append("the links count words from 1: none names word 0, and some name the word after the last")
+        return 1
+    if not naacl and not corner and len(words) >= _ENOUGH_LINKS and 2 * len(set(reaching)) > len(set(pairs)):
+        notes.append(
+            "the links count words from 1, and 0 is no word: none links 0 with 0, and most pairs name the word after the last"
+        )
+        return 1
     return 1 if naacl else 0
 
 
