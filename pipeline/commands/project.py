@@ -21,6 +21,7 @@ from pipeline.finetune.files.write_tagged import write_tagged
 from pipeline.finetune.projecting import LABELLED, Labelled, links_of_file, project, read_labelled, summarise, told
 from pipeline.settings.align_options import note
 from pipeline.texts.lines import kind_of
+from pipeline.texts.structured import CONLLU
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
     from pipeline.align.aligner import Aligner
@@ -77,6 +78,8 @@ def project_command(
             check_output(path, inputs)
     part = Slice.parse("--items", items)
     labelled = read_labelled(source, target, gold, column, part)
+    if labelled.as_spans and out is not None and kind_of(out) == CONLLU:
+        raise ValueError(f"{out}: CoNLL-U has a column for tags and none for spans; give {out.with_suffix('.tsv')}")
     if links is not None:
         found, notes = links_of_file(links, labelled, f"{source} and {target}", reverse, part)
         for said in notes:

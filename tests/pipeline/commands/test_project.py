@@ -92,6 +92,7 @@ MISTAKES = {
     "no such column": (["--links", "{links}", "--column", "3"], "has 2 columns; --column 3 is not one"),
     "items": (["--links", "{links}", "--items", "2-3"], "has 2 items, --items asks for 2-3"),
     "gold": (["--links", "{links}", "--gold", "{source}"], "sentence 1 has other words than"),
+    "spans in CoNLL-U": (["--links", "{links}", "--out", "a.conllu"], "none for spans; give a.tsv"),
     "out": (["--links", "{links}", "--out", "{links}"], "is an input too and would be overwritten"),
 }
 
