@@ -6,11 +6,12 @@ Reads what aligners write and what annotators publish, and says what it had to a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.texts.lines import read_lines
+from pipeline.texts.lines import Lines, decoded, name_of, read_lines
 
 WordLink = tuple[int, int]
 """(source word, target word) of a pair, counted from 0."""
@@ -102,6 +103,23 @@ def parse_pharaoh(line: str) -> tuple[set[WordLink], set[WordLink]]:
     """(sure, possible ⊇ sure) links of a pair from `i-j ipj …`, words from 0; ValueError names what is no link."""
     links = list(_links_of_line(line, 0, 0))
     return {(x.source, x.target) for x in links if x.sure}, {(x.source, x.target) for x in links}
+
+
+def pharaoh_lines(path: Path) -> Iterator[set[WordLink]]:
+    """The links of one pair after the other from a file or stdin with `i-j ipj …` lines, possible ones too.
+
+    Words count from wherever the file has them count. Holds no more than a line.
+
+    Raises:
+        ValueError: the file cannot be read, or a line holds what is no link; names it.
+    """
+    with ExitStack() as files:
+        for number, raw in enumerate(Lines(path).open(files), start=1):
+            line = decoded(raw, path, number)
+            try:
+                yield parse_pharaoh(line)[1]
+            except ValueError as error:
+                raise ValueError(f"{name_of(path)}:{number}: {error}") from None
 
 
 def _naacl_links(path: Path, lines: Sequence[str]) -> tuple[list[_Link], list[int]]:

@@ -59,16 +59,18 @@ class _Growing:
 
 def _grow_diag(forward: set[WordLink], backward: set[WordLink]) -> _Growing:
     growing, either = _Growing(forward & backward), forward | backward
-    before = -1
-    while before != len(growing.links):
-        before = len(growing.links)
-        # Moses walks over all cells in this order and so meets what it has just added, if it lies ahead.
-        for link in sorted(either):
-            if link not in growing.links:
+    order = sorted(either)
+    visited: set[WordLink] = set()
+    while len(visited) < len(growing.links):
+        # Moses walks over all cells in this order, and so meets what it has just added where that lies ahead. A link need not
+        # be visited twice: a neighbour that was not taken has two linked words, and will not have fewer.
+        for link in order:
+            if link in visited or link not in growing.links:
                 continue
+            visited.add(link)
             for i, j in _BESIDE:
                 beside = link[0] + i, link[1] + j
-                if beside in either and growing.unlinked_words(beside):
+                if beside in either and beside not in growing.links and growing.unlinked_words(beside):
                     growing.add(beside)
     return growing
 

@@ -66,9 +66,9 @@ def read_labelled(
     if gold is not None and right is not None:
         _check_same_words(gold, right, target, words)
         right = right if part is None else part.of(right, gold)
+    as_spans = are_spans([*chain.from_iterable(sentence.tags or [] for sentence in sentences)])
     if part is not None:
         sentences, words = part.of(sentences, source), part.of(words, target)
-    as_spans = are_spans([*chain.from_iterable(sentence.tags or [] for sentence in sentences)])
     return Labelled(sentences, words, None if right is None else [sentence.tags or [] for sentence in right], as_spans)
 
 

@@ -126,6 +126,12 @@ def test_symmetrize_joins_two_files(use: Use, write: Write) -> None:
     turned = write("turned", "0-0 1-1\n0-0 1-0\n\n")
     assert use("symmetrize", forward, turned, "--reverse").out == "0-0 1-1 2-1\n0-0 0-1\n\n"
     done = use("symmetrize", forward, write("short", "0-0\n"))
-    assert done.code == 1 and "short: 1 lines, but 3 pairs in" in done.error
+    assert (done.code, done.out) == (1, "0-0 1-1 2-1\n")
+    assert "short has 1 lines, " in done.error and "forward has 3; the first 1 pairs were written" in done.error
+    done = use("symmetrize", forward, write("no", "0-0\n0:0\n"))
+    assert done.code == 1 and "no:2: '0:0' is not a link" in done.error
+    assert use("symmetrize", "-", backward, stdin=forward.read_bytes()).out == "0-0 1-1 2-1\n0-0 0-1\n\n"
+    done = use("symmetrize", "-", "-")
+    assert done.code == 1 and "stdin cannot be both directions" in done.error
     done = use("symmetrize", forward, backward, "--method", "grow")
     assert done.code == 1 and "--method grow: choose intersect, union" in done.error
