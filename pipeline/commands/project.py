@@ -18,7 +18,16 @@ from pipeline.commands.progress import Counted
 from pipeline.finetune.files.inputs import Slice
 from pipeline.finetune.files.read_tagged import Sentence
 from pipeline.finetune.files.write_tagged import write_tagged
-from pipeline.finetune.projecting import LABELLED, Labelled, links_of_file, project, read_labelled, summarise, told
+from pipeline.finetune.projecting import (
+    LABELLED,
+    UNLINKED,
+    Labelled,
+    links_of_file,
+    project,
+    read_labelled,
+    summarise,
+    told,
+)
 from pipeline.settings.align_options import note
 from pipeline.texts.lines import kind_of
 from pipeline.texts.structured import CONLLU
@@ -52,7 +61,10 @@ def project_command(
             help="SOURCE and --gold have more columns: the label's, from 1, or -1 for the last", show_default=False
         ),
     ] = None,
-    unlinked: Annotated[str, typer.Option(help="tag of target words that no source word is linked to")] = "_",
+    unlinked: Annotated[
+        str | None,
+        typer.Option(help="tag of target words that no source word is linked to; default: _", show_default=False),
+    ] = None,
     gold: Annotated[Path | None, typer.Option(help="right labels of the target: score against them")] = None,
     items: Annotated[str | None, typer.Option(help="FIRST-LAST: these sentences alone, counted from 1")] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="--links are `target-source`: turn each round")] = False,
@@ -72,26 +84,29 @@ def project_command(
     """
     if (links is None) == (model is None):
         raise ValueError("give --links FILE or --model DIR, one of them")
+    _check_used(links is None, reverse, layer=layer, method=method, encoding=encoding, tokenizer=tokenizer)
     inputs = [path for path in (source, target, links, gold) if path is not None]
     for path in (out, json_file):
         if path is not None:
             check_output(path, inputs)
     part = Slice.parse("--items", items)
     labelled = read_labelled(source, target, gold, column, part)
+    if labelled.as_spans and unlinked is not None:
+        raise ValueError(f"--unlinked {unlinked}: the labels are spans, and words in none are O; leave it out")
     if labelled.as_spans and out is not None and kind_of(out) == CONLLU:
         raise ValueError(f"{out}: CoNLL-U has a column for tags and none for spans; give {out.with_suffix('.tsv')}")
     if links is not None:
         found, notes = links_of_file(links, labelled, f"{source} and {target}", reverse, part)
         for said in notes:
             print(f"note: {links}: {said}", file=sys.stderr)
-        projected = project(labelled, found, unlinked)
+        projected = project(labelled, found, unlinked or UNLINKED)
     else:
         from pipeline.align.aligner import Aligner
 
         assert model is not None, "one of the two was given"
         aligner = Aligner.load(model, layer, tokenizer_dir=tokenizer, device=device, method=method, encoding=encoding)
         print(f"note: {note(aligner.options)}", file=sys.stderr)
-        projected = project(labelled, _aligned(aligner, labelled), unlinked)
+        projected = project(labelled, _aligned(aligner, labelled), unlinked or UNLINKED)
     with ExitStack() as ends:
         stream = data_stream() if out is None else ends.enter_context(output_file(out, inputs))
         sentences = (Sentence(words, of.labels) for words, of in zip(labelled.target, projected, strict=True))
@@ -100,6 +115,15 @@ def project_command(
     print(told(summary), file=sys.stderr)
     if json_file is not None:
         write_text(json_file, json.dumps(summary, indent=1) + "\n")
+
+
+def _check_used(by_model: bool, reverse: bool, **of_model: object) -> None:
+    """ValueError where an option is given that would do nothing."""
+    given = [name for name, value in of_model.items() if value is not None]
+    if not by_model and given:
+        raise ValueError(f"--{given[0]}: with --links no model aligns; leave it out")
+    if by_model and reverse:
+        raise ValueError("--reverse: is for --links; leave it out")
 
 
 def _aligned(aligner: Aligner, labelled: Labelled) -> Iterator[ScoredLinks]:

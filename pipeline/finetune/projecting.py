@@ -19,8 +19,11 @@ from pipeline.finetune.tasks.scores import accuracy, span_f1, spans
 from pipeline.texts.lines import kind_of, read_lines
 from pipeline.texts.word_splitting import split_words
 
-LABELLED = (".conllu", ".upos", ".tsv", ".conll", ".bio", ".iob", ".iob2")
+SLASHED = ".upos"
+LABELLED = (".conllu", SLASHED, ".tsv", ".conll", ".bio", ".iob", ".iob2")
 """Files of target words that are no lines of text."""
+UNLINKED = "_"
+"""Tag of words without links."""
 
 
 @dataclass
@@ -48,7 +51,7 @@ def read_labelled(
         source: labelled sentences, see `read_tagged`.
         target: their translations: tokenised text, a sentence a line, or a file named as one of `LABELLED`.
         gold: the same words as `target`, with labels.
-        column: of `source` and `gold`, see `read_tagged`.
+        column: of `source`, and of `gold` if it has columns, see `read_tagged`.
         part: these sentences alone.
 
     Raises:
@@ -62,7 +65,7 @@ def read_labelled(
             f"{source}: {len(sentences)} sentences, {target} has {len(words)}; sentence n of one must be the translation of "
             "sentence n of the other"
         )
-    right = None if gold is None else _with_labels(gold, column)
+    right = None if gold is None else _with_labels(gold, None if kind_of(gold) == SLASHED else column)
     if gold is not None and right is not None:
         _check_same_words(gold, right, target, words)
         right = right if part is None else part.of(right, gold)
@@ -123,7 +126,7 @@ def links_of_file(
     return list(scored), found.notes
 
 
-def project(labelled: Labelled, links: Iterable[Links], unlinked: str) -> list[Projected]:
+def project(labelled: Labelled, links: Iterable[Links], unlinked: str = UNLINKED) -> list[Projected]:
     """Labels for the words of every target sentence; `unlinked`: the tag of words without links, where labels are tags."""
     projected = []
     for sentence, words, of_pair in zip(labelled.source, labelled.target, links, strict=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.finetune.files.inputs import read_lines
 
-CONLLU_COLUMNS = 10
+CONLLU_COLUMNS, UPOS = 10, 4
 DOCUMENT_MARK = "-DOCSTART-"
 
 
@@ -25,22 +25,28 @@ def read_tagged(path: Path, column: int | None = None) -> list[Sentence]:
 
     A blank line ends a sentence, so that two of them have a sentence without words between them.
 
-    column: the file has a word a line in columns, apart by tabs or by spaces; the word is the first, the tag is in this one,
-        counted from 1, or from the last as -1. Lines -DOCSTART- of CoNLL-2003 are left out with the blank line after them.
+    column: where the tag is, counted from 1, or from the last as -1: of CoNLL-U another than UPOS; or of a file with a word
+        a line and more columns than two, apart by tabs or by spaces, of which the first is the word. Lines -DOCSTART- of
+        CoNLL-2003 are left out with the blank line after them.
 
     Raises:
         ValueError: a line that is neither, or some words have tags and others none; names the line.
     """
     lines = read_lines(path)
-    if column is not None:
-        return _read_columns(path, _cut(path, lines, column))
     if path.suffix == ".conllu":
-        return _read_conllu(path, lines)
-    return _read_slashed(path, lines) if path.suffix == ".upos" else _read_columns(path, lines)
+        return _read_conllu(path, lines, UPOS if column is None else column)
+    if path.suffix == ".upos":
+        if column is not None:
+            raise ValueError(f"{path}: has word/TAG and no columns; leave --column out")
+        return _read_slashed(path, lines)
+    return _read_columns(path, lines if column is None else _cut(path, lines, column))
 
 
-def _read_conllu(path: Path, lines: list[str]) -> list[Sentence]:
+def _read_conllu(path: Path, lines: list[str], column: int) -> list[Sentence]:
     """The syntactic words, as Universal Dependencies counts them: not the range 1-2 of a contraction, nor an empty node 1.1."""
+    place = column if column > 0 else CONLLU_COLUMNS + 1 + column
+    if not 3 <= place <= CONLLU_COLUMNS:
+        raise ValueError(f"--column {column}: CoNLL-U has {CONLLU_COLUMNS}; give one from 3 on, such as 5 for XPOS")
     columns = []
     for number, line in enumerate(lines, start=1):
         fields = line.split("\t")
@@ -53,7 +59,8 @@ def _read_conllu(path: Path, lines: list[str]) -> list[Sentence]:
         if not line.strip():
             columns.append("")
         elif fields[0].isdecimal():
-            columns.append(fields[1] if fields[3] == "_" else f"{fields[1]}\t{fields[3]}")
+            tag = fields[place - 1]
+            columns.append(fields[1] if tag == "_" else f"{fields[1]}\t{tag}")
     if not any(columns):
         raise ValueError(f"{path}: has no words")
     return _read_columns(path, columns)
