@@ -8,7 +8,7 @@ import typer
 
 from data_prep.standard_output import DataCommand
 from pipeline import command_line
-from pipeline.commands import adapt, align, estimate, evaluate, finetune, run, score, show
+from pipeline.commands import adapt, align, estimate, evaluate, finetune, project, run, score, show, symmetrize
 
 ELSEWHERE = {
     "train": "./launch.sh train CONFIG",
@@ -44,7 +44,12 @@ app = typer.Typer(
 
 for _name, _command in (
     ("align", align.align_command),
+<<<<<<< HEAD
     ("adapt", adapt.adapt_command),
+=======
+    ("symmetrize", symmetrize.symmetrize_command),
+    ("project", project.project_command),
+>>>>>>> w18-tools
     ("evaluate", evaluate.evaluate_command),
     ("score", score.score_command),
     ("show", show.show_command),

@@ -6,11 +6,12 @@ Reads what aligners write and what annotators publish, and says what it had to a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.texts.lines import read_lines
+from pipeline.texts.lines import Lines, decoded, name_of, read_lines
 
 WordLink = tuple[int, int]
 """(source word, target word) of a pair, counted from 0."""
@@ -21,12 +22,13 @@ NAACL_NAMES = ("alignv2.txt", ".naacl")
 """Ends of file names that tell the format; of others the first line does."""
 
 _NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
-_PHARAOH = re.compile(rf"(-?\d+)([-p?x])(-?\d+)(?:[:/]{_NUMBER})?")
-_NAACL = re.compile(rf"(-?\d+)\s+(-?\d+)\s+(-?\d+)(?:\s+([SPsp]))?(?:\s+{_NUMBER})?")
+_PHARAOH = re.compile(rf"(-?\d+)([-sSpP?x])(-?\d+)(?:[:/]({_NUMBER}))?")
+_NAACL = re.compile(rf"(-?\d+)\s+(-?\d+)\s+(-?\d+)(?:\s+([SPsp]))?(?:\s+({_NUMBER}))?")
 _NUMBERED = re.compile(r"(\d+)\t")
 _SURE = ("-", "S", "s", None)
 _ENOUGH_LINKS = 20
-"""Links without a word 0 from which on a file that cannot be compared with its sentences is suspected to count from 1."""
+"""Links from which on a file is suspected to count words from 1: one that has no word 0 and cannot be compared with its
+sentences, or one that names the word after the last in most of them."""
 
 
 @dataclass
@@ -35,6 +37,8 @@ class LinkFile:
 
     sure: list[set[WordLink]]
     possible: list[set[WordLink]]
+    scored: list[dict[WordLink, float]]
+    """The possible links with their scores (the highest of a link said twice), 0 where the file has none; sorted."""
     line_a_pair: bool = True
     """Whether the file's lines tell how many pairs there are; else the last ones may be missing."""
     notes: list[str] = field(default_factory=list)
@@ -49,6 +53,7 @@ class _Link:
     source: int
     target: int
     sure: bool
+    score: float = 0.0
 
 
 def read_links(
@@ -61,9 +66,9 @@ def read_links(
 ) -> LinkFile:
     """Read a file of links, sure and possible.
 
-    A pair a line, `i-j` sure and `ipj` (or `i?j`, `ixj`) possible, words from 0 (Pharaoh, Talp; a score after a colon and
-    a pair's number before a tab may stand there too); or a link a line, `pair source target [S|P] [confidence]`, words
-    from 1 and 0 for none (NAACL, alignv2.txt).
+    A pair a line, `i-j` (or `isj`) sure and `ipj` (or `i?j`, `ixj`) possible, words from 0 (Pharaoh, Talp; a score after a
+    colon and a pair's number before a tab may stand there too); or a link a line, `pair source target [S|P] [confidence]`,
+    words from 1 and 0 for none (NAACL, alignv2.txt).
 
     Args:
         pairs: how many there are; None: as many as the file has (lines, or up to the largest number).
@@ -100,6 +105,23 @@ def parse_pharaoh(line: str) -> tuple[set[WordLink], set[WordLink]]:
     return {(x.source, x.target) for x in links if x.sure}, {(x.source, x.target) for x in links}
 
 
+def pharaoh_lines(path: Path) -> Iterator[set[WordLink]]:
+    """The links of one pair after the other from a file or stdin with `i-j ipj …` lines, possible ones too.
+
+    Words count from wherever the file has them count. Holds no more than a line.
+
+    Raises:
+        ValueError: the file cannot be read, or a line holds what is no link; names it.
+    """
+    with ExitStack() as files:
+        for number, raw in enumerate(Lines(path).open(files), start=1):
+            line = decoded(raw, path, number)
+            try:
+                yield parse_pharaoh(line)[1]
+            except ValueError as error:
+                raise ValueError(f"{name_of(path)}:{number}: {error}") from None
+
+
 def _naacl_links(path: Path, lines: Sequence[str]) -> tuple[list[_Link], list[int]]:
     links = []
     for number, line in enumerate(lines, start=1):
@@ -111,7 +133,9 @@ def _naacl_links(path: Path, lines: Sequence[str]) -> tuple[list[_Link], list[in
                 f"{path}:{number}: {line.strip()!r} is not `pair source target [S|P] [confidence]`; "
                 "write three numbers, and S for a sure or P for a possible link"
             )
-        links.append(_Link(number, int(match[1]), int(match[2]), int(match[3]), match[4] in _SURE))
+        links.append(
+            _Link(number, int(match[1]), int(match[2]), int(match[3]), match[4] in _SURE, float(match[5] or 0))
+        )
     return links, list(dict.fromkeys(link.pair for link in links))
 
 
@@ -143,7 +167,7 @@ def _links_of_line(text: str, line: int, pair: int) -> Iterable[_Link]:
         match = _PHARAOH.fullmatch(word)
         if match is None:
             raise ValueError(f"{word!r} is not a link; write `i-j` for a sure and `ipj` for a possible one")
-        yield _Link(line, pair, int(match[1]), int(match[3]), match[2] in _SURE)
+        yield _Link(line, pair, int(match[1]), int(match[3]), match[2] in _SURE, float(match[4] or 0))
 
 
 def _places(path: Path, numbers: Sequence[int], pairs: int | None, texts: str, notes: list[str]) -> dict[int, int]:
@@ -182,16 +206,34 @@ def _first_word(
     words = [(link.source, link.target) for link in links]
     if lengths is not None:
         bounds = [lengths[place[link.pair]] for link in links]
-        reaches = any(i == m or j == n for (i, j), (m, n) in zip(words, bounds, strict=True))
-        inside = all(1 <= i <= m and 1 <= j <= n for (i, j), (m, n) in zip(words, bounds, strict=True))
-        if not naacl and reaches and inside:
-            notes.append("the links count words from 1: none names word 0, and some name the word after the last")
-            return 1
-        if naacl and not reaches and any(i == 0 and j == 0 for i, j in words):
-            notes.append("the links count words from 0: some link word 0 with word 0")
-            return 0
-    elif not naacl and len(words) >= _ENOUGH_LINKS and all(i and j for i, j in words):
+        return _first_word_by_lengths([link.pair for link in links], words, bounds, naacl, notes)
+    if not naacl and len(words) >= _ENOUGH_LINKS and all(i and j for i, j in words):
         notes.append("no link names word 0; if the file counts words from 1, say --from-one")
+    return 1 if naacl else 0
+
+
+def _first_word_by_lengths(
+    pairs: Sequence[int], words: Sequence[WordLink], bounds: Sequence[tuple[int, int]], naacl: bool, notes: list[str]
+) -> int:
+    """As the links fit their sentences; a few may name words that there are in neither way of counting."""
+    corner = sum(i == j == 0 for i, j in words)  # counted from 1, 0 is no word, and no word is not linked to none
+    named_0 = any(i == 0 or j == 0 for i, j in words)
+    reaching = [
+        pair
+        for pair, (i, j), (m, n) in zip(pairs, words, bounds, strict=True)
+        if (i == m and 0 <= j <= n) or (j == n and 0 <= i <= m)
+    ]
+    if naacl and corner > len(reaching):
+        notes.append("the links count words from 0: some link word 0 with word 0")
+        return 0
+    if not naacl and reaching and not named_0:
+        notes.append("the links count words from 1: none names word 0, and some name the word after the last")
+        return 1
+    if not naacl and not corner and len(words) >= _ENOUGH_LINKS and 2 * len(set(reaching)) > len(set(pairs)):
+        notes.append(
+            "the links count words from 1, and 0 is no word: none links 0 with 0, and most pairs name the word after the last"
+        )
+        return 1
     return 1 if naacl else 0
 
 
@@ -199,19 +241,20 @@ def _collect(
     links: Sequence[_Link], place: dict[int, int], pairs: int, first_word: int, notes: list[str], line_a_pair: bool
 ) -> LinkFile:
     sure: list[set[WordLink]] = [set() for _ in range(pairs)]
-    possible: list[set[WordLink]] = [set() for _ in range(pairs)]
+    scored: list[dict[WordLink, float]] = [{} for _ in range(pairs)]
     null = repeated = 0
     for link in links:
         if first_word == 1 and 0 in (link.source, link.target):
             null += 1
             continue
         at, words = place[link.pair], (link.source - first_word, link.target - first_word)
-        repeated += words in possible[at]
-        possible[at].add(words)
+        repeated += words in scored[at]
+        scored[at][words] = max(scored[at].get(words, link.score), link.score)
         if link.sure:
             sure[at].add(words)
     if null:
         notes.append(f"{null:,} links to no word (0) are left out: they say that a word has no partner")
     if repeated:
         notes.append(f"{repeated:,} links stand there more than once and count once")
-    return LinkFile(sure, possible, line_a_pair, notes)
+    possible = [set(of_pair) for of_pair in scored]
+    return LinkFile(sure, possible, [dict(sorted(of_pair.items())) for of_pair in scored], line_a_pair, notes)

@@ -6,13 +6,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from data_prep.files import check_output, output_file
 from data_prep.standard_output import data_stream, put
-from pipeline.align.output import Remembered, closing_line, format_links
+from pipeline.align.output import Remembered, Writing, closing_line
 from pipeline.commands.options import (
     CostOption,
     DeviceOption,
@@ -22,6 +20,24 @@ from pipeline.commands.options import (
     ModelDir,
     TokenizerDir,
     settings_of,
+)
+from pipeline.commands.pair_options import (
+    DtypeOption,
+    FieldsOption,
+    FormatOption,
+    KeepSpacePiecesOption,
+    MaxBadRateOption,
+    MinScoreOption,
+    NullOption,
+    RawOption,
+    ScoresOption,
+    SourceText,
+    SplitOption,
+    SureScoreOption,
+    TargetText,
+    WindowOption,
+    WordsOption,
+    fields_of,
 )
 from pipeline.commands.progress import Counted
 from pipeline.settings.align_options import WINDOW, note
@@ -35,45 +51,29 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes
 
 def align_command(
     hf_dir: ModelDir,
-    source: Annotated[
-        Path,
-        typer.Argument(
-            help="text, one sentence a line; alone: lines of `source ||| target`, or a .tsv of two columns; -: stdin. "
-            "Plain, .gz, .xz, .zst or .bz2"
-        ),
-    ],
-    target: Annotated[Path | None, typer.Argument(help="its translations, line by line")] = None,
+    source: SourceText,
+    target: TargetText = None,
     layer: LayerOption = None,
     method: MethodOption = None,
     encoding: EncodingOption = None,
     cost: CostOption = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="text that is not tokenised: split words and punctuation apart first")
-    ] = False,
-    scores: Annotated[
-        bool, typer.Option("--scores", help="print i-j:score; the score is the cosine of the hidden states, at most 1")
-    ] = False,
-    words: Annotated[
-        bool, typer.Option("--words", help="print words in place of numbers: `source target`, links a tab apart")
-    ] = False,
-    split: Annotated[
-        Path | None, typer.Option(help="write the words that the numbers count there, as `source ||| target` lines")
-    ] = None,
-    max_bad_rate: Annotated[
-        float,
-        typer.Option(help="share of lines that may be unusable: their links are an empty line; 0: fail at the first"),
-    ] = 0.0,
-    keep_space_pieces: Annotated[
-        bool, typer.Option("--keep-space-pieces", help="count a word's lone space piece, as the released aligner does")
-    ] = False,
-    window: Annotated[
-        int, typer.Option(help="tokens of each part in which a sentence too long for the model is aligned")
-    ] = WINDOW,
-    dtype: Annotated[str, typer.Option(help="fp32 or bf16; bf16 is faster where the hardware has it")] = "fp32",
+    raw: RawOption = False,
+    fields: FieldsOption = None,
+    link_format: FormatOption = "pharaoh",
+    scores: ScoresOption = False,
+    words: WordsOption = False,
+    null: NullOption = False,
+    min_score: MinScoreOption = None,
+    sure_score: SureScoreOption = None,
+    split: SplitOption = None,
+    max_bad_rate: MaxBadRateOption = 0.0,
+    keep_space_pieces: KeepSpacePiecesOption = False,
+    window: WindowOption = WINDOW,
+    dtype: DtypeOption = "fp32",
     device: DeviceOption = "auto",
     tokenizer: TokenizerDir = None,
 ) -> None:
-    """Print the word links of each pair in Pharaoh format (`i-j`, words counted from 0), one line a pair.
+    """Print the word links of each pair in Pharaoh format (`i-j`, words counted from 0), one line a pair, or in another.
 
     Layer, method and encoding are those recorded with the model, else those that suit a plain checkpoint (XLM-R, a sentence
     encoder): argmax, separate, a little above the middle, layer 7 of 12. One trained with XLM-Align aligns best by ot-filter,
@@ -82,7 +82,8 @@ def align_command(
 
     Example: python -m pipeline align hf/base text.en text.de --raw > links.pharaoh
     """
-    reader = PairReader(source, target, raw, max_bad_rate)
+    writing = Writing(link_format, scores, words, null, min_score, sure_score)
+    reader = PairReader(source, target, raw, max_bad_rate, fields_of(fields))
     if split is not None:
         check_output(split, [path for path in (source, target) if path is not None])
     from data_prep.tokenizers.tokenizer import MODEL_NAME, prepare
@@ -104,13 +105,13 @@ def align_command(
     )
     print(f"note: {note(aligner.options)}", file=sys.stderr)
     try:
-        _print_links(aligner, reader, scores, words, split)
+        _print_links(aligner, reader, writing, split)
     finally:
-        print(closing_line(aligner, reader.bad), file=sys.stderr)
+        print(closing_line(aligner, reader.bad, writing), file=sys.stderr)
 
 
-def _print_links(aligner: Aligner, reader: PairReader, scores: bool, words: bool, split: Path | None) -> None:
-    watch = None if reader.raw else RawTextWatch()
+def _print_links(aligner: Aligner, reader: PairReader, writing: Writing, split: Path | None) -> None:
+    watch = None if reader.raw or reader.is_split else RawTextWatch()
     arriving = Arriving(reader) if reader.comes_by_and_by else reader
     problem = None
     with ExitStack() as ends:
@@ -118,14 +119,15 @@ def _print_links(aligner: Aligner, reader: PairReader, scores: bool, words: bool
         if split is not None:
             inputs = [path for path in (reader.source, reader.target) if path is not None]
             split_file = ends.enter_context(output_file(split, inputs))
-        pairs = Remembered(_watched(arriving, watch), words, split_file)
+        pairs = Remembered(_watched(arriving, watch), writing.needs_words, split_file)
         progress = ends.enter_context(Counted("aligning", "pairs"))
+        put(writing.head, end="")
         try:
             count = 0
-            for together in aligner.stream_together(pairs, scores):
+            for together in aligner.stream_together(pairs, writing.needs_scores):
                 for links in together:
-                    put(format_links(links, pairs.take()))
                     count += 1
+                    put(writing.text(count, links, pairs.take()), end="")
                 data_stream().flush()  # more may have to be waited for
                 progress.show(count, reader.bytes_read / reader.size if reader.size else None)
                 watch = _tell(watch)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import codecs
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -49,8 +49,11 @@ def kind_of(path: Path) -> str:
     return Path(path.stem).suffix.lower() if path.suffix.lower() in COMPRESSED else path.suffix.lower()
 
 
-def check_is_text(path: Path) -> None:
-    """Refuse, before anything is loaded, what is not there or not a text file by its name; ValueError says what to do."""
+def check_is_text(path: Path, also: Sequence[str] = ()) -> None:
+    """Refuse, before anything is loaded, what is not there or not a text file by its name; ValueError says what to do.
+
+    also: suffixes of what is no plain text and read none the less.
+    """
     if path == STDIN:
         return
     try:
@@ -63,7 +66,7 @@ def check_is_text(path: Path) -> None:
     if not exists:
         raise ValueError(f"{path}: cannot be read (No such file or directory); give a text file, or - for stdin")
     kind = kind_of(path)
-    if kind in _OTHER_KINDS:
+    if kind in _OTHER_KINDS and kind not in also:
         raise ValueError(
             f"{path}: is {_OTHER_KINDS[kind]} by its name, and text is needed; write its sentences to two text files, line by "
             "line, or to one with a tab between source and target, NAME.tsv"
@@ -94,18 +97,21 @@ class Lines:
         Raises:
             ValueError: it cannot be opened, or while lines are read: a damaged archive.
         """
-        try:
-            stream = self._stream(files)
-        except OSError as error:
-            raise ValueError(
-                f"{self.path}: cannot be read ({error.strerror}); give a text file, or - for stdin"
-            ) from None
-        for line in stream:
+        for line in self.stream(files):
             text = line.removeprefix(BYTE_ORDER_MARK) if self.bytes_read == 0 else line
             self.bytes_read += len(line)
             yield text.removesuffix(b"\n").removesuffix(b"\r")
 
-    def _stream(self, files: ExitStack) -> BinaryIO:
+    def stream(self, files: ExitStack) -> BinaryIO:
+        """Its text as bytes, closed with `files`; ValueError where it cannot be opened."""
+        try:
+            return self._opened(files)
+        except OSError as error:
+            raise ValueError(
+                f"{self.path}: cannot be read ({error.strerror}); give a text file, or - for stdin"
+            ) from None
+
+    def _opened(self, files: ExitStack) -> BinaryIO:
         if self.path == STDIN:
             return _standard_input(files)
         if self.path.is_file() and self.path.stat().st_size:

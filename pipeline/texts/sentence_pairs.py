@@ -12,6 +12,17 @@ from itertools import zip_longest
 from pathlib import Path
 
 from pipeline.texts.lines import STDIN, TABLE, Lines, check_is_text, comes_by_and_by, decoded, kind_of, name_of
+from pipeline.texts.structured import (
+    BOTH_SIDES,
+    CONLLU,
+    STRUCTURED,
+    TMX,
+    ConlluSentences,
+    Side,
+    TmxUnits,
+    record_sides,
+    unit_text,
+)
 from pipeline.texts.word_splitting import split_raw, split_words
 
 WordPair = tuple[Sequence[str], Sequence[str]]
@@ -33,19 +44,22 @@ class BadLines:
 class PairReader:
     """Reads pairs of words from `source` and `target`; `target` None: `source` holds both sides in each line.
 
-    Such lines are `source ||| target`, or where the file is named .tsv `source`, a tab, `target`. Words are what
-    `split_words` says, or with `raw` what `split_raw` says. A line without words is an empty side.
+    Such lines are `source ||| target`, or where the file is named .tsv `source`, a tab, `target`; a .jsonl has an object a
+    line, and a .tmx a unit a pair. Words are what `split_words` says, or with `raw` what `split_raw` says; those of a .conllu,
+    or of a list in JSON, are as they are given. A line without words is an empty side.
     Where one file ends before the other, the pairs until then come first and then a ValueError, so that whoever writes a
     line a pair has written one for every pair there was.
 
     max_bad_rate: share of lines that may be bad (not UTF-8, not two sides): each is a pair without words and counted in
         `bad`. With 0 the first is an error. Looked at every 1,000 lines and at the end.
+    fields: of JSON the names of source and target, of TMX their languages.
     """
 
     source: Path
     target: Path | None = None
     raw: bool = False
     max_bad_rate: float = 0.0
+    fields: tuple[str, str] | None = None
     bad: BadLines = field(default_factory=BadLines, init=False)
 
     def __post_init__(self) -> None:
@@ -53,18 +67,45 @@ class PairReader:
             raise ValueError("- -: stdin cannot be both sides; give one -, with lines `source ||| target`")
         if not 0 <= self.max_bad_rate < 1:
             raise ValueError(f"--max-bad-rate {self.max_bad_rate}: give a share of lines, from 0 to less than 1")
-        for path in (self.source, self.target):
-            if path is not None:
-                check_is_text(path)
-        if self.target is not None:
-            for path in (self.source, self.target):
-                if kind_of(path) == TABLE:
-                    raise ValueError(
-                        f"{path}: is a table by its name; give it alone, with source and target in two columns"
-                    )
-        self._is_table = kind_of(self.source) == TABLE
-        self._source = Lines(self.source)
-        self._target = None if self.target is None else Lines(self.target)
+        self._check_kinds()
+        self._kind = kind_of(self.source)
+        self._source = self._lines_of(self.source)
+        self._target = None if self.target is None else self._lines_of(self.target)
+
+    def _check_kinds(self) -> None:
+        paths = [path for path in (self.source, self.target) if path is not None]
+        for path in paths:
+            check_is_text(path, STRUCTURED)
+            kind = kind_of(path)
+            if kind == TABLE and self.target is not None:
+                raise ValueError(
+                    f"{path}: is a table by its name; give it alone, with source and target in two columns"
+                )
+            if kind in BOTH_SIDES and self.target is not None:
+                raise ValueError(f"{path}: holds both sides by its name; give it alone")
+            if kind == CONLLU and self.target is None:
+                raise ValueError(f"{path}: is one side by its name; give the file of its translations after it")
+            if kind == CONLLU and self.raw:
+                raise ValueError(f"{path}: is split into words already; --raw is for text that is not")
+        kind = kind_of(self.source)
+        if kind == TMX and self.fields is None:
+            raise ValueError(
+                f"{self.source}: name the languages of source and target with --fields, as in --fields en,de"
+            )
+        if kind not in BOTH_SIDES and self.fields is not None:
+            raise ValueError(f"--fields: {name_of(self.source)} has none; give it with a .jsonl or .tmx file")
+
+    def _lines_of(self, path: Path) -> Lines:
+        kind = kind_of(path)
+        if kind == TMX:
+            assert self.fields is not None, "was checked"
+            return TmxUnits(path, self.fields)
+        return ConlluSentences(path) if kind == CONLLU else Lines(path)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether words come as somebody has split them, and not by white space."""
+        return any(isinstance(side, ConlluSentences) for side in (self._source, self._target))
 
     @property
     def bytes_read(self) -> int:
@@ -113,18 +154,32 @@ class PairReader:
             yield source_line, target_line
 
     def _pair(self, lines: tuple[bytes, ...], number: int) -> WordPair:
-        if self.target is not None:
+        if self._target is not None:
             source, target = (
-                decoded(line, path, number) for line, path in zip(lines, (self.source, self.target), strict=True)
+                self._side(line, side, number) for line, side in zip(lines, (self._source, self._target), strict=True)
             )
             return self._split(source), self._split(target)
+        if self._kind in BOTH_SIDES:
+            sides = (
+                unit_text(lines[0], self.source, number)
+                if self._kind == TMX
+                else record_sides(lines[0], self.source, number, self.fields)
+            )
+            return self._split(sides[0]), self._split(sides[1])
         both = decoded(lines[0], self.source, number)
         if not both.strip():
             return [], []
-        return self._columns(both, number) if self._is_table else self._separated(both, number)
+        return self._columns(both, number) if self._kind == TABLE else self._separated(both, number)
 
-    def _split(self, text: str) -> list[str]:
-        return split_raw(text) if self.raw else split_words(text)
+    def _side(self, line: bytes, side: Lines, number: int) -> Side:
+        if isinstance(side, ConlluSentences):
+            return line.decode().split("\t") if line else []
+        return decoded(line, side.path, number)
+
+    def _split(self, side: Side) -> list[str]:
+        if isinstance(side, list):
+            return side
+        return split_raw(side) if self.raw else split_words(side)
 
     def _separated(self, line: str, number: int) -> WordPair:
         words = split_words(line)

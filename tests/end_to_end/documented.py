@@ -147,6 +147,7 @@ def make_files(folder: Path, sample: Path, shared: Path | None) -> None:
     mix = "corpora:\n- {mono: de, files: de.txt.xz}\n- {pair: en-de, source_files: text.en, target_files: text.de}\n"
     (folder / "corpora.yaml").write_text(mix, encoding="utf-8")
     _make_gold(folder, sample, shared)
+    _make_links_and_labels(folder, pairs[:20])
     (folder / "hosts").write_text("localhost slots=2\n", encoding="utf-8")
 
 
@@ -179,6 +180,19 @@ def _make_gold(folder: Path, sample: Path, shared: Path | None) -> None:
         place = folder / f"text.{language}" if shared is None else shared / "data" / "pud" / f"pud.{language}"
         lines = place.read_text(encoding="utf-8").splitlines(keepends=True)[:20]
         (folder / "pud" / f"pud.{language}").write_text("".join(lines), encoding="utf-8")
+
+
+def _make_links_and_labels(folder: Path, pairs: Sequence[tuple[str, str]]) -> None:
+    """Pairs as JSON lines, links of theirs in two directions, and names marked in their first side."""
+    records = ({"source": first.strip(), "target": second.strip()} for first, second in pairs)
+    (folder / "corpus.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
+    for name in ("forward", "backward", "names"):
+        (folder / f"{name}.links").write_text("0-0 1-1\n" * len(pairs), encoding="utf-8")
+    marked = (
+        "".join(f"{word}\t{'O' if at else 'B-PER'}\n" for at, word in enumerate(first.split())) for first, _ in pairs
+    )
+    (folder / "names.en.tsv").write_text("\n".join(marked), encoding="utf-8")
+    (folder / "names.de").write_text("".join(second for _, second in pairs), encoding="utf-8")
 
 
 def _compress(path: Path, text: str) -> None:

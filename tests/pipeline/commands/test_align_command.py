@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from pipeline.align import word_alignment
 from pipeline.align.aligner import Aligner
+from pipeline.align.link_files import read_links
 from pipeline.settings.align_options import METHODS, plain_options
 from pipeline.weights.loading import load_model
 from tests.pipeline.conftest import Done
@@ -187,3 +189,46 @@ def test_space_pieces_of_the_released_aligner_can_be_kept(hf_dir: Path) -> None:
     assert tokenizer.piece(tokenizer.encode(",")[0]) == "▁", "a comma after a space is two pieces here"
     aligner = Aligner(encoder, tokenizer, plain_options(3), keep_space_pieces=True)
     assert aligner.align([(", fox", "fox ,")]) and aligner.report.pairs == 1
+
+
+def test_every_format_has_the_same_links(use: Use, hf_dir: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
+    scored = use("align", hf_dir, *files, "--scores")
+    plain = use("align", hf_dir, *files).out.splitlines()
+    links = [[tuple(map(int, link.split("-"))) for link in line.split()] for line in plain]
+    records = [json.loads(line) for line in use("align", hf_dir, *files, "--format", "json", "--null").out.splitlines()]
+    assert [[tuple(link) for link in record["links"]] for record in records] == links
+    assert [" ".join(record["source"]) for record in records] == SOURCE
+    shown = [
+        ":".join([f"{i}-{j}", f"{s:.4f}"]) for r in records for (i, j), s in zip(r["links"], r["scores"], strict=True)
+    ]
+    assert shown == scored.out.split()
+    assert records[1]["unlinked_target"] == [0] and records[1]["unlinked_source"] == []
+    assert use("align", hf_dir, *files, "--format", "talp").out.splitlines() == [
+        " ".join(f"{i + 1}-{j + 1}" for i, j in of_pair) for of_pair in links
+    ]
+    naacl = tmp_path / "links.naacl"
+    naacl.write_text(use("align", hf_dir, *files, "--format", "naacl", "--null").out)
+    assert read_links(naacl, 4).possible == [set(of_pair) for of_pair in links]
+    rows = use("align", hf_dir, *files, "--format", "tsv").out.splitlines()
+    assert rows[0].startswith("pair\t") and len(rows) == 1 + sum(map(len, links))
+
+
+def test_links_below_a_score_are_left_out_and_counted(use: Use, hf_dir: Path, files: tuple[Path, Path]) -> None:
+    scored = [line.split() for line in use("align", hf_dir, *files, "--scores").out.splitlines()]
+    values = sorted(float(link.split(":")[1]) for line in scored for link in line)
+    least = values[len(values) // 2]
+    done = use("align", hf_dir, *files, "--min-score", least - 0.00006, "--scores")
+    kept = [[link for link in line if float(link.split(":")[1]) >= least] for line in scored]
+    assert [line.split() for line in done.out.splitlines()] == kept
+    below = len(values) - sum(map(len, kept))
+    assert f"; {below} link{'s' * (below != 1)} below --min-score" in done.err and below
+
+
+def test_words_of_conllu_with_spaces_stay_one_in_the_split(use: Use, hf_dir: Path, tmp_path: Path) -> None:
+    row = "1\t{}" + "\t_" * 8 + "\n\n"
+    (tmp_path / "a.conllu").write_text(row.format("10 000"))
+    (tmp_path / "b.txt").write_text("zehn tausend\n")
+    split = tmp_path / "split"
+    done = use("align", hf_dir, tmp_path / "a.conllu", tmp_path / "b.txt", "--split", split)
+    assert done.code == 0 and split.read_text() == "10\u00a0000 ||| zehn tausend\n"
+    assert use("align", hf_dir, split).out == done.out

@@ -134,6 +134,7 @@ def test_links_to_nothing_outside_or_said_twice_are_counted_and_said(folder):
         "0-0 1-1\n0-0 1p1 1-3\n",
         "\ufeff0-0 1-1\r\n0-0 1?1 1-3\r\n",
         "1-1 2-2\n1-1 2x2 2-4\n",
+        "1s1 2S2\n1s1 2P2 2-4\n",
         "1-1:0.9 2-2:1e-3\n1-1:1 2p2:0.5 2-4:.5\n".replace(":.5", ":0.5"),
         "0\t0-0 1-1\n1\t0-0 1p1 1-3\n",
         "17\t0-0 1-1\n23\t0-0 1p1 1-3\n",
@@ -150,6 +151,29 @@ def test_every_form_of_gold_says_the_same(folder, name, text):
     assert gold.sure == [{(0, 0), (1, 1)}, {(0, 0), (1, 3)}]
     assert gold.possible == [{(0, 0), (1, 1)}, {(0, 0), (1, 1), (1, 3)}]
     assert score_links(gold.sure, gold).aer == 0.0
+
+
+@pytest.mark.parametrize("stray", ["1--99", "-99-1", "7-7"])
+def test_a_link_to_no_word_of_the_sentence_leaves_no_doubt_where_words_count_from(folder, stray):
+    """The German-English set of RWTH Aachen counts from 1 and has a link to word -99."""
+    (folder / "deen.talp").write_text(f"1-1 2p2 {stray}\n1-1 3-4\n")
+    gold = read_gold(folder)
+    assert [links - {(0, 0), (2, 3)} for links in gold.sure] == [gold.sure[0] - {(0, 0)}, set()]
+    assert gold.links_past_the_end == 1 and len(gold.possible[0]) == 3
+    assert "the links count words from 1" in gold.notes[0] and "1 links name words that their sentence" in gold.notes[1]
+    assert score_links(gold.possible, gold).precision == 1
+
+
+def test_talp_that_counts_from_1_may_link_words_to_none(folder):
+    pair = "1-1 2-2 0-1 2-0\n"
+    for name in ("test.en", "test.de"):
+        (folder / name).write_text("a b\n" * 6)
+    (folder / "deen.talp").write_text(pair * 6)
+    gold = read_gold(folder)
+    assert gold.sure == [{(0, 0), (1, 1)}] * 6
+    assert "0 is no word" in gold.notes[0] and "12 links to no word (0) are left out" in gold.notes[1]
+    (folder / "deen.talp").write_text("0-0 1-1 2-0\n" * 6)
+    assert read_gold(folder).sure == [{(0, 0), (1, 1), (2, 0)}] * 6, "0-0 is a link, so that 2 is a word outside"
 
 
 def test_where_words_count_from_may_be_said(folder):

@@ -194,3 +194,20 @@ def test_training_wants_answers_where_they_are_said_to_be(write: Write) -> None:
     path = write("b.json", squad(("7", "who?", [])))
     with pytest.raises(ValueError, match="question 7 has no answer to train on"):
         check_answers(path, read_squad(path))
+
+
+def test_another_column_may_have_the_tag(write: Write) -> None:
+    row = "{}\t{}\t_\tPROPN\t{}\t_\t0\troot\t_\tSpaceAfter=No\n"
+    conllu = write(
+        "en.conllu", row.format("1-2", "Ada's", "_") + row.format(1, "Ada", "NNP") + row.format(2, "'s", "POS")
+    )
+    assert read_tagged(conllu, 5) == [Sentence(["Ada", "'s"], ["NNP", "POS"])]
+    assert read_tagged(conllu, -6) == read_tagged(conllu, 5)
+    for column in (2, 0, 11, 14, -9, -12):
+        with pytest.raises(ValueError, match=f"--column {column}: CoNLL-U has 10; give one from 3 on"):
+            read_tagged(conllu, column)
+    conll = write("en.conll", "-DOCSTART- -X- O\n\nAda NNP  B-PER\n\n\nruns VBZ O\n")
+    assert read_tagged(conll, -1) == [Sentence(["Ada"], ["B-PER"]), Sentence([], []), Sentence(["runs"], ["O"])]
+    assert read_tagged(conll, 2)[0] == Sentence(["Ada"], ["NNP"])
+    with pytest.raises(ValueError, match="has word/TAG and no columns; leave --column out"):
+        read_tagged(write("en.upos", "a/B"), 2)

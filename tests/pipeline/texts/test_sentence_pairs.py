@@ -77,7 +77,8 @@ def test_a_table_of_two_columns_is_read(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("a.csv", "a CSV table"), ("a.jsonl.gz", "JSON lines"), ("a.TMX", "a translation memory")]
+    ("name", "kind"),
+    [("a.csv", "a CSV table"), ("a.json.gz", "JSON"), ("a.XML", "XML"), ("a.parquet", "a Parquet file")],
 )
 def test_what_is_no_text_by_its_name_is_refused_before_anything_is_loaded(tmp_path: Path, name: str, kind: str) -> None:
     (tmp_path / name).write_text("x")
