@@ -98,9 +98,9 @@ def fetch(name: HubName, choose: Choose, patterns: tuple[str, ...], wanted: str)
         with bars_on_terminals():
             return Path(hub.snapshot_download(name.repo, revision=name.revision, allow_patterns=chosen))
     except (hub.errors.HTTPError, OSError, RuntimeError) as error:
-        if cached is None or not _is_unreachable(error):
+        if cached is None or not is_unreachable(error):
             _refuse(name, error, wanted)
-        print(f"note: {name}: {_reason(error)}; taken from the cache, commit {cached.name}", file=sys.stderr)
+        print(f"note: {name}: {why_unreachable(error)}; taken from the cache, commit {cached.name}", file=sys.stderr)
         return cached
 
 
@@ -164,7 +164,7 @@ def _announce(name: HubName, commit: str, sizes: dict[str, int]) -> None:
     print(f"note: {name}: commit {commit} of {constants.ENDPOINT}, {size}", file=sys.stderr)
 
 
-def _is_unreachable(error: Exception) -> bool:
+def is_unreachable(error: Exception) -> bool:
     """Whether the hub did not answer, or only that it cannot: not what it has said of the model."""
     errors = _library().errors
     if isinstance(error, errors.LocalEntryNotFoundError):  # the library's own word for no answer
@@ -174,7 +174,7 @@ def _is_unreachable(error: Exception) -> bool:
     return isinstance(error, (errors.HTTPError, errors.OfflineModeIsEnabled))
 
 
-def _reason(error: Exception) -> str:
+def why_unreachable(error: Exception) -> str:
     """Why the hub did not answer, in words."""
     hub = _library()
     from huggingface_hub import constants
@@ -183,10 +183,10 @@ def _reason(error: Exception) -> str:
         return "HF_HUB_OFFLINE is set"
     if isinstance(error, hub.errors.HfHubHTTPError) and getattr(error, "response", None) is not None:
         return f"{constants.ENDPOINT} answers {error.response.status_code}"
-    return f"{constants.ENDPOINT} cannot be reached ({_first_line(error.__cause__ or error)})"
+    return f"{constants.ENDPOINT} cannot be reached ({first_line(error.__cause__ or error)})"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says, as one line that can stand within another."""
     line = str(getattr(error, "strerror", None) or error).strip().partition("\n")[0]
     return line.rstrip(". ") or type(error).__name__
@@ -212,17 +212,18 @@ def _refuse(name: HubName, error: Exception, wanted: str) -> NoReturn:
             f"no such folder, nor whole in the cache {place}, and HF_HUB_OFFLINE is set; {wanted}; fetch it with a network "
             f"by {_by_hand(name)}"
         )
-    elif _is_unreachable(error):
-        mend = f"no such folder, nor whole in the cache {place}, and {_reason(error)}; {wanted}, or call again with a network"
+    elif is_unreachable(error):
+        why = why_unreachable(error)
+        mend = f"no such folder, nor whole in the cache {place}, and {why}; {wanted}, or call again with a network"
     elif isinstance(error, errors.HfHubHTTPError):
         code = error.response.status_code
         mend = (
             f"{constants.ENDPOINT} answers {code}: you may not read it; see to your token (`hf auth login`, HF_TOKEN)"
         )
-        mend = mend if code in (401, 403) else f"{constants.ENDPOINT} answers {code} ({_first_line(error)}); call again"
+        mend = mend if code in (401, 403) else f"{constants.ENDPOINT} answers {code} ({first_line(error)}); call again"
     else:
         mend = (
-            f"cannot be fetched to {place} ({_first_line(error)}); call again, what has come is kept: {_by_hand(name)}"
+            f"cannot be fetched to {place} ({first_line(error)}); call again, what has come is kept: {_by_hand(name)}"
         )
     raise ValueError(f"{name}: {mend}") from None
 
