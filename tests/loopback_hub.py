@@ -56,6 +56,8 @@ class LoopbackHub(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.down = False
+        self.refused = ""
+        """What is in the paths of requests that it says no to."""
 
     @property
     def endpoint(self) -> str:
@@ -91,9 +93,9 @@ def git_oid(content: bytes) -> str:
 class RefusedError(Exception):
     """What the hub says no with."""
 
-    def __init__(self, status: int, code: str = "", message: str = "") -> None:
+    def __init__(self, status: int, code: str = "", message: str = "", **more: str) -> None:
         super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.more = status, code, message, more
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -110,11 +112,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.server.asked.append(f"{self.command} {path}")
+        self.server.asked.append(f"{self.command} {path} {self.headers.get('Range') or ''}".rstrip())
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
             if self.server.down:
                 raise RefusedError(503)
+            if self.server.refused and self.server.refused in path:
+                raise RefusedError(403, message="the storage of this account is full")
             for pattern, method in _ROUTES:
                 if found := re.fullmatch(pattern, path):
                     method(self, body, **found.groupdict())
@@ -123,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         except RefusedError as refused:
             self._send(
                 refused.status,
-                json.dumps({"error": refused.message}).encode(),
+                json.dumps({"error": refused.message, **refused.more}).encode(),
                 {"X-Error-Code": refused.code, "X-Error-Message": refused.message},
             )
 
@@ -245,7 +249,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise RefusedError(403, message="You don't have the rights to create a model under this namespace")
         name = f"{owner}/{asked['name']}"
         if name in self.server.models:
-            raise RefusedError(409, message="You already created this model repo")
+            raise RefusedError(409, message="You already created this model repo", url=f"{self.server.endpoint}/{name}")
         model = self.server.models[name] = Model(
             private=asked.get("visibility") == "private" or asked.get("private", False)
         )

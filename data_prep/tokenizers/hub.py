@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -148,19 +148,17 @@ def _in_cache(name: HubName, choose: Choose, patterns: Sequence[str]) -> Path | 
 def _announce(name: HubName, commit: str, sizes: dict[str, int]) -> None:
     """Say what is fetched; ValueError where the disk has not the room for it."""
     from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
 
     place = Path(constants.HF_HUB_CACHE)
-    blobs = place / repo_folder_name(repo_id=name.repo, repo_type="model") / "blobs"
-    begun = sum(path.stat().st_size for path in blobs.glob("*.incomplete"))
-    needed = max(sum(sizes.values()) - begun, 0)
+    cached = partial(_library().try_to_load_from_cache, name.repo, revision=commit)
+    needed = sum(size for path, size in sizes.items() if not isinstance(cached(path), str))
     free = shutil.disk_usage(next(folder for folder in (place, *place.parents) if folder.exists())).free
     if needed > free:
         raise ValueError(
             f"{name}: takes {needed:,} bytes in {place}, and the disk has {free:,} left, {needed - free:,} too few; make room, "
             "or set HF_HOME to a folder on another disk"
         )
-    size = f"{sum(sizes.values()) / _MEGABYTE:,.1f} MB"
+    size = f"{needed / _MEGABYTE:,.1f} MB to fetch"
     print(f"note: {name}: commit {commit} of {constants.ENDPOINT}, {size}", file=sys.stderr)
 
 

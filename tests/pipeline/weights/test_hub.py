@@ -7,70 +7,22 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
 from safetensors.torch import load_file
 
 from data_prep.tokenizers.hub import fetch, hub_name, parse_name, place_of
 from pipeline.align.aligner import Aligner
 from pipeline.weights.hub import pinned
 from pipeline.weights.pretrained import dropouts_of, read_pretrained, read_sizes
-from tests.loopback_hub import TOKEN, LoopbackHub, Model, serving
+from tests.loopback_hub import TOKEN, Model
 from tests.pipeline.conftest import Done
+from tests.pipeline.weights.conftest import NAME, Hub
 
 Use = Callable[..., Done]
-NAME = "lab/tiny"
-PAIR = "the quick brown fox ||| der schnelle braune fuchs\n"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[LoopbackHub]:
-    with serving() as hub:
-        yield hub
-
-
-@dataclass
-class Hub:
-    """The hub and this test's cache of it."""
-
-    server: LoopbackHub
-    cache: Path
-    patch: pytest.MonkeyPatch
-
-    def set(self, *, offline: bool = False, endpoint: str | None = None, token: str | None = None) -> None:
-        """What HF_HUB_OFFLINE, HF_ENDPOINT and HF_TOKEN would be for a new process."""
-        endpoint = endpoint or self.server.endpoint
-        self.patch.setattr(constants, "HF_HUB_OFFLINE", offline)
-        self.patch.setattr(constants, "ENDPOINT", endpoint)
-        self.patch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        )
-        self.patch.setattr(constants, "HF_HUB_CACHE", str(self.cache))
-        self.patch.setattr(constants, "HF_TOKEN_PATH", str(self.cache / "no-token"))
-        self.patch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # its store is a service of its own
-        self.patch.delenv("HF_TOKEN", raising=False)
-        if token is not None:
-            self.patch.setenv("HF_TOKEN", token)
-        fetch.cache_clear()
-        self.server.asked.clear()
-
-
-@pytest.fixture
-def hub(server: LoopbackHub, hf_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    server.models.clear()
-    server.down = False
-    server.add(NAME, hf_dir)
-    hub = Hub(server, tmp_path / "cache", monkeypatch)
-    hub.set()
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pairs").write_text(PAIR, encoding="utf-8")
-    yield hub
-    fetch.cache_clear()
 
 
 NAMES = {
@@ -162,18 +114,21 @@ def test_a_moved_branch_is_taken_and_an_older_commit_too(hub: Hub, hf_dir: Path)
     assert pinned(hf_dir) == hf_dir
 
 
-def test_an_interrupted_download_goes_on(hub: Hub) -> None:
+def test_an_interrupted_download_goes_on_with_the_files_that_lack(hub: Hub) -> None:
     pinned(Path(NAME))
     snapshot = hub.cache / "models--lab--tiny" / "snapshots" / hub.server.models[NAME].refs["main"]
     weights = snapshot / "model.safetensors"
-    blob = weights.resolve()
-    whole = blob.read_bytes()
+    blob, whole = weights.resolve(), weights.read_bytes()
     weights.unlink()
-    blob.rename(blob.with_name(f"{blob.name}.incomplete"))
-    os.truncate(f"{blob}.incomplete", len(whole) // 2)
-    fetch.cache_clear()
+    blob.unlink()
+    hub.set(offline=True)
+    with pytest.raises(ValueError, match="nor whole in the cache"):
+        pinned(Path(NAME))
+    hub.set()
     pinned(Path(NAME))
-    assert blob.read_bytes() == whole
+    assert weights.read_bytes() == whole
+    fetched = [line for line in hub.server.asked if line.startswith("GET") and "/api/" not in line]
+    assert fetched == [f"GET /objects/{blob.name}"]
 
 
 def test_only_what_a_model_needs_is_fetched(hub: Hub, hf_dir: Path) -> None:
