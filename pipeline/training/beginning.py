@@ -29,7 +29,7 @@ def begun_with(config: Config, resume: str | None) -> Config:
     name = None if init is None else hub_name(init)
     if name is None:
         return config
-    place: Path = ranks.on_rank_0(lambda: _pinned(_begun(config, name, resume)))
+    place: Path = ranks.on_rank_0(lambda: _pinned(began_with(config, name, resume)))
     ranks.on_each_host(lambda: local_folder(place))
     return config.model_copy(update={"model": config.model.model_copy(update={"init": place})})
 
@@ -39,7 +39,7 @@ def _pinned(name: HubName) -> Path:
         return pinned(Path(str(name)))
 
 
-def _begun(config: Config, name: HubName, resume: str | None) -> HubName:
+def began_with(config: Config, name: HubName, resume: str | None) -> HubName:
     """The commit of the same model that the run which goes on has recorded, else the name as it is."""
     if resume is None or name.is_commit:
         return name

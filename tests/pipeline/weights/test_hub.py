@@ -14,8 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_prep.tokenizers.hub import fetch, hub_name, parse_name, place_of
+from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.hub import HubName, fetch, hub_name, parse_name, place_of
 from pipeline.align.aligner import Aligner
+from pipeline.settings.schema import Config
+from pipeline.training.beginning import began_with
+from pipeline.training.start_check import check_model
 from pipeline.weights.hub import pinned
 from pipeline.weights.pretrained import dropouts_of, read_pretrained, read_sizes
 from tests.loopback_hub import TOKEN, Model
@@ -262,3 +266,32 @@ def test_a_process_of_its_own_finds_the_hub_by_the_librarys_settings(hub: Hub, t
         assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1, "standard output is for links alone"
     assert json.loads((tmp_path / "imported" / "tokenizer_meta.json").read_text())
+
+
+def config_of(init: str, out: Path) -> Config:
+    return Config.model_validate(
+        {"data": {"path": "data"}, "model": {"init": init}, "run": {"out": str(out)}, "deepspeed": "zero1_fp32.json"}
+    )
+
+
+def test_a_training_that_cannot_have_its_model_ends_before_its_ranks_start(hub: Hub, tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path, "0" * 64, 64, {}, {}, [], "1" * 64)
+    with pytest.raises(ValueError, match=r"^model\.init: lab/none: no such folder, nor a model of http"):
+        check_model(config_of("lab/none", tmp_path), manifest)
+    with pytest.raises(ValueError, match=r"alignment_layer = 10: the model has 3 layers"):
+        check_model(config_of(NAME, tmp_path), manifest)
+
+
+def test_a_run_that_goes_on_keeps_the_commit_that_it_began_with(tmp_path: Path) -> None:
+    commit = "0123456789" * 4
+    run = tmp_path / "run"
+    (run / "checkpoints" / "step_00000003").mkdir(parents=True)
+    (run / "config.yaml").write_text(config_of(f"{NAME}@{commit}", run).dump(), encoding="utf-8")
+    config, name = config_of(NAME, run), HubName(NAME)
+    began = HubName(NAME, commit)
+    assert began_with(config, name, "auto") == began
+    for place in (run, run / "checkpoints" / "step_00000003"):
+        assert began_with(config_of(NAME, tmp_path / "other"), HubName(NAME, "main"), str(place)) == began
+    assert began_with(config, name, None) == name
+    assert began_with(config, HubName("lab/other"), "auto") == HubName("lab/other")
+    assert began_with(config, HubName(NAME, "f" * 40), "auto") == HubName(NAME, "f" * 40), "as it was given"
