@@ -213,12 +213,9 @@ def _refuse(name: HubName, error: Exception, wanted: str) -> NoReturn:
     elif is_unreachable(error):
         why = why_unreachable(error)
         mend = f"no such folder, nor whole in the cache {place}, and {why}; {wanted}, or call again with a network"
-    elif isinstance(error, errors.HfHubHTTPError):
-        code = error.response.status_code
-        mend = (
-            f"{constants.ENDPOINT} answers {code}: you may not read it; see to your token (`hf auth login`, HF_TOKEN)"
-        )
-        mend = mend if code in (401, 403) else f"{constants.ENDPOINT} answers {code} ({first_line(error)}); call again"
+    elif isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
+        answer = f"{constants.ENDPOINT} answers {error.response.status_code}"
+        mend = f"{answer}: you may not read it; see to your token (`hf auth login`, HF_TOKEN)"
     else:
         mend = (
             f"cannot be fetched to {place} ({first_line(error)}); call again, what has come is kept: {_by_hand(name)}"

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from data_prep.token_files.manifest import Manifest
 from data_prep.tokenizers.hub import HubName, fetch, hub_name, parse_name, place_of
 from pipeline.align.aligner import Aligner
+from pipeline.finetune.start import read_start
 from pipeline.settings.schema import Config
 from pipeline.training.beginning import began_with
 from pipeline.training.start_check import check_model
@@ -295,3 +296,16 @@ def test_a_run_that_goes_on_keeps_the_commit_that_it_began_with(tmp_path: Path) 
     assert began_with(config, name, None) == name
     assert began_with(config, HubName("lab/other"), "auto") == HubName("lab/other")
     assert began_with(config, HubName(NAME, "f" * 40), "auto") == HubName(NAME, "f" * 40), "as it was given"
+
+
+def test_show_and_finetuning_take_it(hub: Hub, use: Use, hf_dir: Path, tmp_path: Path) -> None:
+    pages = []
+    for model in (NAME, hf_dir):
+        done = use("show", model, "the fox", "der fuchs", "--out", "pair.html")
+        assert done.code == 0, done.err
+        pages.append((tmp_path / "pair.html").read_text(encoding="utf-8"))
+    assert pages[0] == pages[1]
+    start, wanted = read_start(Path(NAME)), read_start(hf_dir)
+    assert start.sizes == wanted.sizes
+    assert all(torch.equal(start.state[name], tensor) for name, tensor in wanted.state.items())
+    assert start.tokenizer.get_vocab() == wanted.tokenizer.get_vocab()
