@@ -44,12 +44,9 @@ app = typer.Typer(
 
 for _name, _command in (
     ("align", align.align_command),
-<<<<<<< HEAD
     ("adapt", adapt.adapt_command),
-=======
     ("symmetrize", symmetrize.symmetrize_command),
     ("project", project.project_command),
->>>>>>> w18-tools
     ("evaluate", evaluate.evaluate_command),
     ("score", score.score_command),
     ("show", show.show_command),

@@ -43,7 +43,14 @@ from pipeline.run_folder import CONFIG
 from pipeline.settings.deepspeed_json import precision_of, refusals_told
 from pipeline.settings.schema import Config, load_config
 from pipeline.training import ranks, replicated
-from pipeline.training.build import build_data, build_model, deepspeed_settings, notes_on_heads, parameter_groups
+from pipeline.training.beginning import begun_with
+from pipeline.training.build import (
+    build_data,
+    build_model,
+    deepspeed_settings,
+    notes_on_heads,
+    parameter_groups,
+)
 from pipeline.training.divergence import clear_padding
 from pipeline.training.prefetch import prefetched
 from pipeline.training.saves import Saves
@@ -108,7 +115,7 @@ def train(config: Config, resume: str | None) -> None:
     """Train to `run.steps`, or until told to stop; the last step is saved either way."""
     # 1. What the run is made of.
     device = ranks.start(config.run.timeout_minutes)
-    config = config.absolute()
+    config = begun_with(config.absolute(), resume)
     ranks.on_rank_0(lambda: run_lock.hold(config.run.out))
     check_wandb(config)
     run = Run.of(config, device)

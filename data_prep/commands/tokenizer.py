@@ -14,7 +14,8 @@ from data_prep.plan.formats import DEFAULT_COLUMNS, Reading
 from data_prep.run.tokenizer_training import train_on
 from data_prep.run.training_text import training_sources
 from data_prep.standard_output import DataCommand, put
-from data_prep.tokenizers.tokenizer import MODEL_NAME, import_tokenizer
+from data_prep.tokenizers.hub import place_of
+from data_prep.tokenizers.tokenizer import MODEL_NAME, import_tokenizer, tokenizer_place
 
 app = typer.Typer(help="Train or import a tokenizer.", no_args_is_help=True)
 
@@ -71,16 +72,19 @@ def train_tokenizer(
 @app.command("import", cls=DataCommand)
 def import_tokenizer_command(
     model: Annotated[
-        Path, typer.Argument(help="A sentencepiece.bpe.model, a tokenizer.json, or a Hugging Face folder with either.")
+        Path,
+        typer.Argument(
+            parser=place_of,
+            metavar="MODEL",
+            help="A sentencepiece.bpe.model, a tokenizer.json, or a Hugging Face folder or a model of its hub with either.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="TOKENIZER_DIR to write.")],
 ) -> None:
     """Take over an existing SentencePiece model of XLM-R's kind, such as XLM-R's own.
 
-    `hf download FacebookAI/xlm-roberta-base --local-dir xlm-roberta-base` gets a folder with one.
-
-    Example: python -m data_prep tokenizer import xlm-roberta-base --out xlmr
+    Example: python -m data_prep tokenizer import FacebookAI/xlm-roberta-base --out xlmr
     """
-    tokenizer = import_tokenizer(model)
+    tokenizer = import_tokenizer(tokenizer_place(model))
     tokenizer.save(out)
     put(f"{out}: {MODEL_NAME} sha256 {tokenizer.sha256}, vocabulary {tokenizer.vocab_size}")

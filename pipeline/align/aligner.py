@@ -16,6 +16,7 @@ from typing import Literal, overload
 
 import torch
 
+from data_prep.tokenizers.hub import place_of
 from data_prep.tokenizers.special_ids import UNK
 from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline.align.word_alignment import (
@@ -103,7 +104,7 @@ class Aligner:
         if dtype not in DTYPES:
             raise ValueError(f"--dtype {dtype}: choose {' or '.join(DTYPES)}")
         place = device_of(device)
-        loaded = load(Path(folder), None if tokenizer_dir is None else Path(tokenizer_dir))
+        loaded = load(place_of(folder), None if tokenizer_dir is None else Path(tokenizer_dir))
         options = resolve(loaded.encoder.config.layers, loaded.recorded, Chosen(layer, method, encoding, settings))
         return cls(
             loaded.encoder.to(place, DTYPES[dtype]),

@@ -14,7 +14,8 @@ from pathlib import Path
 
 FILE_VARIABLE, FILE_NAME = "DS_ENV_FILE", ".deepspeed_env"
 CARRIED = re.compile(
-    r"PATH|PYTHONSAFEPATH|LD_LIBRARY_PATH|OMP_NUM_THREADS|HF_HOME|HF_HUB_OFFLINE|(DS_ACCELERATOR|TORCH|NCCL|GLOO|TRITON|CUDA)(_\w+)?"
+    r"PATH|PYTHONSAFEPATH|LD_LIBRARY_PATH|OMP_NUM_THREADS|HF_HOME|HF_ENDPOINT|HF_HUB_(CACHE|OFFLINE)|"
+    r"(DS_ACCELERATOR|TORCH|NCCL|GLOO|TRITON|CUDA)(_\w+)?"
 )
 FOR_RANKS = re.compile("MLFLOW")
 """Beginnings of names that DeepSpeed carries, and that may be of a password or a token."""

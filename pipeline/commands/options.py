@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from data_prep.tokenizers.hub import place_of
 from sinkhorn_align import AlignmentSettings
 
 CostOption = Annotated[str | None, typer.Option(help="of ot-filter; clip (default): as released; exp: as published")]
@@ -19,8 +20,10 @@ TokenizerDir = Annotated[
 ModelDir = Annotated[
     Path,
     typer.Argument(
-        help="Hugging Face folder, run folder, checkpoint, or fairseq's model.pt; `hf download FacebookAI/xlm-roberta-base "
-        "--local-dir DIR` gets one"
+        parser=place_of,
+        metavar="HF_DIR",
+        help="Hugging Face folder, run folder, checkpoint, fairseq's model.pt, or a model of the hub by its name: "
+        "FacebookAI/xlm-roberta-base, with @REVISION for a branch, tag or commit",
     ),
 ]
 MethodOption = Annotated[

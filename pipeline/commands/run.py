@@ -10,14 +10,17 @@ import typer
 
 from data_prep.files import check_output
 from data_prep.standard_output import put
+from data_prep.tokenizers.hub import place_of
 
 
 def export_command(
     model: Annotated[
         Path,
         typer.Argument(
-            help="a run's folder, for its latest checkpoint, or a checkpoints/step_*; also fairseq's model.pt, or a Hugging "
-            "Face folder"
+            parser=place_of,
+            metavar="MODEL",
+            help="a run's folder, for its latest checkpoint, or a checkpoints/step_*; also fairseq's model.pt, a Hugging Face "
+            "folder, or a model of the hub by its name",
         ),
     ],
     hf_dir: Annotated[Path, typer.Argument(help="Hugging Face folder to write; a new or an empty one")],
@@ -25,14 +28,27 @@ def export_command(
         Path | None, typer.Option(help="folder with the model's tokenizer, where none lies beside it")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace the export that HF_DIR holds")] = False,
+    to_hub: Annotated[
+        str | None,
+        typer.Option("--push", metavar="NAME", help="upload the folder to the hub as this model too, ORG/NAME"),
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="with --push: a new model is seen by its owners alone")
+    ] = False,
 ) -> None:
     """Write a run's latest checkpoint (or another model, see MODEL) as a Hugging Face folder, with a model card.
 
     Example: python -m pipeline export runs/base hf/base
     """
-    from pipeline.weights.export import export
+    from pipeline.weights.publish import check_target, push
 
-    written = export(model, hf_dir, tokenizer, force)
+    if private and to_hub is None:
+        raise ValueError("--private: is of --push; give the model's name on the hub by --push ORG/NAME")
+    if to_hub is not None:
+        check_target(to_hub, private)
+    from pipeline.weights.export import WRITTEN, export
+
+    written = export(model, hf_dir, tokenizer, force, to_hub)
     known = written.known
     for note in written.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -42,7 +58,9 @@ def export_command(
     options = known.record.options
     if options is not None:
         print(f"words align at {options.describe()} ({options.why}); recorded in {hf_dir}/config.json", file=sys.stderr)
-    print(f"next: python -m pipeline align {hf_dir} SOURCE TARGET > links.pharaoh", file=sys.stderr)
+    if to_hub is not None:
+        put(f"{to_hub}: {push(hf_dir, WRITTEN, to_hub, private)}")
+    print(f"next: python -m pipeline align {to_hub or hf_dir} SOURCE TARGET > links.pharaoh", file=sys.stderr)
 
 
 def report_command(

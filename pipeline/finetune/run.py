@@ -18,6 +18,7 @@ from pipeline.finetune.start import Start, read_start
 from pipeline.finetune.tasks.task import Features, Scores, Settings, Task
 from pipeline.finetune.training import Labelled, fine_tune, outputs_of
 from pipeline.host.file_modes import give_usual_modes
+from pipeline.weights.hub import pinned
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def _write_results(
     content = {
         "task": task.kind,
         "name": outcome.name,
-        "model": str(folder),
+        "model": str(pinned(folder)),
         "settings": asdict(settings),
         "files": _files_as_json(files),
         "runs": [{"seed": seed, "scores": scores} for seed, scores in zip(seeds, outcome.runs, strict=False)],

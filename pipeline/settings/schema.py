@@ -26,6 +26,7 @@ from data_prep.sections import (
     read_yaml,
     shown,
 )
+from data_prep.tokenizers.hub import hub_name, place_of
 from pipeline import shipped
 from sinkhorn_align import AlignmentSettings
 
@@ -67,8 +68,8 @@ class Data(Section):
 class Model(Section):
     init: PathField | None = Field(
         None,
-        description="Hugging Face folder, fairseq's model.pt (or its folder), or a run's folder or checkpoint, to start "
-        "from; null: from scratch",
+        description="Hugging Face folder, a hub's model as ORG/NAME[@REVISION], fairseq's model.pt (or its folder), or a run's "
+        "folder or checkpoint, to start from; null: from scratch",
     )
     layers: Positive = Field(12, description="transformer layers (from scratch; a loaded model has its own sizes)")
     hidden: Positive = Field(768, description="hidden width")
@@ -78,6 +79,11 @@ class Model(Section):
     init_std: Single = Field(
         0.02, gt=0, description="standard deviation of new weights; narrow models want a larger one"
     )
+
+    @field_validator("init", mode="before")
+    @classmethod
+    def _named(cls, init: Any) -> Any:
+        return place_of(init) if isinstance(init, str) else init
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Model:
@@ -258,8 +264,11 @@ class Config(Section):
     deepspeed: PathField = Field(description="DeepSpeed JSON with the ZeRO stage and precision; see ds_configs/")
 
     def absolute(self) -> Config:
-        """The same, with paths that mean the same from any folder."""
-        return Config.model_validate(_absolute(self.model_dump()))
+        """The same, with paths that mean the same from any folder; a hub's model keeps its name."""
+        content = _absolute(self.model_dump())
+        if self.model.init is not None and hub_name(self.model.init):
+            content["model"]["init"] = self.model.init
+        return Config.model_validate(content)
 
     def dump(self) -> str:
         """The resolved config as YAML that `load_config` reads back, from any folder."""

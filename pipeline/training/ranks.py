@@ -125,6 +125,19 @@ def on_rank_0(work: Callable[[], Any]) -> Any:
     return result
 
 
+def on_each_host(work: Callable[[], Any]) -> None:
+    """Do `work` on one rank of each host; the first ValueError or OSError is raised on every rank."""
+    failures = []
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        try:
+            work()
+        except (ValueError, OSError) as error:
+            failures.append(str(error))
+    told = gather(failures)
+    if told:
+        raise ValueError(told[0])
+
+
 def broadcast(value: Any) -> Any:
     """Rank 0's value on every rank."""
     return gather([value] if rank() == 0 else [])[0]

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.hub import hub_name
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import MANIFEST
 from pipeline.data.streams import BatchPlan, blend_stages, shards_of
@@ -20,8 +21,7 @@ from pipeline.settings.schema import Config
 from pipeline.settings.sizes import longest_sequence, scratch_sizes
 from pipeline.watch.wandb_sink import check_wandb
 from pipeline.weights.fit import check_sizes
-
-HUB = "`hf download FacebookAI/xlm-roberta-base --local-dir xlm-roberta-base` fetches XLM-R's"
+from pipeline.weights.hub import WANTED, local_folder, named
 
 
 def check_start(config: Config, resume: str | None, ranks: int | None, device: str) -> None:
@@ -101,12 +101,11 @@ def check_model(config: Config, manifest: Manifest) -> None:
         check_sizes(config, scratch_sizes(config, manifest.vocab_size), manifest.vocab_size)
         catalog.check_layers(config.objectives, config.model.layers)
         return
-    if not init.exists():
-        raise ValueError(
-            f"model.init = {init}: no such folder or file; give a Hugging Face model folder ({HUB}), a run folder, a "
-            "checkpoint or fairseq's model.pt"
-        )
-    sizes = _sizes_of(init)
+    if hub_name(init) is None and not init.exists():
+        raise ValueError(f"model.init = {init}: no such folder or file; {WANTED}")
+    with named():
+        folder = local_folder(init)  # of a hub's model: fetched once, before all ranks want it
+    sizes = _sizes_of(folder)
     layers, positions = sizes.get("num_hidden_layers"), sizes.get("max_position_embeddings")
     if isinstance(layers, int):
         catalog.check_layers(config.objectives, layers)
@@ -117,10 +116,10 @@ def check_model(config: Config, manifest: Manifest) -> None:
         )
 
 
-def _sizes_of(init: Path) -> dict[str, object]:
+def _sizes_of(folder: Path) -> dict[str, object]:
     """What a Hugging Face folder's config.json says; nothing of other models, which the ranks read."""
     try:
-        content = json.loads((init / "config.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

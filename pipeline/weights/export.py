@@ -18,11 +18,13 @@ from torch import Tensor
 
 from data_prep.token_files.manifest import Manifest
 from data_prep.token_files.token_file import TokenFile
+from data_prep.tokenizers.hub import hub_name
 from data_prep.tokenizers.tokenizer import META_NAME, MODEL_NAME, Tokenizer
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.model.encoder import EncoderConfig
 from pipeline.model.heads import MaskedLMHead
+from pipeline.weights.card_facts import run_facts
 from pipeline.weights.export_folder import clear_killed, new_folder
 from pipeline.weights.hugging_face import (
     CONFIG_NAME,
@@ -57,12 +59,15 @@ class Exported:
     notes: list[str]
 
 
-def export(source: Path, out: Path, tokenizer_dir: Path | None = None, force: bool = False) -> Exported:
+def export(
+    source: Path, out: Path, tokenizer_dir: Path | None = None, force: bool = False, card_name: str | None = None
+) -> Exported:
     """Write the model of `source` (what `open_weights` takes; of a run, its latest good checkpoint) to the folder `out`.
 
     Args:
         tokenizer_dir: the tokenizer where the model's own copy is gone; it must be the same one.
         force: replace an export that `out` holds.
+        card_name: what the model card calls the model and loads it by; None: the folder's name.
 
     Raises:
         ValueError: no good model, another tokenizer, `out` holds something, or there is no room for it; `out` is then as it
@@ -75,7 +80,7 @@ def export(source: Path, out: Path, tokenizer_dir: Path | None = None, force: bo
     _check_words(opened, tokenizer)
     state, head = _state_of(opened)
     known = Known(
-        f"{opened.kind.value} {source.resolve().name}",
+        _origin(source, opened),
         opened.sizes,
         sum(tensor.numel() for tensor in state.values()),
         head,
@@ -88,8 +93,18 @@ def export(source: Path, out: Path, tokenizer_dir: Path | None = None, force: bo
         save_file(state, folder / SAFETENSORS, metadata={"format": "pt"})
         config = config_of(opened.sizes, opened.dropouts, known.record)
         _write(folder / CONFIG_NAME, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-        _write(folder / CARD_NAME, model_card(out.resolve().name, known))
+        _write(
+            folder / CARD_NAME, model_card(card_name or out.resolve().name, known, run_facts(opened.info, opened.place))
+        )
     return Exported(known, notes + opened.notes)
+
+
+def _origin(source: Path, opened: Weights) -> str:
+    """What the model is taken from, in words."""
+    name = hub_name(source)
+    if name is None:
+        return f"{opened.kind.value} {source.resolve().name}"
+    return f"model {name.repo} of the hub, commit {opened.place.name}"
 
 
 def _state_of(opened: Weights) -> tuple[dict[str, Tensor], bool]:

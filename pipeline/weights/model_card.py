@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from data_prep.tokenizers.hub import HubName, parse_name
 from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.objectives import catalog
 from pipeline.settings.sizes import EncoderConfig
+from pipeline.weights.card_facts import RunFacts
 from pipeline.weights.model_record import Record
 
 _OBJECTIVES = {name: entry.words for name, entry in catalog.ENTRIES.items()}
@@ -36,14 +38,19 @@ class Known:
     """Of the run that has trained it; None: another model, of whose training nothing is known."""
 
 
-def model_card(name: str, known: Known) -> str:
-    """Markdown with the front matter that model hubs read."""
+def model_card(name: str, known: Known, facts: RunFacts) -> str:
+    """Markdown with the front matter that model hubs read.
+
+    name: by which the model is loaded, a folder or ORG/NAME of the hub.
+    """
     trained = known.info is not None
+    start = None if known.info is None else hub_start(known.info.config)
     return "\n".join(
         [
             "---",
             "library_name: transformers",
             "pipeline_tag: fill-mask",
+            *([] if start is None else [f"base_model: {start.repo}"]),
             f"tags: [{'xlm-align, cross-lingual, word-alignment' if trained else 'cross-lingual'}]",
             "---",
             "",
@@ -51,7 +58,7 @@ def model_card(name: str, known: Known) -> str:
             "",
             *(_PRETRAINED if trained else [f"{_SHAPE} taken as it was from the {known.origin}."]),
             "",
-            *_table(known),
+            *_table(known, facts),
             "",
             "## Use",
             "",
@@ -63,6 +70,7 @@ def model_card(name: str, known: Known) -> str:
             "```",
             "",
             *_alignment(name, known),
+            *_measured(facts),
             "## Licence",
             "",
             "None is given here. It depends on the text and on the model that training began with: whoever publishes this",
@@ -72,7 +80,7 @@ def model_card(name: str, known: Known) -> str:
     )
 
 
-def _table(known: Known) -> list[str]:
+def _table(known: Known, facts: RunFacts) -> list[str]:
     sizes = known.sizes
     rows = {
         "sizes": f"{sizes.layers} layers, width {sizes.hidden}, {sizes.heads} heads, {sizes.vocab_size:,} words",
@@ -81,6 +89,7 @@ def _table(known: Known) -> list[str]:
         **({} if known.info is None else _training(known.info)),
         "masked-LM head": "trained" if known.head else "not trained: random weights",
         "tokenizer (sha256)": f"`{(known.record.tokenizer or {}).get('sha256')}`",
+        **({} if facts.data is None else {"training data": facts.data}),
         **({} if known.info is None else {"training data (sha256 of its manifest)": f"`{known.info.data_digest}`"}),
     }
     return ["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows.items())]
@@ -105,7 +114,33 @@ def _begun(config: dict[str, Any]) -> str:
     model = config.get("model")
     if model is None:
         return "not recorded"
-    return "random weights" if model.get("init") is None else f"`{str(model['init']).rstrip('/').rsplit('/', 1)[-1]}`"
+    if model.get("init") is None:
+        return "random weights"
+    start = hub_start(config)
+    if start is None:
+        return f"`{str(model['init']).rstrip('/').rsplit('/', 1)[-1]}`"
+    return f"`{start.repo}` of the hub, " + (f"commit `{start.revision}`" if start.is_commit else "commit not recorded")
+
+
+def hub_start(config: dict[str, Any]) -> HubName | None:
+    """The model of the hub that a run has begun with; None: another start. A recorded path is absolute."""
+    init = (config.get("model") or {}).get("init")
+    return None if init is None else parse_name(str(init))
+
+
+def _measured(facts: RunFacts) -> list[str]:
+    if not facts.measures:
+        return []
+    return [
+        "## Measured",
+        "",
+        f"By the validation of its training at step {facts.measured_at:,}, {facts.measured_on}; in per cent.",
+        "",
+        "| | layer | |",
+        "|---|---|---|",
+        *(f"| {what} | {layer} | {100 * value:.1f} |" for what, layer, value in facts.measures),
+        "",
+    ]
 
 
 def _alignment(name: str, known: Known) -> list[str]:

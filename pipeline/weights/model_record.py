@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.files import write_durably
+from data_prep.tokenizers.hub import hub_name
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import MANIFEST, CheckpointInfo, write_info
 from pipeline.objectives import catalog
@@ -74,6 +75,11 @@ def section_of(record: Record) -> dict[str, Any]:
 
 def check_recordable(folder: Path) -> None:
     """ValueError where a model has no file that takes a record, or it cannot be written."""
+    if hub_name(folder) is not None:
+        raise ValueError(
+            f"--record: {folder}: no such folder, and a model of the hub takes no record here; make a folder of it: "
+            f"python -m pipeline export {folder} HF_DIR"
+        )
     if not folder.exists():  # who reads it says so
         return
     if folder.is_file() or not (checkpoint.is_run(folder) or (folder / CONFIG_NAME).is_file()):

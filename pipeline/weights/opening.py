@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from data_prep.tokenizers.tokenizer import GET_MODEL, MODEL_NAME, Tokenizer, read_tokenizer
+from data_prep.tokenizers.tokenizer import MODEL_NAME, Tokenizer, read_tokenizer
 from data_prep.tokenizers.tokenizer_json import JSON_NAME
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import MANIFEST, CheckpointInfo, read_manifest
@@ -23,11 +23,10 @@ from pipeline.run_folder import CONFIG, METRICS
 from pipeline.weights import hugging_face
 from pipeline.weights.consolidate import full_state, hugging_face_parts
 from pipeline.weights.fairseq import CHECKPOINT, read_fairseq
+from pipeline.weights.hub import WANTED, local_folder
 from pipeline.weights.hugging_face import CONFIG_NAME, DROPOUTS
 from pipeline.weights.model_record import Record, record_of_checkpoint, record_of_config
 from pipeline.weights.vocabulary import added_words, explains
-
-WANTED = "give a Hugging Face model folder, a run folder, a checkpoint or fairseq's model.pt"
 
 
 class Kind(Enum):
@@ -43,7 +42,7 @@ class Weights:
     """A model as it lies in files. Its tensors are read when they are asked for."""
 
     place: Path
-    """As it was given."""
+    """As it was given; of a hub's model, the folder that it was fetched to."""
     kind: Kind
     sizes: EncoderConfig
     tokenizer_path: Path | None
@@ -115,13 +114,14 @@ class Weights:
 
 
 def kind_of(place: Path) -> Kind:
-    """What a place holds. A folder with a config.json is Hugging Face's, whatever else lies in it.
+    """What a place holds. A folder with a config.json is Hugging Face's, whatever else lies in it; so is a hub's model.
 
     Raises:
         ValueError: it is not there, or holds none of these.
     """
+    place = local_folder(place, weights=False)
     if not place.exists() and place.suffix != ".pt":
-        raise ValueError(f"{place}: no such folder; {WANTED} ({GET_MODEL})")
+        raise ValueError(f"{place}: no such folder; {WANTED}")
     if not place.is_dir():
         if place.suffix != ".pt":
             raise ValueError(f"{place}: is a file; {WANTED}")
@@ -138,23 +138,22 @@ def kind_of(place: Path) -> Kind:
         return Kind.CHECKPOINT
     if (place / CONFIG).is_file() or (place / METRICS).is_file():
         raise ValueError(f"{place}: is a run without a checkpoint; wait for its first one, or give another")
-    raise ValueError(
-        f"{place}: holds no model (neither {CONFIG_NAME}, {CHECKPOINT} nor checkpoints/); {WANTED} ({GET_MODEL})"
-    )
+    raise ValueError(f"{place}: holds no model (neither {CONFIG_NAME}, {CHECKPOINT} nor checkpoints/); {WANTED}")
 
 
 def open_weights(place: Path, *, whole: bool = True) -> Weights:
     """What a place says of its model, with a reader of its tensors.
 
     Args:
-        place: a Hugging Face folder of an XLM-R-shaped model; fairseq's model.pt, or its folder; a run's folder, for its
-            latest good checkpoint; or one of its checkpoints/step_*.
+        place: a Hugging Face folder of an XLM-R-shaped model, or its name on the hub; fairseq's model.pt, or its folder; a
+            run's folder, for its latest good checkpoint; or one of its checkpoints/step_*.
         whole: whether a checkpoint must be. Without, its manifest alone is read, for what all checkpoints of a run have in
             common; `state` must then not be called.
 
     Raises:
         ValueError: the place is none of these, or is damaged; one line that names the file.
     """
+    place = local_folder(place, weights=whole)
     kind = kind_of(place)
     if kind is Kind.CHECKPOINT:
         return _open_checkpoint(place, whole)
@@ -220,6 +219,7 @@ def description_of(place: Path) -> Path | None:
 
     ValueError where `open_weights` takes no such place.
     """
+    place = local_folder(place, weights=False)
     kind = kind_of(place)
     if kind is Kind.CHECKPOINT:
         return _latest_manifest(place)[0] / MANIFEST
@@ -228,6 +228,7 @@ def description_of(place: Path) -> Path | None:
 
 def find_tokenizer(place: Path) -> Path | None:
     """`Weights.tokenizer_path` of what `open_weights` takes, for which no weights are read."""
+    place = local_folder(place, weights=False)
     if kind_of(place) is Kind.CHECKPOINT:
         return _tokenizer_of(*_latest_manifest(place)[:2])
     return _tokenizer_beside(place if place.is_dir() else place.parent)

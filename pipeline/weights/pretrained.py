@@ -5,17 +5,17 @@ Knows what a training asks of a model; `opening` knows where models lie.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from data_prep.token_files.manifest import Manifest
+from data_prep.tokenizers.hub import hub_name
 from data_prep.tokenizers.tokenizer import MODEL_NAME, Tokenizer, read_tokenizer
 from data_prep.tokenizers.tokenizer_json import JSON_NAME
 from pipeline.model.encoder import EncoderConfig
+from pipeline.weights.hub import local_folder, named
 from pipeline.weights.hugging_face import DROPOUTS
 from pipeline.weights.opening import Kind, find_tokenizer, kind_of, open_weights
 from pipeline.weights.vocabulary import added_words, explains
@@ -23,14 +23,14 @@ from pipeline.weights.vocabulary import added_words, explains
 
 def read_pretrained(init: Path, dropout: float) -> tuple[EncoderConfig, dict[str, Tensor]]:
     """Sizes of a pretrained model, and its fp32 tensors named as in `XLMRobertaForMaskedLM`; ValueError of one line."""
-    with _named():
+    with named():
         opened = open_weights(init)
         return replace(opened.sizes, dropout=dropout), opened.state()
 
 
 def read_sizes(init: Path, dropout: float) -> EncoderConfig:
     """Sizes alone, for which no weights are read but fairseq's."""
-    with _named():
+    with named():
         return replace(open_weights(init, whole=False).sizes, dropout=dropout)
 
 
@@ -46,7 +46,7 @@ def dropouts_of(init: Path | None) -> dict[str, float]:
 
 def check_vocabulary(init: Path, rows: int, data: Path, known: int) -> None:
     """ValueError where the model's vocabulary is not that of the token files, with no more than padding behind it."""
-    added = added_words(init, known)
+    added = added_words(local_folder(init, weights=False), known)
     if added:
         raise ValueError(
             f"model.init = {init}: its tokenizer has added words ({', '.join(list(added)[:3])}), which token files "
@@ -73,25 +73,17 @@ def check_tokenizer(init: Path | None, manifest: Manifest) -> list[str]:
     Raises:
         ValueError: they were made with another one.
     """
-    if init is None or not init.exists():  # who reads it says so
+    if init is None or (hub_name(init) is None and not init.exists()):  # who reads it says so
         return []
-    with _named():
+    with named():
         path = find_tokenizer(init)
     if path is None:
         return [f"{init} has neither {MODEL_NAME} nor {JSON_NAME}: whether the token files fit it cannot be checked"]
     if made_with(manifest, read_tokenizer(path)):
         return []
-    mend = str(path) if path.is_dir() else f"python -m data_prep tokenizer import {path.parent} --out DIR"
+    source = path.parent if hub_name(init) is None else init
+    mend = str(path) if path.is_dir() else f"python -m data_prep tokenizer import {source} --out DIR"
     raise ValueError(
         f"model.init = {init}: {path.name} is another tokenizer than that of data.path = {manifest.data_dir}, so that ids "
         f"would mean other words; binarize with this model's own: {mend}"
     )
-
-
-@contextmanager
-def _named() -> Iterator[None]:
-    """Errors that name a file, with the setting that it came from."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"model.init: {error}") from None

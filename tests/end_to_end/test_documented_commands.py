@@ -27,6 +27,7 @@ from tests.end_to_end import documented
 from tests.end_to_end.conftest import PATIENCE_SECONDS, REPOSITORY, free_port
 from tests.end_to_end.documented import Workspace
 from tests.end_to_end.exported import differences
+from tests.loopback_hub import serving
 from tests.terminal import at_terminal
 
 COMMANDS = documented.runnable()
@@ -35,7 +36,7 @@ TRAINING = [command for command in COMMANDS if "train xlm_align_base" in command
 
 @pytest.fixture(scope="module")
 def workspace(corpus: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """A folder with all files that the pages name, and the environment entered."""
+    """A folder with all files that the pages name, a hub with the model that they name, and the environment entered."""
     if not (REPOSITORY / ".venv" / ".installed-runtime").exists():
         pytest.skip("launch.sh would install into .venv first: run `./launch.sh setup`")
     shared = ROOT.parent / "shared"
@@ -47,7 +48,11 @@ def workspace(corpus: object, tmp_path_factory: pytest.TempPathFactory) -> Itera
         documented.make_files(folder, corpus.data.parent / "sample", real)  # type: ignore[attr-defined]
         documented.make_model(folder, real)
         port = free_port()
-        yield Workspace(folder, port)
+        with serving() as hub:
+            hub.add("FacebookAI/xlm-roberta-base", folder / "xlm-roberta-base")
+            patch.setenv("HF_ENDPOINT", hub.endpoint)
+            patch.setenv("HF_HOME", str(folder / "home"))
+            yield Workspace(folder, port)
     for buffer in Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{port}_*"):
         buffer.unlink()
 

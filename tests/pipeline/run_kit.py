@@ -29,13 +29,14 @@ def make_run(
     *,
     head: bool = True,
     objectives: Any = None,
+    init: str | None = None,
     more: dict[str, Tensor] | None = None,
     only: dict[str, Tensor] | None = None,
     **info: Any,
 ) -> Path:
     """`place`/run with the model of `hf_dir`, its token files' tokenizer in `place`/data.
 
-    more: parameters beside it; only: in its stead. info: more of the manifest.
+    init: the model that it began with. more: parameters beside it; only: in its stead. info: more of the manifest.
     """
     encoder, lm_head, tokenizer = load_masked_lm(hf_dir)
     tokenizer.save(place / "data" / "tokenizer")
@@ -48,6 +49,7 @@ def make_run(
     torch.save({"module": module}, run / CHECKPOINT / "mp_rank_00_model_states.pt")
     settings = {
         "data": {"path": str(place / "data")},
+        "model": {"init": init},
         "run": {"out": str(run)},
         "deepspeed": "zero1_fp32.json",
         "objectives": {"mlm": {}, "tlm": {}, "dwa": {"alignment_layer": 1}} if objectives is None else objectives,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_prep.token_files.manifest import MANIFEST_NAME, Manifest
 from data_prep.token_files.token_file import shard_file
+from data_prep.tokenizers.hub import hub_name
 from pipeline.evaluate.alignment_error import gold_folders
 from pipeline.evaluate.gold import links_file, read_gold
 from pipeline.settings.schema import Config
@@ -22,7 +23,7 @@ def files_of(config_file: Path | None, config: Config | None) -> list[str]:
     if config is None or config_file is None:
         return []
     paths = [config_file, config.deepspeed, config.data.path / MANIFEST_NAME]
-    if config.model.init is not None:
+    if config.model.init is not None and hub_name(config.model.init) is None:  # of the hub: rank 0 names all the commit
         described = description_of(config.model.init)
         paths += [] if described is None else [described]
     if config.validation.every:

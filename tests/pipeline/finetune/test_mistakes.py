@@ -85,8 +85,8 @@ def test_a_folder_that_is_no_model_or_an_output_that_is_not_empty(
 ) -> None:
     done = fine_tune(*TAG, "test-de.tsv", model="nowhere")
     assert done.error == (
-        "error: nowhere: no such folder; give a Hugging Face model folder, a run folder, a checkpoint or fairseq's model.pt "
-        "(`hf download FacebookAI/xlm-roberta-base --local-dir xlm-roberta-base` gets one)"
+        "error: nowhere: no such folder; give a Hugging Face model folder, a run folder, a checkpoint or fairseq's model.pt, "
+        "or a model of the hub by its name, such as FacebookAI/xlm-roberta-base"
     )
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("", encoding="utf-8")

@@ -75,10 +75,20 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(load: Load) -> None:
     assert (config.optimizer.lr, config.optimizer.clip, config.run.steps) == (1e-5, 0.5, 7)
 
 
+def test_a_model_of_the_hub_keeps_its_name_in_a_recorded_config(load: Load) -> None:
+    name = Path("FacebookAI/xlm-roberta-base@main")
+    assert load(f"model: {{init: {name}}}\n").absolute().model.init == name
+    assert (
+        load("model: {init: ./FacebookAI/xlm-roberta-base}\n").model.init
+        == Path.cwd() / "FacebookAI" / "xlm-roberta-base"
+    )
+
+
 def test_a_recorded_config_means_the_same_from_another_folder(
     load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "hf" / "base").mkdir(parents=True)
     config = load("model: {init: hf/base}\nvalidation: {data: ../valid, gold: [gold/de-en, /gold/x], retrieval: []}\n")
     recorded = config.absolute()
     path = tmp_path / "recorded.yaml"

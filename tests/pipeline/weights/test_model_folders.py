@@ -330,12 +330,12 @@ def test_a_folder_with_a_tokenizer_json_alone_is_aligned_with(use: Use, folder: 
     [
         (
             "nowhere",
-            f"nowhere: no such folder; {WANTED} (`hf download",
+            f"nowhere: no such folder; {WANTED}",
         ),
         ("file", "file: is a file; give a Hugging Face model folder"),
         (
             "empty",
-            f"empty: holds no model (neither config.json, model.pt nor checkpoints/); {WANTED} (`hf download",
+            f"empty: holds no model (neither config.json, model.pt nor checkpoints/); {WANTED}",
         ),
     ],
 )
