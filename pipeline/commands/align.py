@@ -16,6 +16,7 @@ from pipeline.align.output import Remembered, closing_line, format_links
 from pipeline.commands.options import (
     CostOption,
     DeviceOption,
+    DtypeOption,
     EncodingOption,
     LayerOption,
     MethodOption,
@@ -69,7 +70,7 @@ def align_command(
     window: Annotated[
         int, typer.Option(help="tokens of each part in which a sentence too long for the model is aligned")
     ] = WINDOW,
-    dtype: Annotated[str, typer.Option(help="fp32 or bf16; bf16 is faster where the hardware has it")] = "fp32",
+    dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     tokenizer: TokenizerDir = None,
 ) -> None:
@@ -102,7 +103,7 @@ def align_command(
         keep_space_pieces=keep_space_pieces,
         window=window,
     )
-    print(f"note: {note(aligner.options)}", file=sys.stderr)
+    print(f"note: {note(aligner.options, aligner.place)}", file=sys.stderr)
     try:
         _print_links(aligner, reader, scores, words, split)
     finally:
