@@ -7,6 +7,7 @@ what a model is used for.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from pipeline.model.transformers_encoder import TransformersEncoder, Transformer
 from pipeline.weights.hugging_face import CONFIG_NAME, read_tensors
 from pipeline.weights.transformers_tokenizer import TransformersTokenizer, read_transformers_tokenizer
 
+MORE_LAYERS = re.compile(r"(?!decoder\.)(.*\.)?(layer|layers|block|attentions)\.\d+\.")
+"""Weights of a layer, by whatever name an encoder has for them."""
 UNLIMITED = 512
 """Tokens of the longest sequence where a model has no bound of its own: T5's, whose positions are relative."""
 ENCODERS = "give an encoder, as BERT, XLM-R, DeBERTa or ModernBERT"
@@ -104,6 +107,11 @@ def _read_model(folder: Path, config: PretrainedConfig) -> Any:
     missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
     if missing:
         raise ValueError(f"{folder}: lacks {missing[0]} (Transformers' name); give a whole {config.model_type} model")
+    more = sorted(name for name in found["unexpected_keys"] if MORE_LAYERS.match(name))
+    if more:
+        raise ValueError(
+            f"{folder}: has {more[0]}, a layer more than {CONFIG_NAME} says; correct it, or copy the folder again"
+        )
     return model
 
 
