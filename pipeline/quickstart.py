@@ -29,7 +29,8 @@ from pipeline.settings.schema import load_config
 from pipeline.show.picture import draw_alignments
 from pipeline.stages import PYTHON, run_stage
 from pipeline.training.build import build_model
-from pipeline.weights.loading import load
+from pipeline.weights.loading import load_model
+from pipeline.weights.opening import open_weights
 
 RECIPE = shipped.CONFIGS / "quickstart.yaml"
 VOCABULARY = 300
@@ -98,9 +99,8 @@ def train(out: Path, seed: int, steps: int | None, gold_folders: list[Path]) -> 
 def summarize(out: Path, golds: list[Gold]) -> dict[str, Any]:
     """AER before and after, with what is recorded of aligning, losses, throughput, where things lie; draws the picture."""
     config = load_config(out / "run" / CONFIG)
-    loaded = load(out / "model")
-    trained, tokenizer = loaded.encoder, loaded.tokenizer
-    options = resolve(trained.config.layers, loaded.recorded)
+    trained, tokenizer = load_model(out / "model")
+    options = resolve(trained.config.layers, open_weights(out / "model").record.options)
     # The seed decides the initial weights: this is the model that training started from.
     untrained = build_model(config, build_objectives(config), tokenizer.vocab_size)[0].encoder.eval()
 

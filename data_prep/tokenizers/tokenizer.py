@@ -27,6 +27,7 @@ from data_prep.files import canonical_json, read_json, remove_abandoned, sha256_
 from data_prep.tokenizers import hub
 from data_prep.tokenizers.kinds import check_kind, content_key, first_difference, sample_lines
 from data_prep.tokenizers.special_ids import UNK
+from data_prep.tokenizers.template import XLM_R
 from data_prep.tokenizers.tokenizer_json import JSON_NAME, encode_lines, sentencepiece_model, unigram_tokenizer
 
 MODEL_NAME = "sentencepiece.bpe.model"
@@ -67,6 +68,8 @@ class Tokenizer:
     """SentencePiece pieces + 2."""
     mask_id: int
     """`vocab_size` - 1."""
+    template = XLM_R
+    """What stands around the ids."""
 
     def __init__(self, model: bytes, name: str = MODEL_NAME) -> None:
         self.model = model

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.evaluate.alignment_error import columns_of, evaluate_halves
 from pipeline.evaluate.gold import Gold
 from pipeline.evaluate.self_agreement import self_agreement
+from pipeline.model.encoder import Encoder
 from pipeline.settings.align_options import AlignOptions, Way
 from pipeline.weights.loading import LoadedModel
 
@@ -50,6 +51,7 @@ def measure(model: LoadedModel, layer: int, golds: Sequence[Gold], data_dir: Pat
         data_dir: token files, for agreement where there are none.
     """
     if not golds:
+        assert isinstance(model.encoder, Encoder), "training takes no other architecture"
         found = self_agreement(model.encoder, data_dir, PAIRS, side_tokens)
         return Measured(layer, "the layer that was trained", {}, {}, found.directions, found.layers)
     names, chosen_on, reported_on = [], [], []

@@ -27,11 +27,11 @@ from pipeline.align.word_alignment import (
     WordLinks,
     WordPair,
 )
-from pipeline.model.devices import describe, device_of
-from pipeline.model.encoder import Encoder
+from pipeline.model.devices import AUTO, Place, choose_place, describe
+from pipeline.model.transformers_encoder import AnyEncoder
 from pipeline.settings.align_options import WINDOW, AlignOptions, Chosen, resolve
 from pipeline.texts.word_splitting import split_raw, split_words
-from pipeline.weights.loading import DTYPES, load, longest_side
+from pipeline.weights.loading import AnyTokenizer, load, longest_side
 from sinkhorn_align import AlignmentSettings
 
 TextPair = tuple[str | Sequence[str], str | Sequence[str]]
@@ -46,6 +46,7 @@ class ReleasedPieces:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self.template = tokenizer.template
 
     def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
         ids = [self._tokenizer.encode(word) or [UNK] for word in words]
@@ -57,22 +58,24 @@ class Aligner:
 
     def __init__(
         self,
-        encoder: Encoder,
-        tokenizer: Tokenizer,
+        encoder: AnyEncoder,
+        tokenizer: AnyTokenizer,
         options: AlignOptions,
         *,
         keep_space_pieces: bool = False,
         window: int = WINDOW,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
-        """keep_space_pieces: see `ReleasedPieces`; window, batch_tokens: see `WordAligner`."""
+        """keep_space_pieces: see `ReleasedPieces`, other tokenizers keep theirs always; window, batch_tokens: see
+        `WordAligner`."""
         self.options, self.layer = options, options.layer
-        self.device = next(encoder.parameters()).device
+        first = next(encoder.parameters())
+        self.device, self.place = first.device, str(Place(first.device, first.dtype))
         self._aligner = WordAligner(
-            ReleasedPieces(tokenizer) if keep_space_pieces else tokenizer,
+            ReleasedPieces(tokenizer) if keep_space_pieces and isinstance(tokenizer, Tokenizer) else tokenizer,
             lambda packed: [encoder(packed, self.layer)],
             options.way,
-            longest_side=longest_side(encoder.config, options.encoding),
+            longest_side=longest_side(encoder.config, options.encoding, tokenizer.template),
             window=window,
             batch_tokens=batch_tokens,
             side_by_side=self.device.type == "cpu",
@@ -85,8 +88,8 @@ class Aligner:
         layer: int | None = None,
         *,
         tokenizer_dir: str | Path | None = None,
-        dtype: str = "fp32",
-        device: str | torch.device = "auto",
+        dtype: str = AUTO,
+        device: str | torch.device = AUTO,
         method: str | None = None,
         encoding: str | None = None,
         settings: AlignmentSettings | None = None,
@@ -94,20 +97,19 @@ class Aligner:
         window: int = WINDOW,
         batch_tokens: int = BATCH_TOKENS,
     ) -> Aligner:
-        """Load what `opening.open_weights` takes, as all commands do; ValueError says what is wrong with it.
+        """Load what `loading.load` takes, as all commands do; ValueError says what is wrong with it.
 
         layer: whose hidden states are aligned, 0 the embeddings.
+        dtype, device: see `devices.choose_place`.
         method, encoding, settings: see `Way`. Of these and layer, None is what was recorded with the model, or what suits a
             plain checkpoint.
         Others: see `Aligner`.
         """
-        if dtype not in DTYPES:
-            raise ValueError(f"--dtype {dtype}: choose {' or '.join(DTYPES)}")
-        place = device_of(device)
+        place = choose_place(device, dtype)
         loaded = load(place_of(folder), None if tokenizer_dir is None else Path(tokenizer_dir))
         options = resolve(loaded.encoder.config.layers, loaded.recorded, Chosen(layer, method, encoding, settings))
         return cls(
-            loaded.encoder.to(place, DTYPES[dtype]),
+            loaded.to(place).encoder,
             loaded.tokenizer,
             options,
             keep_space_pieces=keep_space_pieces,

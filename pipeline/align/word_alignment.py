@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_prep.tokenizers.special_ids import BOS, EOS
+from data_prep.tokenizers.template import Template
 from pipeline.align.link_methods import TokenLinks, check_method, find_links
 from pipeline.align.windows import Side, WindowPart, cut_into_parts
 from pipeline.align.workers import Map, side_by_side
@@ -46,6 +46,9 @@ KNOWN_WORDS = 1 << 17
 
 class WordEncoder(Protocol):
     """What is asked of a tokenizer: ids of all words, each encoded by itself, and for each id its word's index."""
+
+    @property
+    def template(self) -> Template: ...
 
     def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]: ...
 
@@ -91,8 +94,9 @@ class WordAligner:
     Args:
         tokenizer: encodes words, see `WordEncoder`.
         hidden_states: gives hidden states [T, D] of a packed batch (which is on the CPU), a tensor for each layer wanted.
-        way: its method is how links are found, see `link_methods.find_links`; its encoding `joint` encodes a pair as
-            pretraining does, `<s> source </s> target </s>`, `separate` each side alone.
+        way: its method is how links are found, see `link_methods.find_links`; its encoding `joint` encodes a pair in one
+            sequence by the tokenizer's template, as pretraining does (`<s> source </s> target </s>`), `separate` each side
+            alone.
         longest_side: tokens of a side that is aligned whole.
         window: tokens of a window, at most `longest_side`. Small ones align better, large ones bear more that one side runs
             ahead of the other: a quarter of a window is always seen.
@@ -225,7 +229,7 @@ class WordAligner:
         self.report.count(chunk.pairs, Counter(part.pair for batch in chunk.batches for part in batch), len(non_finite))
         if not layers:
             # Nothing but empty pairs: how many layers are wanted shows on any token.
-            layers = len(self._hidden_states(pack([[BOS]])))
+            layers = len(self._hidden_states(pack([self._tokenizer.encode_words(["a"])[0]])))
         for of_pair in links:
             of_pair += [{} for _ in range(layers - len(of_pair))]
             yield [dict(sorted(of_layer.items())) for of_layer in of_pair]
@@ -263,14 +267,16 @@ class WordAligner:
     def _pack(self, batch: list[WindowPart]) -> tuple[Packed, Spans]:
         source_length_B = torch.tensor([len(part.source) for part in batch])
         target_length_B = torch.tensor([len(part.target) for part in batch])
+        template = self._tokenizer.template
+        frame = template.pair if self._joint else template.alone
+        sides = [(part.source.ids, part.target.ids) for part in batch]
+        sequences = sides if self._joint else [(side,) for both in sides for side in both]
+        packed = pack([frame.around(*one) for one in sequences], [frame.types_around(*one) for one in sequences])
+        start_S = torch.as_tensor(packed.offsets_S1[:-1]) + len(frame.special[0])
         if self._joint:
-            packed = pack([[BOS, *part.source.ids, EOS, *part.target.ids, EOS] for part in batch])
-            source_start_B = torch.as_tensor(packed.offsets_S1[:-1]) + 1
-            target_start_B = source_start_B + source_length_B + 1
+            source_start_B, target_start_B = start_S, start_S + source_length_B + len(frame.special[1])
         else:
-            packed = pack([[BOS, *side.ids, EOS] for part in batch for side in (part.source, part.target)])
-            start_B2 = torch.as_tensor(packed.offsets_S1[:-1]).view(-1, 2) + 1
-            source_start_B, target_start_B = start_B2.unbind(dim=1)
+            source_start_B, target_start_B = start_S.view(-1, 2).unbind(dim=1)
         return packed, Spans(source_start_B, source_length_B, target_start_B, target_length_B)
 
     @torch.no_grad()

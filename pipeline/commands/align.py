@@ -14,6 +14,7 @@ from pipeline.align.output import Remembered, Writing, closing_line
 from pipeline.commands.options import (
     CostOption,
     DeviceOption,
+    DtypeOption,
     EncodingOption,
     LayerOption,
     MethodOption,
@@ -22,7 +23,6 @@ from pipeline.commands.options import (
     settings_of,
 )
 from pipeline.commands.pair_options import (
-    DtypeOption,
     FieldsOption,
     FormatOption,
     KeepSpacePiecesOption,
@@ -69,7 +69,7 @@ def align_command(
     max_bad_rate: MaxBadRateOption = 0.0,
     keep_space_pieces: KeepSpacePiecesOption = False,
     window: WindowOption = WINDOW,
-    dtype: DtypeOption = "fp32",
+    dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     tokenizer: TokenizerDir = None,
 ) -> None:
@@ -103,7 +103,7 @@ def align_command(
         keep_space_pieces=keep_space_pieces,
         window=window,
     )
-    print(f"note: {note(aligner.options)}", file=sys.stderr)
+    print(f"note: {note(aligner.options, aligner.place)}", file=sys.stderr)
     try:
         _print_links(aligner, reader, writing, split)
     finally:

@@ -19,6 +19,7 @@ from data_prep.standard_output import data_console, put
 from pipeline.commands.options import (
     CostOption,
     DeviceOption,
+    DtypeOption,
     EncodingOption,
     FromOneOption,
     MethodOption,
@@ -29,11 +30,9 @@ from pipeline.commands.options import (
 from pipeline.settings.align_options import AlignOptions, Chosen, note, resolve
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
-    from data_prep.tokenizers.tokenizer import Tokenizer
     from pipeline.evaluate.gold import Gold
     from pipeline.evaluate.retrieval import Sentences
-    from pipeline.model.encoder import Encoder
-    from pipeline.model.heads import MaskedLMHead
+    from pipeline.model.devices import Place
     from pipeline.weights.loading import LoadedModel
 
 PLAIN_SECONDS = 10.0
@@ -76,34 +75,33 @@ def evaluate_command(
     blocks: Annotated[int, typer.Option(min=1, help="blocks per language for the perplexity")] = 256,
     tokenizer: TokenizerDir = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
 ) -> None:
     """Print AER, the alignment error rate, of every layer against manual word alignments; retrieval and perplexity too.
 
     Example: python -m pipeline evaluate hf/base --gold gold/en-cs --gold gold/en-de --json aer.json
     """
-    from pipeline.model.devices import device_of
+    from pipeline.model.devices import choose_place
     from pipeline.show.picture import draw_layers
-    from pipeline.weights.loading import head_of, load
+    from pipeline.weights.loading import load
 
     gold, retrieval = gold or [], retrieval or []
     _check_request(hf_dir, gold, retrieval, perplexity, record, json_file, picture)
-    place = device_of(device)
+    place = choose_place(device, dtype)
     golds, texts = _read_texts(gold, from_one, retrieval, sentences)
-    loaded = load(hf_dir, tokenizer, with_head=perplexity is not None)
-    loaded.encoder.to(place)
+    loaded = load(hf_dir, tokenizer, with_head=perplexity is not None).to(place)
     console = data_console()
     entries: list[dict[str, Any]] = []
     panels: list[Panel] = []
     if golds:
         chosen = Chosen(None, method, encoding, settings_of(cost))
-        entries, panels = _evaluate_ways(console, loaded, golds, chosen, hf_dir if record else None)
+        entries, panels = _evaluate_ways(console, loaded, golds, chosen, place, hf_dir if record else None)
     if texts:
-        measured, panel = _evaluate_retrieval(console, loaded.encoder, loaded.tokenizer, texts)
+        measured, panel = _evaluate_retrieval(console, loaded, texts)
         entries += measured
         panels.append(panel)
     if perplexity is not None:
-        head = head_of(loaded, hf_dir).to(place)
-        entries += _evaluate_perplexity(console, loaded.encoder, head, loaded.tokenizer, perplexity, blocks)
+        entries += _evaluate_perplexity(console, loaded, hf_dir, perplexity, blocks)
     if json_file is not None:
         write_text(json_file, json.dumps(entries, indent=1) + "\n")
     if picture is not None:
@@ -158,7 +156,7 @@ def _check_outputs(files: Sequence[Path | None], inputs: Sequence[Path]) -> None
 
 
 def _evaluate_ways(
-    console: Console, loaded: LoadedModel, golds: Sequence[Gold], chosen: Chosen, record_in: Path | None
+    console: Console, loaded: LoadedModel, golds: Sequence[Gold], chosen: Chosen, place: Place, record_in: Path | None
 ) -> tuple[list[dict[str, Any]], list[Panel]]:
     """AER of the chosen way to align, or of both that are usual where the better one is to be recorded."""
     from pipeline.weights.model_record import write_options
@@ -168,8 +166,8 @@ def _evaluate_ways(
     taken = resolve(loaded.encoder.config.layers, loaded.recorded, chosen)
     ways = ways_to_align(taken) if record_in is not None and chosen == Chosen() else [taken]
     for way in ways:
-        print(f"note: {note(way)}", file=sys.stderr)
-        measured, panel = _evaluate_gold(console, loaded.encoder, loaded.tokenizer, golds, way)
+        print(f"note: {note(way, place)}", file=sys.stderr)
+        measured, panel = _evaluate_gold(console, loaded, golds, way)
         entries += measured
         panels.append(panel if len(ways) == 1 else (f"AER, {way.method}, {way.encoding}", panel[1]))
     best = best_options([(way, panel[1]["avg"]) for way, panel in zip(ways, panels, strict=True)], golds)
@@ -180,11 +178,11 @@ def _evaluate_ways(
 
 
 def _evaluate_gold(
-    console: Console, encoder: Encoder, words: Tokenizer, golds: Sequence[Gold], way: AlignOptions
+    console: Console, loaded: LoadedModel, golds: Sequence[Gold], way: AlignOptions
 ) -> tuple[list[dict[str, Any]], Panel]:
     from pipeline.evaluate.alignment_error import columns_of, evaluate, released_lines, table
 
-    scores = [evaluate(encoder, words, each, way.way) for each in _progress(golds, "aligning")]
+    scores = [evaluate(loaded.encoder, loaded.tokenizer, each, way.way) for each in _progress(golds, "aligning")]
     put("\n".join(map(released_lines, scores)))
     console.print(table(scores))
     for e in scores:
@@ -216,12 +214,12 @@ def best_options(ways: Sequence[tuple[AlignOptions, list[float]]], golds: Sequen
 
 
 def _evaluate_retrieval(
-    console: Console, encoder: Encoder, words: Tokenizer, sentences: Sequence[Sentences]
+    console: Console, loaded: LoadedModel, sentences: Sequence[Sentences]
 ) -> tuple[list[dict[str, Any]], Panel]:
     from pipeline.evaluate.alignment_error import columns_of, retrieval_table
     from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
 
-    pooler = SentencePooler(words, encoder.hidden_states, encoder.config.longest)
+    pooler = SentencePooler(loaded.tokenizer, loaded.encoder.hidden_states, loaded.encoder.config.longest)
     found = evaluate_retrieval(sentences, pooler, lambda pairs: _progress(pairs, "retrieving"))
     console.print(retrieval_table(found))
     for r in found:
@@ -235,13 +233,23 @@ def _evaluate_retrieval(
 
 
 def _evaluate_perplexity(
-    console: Console, encoder: Encoder, head: MaskedLMHead, words: Tokenizer, data_dir: Path, blocks: int
+    console: Console, loaded: LoadedModel, folder: Path, data_dir: Path, blocks: int
 ) -> list[dict[str, Any]]:
+    from data_prep.tokenizers.tokenizer import Tokenizer
     from pipeline.evaluate.alignment_error import perplexity_table
     from pipeline.evaluate.perplexity import evaluate_perplexity
+    from pipeline.model.encoder import Encoder
+    from pipeline.weights.loading import head_of
 
+    encoder, words = loaded.encoder, loaded.tokenizer
+    assert isinstance(encoder, Encoder) and isinstance(words, Tokenizer), "the head of others is not read"
     scores = evaluate_perplexity(
-        data_dir, encoder, head, words, blocks, lambda languages: _progress(languages, "predicting")
+        data_dir,
+        encoder,
+        head_of(loaded.head, folder),
+        words,
+        blocks,
+        lambda languages: _progress(languages, "predicting"),
     )
     console.print(perplexity_table(scores))
     return [p.as_json() for p in scores]

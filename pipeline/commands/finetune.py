@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data_prep.standard_output import data_console, put
-from pipeline.commands.options import ModelDir, TokenizerDir
+from pipeline.commands.options import DeviceOption, ModelDir, TokenizerDir
 from pipeline.finetune.files.inputs import Slice, TaskFile, parse_tests
 
 if TYPE_CHECKING:  # the command imports what it needs when it runs: PyTorch takes seconds
@@ -58,7 +58,7 @@ def finetune_command(
         bool, typer.Option("--freeze-embeddings", help="keep the word embeddings as they are: faster, less memory")
     ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bf16 autocast, where the hardware has it")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one")] = None,
+    device: DeviceOption = "auto",
     no_model: Annotated[bool, typer.Option("--no-model", help="do not keep the fine-tuned model")] = False,
     report_to: Annotated[list[str] | None, typer.Option(help="the Trainer's: tensorboard, wandb")] = None,
     tokenizer: TokenizerDir = None,
@@ -74,13 +74,12 @@ def finetune_command(
     chosen = _task(task)
     settings = replace(
         chosen.defaults,
-        **_given(
-            epochs=epochs, learning_rate=learning_rate, max_length=max_length, stride=stride, device=_device(device)
-        ),
+        **_given(epochs=epochs, learning_rate=learning_rate, max_length=max_length, stride=stride),
         batch=batch,
         dropout=dropout,
         freeze_embeddings=freeze_embeddings,
         bf16=bf16,
+        on_cpu=_on_cpu(device),
         report_to=tuple(report_to or ()),
     )
     if seed + seeds > 2**32:
@@ -93,7 +92,7 @@ def predict_command(
     model_dir: Annotated[Path, typer.Argument(help="OUT/model, a model that finetune wrote")],
     file: Annotated[Path, typer.Argument(help="as the files of its task; labels are not needed")],
     raw: Annotated[bool, typer.Option("--raw", help="tag: untokenised text, a sentence a line")] = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one")] = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Print what a fine-tuned model predicts: a label a line, `word<TAB>tag` lines, or answers as JSON.
 
@@ -103,7 +102,7 @@ def predict_command(
     """
     from pipeline.finetune.predict import predict
 
-    done = predict(model_dir, file, raw=raw, device=_device(device))
+    done = predict(model_dir, file, raw=raw, on_cpu=_on_cpu(device))
     put(done.text, end="")
     scores = "".join(f", {metric} {value:.2f}" for metric, value in done.scores.items())
     print("; ".join([f"{done.items:,} items{scores}", *done.notes]), file=sys.stderr)
@@ -125,10 +124,16 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _device(device: str | None) -> str | None:
-    if device not in (None, "cpu", "cuda"):
-        raise ValueError(f"--device {device}: choose cpu or cuda")
-    return device
+def _on_cpu(device: str) -> bool:
+    """Whether the CPU is meant; ValueError for one GPU of several: the Trainer takes all that it sees."""
+    from pipeline.model.devices import device_of
+
+    chosen = device_of(device)
+    if chosen.index is not None and chosen.type == "cuda":
+        raise ValueError(
+            f"--device {device}: fine-tuning takes all GPUs that it sees; set CUDA_VISIBLE_DEVICES={chosen.index} for this one"
+        )
+    return chosen.type == "cpu"
 
 
 def _files(

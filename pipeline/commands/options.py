@@ -60,6 +60,14 @@ DeviceOption = Annotated[
     str, typer.Option(help="auto: cuda where there is a GPU, else cpu; or cpu, cuda, cuda:1 and so on")
 ]
 
+DtypeOption = Annotated[
+    str,
+    typer.Option(
+        help="auto: fp32 on the CPU, on a GPU bf16, or fp16 where it is older than that; or fp32, bf16, fp16. bf16 is faster "
+        "on CPUs too that have it"
+    ),
+]
+
 
 def settings_of(cost: str | None) -> AlignmentSettings | None:
     """What `CostOption` chooses; None: nothing was chosen. ValueError where there is no such cost."""

@@ -63,7 +63,6 @@ KeepSpacePiecesOption = Annotated[
 WindowOption = Annotated[
     int, typer.Option(help="tokens of each part in which a sentence too long for the model is aligned")
 ]
-DtypeOption = Annotated[str, typer.Option(help="fp32 or bf16; bf16 is faster where the hardware has it")]
 
 
 def fields_of(text: str | None) -> tuple[str, str] | None:

@@ -10,7 +10,15 @@ import typer
 
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import put
-from pipeline.commands.options import DeviceOption, EncodingOption, LayerOption, MethodOption, ModelDir, TokenizerDir
+from pipeline.commands.options import (
+    DeviceOption,
+    DtypeOption,
+    EncodingOption,
+    LayerOption,
+    MethodOption,
+    ModelDir,
+    TokenizerDir,
+)
 from pipeline.settings.align_options import Chosen, note, resolve
 
 PORT = 8000
@@ -28,12 +36,13 @@ def show_command(
     raw: Annotated[bool, typer.Option("--raw", help="untokenised text: split into words first")] = False,
     tokenizer: TokenizerDir = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
 ) -> None:
     """Draw a pair's alignment: similarities as a heat map, predicted links and gold links on it.
 
     Example: python -m pipeline show hf/base "the house" "das Haus" --gold "0-0 1-1" --out pair.png --out pair.html
     """
-    from pipeline.model.devices import device_of
+    from pipeline.model.devices import choose_place
     from pipeline.show.demo import view_pair
     from pipeline.show.fonts import MissingFontsError
     from pipeline.show.pair_view import page_html, view_html
@@ -45,11 +54,11 @@ def show_command(
         if path.suffix not in (".png", ".html"):
             raise ValueError(f"--out {path}: pictures are .png or .html; give one of these suffixes")
         check_output(path)
-    place = device_of(device)
-    loaded = load(hf_dir, tokenizer)
+    place = choose_place(device, dtype)
+    loaded = load(hf_dir, tokenizer).to(place)
     options = resolve(loaded.encoder.config.layers, loaded.recorded, Chosen(layer, method, encoding))
-    print(f"note: {note(options)}", file=sys.stderr)
-    view = view_pair(loaded.encoder.to(place), loaded.tokenizer, source, target, options, raw=raw, gold=gold)
+    print(f"note: {note(options, place)}", file=sys.stderr)
+    view = view_pair(loaded.encoder, loaded.tokenizer, source, target, options, raw=raw, gold=gold)
     written = []
     for path in files:
         try:
@@ -69,6 +78,7 @@ def demo_command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = PORT,
     tokenizer: TokenizerDir = None,
     device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
 ) -> None:
     """Serve a page on this machine where one pastes a pair, picks layer and method, and sees the links.
 
@@ -76,18 +86,18 @@ def demo_command(
 
     Example: python -m pipeline demo hf/base --port 8000
     """
-    from pipeline.model.devices import device_of
+    from pipeline.model.devices import choose_place
     from pipeline.show.demo import HOST, Demo, make_server
     from pipeline.weights.loading import load
 
-    place = device_of(device)
-    loaded = load(hf_dir, tokenizer)
-    demo = Demo(loaded.encoder.to(place), loaded.tokenizer, hf_dir.absolute().name, loaded.recorded)
+    place = choose_place(device, dtype)
+    loaded = load(hf_dir, tokenizer).to(place)
+    demo = Demo(loaded.encoder, loaded.tokenizer, hf_dir.absolute().name, loaded.recorded)
     try:
         server = make_server(demo, port)
     except OSError as error:
         raise ValueError(f"--port {port}: {error.strerror}; give another, or 0 for any free one") from None
-    print(f"note: unless the page says otherwise, {note(demo.options)}", file=sys.stderr)
+    print(f"note: unless the page says otherwise, {note(demo.options, place)}", file=sys.stderr)
     put(f"http://{HOST}:{server.server_address[1]}/ shows {hf_dir}; Ctrl-C ends it", flush=True)
     with server:
         server.serve_forever()

@@ -40,6 +40,7 @@ class Packed:
     bounds_S1: Tensor  # int32: the same, beside the tokens
     groups: list[AttentionGroup]
     place_T: Tensor  # int64: where each token lies when the groups' [G * L] layouts follow one another
+    types_T: Tensor | None = None  # int64: token types, where a model has more than one
 
     @property
     def sequence_lengths(self) -> np.ndarray:
@@ -73,17 +74,23 @@ class Packed:
             bounds_S1=change(self.bounds_S1),
             groups=[group.map(change) for group in self.groups],
             place_T=change(self.place_T),
+            types_T=None if self.types_T is None else change(self.types_T),
         )
 
     def to(self, device: torch.device) -> Packed:
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
 
-def pack(sequences: Sequence[np.ndarray | list[int]]) -> Packed:
-    """Pack token id sequences (none empty) into one flat batch on the CPU."""
+def pack(sequences: Sequence[np.ndarray | list[int]], types: Sequence[list[int]] = ()) -> Packed:
+    """Pack token id sequences (none empty) into one flat batch on the CPU.
+
+    types: token types of every sequence; none, or empty ones: the model has one type.
+    """
     lengths_S = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     ids_T = np.concatenate([np.asarray(sequence, dtype=np.int64) for sequence in sequences])
-    return pack_flat(ids_T, lengths_S)
+    packed = pack_flat(ids_T, lengths_S)
+    types_T = [of_token for of_sequence in types for of_token in of_sequence]
+    return replace(packed, types_T=torch.tensor(types_T)) if types_T else packed
 
 
 def pack_flat(ids_T: np.ndarray, lengths_S: np.ndarray) -> Packed:
@@ -111,6 +118,7 @@ def join(parts: Sequence[Packed]) -> Packed:
     """Packed batches one after the other as one, on their device; attention groups stay as they are."""
     if len(parts) == 1:
         return parts[0]
+    assert all(part.types_T is None for part in parts), "what is trained has one token type"
     starts = np.cumsum([0, *(part.tokens for part in parts)])[:-1].tolist()
     placed = list(zip(parts, starts, strict=True))
     laid_out = np.cumsum([0, *(part.laid_out for part in parts)])[:-1].tolist()

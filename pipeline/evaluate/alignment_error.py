@@ -13,14 +13,13 @@ from typing import Any
 
 from rich.table import Table
 
-from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline.align.word_alignment import AlignmentReport, WordAligner
 from pipeline.evaluate.gold import AlignmentScore, Gold, score_links
 from pipeline.evaluate.perplexity import Perplexity
 from pipeline.evaluate.retrieval import Retrieval
-from pipeline.model.encoder import Encoder
+from pipeline.model.transformers_encoder import AnyEncoder
 from pipeline.settings.align_options import AS_TRAINED, Encoding, Method, Way
-from pipeline.weights.loading import longest_side
+from pipeline.weights.loading import AnyTokenizer, longest_side
 
 
 @dataclass
@@ -54,7 +53,7 @@ def best_layer(layers: Sequence[AlignmentScore]) -> int:
     return min(range(len(layers)), key=lambda layer: layers[layer].aer)
 
 
-def evaluate(encoder: Encoder, tokenizer: Tokenizer, gold: Gold, way: Way = AS_TRAINED) -> Evaluation:
+def evaluate(encoder: AnyEncoder, tokenizer: AnyTokenizer, gold: Gold, way: Way = AS_TRAINED) -> Evaluation:
     """Align the gold folder's pairs with every layer, and score each."""
     aligner = _aligner_of_all_layers(encoder, tokenizer, way)
     layers = score_layers(aligner, gold)
@@ -64,7 +63,7 @@ def evaluate(encoder: Encoder, tokenizer: Tokenizer, gold: Gold, way: Way = AS_T
 
 
 def evaluate_halves(
-    encoder: Encoder, tokenizer: Tokenizer, gold: Gold, way: Way = AS_TRAINED
+    encoder: AnyEncoder, tokenizer: AnyTokenizer, gold: Gold, way: Way = AS_TRAINED
 ) -> tuple[list[AlignmentScore], list[AlignmentScore]]:
     """Scores of every layer on the first, third, … pair, to choose a layer by, and on the others, to report it on."""
     aligner = _aligner_of_all_layers(encoder, tokenizer, way)
@@ -76,12 +75,12 @@ def evaluate_halves(
     return chosen_on, reported_on
 
 
-def _aligner_of_all_layers(encoder: Encoder, tokenizer: Tokenizer, way: Way) -> WordAligner:
+def _aligner_of_all_layers(encoder: AnyEncoder, tokenizer: AnyTokenizer, way: Way) -> WordAligner:
     return WordAligner(
         tokenizer,
         encoder.hidden_states,
         way,
-        longest_side=longest_side(encoder.config, way.encoding),
+        longest_side=longest_side(encoder.config, way.encoding, tokenizer.template),
         side_by_side=next(encoder.parameters()).device.type == "cpu",
     )
 

@@ -14,18 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data_prep.tokenizers.special_ids import BOS, EOS
+from data_prep.tokenizers.template import Template
 from pipeline.align.word_alignment import HiddenStates
 from pipeline.data.packing import pack
 from pipeline.texts.sentence_files import Sentences
 
 POOLING = "mean over all tokens of the sentence, <s> and </s> among them; cosine"
+"""`<s>` and `</s>`, or what other models have for them."""
 ROWS_AT_ONCE = 1024
 """Sentences whose similarities to all of the other side are in memory at once."""
 
 
 class SentenceEncoder(Protocol):
-    """What is asked of a tokenizer: the ids of a sentence, without special tokens."""
+    """What is asked of a tokenizer: the ids of a sentence, without special tokens, and those around it."""
+
+    @property
+    def template(self) -> Template: ...
 
     def encode(self, text: str) -> list[int]: ...
 
@@ -73,9 +77,11 @@ class SentencePooler:
     @torch.no_grad()
     def vectors(self, sentences: Sequence[str]) -> list[Tensor]:
         """For every layer the sentences' mean hidden states, fp32 [sentences, D], of length 1."""
-        ids = [[BOS, *self._tokenizer.encode(sentence), EOS] for sentence in sentences]
-        self.cut += sum(len(of_one) > self._longest for of_one in ids)
-        ids = [of_one if len(of_one) <= self._longest else [*of_one[: self._longest - 1], EOS] for of_one in ids]
+        frame = self._tokenizer.template.alone
+        most = self._longest - frame.added
+        own = [self._tokenizer.encode(sentence) for sentence in sentences]
+        self.cut += sum(len(of_one) > most for of_one in own)
+        ids = [frame.around(of_one[:most]) for of_one in own]
         layers: list[Tensor] = []
         for batch in self._batches(ids):
             packed = pack([ids[i] for i in batch])

@@ -45,9 +45,10 @@ def write_record(folder: Path, task: Task[Any, Any], settings: Settings) -> None
     write_text(folder / RECORD, json.dumps(kept, indent=1) + "\n")
 
 
-def predict(folder: Path, file: Path, *, raw: bool = False, device: str | None = None) -> Predictions:
+def predict(folder: Path, file: Path, *, raw: bool = False, on_cpu: bool = False) -> Predictions:
     """Predict a file's items with a model of `finetune`.
 
+    on_cpu: see `Settings`.
     raw: (tag) the file is untokenised text, a sentence a line, and its words are found by `split_raw`.
 
     Raises:
@@ -57,7 +58,7 @@ def predict(folder: Path, file: Path, *, raw: bool = False, device: str | None =
     if record.get("task") not in TASKS:
         raise ValueError(f"{folder / RECORD}: task {record.get('task')!r} is none of {', '.join(TASKS)}")
     task = TASKS[record["task"]]()
-    settings = replace(task.defaults, max_length=record["max_length"], stride=record["stride"], device=device)
+    settings = replace(task.defaults, max_length=record["max_length"], stride=record["stride"], on_cpu=on_cpu)
     labels = AutoConfig.from_pretrained(folder, local_files_only=True).id2label
     task.labels = [] if task.kind == "qa" else [labels[number] for number in range(len(labels))]
     items = _read(task, file, raw)

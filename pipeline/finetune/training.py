@@ -82,7 +82,7 @@ def outputs_of(trainer: Trainer, features: Features) -> Any:
 def _arguments(
     task: Task[Any, Any], settings: Settings, seed: int, with_dev: bool, bars: bool, out: Path
 ) -> TrainingArguments:
-    on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
+    on_cpu = settings.on_cpu or not torch.cuda.is_available()
     once_an_epoch = "epoch" if with_dev else "no"
     return TrainingArguments(
         output_dir=str(out),

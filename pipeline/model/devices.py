@@ -1,10 +1,48 @@
-"""Which device a model runs on, as a user names it."""
+"""Which device a model runs on, and in which numbers, as a user names them."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 
 AUTO = "auto"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BF16_SINCE = (8, 0)
+"""The compute capability from which GPUs calculate in bf16."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model runs, and in which numbers."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        name = next(name for name, dtype in DTYPES.items() if dtype is self.dtype)
+        return f"on {describe(self.device)} in {name}"
+
+
+def choose_place(device: str | torch.device, dtype: str) -> Place:
+    """What `device_of` and `dtype_of` say."""
+    on = device_of(device)
+    return Place(on, dtype_of(dtype, on))
+
+
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """`fp32`, `bf16` or `fp16`; `auto` is fp32 on the CPU, on a GPU bf16 where it calculates in it, else fp16.
+
+    Raises:
+        ValueError: there is no such name.
+    """
+    if name == AUTO:
+        if device.type == "cpu":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= BF16_SINCE else torch.float16
+    if name not in DTYPES:
+        raise ValueError(f"--dtype {name}: choose {AUTO}, {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def device_of(name: str | torch.device, option: str = "--device") -> torch.device:

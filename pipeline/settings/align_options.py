@@ -227,6 +227,7 @@ def resolve(layers: int, recorded: AlignOptions | None = None, chosen: Chosen = 
     )
 
 
-def note(options: AlignOptions) -> str:
-    """The line that tells a user what was taken, why, and how to choose."""
-    return f"aligning by {options.describe()} ({options.why}); {HOW_TO_CHOOSE}"
+def note(options: AlignOptions, place: object = "") -> str:
+    """The line that tells a user what was taken, where the model runs (`devices.Place`), why, and how to choose."""
+    where = f", {place}" if place else ""
+    return f"aligning by {options.describe()} ({options.why}){where}; {HOW_TO_CHOOSE}"

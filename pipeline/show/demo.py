@@ -14,13 +14,13 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
-from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline.align.aligner import Aligner
 from pipeline.align.link_files import parse_pharaoh
-from pipeline.model.encoder import Encoder
+from pipeline.model.transformers_encoder import AnyEncoder
 from pipeline.settings.align_options import ENCODINGS, METHODS, AlignOptions, Chosen, resolve
 from pipeline.show.pair_view import PairView, page_html, view_html
 from pipeline.texts.sentence_pairs import split_raw, split_words
+from pipeline.weights.loading import AnyTokenizer
 
 HOST = "127.0.0.1"
 LARGEST_FORM = 1 << 18
@@ -39,8 +39,8 @@ FORM_STYLE = (
 
 
 def view_pair(
-    encoder: Encoder,
-    tokenizer: Tokenizer,
+    encoder: AnyEncoder,
+    tokenizer: AnyTokenizer,
     source: str,
     target: str,
     options: AlignOptions,
@@ -65,8 +65,8 @@ def view_pair(
 class Demo:
     """A model and how its page looks."""
 
-    encoder: Encoder
-    tokenizer: Tokenizer
+    encoder: AnyEncoder
+    tokenizer: AnyTokenizer
     name: str
     recorded: AlignOptions | None = None
     """What is chosen where the page opens, if the model has a record."""

@@ -75,6 +75,8 @@ DROPOUTS = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 _MOST = 2**24
 """More than any size of a model; a config.json that says more is damaged."""
 CONFIG_NAME = "config.json"
+ARCHITECTURE = "xlm-roberta"
+"""The model_type that has an encoder of our own."""
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
 
 
@@ -101,6 +103,17 @@ def hugging_face_state(encoder: dict[str, Tensor], head: dict[str, Tensor] | Non
     return state
 
 
+def other_architecture(folder: Path) -> str | None:
+    """The model_type of a Hugging Face folder of another architecture than XLM-R's; None: it has that one, or is no such
+    folder at all."""
+    try:
+        content = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    kind = content.get("model_type") if isinstance(content, dict) else None
+    return kind if isinstance(kind, str) and kind != ARCHITECTURE else None
+
+
 def read_config_json(folder: Path) -> dict[str, Any]:
     """A Hugging Face folder's config.json as it stands; ValueError where it is not one of an xlm-roberta model."""
     path = folder / CONFIG_NAME
@@ -115,8 +128,10 @@ def read_config_json(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise ValueError(f"{path}: not valid JSON; give a Hugging Face model folder ({GET_MODEL})") from None
     kind = content.get("model_type") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or kind != "xlm-roberta":
-        raise ValueError(f"{path}: model_type is {kind!r}, an xlm-roberta model is needed")
+    if not isinstance(content, dict) or kind != ARCHITECTURE:
+        raise ValueError(
+            f"{path}: model_type is {kind!r}, an xlm-roberta model is needed; align, evaluate, show and demo alone take others"
+        )
     return content
 
 
@@ -166,9 +181,7 @@ def read_state(folder: Path) -> dict[str, Tensor]:
 
     An output layer of its own comes along only where config.json says that it is not tied to the word embeddings.
     """
-    state: dict[str, Tensor] = {}
-    for path in _weight_files(folder):
-        state |= _read_tensors(path)
+    state = read_tensors(folder)
     tied = read_config_json(folder).get("tie_word_embeddings", True)
     if not isinstance(tied, bool):
         raise ValueError(
@@ -181,6 +194,14 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     renamed = {re.sub(r"(LayerNorm|layer_norm)\.beta$", r"\1.bias", name): tensor for name, tensor in renamed.items()}
     _check_layers(read_config(folder).layers, renamed, folder)
     return {name: tensor.float() for name, tensor in renamed.items()}
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a Hugging Face folder as they lie there; ValueError where there are none, or more than tensors."""
+    state: dict[str, Tensor] = {}
+    for path in _weight_files(folder):
+        state |= _read_tensor_file(path)
+    return state
 
 
 def _check_layers(layers: int, state: Iterable[str], source: Path) -> None:
@@ -226,7 +247,7 @@ def _shard_names(index: Path) -> list[str]:
     return names
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _read_tensor_file(path: Path) -> dict[str, Tensor]:
     """The tensors of one file; never runs what a pickle holds."""
     try:
         if path.suffix == ".safetensors":

@@ -1,45 +1,86 @@
-"""A trained model and its tokenizer, ready to be used, from whatever `open_weights` opens.
+"""A trained model and its tokenizer, ready to be used, from whatever `open_weights` opens; or any encoder of Transformers.
 
 Knows modules and tokenizers; nothing of files, nor of what the model is used for.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-import torch
-
+from data_prep.tokenizers.template import XLM_R, Template
 from data_prep.tokenizers.tokenizer import Tokenizer
-from pipeline.model.encoder import Encoder, EncoderConfig
+from pipeline.model.devices import Place
+from pipeline.model.encoder import Encoder
 from pipeline.model.heads import MaskedLMHead
+from pipeline.model.transformers_encoder import AnyEncoder, Shape
 from pipeline.settings.align_options import AlignOptions
-from pipeline.weights.hugging_face import build_encoder, load_head
+from pipeline.weights.hugging_face import CONFIG_NAME, build_encoder, load_head, other_architecture
+from pipeline.weights.model_record import record_of_config
 from pipeline.weights.opening import open_weights
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+class AnyTokenizer(Protocol):
+    """What the aligner and the measures ask of a tokenizer: ids of words and of sentences, and what stands around them."""
+
+    @property
+    def template(self) -> Template: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]: ...
 
 
 @dataclass
 class LoadedModel:
     """A model to use, in eval mode."""
 
-    encoder: Encoder
+    encoder: AnyEncoder
     head: MaskedLMHead | None
-    tokenizer: Tokenizer
+    tokenizer: AnyTokenizer
     recorded: AlignOptions | None
     """How words align best with it, where it says so."""
 
+    def to(self, place: Place) -> LoadedModel:
+        """The same model there."""
+        self.encoder.to(place.device, place.dtype)
+        if self.head is not None:
+            self.head.to(place.device, place.dtype)
+        return self
+
 
 def load(folder: Path, tokenizer_dir: Path | None = None, with_head: bool = False) -> LoadedModel:
-    """The encoder of a folder, its SentencePiece tokenizer (that of `tokenizer_dir` goes before its own), and its record.
+    """The encoder of a folder, its tokenizer (that of `tokenizer_dir` goes before its own), and its record.
 
-    folder: what `open_weights` takes.
+    folder: what `open_weights` takes, or a Hugging Face folder of another encoder, see `read_transformers_model`.
 
     Raises:
-        ValueError: the folder is none of these, or the tokenizer is not the model's.
+        ValueError: the folder is none of these, or the tokenizer is not the model's; a head is wanted of another encoder.
     """
+    if (kind := other_architecture(folder)) is not None:
+        if with_head:
+            raise ValueError(f"{folder}: model_type is {kind!r}, only the head of an xlm-roberta model is read")
+        return _load_other(folder, tokenizer_dir)
+    encoder, head, tokenizer, recorded = _load_own(folder, tokenizer_dir, with_head)
+    return LoadedModel(encoder, head, tokenizer, recorded)
+
+
+def _load_other(folder: Path, tokenizer_dir: Path | None) -> LoadedModel:
+    from pipeline.weights.transformers_model import read_transformers_model  # takes seconds to import
+
+    path = folder / CONFIG_NAME
+    recorded = record_of_config(json.loads(path.read_text(encoding="utf-8")), path).options
+    encoder, tokenizer = read_transformers_model(folder, tokenizer_dir)
+    return LoadedModel(encoder, None, tokenizer, recorded)
+
+
+def _load_own(
+    folder: Path, tokenizer_dir: Path | None, with_head: bool
+) -> tuple[Encoder, MaskedLMHead | None, Tokenizer, AlignOptions | None]:
     opened = open_weights(folder)
     for note in opened.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -52,28 +93,30 @@ def load(folder: Path, tokenizer_dir: Path | None = None, with_head: bool = Fals
     tokenizer = opened.tokenizer(tokenizer_dir)
     for note in opened.notes_on_words(tokenizer):
         print(f"note: {note}", file=sys.stderr)
-    return LoadedModel(encoder.eval(), head, tokenizer, opened.record.options)
+    return encoder.eval(), head, tokenizer, opened.record.options
 
 
 def load_model(folder: Path, tokenizer_dir: Path | None = None) -> tuple[Encoder, Tokenizer]:
-    """Encoder and tokenizer of `load`."""
-    loaded = load(folder, tokenizer_dir)
-    return loaded.encoder, loaded.tokenizer
+    """Encoder and tokenizer of an XLM-R-shaped model, see `load`."""
+    encoder, _, tokenizer, _ = _load_own(folder, tokenizer_dir, with_head=False)
+    return encoder, tokenizer
 
 
 def load_masked_lm(folder: Path, tokenizer_dir: Path | None = None) -> tuple[Encoder, MaskedLMHead, Tokenizer]:
     """`load_model` with the masked-LM head; ValueError also where the model has none."""
-    loaded = load(folder, tokenizer_dir, with_head=True)
-    return loaded.encoder, head_of(loaded, folder), loaded.tokenizer
+    encoder, head, tokenizer, _ = _load_own(folder, tokenizer_dir, with_head=True)
+    return encoder, head_of(head, folder), tokenizer
 
 
-def head_of(loaded: LoadedModel, folder: Path) -> MaskedLMHead:
-    """The masked-LM head; ValueError where the model has none."""
-    if loaded.head is None:
+def head_of(head: MaskedLMHead | None, folder: Path) -> MaskedLMHead:
+    """The masked-LM head that was found; ValueError where there is none."""
+    if head is None:
         raise ValueError(f"{folder}: has no masked-LM head; give a model that was trained with MLM or TLM")
-    return loaded.head
+    return head
 
 
-def longest_side(sizes: EncoderConfig, encoding: str = "joint") -> int:
+def longest_side(sizes: Shape, encoding: str = "joint", template: Template = XLM_R) -> int:
     """Tokens of a side so that what is encoded at once, a pair or (`separate`) a side, fits the model's positions."""
-    return (sizes.longest - 3) // 2 if encoding == "joint" else sizes.longest - 2
+    if encoding == "joint":
+        return (sizes.longest - template.pair.added) // 2
+    return sizes.longest - template.alone.added

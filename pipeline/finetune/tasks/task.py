@@ -35,8 +35,8 @@ class Settings:
     freeze_embeddings: bool = False
     """Keep the word embeddings as they are."""
     bf16: bool = False
-    device: str | None = None
-    """cpu or cuda; None: cuda where there is one."""
+    on_cpu: bool = False
+    """Whether the CPU is taken where there is a GPU."""
     report_to: tuple[str, ...] = ()
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep.tokenizers.template import XLM_R
 from pipeline.align import word_alignment
 from pipeline.align.windows import Side, cut_into_parts
 from pipeline.align.word_alignment import AlignmentReport, WordAligner
@@ -22,6 +23,8 @@ WAY = Way(settings=SETTINGS)
 
 class Letters:
     """Every letter is a token; its id follows from the letter, upper and lower case alike."""
+
+    template = XLM_R
 
     def encode_words(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
         ids = [4 + CHARACTERS.index(letter.lower()) for word in words for letter in word]

@@ -135,7 +135,7 @@ MISTAKES = {
     "unknown method": (["{hf}", "-", "--method", "best"], b"", "method 'best': choose ot-filter, ot, argmax"),
     "unknown encoding": (["{hf}", "-", "--encoding", "x"], b"", "encoding 'x': choose joint or separate"),
     "unknown cost": (["{hf}", "-", "--cost", "x"], b"", "cost is 'x'"),
-    "unknown dtype": (["{hf}", "-", "--dtype", "int8"], b"", "--dtype int8: choose fp32 or bf16"),
+    "unknown dtype": (["{hf}", "-", "--dtype", "int8"], b"", "--dtype int8: choose auto, fp32, bf16, fp16"),
     "no window": (["{hf}", "-", "--window", "0"], b"", "window 0: it must have at least 1 token"),
     "unknown device": (["{hf}", "-", "--device", "tpu9"], b"", "--device tpu9: no such device; choose auto, cpu, cuda"),
     "a device of another kind": (

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_prep.tokenizers.template import XLM_R
 from pipeline.data.packing import Packed, pack
 from pipeline.evaluate.retrieval import SentencePooler, accuracy, evaluate_retrieval
 from pipeline.texts.sentence_files import Sentences, find_pairs
@@ -14,6 +15,8 @@ from pipeline.weights.loading import load_model
 
 
 class Letters:
+    template = XLM_R
+
     def encode(self, text: str) -> list[int]:
         return [ord(letter) - ord("a") + 4 for letter in text]
 

@@ -55,7 +55,11 @@ CLASSIFY = ("classify", "--train", "pairs-en.tsv", "--test")
         ((*TAG, "German=test-de.tsv"), {}, "German=test-de.tsv: 'German' is no language code"),
         ((*TAG, "test-de.tsv", "de=train-en.tsv"), {}, "train-en.tsv: of language de, as test-de.tsv"),
         ((*TAG, "test-de.tsv", "--max-length", "512"), {}, "--max-length 512: the model of"),
-        ((*TAG, "test-de.tsv", "--device", "tpu"), {}, "--device tpu: choose cpu or cuda"),
+        (
+            (*TAG, "test-de.tsv", "--device", "tpu"),
+            {},
+            "--device tpu: no such device; choose auto, cpu, cuda or cuda:N",
+        ),
         ((*TAG, "test-de.tsv", "--dev-items", "1-2"), {}, "--dev-items 1-2: of no file; give --dev too"),
         (
             (*CLASSIFY, "de=p.tsv"),

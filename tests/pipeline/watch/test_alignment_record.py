@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.tokenizers.template import XLM_R
 from pipeline.align.word_alignment import WordAligner
 from pipeline.evaluate.gold import Gold
 from pipeline.run_folder import ALIGNMENTS
@@ -16,6 +17,8 @@ from pipeline.weights.loading import load_model
 
 class Letters:
     """A token a letter."""
+
+    template = XLM_R
 
     def encode_words(self, words: list[str]) -> tuple[list[int], list[int]]:
         return [4 for word in words for _ in word], [at for at, word in enumerate(words) for _ in word]

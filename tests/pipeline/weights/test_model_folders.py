@@ -124,7 +124,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "relative positions": ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
     "decoder": ({"is_decoder": True}, "is_decoder is True"),
     "activation": ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
-    "other model": ({"model_type": "bert"}, "model_type is 'bert', an xlm-roberta model is needed"),
+    "other model": ({"model_type": "gpt2"}, "model_type 'gpt2' is a decoder; give an encoder"),
     "words": ({"vocab_size": "many"}, "vocab_size is 'many', not a number above 0"),
     "layers": ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
     "record": ({"xlm_align": {"layer": "high"}}, "config.json: xlm_align.layer is 'high'"),
