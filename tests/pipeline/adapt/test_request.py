@@ -1,0 +1,61 @@
+"""What adapt is asked for: told by names where they tell, refused in one line where not, and kept with what it began."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from pipeline.adapt.request import NAME, Request, pair_of
+
+MODEL = Path("lab/model")
+
+
+@pytest.mark.parametrize(
+    ("names", "pair"),
+    [
+        (["text.en", "text.de"], "en-de"),
+        (["a/corpus.en.gz", "b/corpus.zh_Hans.xz"], "en-zh_Hans"),
+        (["train.pt-BR", "train.eng"], "pt-BR-eng"),
+    ],
+)
+def test_names_tell_the_languages(names: list[str], pair: str) -> None:
+    assert pair_of([Path(name) for name in names]) == pair
+
+
+@pytest.mark.parametrize("names", [["text.txt1", "text.de"], ["a.en", "b.en"], ["pairs.tsv"], ["source", "target"]])
+def test_names_that_do_not_tell_ask_for_the_pair(names: list[str]) -> None:
+    with pytest.raises(ValueError, match="the names do not tell two languages; give --pair"):
+        pair_of([Path(name) for name in names])
+    assert Request.of(MODEL, [Path(name) for name in names], "en-de", None, 1, 1).pair == "en-de"
+
+
+def test_texts_and_options_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="give SOURCE and TARGET, one file of pairs"):
+        Request.of(MODEL, [], None, None, 1, 1)
+    with pytest.raises(ValueError, match="leave SOURCE, TARGET and --pair out"):
+        Request.of(MODEL, [Path("a.en")], None, Path("mix.yaml"), 1, 1)
+    assert Request.of(MODEL, [], None, Path("mix.yaml"), 1, 1).texts == (str(Path("mix.yaml").absolute()),)
+
+
+def test_the_same_request_goes_on_and_another_is_refused(tmp_path: Path) -> None:
+    request = Request.of(MODEL, [Path("a.en"), Path("a.de")], None, None, 100, 1)
+    out = tmp_path / "out"
+    request.keep(out)
+    request.keep(out)
+    other = dataclasses.replace(request, steps=50)
+    with pytest.raises(ValueError, match=r"out: was begun with steps 100, not 50; give another --out"):
+        other.keep(out)
+    with pytest.raises(ValueError, match=r"was begun with texts .*a\.en, .*a\.de, not b\.en"):
+        dataclasses.replace(request, texts=("b.en",)).keep(out)
+    (out / NAME).write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"adapt\.json: cannot be read"):
+        request.keep(out)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="is not empty, and was not begun by adapt"):
+        Request.of(MODEL, [Path("a.en"), Path("a.de")], None, None, 1, 1).keep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
