@@ -75,7 +75,6 @@ def import_tokenizer_command(
         Path,
         typer.Argument(
             parser=place_of,
-            metavar="MODEL",
             help="A sentencepiece.bpe.model, a tokenizer.json, or a Hugging Face folder or a model of its hub with either.",
         ),
     ],

@@ -21,7 +21,6 @@ ModelDir = Annotated[
     Path,
     typer.Argument(
         parser=place_of,
-        metavar="HF_DIR",
         help="Hugging Face folder, run folder, checkpoint, fairseq's model.pt, or a model of the hub by its name: "
         "FacebookAI/xlm-roberta-base, with @REVISION for a branch, tag or commit",
     ),

@@ -18,7 +18,6 @@ def export_command(
         Path,
         typer.Argument(
             parser=place_of,
-            metavar="MODEL",
             help="a run's folder, for its latest checkpoint, or a checkpoints/step_*; also fairseq's model.pt, a Hugging Face "
             "folder, or a model of the hub by its name",
         ),

@@ -79,6 +79,7 @@ def test_a_deepspeed_file_of_the_command_line_is_the_caller_s(elsewhere: Path, t
 def test_a_run_s_config_means_the_same_from_another_folder(
     elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (elsewhere / "models" / "x").mkdir(parents=True)  # else it is the name of a model of the hub
     asked = ["data.path=data", "run.out=runs/a", "validation.gold=[gold]", "model.init=models/x"]
     config = load_config(Path("xlm_align_base"), asked)
     (tmp_path / "kept.yaml").write_text(config.dump(), encoding="utf-8")
