@@ -101,6 +101,9 @@ def write_bert(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
     torch.save(bert, out / "pytorch_model.bin")
     (out / "config.json").write_text(json.dumps({"model_type": "bert", **sizes}), encoding="utf-8")
     (out / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    (out / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": False}), encoding="utf-8"
+    )
 
 
 def write_for_simalign(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
