@@ -3,8 +3,8 @@
     python -m pipeline.benchmark.align HF_DIR GOLD_DIR --peers PYTHON [--layer N] [--json FILE]
 
 PYTHON is that of an environment with `simalign`, `awesome-align` and `eflomal`. SimAlign is given the same model;
-awesome-align, which takes BERT only, the same weights under BERT's names with a WordPiece vocabulary of the same pieces;
-eflomal has no model and learns from the sentences alone, links of both directions.
+awesome-align, which takes BERT only, the same weights under BERT's names with a WordPiece vocabulary of the same pieces, on
+which SimAlign and ours are timed, too; eflomal has no model and learns from the sentences alone, links of both directions.
 """
 
 from __future__ import annotations
@@ -55,6 +55,9 @@ THEIRS: dict[str, list[str]] = {
     "awesome-align, 4 workers": ["awesome-align", "--workers", "4"],
     "eflomal, both directions": ["eflomal"],
 }
+BERT = "ours, BERT by Transformers, argmax, separate, fp32"
+BERT_OF_SIMALIGN = "SimAlign, inter, BERT"
+"""Both on awesome-align's model: what the aligner does with an encoder that is not XLM-R's."""
 
 Run = Callable[[], tuple[float, list[WordLinks]]]
 
@@ -101,6 +104,9 @@ def write_bert(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
     torch.save(bert, out / "pytorch_model.bin")
     (out / "config.json").write_text(json.dumps({"model_type": "bert", **sizes}), encoding="utf-8")
     (out / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    (out / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": False}), encoding="utf-8"
+    )
 
 
 def write_for_simalign(folder: Path, tokenizer: Tokenizer, out: Path) -> None:
@@ -128,7 +134,7 @@ def pair_lines(source: Sequence[Sequence[str]], target: Sequence[Sequence[str]])
 
 def our_run(folder: Path, layer: int, gold: Gold, options: dict[str, Any]) -> Run:
     def run() -> tuple[float, list[WordLinks]]:
-        aligner = Aligner.load(folder, layer, **options)
+        aligner = Aligner.load(folder, layer, **{"dtype": "fp32", **options})
         pairs = list(zip(gold.source, gold.target, strict=True))
         aligner.align(pairs[:1])
         started = time.perf_counter()
@@ -198,7 +204,7 @@ def figures(results: dict[str, Result], gold: Gold) -> list[dict[str, Any]]:
 
 def show(results: dict[str, Result], gold: Gold) -> None:
     table = Table(title=f"{len(gold):,} pairs {gold.source_language}-{gold.target_language}")
-    others = [name for name in THEIRS if name in results and "eflomal" not in name]
+    others = [name for name in (*THEIRS, BERT_OF_SIMALIGN) if name in results and "eflomal" not in name]
     for column in ("contender", "pairs/s", *(f"× {name}" for name in others), "AER"):
         table.add_column(column, justify="left" if column == "contender" else "right")
     speed = {name: len(gold) / median(result.seconds) for name, result in results.items()}
@@ -246,6 +252,7 @@ def benchmark(
             for name, words in THEIRS.items():
                 peer = Peer(peers, models[words[0]], out / "pairs.txt", layer, threads, words)
                 runs[name] = open_until_the_end.enter_context(peer).align
+            runs |= _runs_on_bert(peers, models["awesome-align"], gold, layer, threads, open_until_the_end)
         results = {name: Result([], []) for name in runs}
         for repeat in range(repeats + 1):  # the first one warms up
             for name, run in runs.items():
@@ -256,13 +263,26 @@ def benchmark(
     show(results, gold)
     entries = figures(results, gold)
     if peers is not None:
-        other = next(iter(THEIRS))
-        for mine in (name for name, options in OURS.items() if SAME_AS_SIMALIGN.items() <= options.items()):
+        of_xlm_r = [name for name, options in OURS.items() if SAME_AS_SIMALIGN.items() <= options.items()]
+        for mine, other in [*((name, next(iter(THEIRS))) for name in of_xlm_r), (BERT, BERT_OF_SIMALIGN)]:
             same = same_links(results[mine].links, results[other].links)
             put(f"{mine} and {other}: {same:.2%} of links are the same")
             entries.append({"name": "same links", "contender": mine, "value": same, "unit": "", "ratio_to": {}})
     if json_file:
         write_text(json_file, json.dumps(entries, indent=1) + "\n")
+
+
+def _runs_on_bert(
+    python: Path, model: Path, gold: Gold, layer: int, threads: int, until_the_end: ExitStack
+) -> dict[str, Run]:
+    """Ours and SimAlign on the model of awesome-align, whose pair and link files lie apart from the others'."""
+    out = Path(until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="align_benchmark_bert_")))
+    (out / "pairs.txt").write_text("".join(pair_lines(gold.source, gold.target)), encoding="utf-8")
+    peer = Peer(python, model, out / "pairs.txt", layer, threads, THEIRS["SimAlign, inter"])
+    return {
+        BERT: our_run(model, layer, gold, {"method": "argmax", "encoding": "separate"}),
+        BERT_OF_SIMALIGN: until_the_end.enter_context(peer).align,
+    }
 
 
 def main() -> None:

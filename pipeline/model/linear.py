@@ -35,6 +35,15 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
+class PaddedLinear(nn.Linear):
+    """`Linear` for inputs with more than one leading dimension, [G, L, K] to [G, L, N], as models of Transformers have them."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim < 2:
+            return F.linear(input, self.weight, self.bias)
+        return linear(input.flatten(0, -2), self.weight, self.bias).unflatten(0, input.shape[:-1])
+
+
 class LinearGELU(nn.Linear):
     """`Linear`, then exact GELU. A layer of its own, because ZeRO-3 brings a layer's weights when that layer is called."""
 

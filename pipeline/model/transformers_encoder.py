@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data.packing import AttentionGroup, Packed, pack
+from pipeline.model.linear import PaddedLinear
 
 
 class Shape(Protocol):
@@ -70,6 +71,9 @@ class TransformersEncoder(nn.Module):
     def __init__(self, model: nn.Module, shape: TransformersShape, pad_id: int, probe: Sequence[int]) -> None:
         super().__init__()
         self.model, self.config = model.eval(), shape
+        for module in model.modules():
+            if type(module) is nn.Linear:  # the same parameters; products as our own layers take them
+                module.__class__ = PaddedLinear
         self._pad_id = pad_id
         self._probe = pack([list(probe), [*probe, *probe]])
         takes_types = "token_type_ids" in inspect.signature(model.forward).parameters

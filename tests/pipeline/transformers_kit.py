@@ -87,7 +87,7 @@ T5 = {
     "d_ff": 32,
     "num_layers": LAYERS,
     "num_heads": 2,
-    "initializer_factor": 3.0,
+    "initializer_factor": 1.0,
     "pad_token_id": 0,
 }
 DISENTANGLED = {

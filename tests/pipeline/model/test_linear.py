@@ -61,6 +61,19 @@ def test_output_and_gradients_are_those_of_float64(
 
 
 @onednn
+def test_padded_rows_are_multiplied_like_flat_ones(always: None, operands: tuple[Tensor, Tensor, Tensor]) -> None:
+    input_TK, weight_NK, bias_N = operands
+    layer = linear.PaddedLinear(K, N)
+    with torch.no_grad():
+        layer.weight.copy_(weight_NK)
+        layer.bias.copy_(bias_N)
+        found_GLN = layer(input_TK[:36].view(4, 9, K))
+    torch.testing.assert_close(
+        found_GLN.flatten(0, 1), F.linear(input_TK[:36], weight_NK, bias_N), rtol=1e-5, atol=1e-4
+    )
+
+
+@onednn
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("differentiate", [True, False])
 def test_gelu_is_exact_gelu(
