@@ -26,7 +26,7 @@ TRANSLATIONS = {
     "zh": (
         "安格拉/B-PER ·/I-PER 默克尔/I-PER 出生/O 于/O 汉堡/B-LOC 。/O",
         "欧洲/B-ORG 中央/I-ORG 银行/I-ORG 位于/O 法兰克福/B-LOC 。/O",
-        "在/O 纽约/B-LOC ,/O 彼得/B-PER ·/I-PER 史密斯/I-PER 为/O 微软/B-ORG 工作/O 。/O",
+        "在/O 纽约/B-LOC ，/O 彼得/B-PER ·/I-PER 史密斯/I-PER 为/O 微软/B-ORG 工作/O 。/O",
         "奥斯陆/B-ORG 大学/I-ORG 在/O 挪威/B-LOC 成立/O 。/O",
     ),
     "ar": (
