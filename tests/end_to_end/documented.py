@@ -187,7 +187,7 @@ def _make_links_and_labels(folder: Path, pairs: Sequence[tuple[str, str]]) -> No
     records = ({"source": first.strip(), "target": second.strip()} for first, second in pairs)
     (folder / "corpus.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
     for name in ("forward", "backward", "names"):
-        (folder / f"{name}.links").write_text("0-0 1-1\n" * len(pairs), encoding="utf-8")
+        (folder / f"{name}.links").write_text("0-0\n" * len(pairs), encoding="utf-8")
     marked = (
         "".join(f"{word}\t{'O' if at else 'B-PER'}\n" for at, word in enumerate(first.split())) for first, _ in pairs
     )

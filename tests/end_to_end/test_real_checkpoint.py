@@ -24,6 +24,7 @@ from pipeline.data.training_data import TrainingData
 from pipeline.evaluate.alignment_error import evaluate
 from pipeline.evaluate.gold import read_gold, score_links
 from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
+from pipeline.finetune.projecting import Labelled, project, summarise
 from pipeline.objectives import word_alignment as dwa
 from pipeline.settings.align_options import AS_TRAINED, Way
 from pipeline.texts.sentence_files import find_pairs
@@ -31,6 +32,7 @@ from pipeline.weights.hugging_face_tokenizer import save_tokenizer
 from pipeline.weights.loading import load_model
 from sinkhorn_align import AlignmentSettings, Links, align
 from sinkhorn_align.agreement import compare
+from tests.end_to_end.names import ENGLISH, TRANSLATIONS, labelled
 
 PAIRS = 20  # of each gold folder
 MORE_PAIRS = {"en-cs": 60}  # and of one more, to a closer tolerance
@@ -263,3 +265,16 @@ def test_switching_backends_changes_no_label_of_real_pairs(
         assert agreement.wrong == ()
         too_close[backend] = len(agreement.too_close)
     assert max(too_close.values()) <= 2, too_close
+
+
+@pytest.mark.parametrize("language", TRANSLATIONS)
+def test_names_go_over_links_to_translations_written_by_hand(small_xlmr: Path, language: str) -> None:
+    source, target = labelled(ENGLISH), labelled(TRANSLATIONS[language])
+    given = Labelled(
+        source, [sentence.words for sentence in target], [sentence.tags or [] for sentence in target], True
+    )
+    for method, least in (("argmax", 85), ("itermax", 99)):
+        projected = project(given, Aligner.load(small_xlmr, method=method).align_scored(given.pairs))
+        summary = summarise(given, projected)
+        assert summary["spans"] == 9 and summary["lost"] == 0
+        assert summary["f1"] > least, [of.labels for of in projected]
