@@ -13,6 +13,7 @@ import typer
 
 from data_prep.files import check_output, output_file, write_text
 from data_prep.standard_output import data_stream
+from data_prep.tokenizers.hub import place_of
 from pipeline.commands.options import DeviceOption, EncodingOption, LayerOption, MethodOption, TokenizerDir
 from pipeline.commands.progress import Counted
 from pipeline.finetune.files.inputs import Slice
@@ -49,7 +50,11 @@ def project_command(
         Path | None, typer.Option(help="their links, as `align` and other aligners write them; or give --model")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="align by this model: a Hugging Face folder, run folder or checkpoint")
+        Path | None,
+        typer.Option(
+            parser=place_of,
+            help="align by this model: a folder, run, checkpoint or a model of the hub, as `align` takes",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
