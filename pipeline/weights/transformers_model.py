@@ -98,7 +98,12 @@ def _read_model(folder: Path, config: PretrainedConfig) -> Any:
     try:
         with prints_hidden():
             model, found = model_class.from_pretrained(
-                None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
+                None,
+                config=config,
+                state_dict=state,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are told below
             )
     except Exception as error:  # of any kind, as above
         raise ValueError(
@@ -106,6 +111,10 @@ def _read_model(folder: Path, config: PretrainedConfig) -> Any:
         ) from None
     finally:
         transformers_logging.set_verbosity(level)
+    for name, theirs, ours in sorted(found["mismatched_keys"]):
+        raise ValueError(
+            f"{folder}: {name} is {list(theirs)}, {CONFIG_NAME} asks for {list(ours)}; correct it, or copy the folder again"
+        )
     missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
     if missing:
         raise ValueError(f"{folder}: lacks {missing[0]} (Transformers' name); give a whole {config.model_type} model")
