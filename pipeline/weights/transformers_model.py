@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from data_prep.quiet import prints_hidden
 from pipeline.model.transformers_encoder import TransformersEncoder, TransformersShape
 from pipeline.weights.hugging_face import CONFIG_NAME, read_tensors
-from pipeline.weights.transformers_tokenizer import TransformersTokenizer, read_transformers_tokenizer
+from pipeline.weights.transformers_tokenizer import TransformersTokenizer, first_line, read_transformers_tokenizer
 
 MORE_LAYERS = re.compile(r"(?!decoder\.)(.*\.)?(layer|layers|block|attentions)\.\d+\.")
 """Weights of a layer, by whatever name an encoder has for them."""
@@ -56,7 +56,9 @@ def read_transformers_model(
     try:
         return TransformersEncoder(model, shape, pad_id, probe), tokenizer
     except (ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
-        raise ValueError(f"{folder}: its {type(model).__name__} cannot be used ({_line(error)}); {ENCODERS}") from None
+        raise ValueError(
+            f"{folder}: its {type(model).__name__} cannot be used ({first_line(error)}); {ENCODERS}"
+        ) from None
 
 
 def _read_config(folder: Path) -> PretrainedConfig:
@@ -76,7 +78,7 @@ def _read_config(folder: Path) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # of any kind: checks of config classes raise what they like
-        raise ValueError(f"{path}: cannot be read ({_line(error)}); copy the folder again") from None
+        raise ValueError(f"{path}: cannot be read ({first_line(error)}); copy the folder again") from None
     if config.is_encoder_decoder:
         if kind not in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:
             raise ValueError(f"{path}: model_type {kind!r} is an encoder with a decoder; {ENCODERS}")
@@ -96,14 +98,23 @@ def _read_model(folder: Path, config: PretrainedConfig) -> Any:
     try:
         with prints_hidden():
             model, found = model_class.from_pretrained(
-                None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
+                None,
+                config=config,
+                state_dict=state,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are told below
             )
     except Exception as error:  # of any kind, as above
         raise ValueError(
-            f"{folder}: its weights do not fit {CONFIG_NAME} ({_line(error)}); copy the folder again"
+            f"{folder}: its weights do not fit {CONFIG_NAME} ({first_line(error)}); copy the folder again"
         ) from None
     finally:
         transformers_logging.set_verbosity(level)
+    for name, theirs, ours in sorted(found["mismatched_keys"]):
+        raise ValueError(
+            f"{folder}: {name} is {list(theirs)}, {CONFIG_NAME} asks for {list(ours)}; correct it, or copy the folder again"
+        )
     missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
     if missing:
         raise ValueError(f"{folder}: lacks {missing[0]} (Transformers' name); give a whole {config.model_type} model")
@@ -124,7 +135,3 @@ def _longest(model: PreTrainedModel) -> int:
         if "position" in name and isinstance(module, nn.Embedding) and module.num_embeddings == positions:
             return positions - (0 if module.padding_idx is None else module.padding_idx + 1)
     return positions
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -77,7 +77,7 @@ def read_transformers_tokenizer(folder: Path, rows: int) -> TransformersTokenize
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # of any kind: whatever a library that converts tokenizers raises
         raise ValueError(
-            f"{folder}: its tokenizer cannot be read ({_first_line(error)}); put the model's tokenizer.json there, or give "
+            f"{folder}: its tokenizer cannot be read ({first_line(error)}); put the model's tokenizer.json there, or give "
             "--tokenizer DIR"
         ) from None
     found = TransformersTokenizer(tokenizer, str(folder))
@@ -89,7 +89,8 @@ def read_transformers_tokenizer(folder: Path, rows: int) -> TransformersTokenize
     return found
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a library says went wrong, without what it says on further lines."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

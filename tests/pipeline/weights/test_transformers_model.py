@@ -243,7 +243,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "encoder made a decoder": (lambda folder: change(folder, is_decoder=True), "model_type 'bert' is a decoder"),
     "with a decoder": (lambda folder: change(folder, model_type="bart"), "'bart' is an encoder with a decoder"),
     "pictures": (lambda folder: change(folder, model_type="vit"), "'vit' is no encoder of text"),
-    "sizes": (lambda folder: change(folder, hidden_size=32), "its weights do not fit config.json"),
+    "sizes": (
+        lambda folder: change(folder, intermediate_size=48),
+        "encoder.layer.0.intermediate.dense.bias is [32], config.json asks for [48]",
+    ),
     "more layers": (lambda folder: change(folder, num_hidden_layers=4), "lacks encoder.layer.3."),
     "fewer layers": (lambda folder: change(folder, num_hidden_layers=2), "encoder.layer.2."),
     "missing weights": (
