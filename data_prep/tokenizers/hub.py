@@ -91,10 +91,11 @@ def fetch(name: HubName, choose: Choose, patterns: tuple[str, ...], wanted: str)
     hub = _library()
     try:
         info = hub.HfApi().model_info(name.repo, revision=name.revision, files_metadata=True)
+        if cached is not None and cached.name == info.sha:
+            return cached
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
         chosen = _chosen(name, choose, sizes)
-        if cached is None or cached.name != info.sha:
-            _announce(name, info.sha, {path: sizes[path] for path in chosen})
+        _announce(name, info.sha, {path: sizes[path] for path in chosen})
         with bars_on_terminals():
             return Path(hub.snapshot_download(name.repo, revision=name.revision, allow_patterns=chosen))
     except (hub.errors.HTTPError, OSError, RuntimeError) as error:
