@@ -5,12 +5,14 @@ Knows manifests and metrics; nothing of weights. What is gone, moved or made ane
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.shard import Shard
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.run_folder import read_metrics
@@ -58,8 +60,8 @@ def _data_of(info: CheckpointInfo) -> str | None:
     return None
 
 
-def _languages(shards: dict[str, Any]) -> str:
-    tokens = {name: sum(shard.counts["tokens"] for shard in of_name) for name, of_name in sorted(shards.items())}
+def _languages(shards: Mapping[str, Sequence[Shard]]) -> str:
+    tokens = {name: sum(shard.tokens for shard in of_name) for name, of_name in sorted(shards.items())}
     return ", ".join(f"{name} ({count:,} tokens)" for name, count in tokens.items())
 
 

@@ -19,6 +19,7 @@ from pipeline.model.encoder import Encoder
 from pipeline.model.heads import MaskedLMHead
 from pipeline.model.transformers_encoder import AnyEncoder, Shape
 from pipeline.settings.align_options import AlignOptions
+from pipeline.weights.hub import local_folder
 from pipeline.weights.hugging_face import CONFIG_NAME, build_encoder, load_head, other_architecture
 from pipeline.weights.model_record import record_of_config
 from pipeline.weights.opening import open_weights
@@ -56,11 +57,13 @@ class LoadedModel:
 def load(folder: Path, tokenizer_dir: Path | None = None, with_head: bool = False) -> LoadedModel:
     """The encoder of a folder, its tokenizer (that of `tokenizer_dir` goes before its own), and its record.
 
-    folder: what `open_weights` takes, or a Hugging Face folder of another encoder, see `read_transformers_model`.
+    folder: what `open_weights` takes, or another encoder's Hugging Face folder or name on the hub, see
+        `read_transformers_model`.
 
     Raises:
         ValueError: the folder is none of these, or the tokenizer is not the model's; a head is wanted of another encoder.
     """
+    folder = local_folder(folder)
     if (kind := other_architecture(folder)) is not None:
         if with_head:
             raise ValueError(f"{folder}: model_type is {kind!r}, only the head of an xlm-roberta model is read")
