@@ -15,7 +15,8 @@ from data_prep.run.tokenizer_training import train_on
 from data_prep.run.training_text import training_sources
 from data_prep.standard_output import DataCommand, put
 from data_prep.tokenizers.hub import place_of
-from data_prep.tokenizers.tokenizer import MODEL_NAME, import_tokenizer, tokenizer_place
+from data_prep.tokenizers.hub_tokenizer import tokenizer_place
+from data_prep.tokenizers.tokenizer import MODEL_NAME, import_tokenizer
 
 app = typer.Typer(help="Train or import a tokenizer.", no_args_is_help=True)
 

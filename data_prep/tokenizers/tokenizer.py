@@ -14,7 +14,7 @@ import hashlib
 import io
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from data_prep.files import canonical_json, read_json, remove_abandoned, sha256_of_file, write_durably
-from data_prep.tokenizers import hub
 from data_prep.tokenizers.kinds import check_kind, content_key, first_difference, sample_lines
 from data_prep.tokenizers.special_ids import UNK
 from data_prep.tokenizers.template import XLM_R
@@ -32,21 +31,6 @@ from data_prep.tokenizers.tokenizer_json import JSON_NAME, encode_lines, sentenc
 
 MODEL_NAME = "sentencepiece.bpe.model"
 META_NAME = "tokenizer_meta.json"
-TOKENIZER_FILES = (
-    MODEL_NAME,
-    JSON_NAME,
-    META_NAME,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spm.model",
-    "spiece.model",
-    "tokenizer.model",
-)
-"""The files in which Hugging Face's tokenizers of any kind lie."""
 SCHEMA = 1
 SPACE_PIECE = "▁"
 BATCH = 8192
@@ -308,23 +292,6 @@ def read_tokenizer(path: Path) -> Tokenizer:
         raise ValueError(
             f"{path}: cannot be read ({error.strerror}); give XLM-R's {MODEL_NAME} ({GET_MODEL})"
         ) from None
-
-
-def tokenizer_place(place: Path) -> Path:
-    """A place that `read_tokenizer` reads; the tokenizer's files of a model of the hub, ORG/NAME, are fetched.
-
-    Raises:
-        ValueError: see `hub.fetch`.
-    """
-    name = hub.hub_name(place)
-    wanted = f"give a SentencePiece file, a {JSON_NAME}, or a folder or a model of the hub with either"
-    return place if name is None else hub.fetch(name, _chosen_of_hub, TOKENIZER_FILES, wanted)
-
-
-def _chosen_of_hub(names: Collection[str]) -> list[str]:
-    if MODEL_NAME not in names and JSON_NAME not in names:
-        raise ValueError(f"has neither {MODEL_NAME} nor {JSON_NAME}; give a model with XLM-R's tokenizer")
-    return [name for name in names if name in TOKENIZER_FILES]
 
 
 def import_tokenizer(path: Path) -> Tokenizer:

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from data_prep.tokenizers.hub import HubName, fetch, hub_name
-from data_prep.tokenizers.tokenizer import TOKENIZER_FILES
+from data_prep.tokenizers.hub_tokenizer import TOKENIZER_FILES
 
 WANTED = (
     "give a Hugging Face model folder, a run folder, a checkpoint or fairseq's model.pt, or a model of the hub by its name, "
