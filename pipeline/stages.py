@@ -15,18 +15,19 @@ PYTHON = [sys.executable, "-I", "-m"]
 """Isolated: nothing in the caller's folder is taken for a module."""
 
 
-def run_stage(what: str, command: list[str], threads: int = 1) -> None:
+def run_stage(what: str, command: list[str], threads: int | None = 1) -> None:
     """Show a command and run it; nothing is hidden of what it prints.
 
     Args:
-        threads: that it may have, where the environment does not say.
+        threads: that it may have; None: as the environment says, else all cores.
 
     Raises:
         ValueError: it failed.
     """
     Console(stderr=True).rule(what, align="left")
     print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **SAFE_PATH}
+    asked = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1)) if threads is None else str(threads)
+    environment = {**os.environ, "OMP_NUM_THREADS": asked, **SAFE_PATH}
     with subprocess.Popen(command, env=environment) as process:
         try:
             process.wait()

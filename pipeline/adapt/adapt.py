@@ -7,7 +7,6 @@ command goes on where it was stopped.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -92,7 +91,7 @@ def pretrain(config: Config, request: Request, out: Path) -> None:
         return
     launch = [*PYTHON, "pipeline.cluster.launch", "train", str(RECIPE), "--resume", "auto"]
     ranks = [] if torch.cuda.is_available() else ["--num_accelerators", "1"]
-    run_stage("training", [*launch, *ranks, *overrides(request, out)], threads=os.cpu_count() or 1)
+    run_stage("training", [*launch, *ranks, *overrides(request, out)], threads=None)
     if not finished(config):
         raise ValueError(f"training was stopped before its last step; the same command goes on from {out / 'run'}")
 

@@ -25,6 +25,7 @@ from pipeline.weights.hub import pinned
 from pipeline.weights.pretrained import dropouts_of, read_pretrained, read_sizes
 from tests.loopback_hub import TOKEN, Model
 from tests.pipeline.conftest import Done
+from tests.pipeline.transformers_kit import write_folder
 from tests.pipeline.weights.conftest import NAME, Hub
 
 Use = Callable[..., Done]
@@ -151,6 +152,13 @@ def test_pickled_weights_are_taken_where_there_are_no_others(hub: Hub, hf_dir: P
     (old / "model.safetensors").unlink()
     hub.server.add("lab/old", old)
     assert use("align", "lab/old", "pairs").out == use("align", hf_dir, "pairs").out
+
+
+def test_another_encoder_of_the_hub_aligns_as_its_folder_does(hub: Hub, use: Use, tmp_path: Path) -> None:
+    folder = write_folder("BERT", tmp_path / "bert")
+    hub.server.add("lab/bert", folder)
+    wanted, done = use("align", folder, "pairs"), use("align", "lab/bert", "pairs")
+    assert wanted.code == 0 and (done.code, done.out) == (0, wanted.out)
 
 
 def test_training_begins_with_it(hub: Hub, hf_dir: Path) -> None:
