@@ -68,7 +68,7 @@ def pair_of(texts: list[Path]) -> str:
     if len(found) != 2 or not all(map(_LANGUAGE.fullmatch, found)) or found[0] == found[1]:
         names = " and ".join(text.name for text in texts)
         raise ValueError(f"{names}: the names do not tell two languages; give --pair, as --pair en-de")
-    return "-".join(found)
+    return "-".join(code.replace("-", "_") for code in found)
 
 
 def _absolute(path: Path) -> str:

@@ -17,7 +17,7 @@ MODEL = Path("lab/model")
     [
         (["text.en", "text.de"], "en-de"),
         (["a/corpus.en.gz", "b/corpus.zh_Hans.xz"], "en-zh_Hans"),
-        (["train.pt-BR", "train.eng"], "pt-BR-eng"),
+        (["train.pt-BR", "train.eng"], "pt_BR-eng"),
     ],
 )
 def test_names_tell_the_languages(names: list[str], pair: str) -> None:
