@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import quickstart
+from pipeline.stages import PYTHON, run_stage
 from tests.conftest import ROOT
 from tests.pipeline.conftest import Done
 
@@ -54,12 +54,12 @@ def test_the_command_aligns_beside_a_pipeline_of_the_user(hf_dir: Path, elsewher
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 looks for `-m` in the current folder first")
-def test_what_quickstart_starts_is_this_package_too(
+def test_what_quickstart_and_adapt_start_is_this_package_too(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(elsewhere)
-    quickstart.run("help", [*quickstart.PYTHON, "pipeline", "--help"])
-    quickstart.run("help", [*quickstart.PYTHON, "data_prep", "--help"])
+    run_stage("help", [*PYTHON, "pipeline", "--help"])
+    run_stage("help", [*PYTHON, "data_prep", "--help"])
     assert "own" not in capfd.readouterr().err
 
 
