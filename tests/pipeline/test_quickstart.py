@@ -20,7 +20,7 @@ def test_a_training_that_was_stopped_ends_the_quickstart(
         end = {"kind": "end", "step": reached, "finished": reached == 5}
         (tmp_path / "run" / "metrics.jsonl").write_text(json.dumps(end) + "\n")
 
-    monkeypatch.setattr(quickstart, "run", run)
+    monkeypatch.setattr(quickstart, "run_stage", run)
     if reached == 5:
         quickstart.train(tmp_path, seed=1, steps=5, gold_folders=[])
         return
