@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from data_prep.tokenizers.template import XLM_R
 from pipeline.align.word_alignment import WordAligner
 from pipeline.data.batch import MicroBatch
 from pipeline.data.packing import Packed, pack
@@ -122,6 +123,8 @@ def test_the_partners_are_the_links_that_the_aligner_finds(batch: MicroBatch, en
 
     class Ids:
         """Words that are ids already."""
+
+        template = XLM_R
 
         def encode_words(self, words: list[str]) -> tuple[list[int], list[int]]:
             return [int(word) for word in words], list(range(len(words)))

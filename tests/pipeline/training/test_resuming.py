@@ -29,6 +29,7 @@ RESTART = ROOT / "docs" / "restart.md"
 VOCABULARY = 100
 FULL = {
     "data": {"path": "data", "weights": {"mono": {"en": 1.0}, "pairs": {"de-en": 1.0}}},
+    "objectives": {"token_contrast": {}},
     "optimizer": {"heads_lr": 1e-3, "heads_first_steps": 5},
     "run": {"out": "run", "wandb": {"project": "p"}},
     "deepspeed": "zero1.json",

@@ -82,7 +82,7 @@ def test_align_show_and_evaluate_take_the_record_and_say_so(
     use: Use, exported: Path, gold_dir: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "pairs").write_text("the quick brown fox ||| der schnelle braune fuchs\n", encoding="utf-8")
-    taken = "aligning by layer 1, ot-filter, joint (the layer and method of its training); choose others by --layer"
+    taken = "aligning by layer 1, ot-filter, joint (the layer and method of its training)"
     done = use("align", exported, tmp_path / "pairs")
     assert taken in done.err
     asked = ["--layer", 1, "--method", "ot-filter", "--encoding", "joint"]
