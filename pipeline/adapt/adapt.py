@@ -1,7 +1,7 @@
 """The way from text to an adapted aligner: token files, figures before, training, figures after, export, table and picture.
 
-Token files, training and export are the public commands; what one of them has finished is not done again, so that the same
-command goes on where it was stopped.
+Token files, training and export are the public commands. Token files, figures and steps that are there are not made again, so
+that the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from data_prep.files import write_durably
+from data_prep.files import sha256_of_json, write_durably
 from data_prep.standard_output import print_table, put
 from data_prep.token_files.manifest import Manifest
 from data_prep.tokenizers.tokenizer import Tokenizer
@@ -28,6 +28,7 @@ from pipeline.align.word_alignment import WordLinks
 from pipeline.cluster.finished import finished
 from pipeline.data.streams import open_streams
 from pipeline.evaluate.gold import Gold, WordLink
+from pipeline.model.devices import AUTO, choose_place
 from pipeline.settings.align_options import resolve
 from pipeline.settings.schema import Config, load_config
 from pipeline.show.fonts import MissingFontsError
@@ -51,9 +52,10 @@ def adapt(request: Request, out: Path, golds: Sequence[Gold], workers: int) -> N
     """
     request.keep(out)
     tokenize(request, out, workers)
-    config = load_config(RECIPE, overrides(request, out))
+    settings = overrides(request, out)
+    config = load_config(RECIPE, settings)
     before = figures("before", Path(request.model), config, golds, out)
-    pretrain(config, request, out)
+    train(config, settings)
     after = figures("after", out / "run", config, golds, out)
     export(out, after)
     summarize(request, config, golds, before, after, out)
@@ -80,37 +82,44 @@ def overrides(request: Request, out: Path) -> list[str]:
         "run.steps": request.steps,
         "run.seed": request.seed,
     }
-    if torch.cuda.is_available():
-        settings["deepspeed"] = shipped.DEEPSPEED_JSONS / "zero1_bf16.json"
+    place = choose_place(AUTO, AUTO)
+    if place.device.type == "cuda":
+        precision = "bf16" if place.dtype is torch.bfloat16 else "fp16"
+        settings["deepspeed"] = shipped.DEEPSPEED_JSONS / f"zero1_{precision}.json"
     return [f"{key}={value}" for key, value in settings.items()]
 
 
-def pretrain(config: Config, request: Request, out: Path) -> None:
-    """Train to the last step, or go on; not again what is finished."""
+def train(config: Config, settings: Sequence[str]) -> None:
+    """Train to the last step, or go on, on one GPU or one process of the CPU; not again what is finished."""
     if finished(config):
         return
-    launch = [*PYTHON, "pipeline.cluster.launch", "train", str(RECIPE), "--resume", "auto"]
-    ranks = [] if torch.cuda.is_available() else ["--num_accelerators", "1"]
-    run_stage("training", [*launch, *ranks, *overrides(request, out)], threads=None)
+    launch = [*PYTHON, "pipeline.cluster.launch", "train", str(RECIPE), "--resume", "auto", "--num_accelerators", "1"]
+    run_stage("training", [*launch, *settings], threads=None)
     if not finished(config):
-        raise ValueError(f"training was stopped before its last step; the same command goes on from {out / 'run'}")
+        raise ValueError(f"training was stopped before its last step; the same command goes on from {config.run.out}")
 
 
 def figures(name: str, model: Path, config: Config, golds: Sequence[Gold], out: Path) -> Measured:
     """What is measured of a model, kept in the folder so that it is measured once."""
     kept = out / f"{name}.json"
-    asked = [f"{gold.source_language}-{gold.target_language}: {len(gold)}" for gold in golds]
+    asked = sha256_of_json([as_plain(gold) for gold in golds])
     if kept.is_file():
         content = json.loads(kept.read_text(encoding="utf-8"))
         if content.pop("gold") == asked:
             return Measured(**content)
     print(f"measuring the model {name} training …", file=sys.stderr, flush=True)
-    loaded = load(model)
+    loaded = load(model).to(choose_place(AUTO, "fp32"))
     assert config.objectives.token_contrast is not None
     layer = config.objectives.token_contrast.layer
     measured = measure(loaded, layer, golds, config.data.path, config.data.side_tokens)
     write_durably(kept, (json.dumps({"gold": asked, **measured.as_json()}, indent=1) + "\n").encode())
     return measured
+
+
+def as_plain(gold: Gold) -> list[Any]:
+    """All that a measure depends on."""
+    links = [[sorted(of_pair) for of_pair in kind] for kind in (gold.sure, gold.possible)]
+    return [gold.source_language, gold.target_language, gold.source, gold.target, *links]
 
 
 def export(out: Path, after: Measured) -> None:

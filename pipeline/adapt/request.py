@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.files import write_durably
+from pipeline.texts.lines import COMPRESSED
 
 NAME = "adapt.json"
-_COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})?")
 
 
@@ -61,13 +61,11 @@ class Request:
 
 def pair_of(texts: list[Path]) -> str:
     """The languages that the names of two files end in, `text.en text.de.gz`: en-de. ValueError where they do not tell."""
-    found = []
-    for text in texts:
-        name = text.with_suffix("") if text.suffix in _COMPRESSED else text
-        found.append(name.suffix.removeprefix("."))
+    names = [Path(text.stem) if text.suffix.lower() in COMPRESSED else text for text in texts]
+    found = [name.suffix.removeprefix(".") for name in names]
     if len(found) != 2 or not all(map(_LANGUAGE.fullmatch, found)) or found[0] == found[1]:
-        names = " and ".join(text.name for text in texts)
-        raise ValueError(f"{names}: the names do not tell two languages; give --pair, as --pair en-de")
+        given = " and ".join(text.name for text in texts)
+        raise ValueError(f"{given}: the names do not tell two languages; give --pair, as --pair en-de")
     return "-".join(code.replace("-", "_") for code in found)
 
 

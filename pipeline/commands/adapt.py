@@ -13,6 +13,7 @@ from pipeline.commands.options import FromOneOption, ModelDir
 
 def adapt_command(
     model: ModelDir,
+    out: Annotated[Path, typer.Option(help="folder for everything that is made; the same command goes on in it")],
     texts: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -21,7 +22,6 @@ def adapt_command(
             "parallel` reads",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="folder for everything that is made; the same command goes on in it")] = ...,  # type: ignore[assignment]
     pair: Annotated[
         str | None, typer.Option(help="languages, as en-de; default: by the names' ends, text.en text.de")
     ] = None,

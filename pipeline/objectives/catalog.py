@@ -199,8 +199,8 @@ def recorded_labelling(terms: Mapping[str, Any]) -> Labelling | None:
     for name, entry in ENTRIES.items():
         term = terms.get(name)
         if term is not None and entry.labelling is not None:
-            known = {key: term[key] for key in kinds[name].model_fields if key in term}
-            return entry.labelling(kinds[name].model_validate(known))
+            own = {key: term[key] for key in kinds[name].model_fields.keys() - Term.model_fields.keys()}
+            return entry.labelling(kinds[name].model_validate(own))
     return None
 
 

@@ -18,9 +18,7 @@ WANTED = (
     "such as FacebookAI/xlm-roberta-base"
 )
 _CONFIG = "config.json"
-_OTHER_TOKENIZERS = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "spm.model")
-"""Of BERT, RoBERTa, ALBERT and mDeBERTa, some of which have no tokenizer.json."""
-_DESCRIPTION = (_CONFIG, *TOKENIZER_FILES, *_OTHER_TOKENIZERS)
+_DESCRIPTION = (_CONFIG, *TOKENIZER_FILES)
 _SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
 

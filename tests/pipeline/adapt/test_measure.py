@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 
+from pipeline.adapt.adapt import as_plain
 from pipeline.adapt.measure import WAY, Measured, measure, options_of, rows
 from pipeline.evaluate.alignment_error import evaluate
 from pipeline.evaluate.gold import Gold, read_gold
@@ -35,6 +37,12 @@ def test_gold_chooses_on_the_odd_pairs_and_reports_on_the_even_ones(model: Loade
     options = options_of(found, plain_options(3))
     assert (options.layer, options.method, options.encoding) == (found.layer, "argmax", "separate")
     assert "every other gold pair" in options.why
+
+
+def test_figures_of_other_gold_are_not_taken(gold: Gold) -> None:
+    same, other = copy.deepcopy(gold), copy.deepcopy(gold)
+    other.sure[0].pop()
+    assert as_plain(same) == as_plain(gold) != as_plain(other)
 
 
 def measured(layer: int, aer: dict[str, list[float]] | None = None) -> Measured:

@@ -263,5 +263,9 @@ def test_the_catalog_says_of_each_objective_what_the_objective_does() -> None:
     assert by_dwa is not None and (by_dwa.layer, by_dwa.way.method, by_dwa.way.encoding) == (10, "ot-filter", "joint")
     assert by_contrast is not None and (by_contrast.layer, by_contrast.way) == (7, Way("argmax", "separate"))
     assert catalog.labelling(Objectives(dwa=None)) is None
-    assert catalog.recorded_labelling(settings.model_dump()) == by_dwa
+    recorded = settings.model_dump()
+    assert catalog.recorded_labelling(recorded) == by_dwa
+    del recorded["dwa"]["alignment_layer"]
+    with pytest.raises(LookupError):  # no default in its place
+        catalog.recorded_labelling(recorded)
     assert catalog.predicting_words(settings) == 2
