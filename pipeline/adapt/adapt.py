@@ -21,7 +21,7 @@ from data_prep.standard_output import print_table, put
 from data_prep.token_files.manifest import Manifest
 from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline import shipped
-from pipeline.adapt.measure import WAY, Measured, measure, options_of, rows
+from pipeline.adapt.measure import WAYS, Measured, measure, options_of, rows
 from pipeline.adapt.request import Request
 from pipeline.align.aligner import Aligner
 from pipeline.align.word_alignment import WordLinks
@@ -102,7 +102,7 @@ def train(config: Config, settings: Sequence[str]) -> None:
 def figures(name: str, model: Path, config: Config, golds: Sequence[Gold], out: Path) -> Measured:
     """What is measured of a model, kept in the folder so that it is measured once."""
     kept = out / f"{name}.json"
-    asked = sha256_of_json([as_plain(gold) for gold in golds])
+    asked = sha256_of_json([[way.method for way in WAYS], *(as_plain(gold) for gold in golds)])
     if kept.is_file():
         content = json.loads(kept.read_text(encoding="utf-8"))
         if content.pop("gold") == asked:
@@ -141,6 +141,7 @@ def summarize(
     for what, was, is_now in rows(before, after):
         drawn.add_row(what, f"{was:.2f}", f"{is_now:.2f}")
     drawn.add_row("layer", str(before.layer), str(after.layer))
+    drawn.add_row("method", before.method, after.method)
     content = {
         "steps": config.run.steps,
         "pairs": config.batch.pairs * config.run.steps,
@@ -164,7 +165,7 @@ def draw(
     source, target, sure = gold_pair(golds) if golds else training_pair(out)
     links: list[WordLinks] = []
     for model, measured in ((Path(request.model), before), (out / "model", after)):
-        aligner = Aligner.load(model, measured.layer, method=WAY.method, encoding=WAY.encoding)
+        aligner = Aligner.load(model, measured.layer, method=measured.method, encoding="separate")
         links += aligner.align([(source, target)])
     try:
         draw_alignments(source, target, sure, links, out / PICTURE)

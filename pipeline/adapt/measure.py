@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.evaluate.alignment_error import columns_of, evaluate_halves
-from pipeline.evaluate.gold import Gold
+from pipeline.evaluate.gold import AlignmentScore, Gold
 from pipeline.evaluate.self_agreement import self_agreement
 from pipeline.model.encoder import Encoder
-from pipeline.settings.align_options import AlignOptions, Way
+from pipeline.settings.align_options import AlignOptions, Method, Way
 from pipeline.weights.loading import LoadedModel
 
-WAY = Way("argmax", "separate")
-"""As token contrast trains, and as suits a plain encoder best."""
+WAYS = (Way("argmax", "separate"), Way("softmax", "separate"))
+"""How token contrast labels words, which suits a plain encoder best; and how they align best once they were contrasted."""
 PAIRS = 200
 """Of each language pair of the training text, by which agreement is measured."""
 
@@ -29,11 +29,13 @@ class Measured:
 
     layer: int
     """That its words align at."""
+    method: Method
+    """By which they align there."""
     why: str
     aer: dict[str, list[float]]
     """By gold folder, on its second, fourth, … pair; empty without gold."""
-    choosing: dict[str, list[float]]
-    """The same on the first, third, … pair, by which the layer is chosen."""
+    choosing: dict[Method, list[float]]
+    """The mean over all gold folders on the first, third, … pair, by which layer and method are chosen."""
     directions: list[float]
     """Without gold: see `SelfAgreement`."""
     layers: list[float]
@@ -47,29 +49,35 @@ def measure(model: LoadedModel, layer: int, golds: Sequence[Gold], data_dir: Pat
 
     Args:
         layer: that words align at, where there is no gold to choose it by.
-        golds: manual alignments, the halves of which choose a layer and report on it.
+        golds: manual alignments, the halves of which choose a layer with a method and report on them.
         data_dir: token files, for agreement where there are none.
     """
     if not golds:
         assert isinstance(model.encoder, Encoder), "training takes no other architecture"
         found = self_agreement(model.encoder, data_dir, PAIRS, side_tokens)
-        return Measured(layer, "the layer that was trained", {}, {}, found.directions, found.layers)
-    names, chosen_on, reported_on = [], [], []
-    for gold in golds:
-        odd, even = evaluate_halves(model.encoder, model.tokenizer, gold, WAY)
-        names.append(f"{gold.source_language}-{gold.target_language}")
-        chosen_on.append([score.aer for score in odd])
-        reported_on.append([score.aer for score in even])
-    choosing, aer = columns_of(names, chosen_on), columns_of(names, reported_on)
-    best = min(range(len(choosing["avg"])), key=choosing["avg"].__getitem__)
-    why = f"the lowest mean AER on every other gold pair, {100 * choosing['avg'][best]:.1f} %, of {', '.join(names)}"
-    return Measured(best, why, aer, choosing, [], [])
+        return Measured(layer, WAYS[0].method, "the layer that was trained", {}, {}, found.directions, found.layers)
+    names = [f"{gold.source_language}-{gold.target_language}" for gold in golds]
+    of_golds = [evaluate_halves(model.encoder, model.tokenizer, gold, *WAYS) for gold in golds]
+    choosing = {
+        way.method: columns_of(names, [aers(halves[at].chosen_on) for halves in of_golds])["avg"]
+        for at, way in enumerate(WAYS)
+    }
+    lowest, best, at = min(
+        (value, layer, at) for at, by in enumerate(choosing.values()) for layer, value in enumerate(by)
+    )
+    aer = columns_of(names, [aers(halves[at].reported_on) for halves in of_golds])
+    why = f"the lowest mean AER on every other gold pair, {100 * lowest:.1f} %, of {', '.join(names)}"
+    return Measured(best, WAYS[at].method, why, aer, choosing, [], [])
+
+
+def aers(scores: Sequence[AlignmentScore]) -> list[float]:
+    return [score.aer for score in scores]
 
 
 def options_of(measured: Measured, trained: AlignOptions) -> AlignOptions:
     """How words align with the model, to be recorded with it."""
     return replace(
-        trained, layer=measured.layer, method=WAY.method, encoding=WAY.encoding, settings=None, why=measured.why
+        trained, layer=measured.layer, method=measured.method, encoding="separate", settings=None, why=measured.why
     )
 
 

@@ -15,6 +15,7 @@ from pipeline.settings.align_options import METHODS, Method
 from sinkhorn_align import AlignmentSettings, PairStatus, Spans, align
 from sinkhorn_align.released import released_links
 from sinkhorn_align.simalign import ARGMAX, itermax_links, match_links
+from sinkhorn_align.softmax import softmax_links
 
 
 class TokenLinks(NamedTuple):
@@ -49,6 +50,8 @@ def find_links(
     `itermax`: SimAlign's, `argmax` and a second round of it: there a link's two tokens may have one link, but not both, and
         such cells count 0.9 of their affinity, (1 + cosine) / 2. Finds more links.
     `match`: SimAlign's, the one-to-one links, as many as the shorter side has tokens, with the largest sum of affinities.
+    `softmax`: awesome-align's (Dou and Neubig, 2021) over cosines: the tokens choose each other with a probability above a
+        threshold, in both directions, see `softmax_links`.
     """
     if method == "ot":
         triple_L3, non_finite_B = released_links(hidden_TD, spans)
@@ -56,6 +59,8 @@ def find_links(
         triple_L3, non_finite_B = itermax_links(hidden_TD, spans)
     elif method == "match":
         triple_L3, non_finite_B = match_links(hidden_TD, spans)
+    elif method == "softmax":
+        triple_L3, non_finite_B = softmax_links(hidden_TD, spans)
     else:
         found = align(hidden_TD, spans, settings if method == "ot-filter" else ARGMAX)
         triple_L3 = found.local(spans).cpu()

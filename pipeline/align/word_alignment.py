@@ -97,6 +97,8 @@ class WordAligner:
         way: its method is how links are found, see `link_methods.find_links`; its encoding `joint` encodes a pair in one
             sequence by the tokenizer's template, as pretraining does (`<s> source </s> target </s>`), `separate` each side
             alone.
+        also: other ways to find links, of the same encoding, in the same hidden states: each pair has the layers' links by
+            `way` first and then those by each of these.
         longest_side: tokens of a side that is aligned whole.
         window: tokens of a window, at most `longest_side`. Small ones align better, large ones bear more that one side runs
             ahead of the other: a quarter of a window is always seen.
@@ -114,19 +116,22 @@ class WordAligner:
         hidden_states: HiddenStates,
         way: Way = AS_TRAINED,
         *,
+        also: Sequence[Way] = (),
         longest_side: int = 254,
         window: int = WINDOW,
         batch_tokens: int = BATCH_TOKENS,
         side_by_side: bool = False,
     ) -> None:
-        check_method(way.method, way.settings)
+        for each in (way, *also):
+            check_method(each.method, each.settings)
+        assert all(each.encoding == way.encoding for each in also), "hidden states are of one encoding"
         if way.encoding not in ENCODINGS:
             raise ValueError(f"encoding {way.encoding!r}: choose {' or '.join(ENCODINGS)}")
         self.report = AlignmentReport()
         self._tokenizer = tokenizer
         self._hidden_states = hidden_states
-        self._settings = way.settings or AlignmentSettings()
-        self._method, self._joint = way.method, way.encoding == "joint"
+        self._ways = [(each.method, each.settings or AlignmentSettings()) for each in (way, *also)]
+        self._joint = way.encoding == "joint"
         if window < 1:
             raise ValueError(f"window {window}: it must have at least 1 token; {WINDOW} is a good number")
         self._longest_side, self._window = longest_side, min(window, longest_side)
@@ -229,7 +234,7 @@ class WordAligner:
         self.report.count(chunk.pairs, Counter(part.pair for batch in chunk.batches for part in batch), len(non_finite))
         if not layers:
             # Nothing but empty pairs: how many layers are wanted shows on any token.
-            layers = len(self._hidden_states(pack([self._tokenizer.encode_words(["a"])[0]])))
+            layers = len(self._ways) * len(self._hidden_states(pack([self._tokenizer.encode_words(["a"])[0]])))
         for of_pair in links:
             of_pair += [{} for _ in range(layers - len(of_pair))]
             yield [dict(sorted(of_layer.items())) for of_layer in of_pair]
@@ -281,10 +286,10 @@ class WordAligner:
 
     @torch.no_grad()
     def _align_batch(self, batch: list[WindowPart], scored: bool) -> list[TokenLinks]:
-        """The token links of every part, for each layer."""
+        """The token links of every part, for each layer of each way."""
         packed, spans = self._pack(batch)
         states = self._hidden_states(packed)
-        return [find_links(hidden_TD, spans, self._method, self._settings, scored) for hidden_TD in states]
+        return [find_links(hidden_TD, spans, *way, scored) for way in self._ways for hidden_TD in states]
 
 
 def _one_behind(items: Iterable[T | None]) -> Iterator[T]:

@@ -29,8 +29,8 @@ MethodOption = Annotated[
     str | None,
     typer.Option(
         help="ot-filter: as in pretraining; ot: the released aligner; SimAlign's argmax: mutual largest cosine, "
-        "itermax: argmax and once more beside its links, match: as many links as the shorter side allows; default: what is "
-        "recorded with the model, else argmax",
+        "itermax: argmax and once more beside its links, match: as many links as the shorter side allows; softmax: "
+        "awesome-align's, above a threshold in both directions; default: what is recorded with the model, else argmax",
         show_default=False,
     ),
 ]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -62,24 +62,33 @@ def evaluate(encoder: AnyEncoder, tokenizer: AnyTokenizer, gold: Gold, way: Way 
     return Evaluation(languages, len(gold), layers, past, aligner.report, way.method, way.encoding)
 
 
-def evaluate_halves(
-    encoder: AnyEncoder, tokenizer: AnyTokenizer, gold: Gold, way: Way = AS_TRAINED
-) -> tuple[list[AlignmentScore], list[AlignmentScore]]:
-    """Scores of every layer on the first, third, … pair, to choose a layer by, and on the others, to report it on."""
-    aligner = _aligner_of_all_layers(encoder, tokenizer, way)
+class Halves(NamedTuple):
+    """Scores of every layer."""
+
+    chosen_on: list[AlignmentScore]
+    """On the first, third, … pair, to choose a layer by."""
+    reported_on: list[AlignmentScore]
+    """On the others."""
+
+
+def evaluate_halves(encoder: AnyEncoder, tokenizer: AnyTokenizer, gold: Gold, *ways: Way) -> list[Halves]:
+    """Scores of each of the ways, which are of one encoding: hidden states, which take most of the time, are made once."""
+    aligner = _aligner_of_all_layers(encoder, tokenizer, *ways)
     by_layer = list(zip(*aligner.align(zip(gold.source, gold.target, strict=True)), strict=True))
-    chosen_on, reported_on = (
+    odd, even = (
         [score_links(links[half], gold.part(half)) for links in by_layer]
         for half in (slice(0, None, 2), slice(1, None, 2))
     )
-    return chosen_on, reported_on
+    layers = len(by_layer) // len(ways)
+    return [Halves(odd[at : at + layers], even[at : at + layers]) for at in range(0, len(by_layer), layers)]
 
 
-def _aligner_of_all_layers(encoder: AnyEncoder, tokenizer: AnyTokenizer, way: Way) -> WordAligner:
+def _aligner_of_all_layers(encoder: AnyEncoder, tokenizer: AnyTokenizer, way: Way, *also: Way) -> WordAligner:
     return WordAligner(
         tokenizer,
         encoder.hidden_states,
         way,
+        also=also,
         longest_side=longest_side(encoder.config, way.encoding, tokenizer.template),
         side_by_side=next(encoder.parameters()).device.type == "cpu",
     )

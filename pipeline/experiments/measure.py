@@ -51,7 +51,7 @@ class Yardstick:
     def _halves(self, encoder: Encoder, tokenizer: Tokenizer, way: Way) -> Halves:
         halves = {}
         for gold in self._golds:
-            chosen, reported = evaluate_halves(encoder, tokenizer, gold, way)
+            ((chosen, reported),) = evaluate_halves(encoder, tokenizer, gold, way)
             halves[f"{gold.source_language}-{gold.target_language}"] = {
                 "chosen_on": [score.aer for score in chosen],
                 "reported_on": [score.aer for score in reported],

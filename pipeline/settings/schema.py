@@ -224,7 +224,7 @@ class Aligner(Section):
     layer: NotNegative | None = Field(
         None, description="layer; null: the best by validation.gold, else the layer that words are labelled by"
     )
-    method: Literal["ot-filter", "ot", "argmax", "itermax", "match"] | None = Field(
+    method: Literal["ot-filter", "ot", "argmax", "itermax", "match", "softmax"] | None = Field(
         None, description="null: ot-filter, as words are labelled, or argmax where no word alignment is trained"
     )
     encoding: Literal["joint", "separate"] | None = Field(

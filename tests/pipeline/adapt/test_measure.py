@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.adapt.adapt import as_plain
-from pipeline.adapt.measure import WAY, Measured, measure, options_of, rows
+from pipeline.adapt.measure import WAYS, Measured, measure, options_of, rows
 from pipeline.evaluate.alignment_error import evaluate
 from pipeline.evaluate.gold import Gold, read_gold
 from pipeline.settings.align_options import plain_options
@@ -29,13 +29,19 @@ def test_gold_chooses_on_the_odd_pairs_and_reports_on_the_even_ones(model: Loade
     found = measure(model, 1, [gold, gold], Path("nowhere"), 62)
     halves = [gold.part(slice(at, None, 2)) for at in (0, 1)]
     chosen_on, reported_on = (
-        [score.aer for score in evaluate(model.encoder, model.tokenizer, half, WAY).layers] for half in halves
+        {
+            way.method: [score.aer for score in evaluate(model.encoder, model.tokenizer, half, way).layers]
+            for way in WAYS
+        }
+        for half in halves
     )
-    assert found.choosing["avg"] == pytest.approx(chosen_on) and found.aer["avg"] == pytest.approx(reported_on)
+    assert found.choosing == {method: pytest.approx(by_layer) for method, by_layer in chosen_on.items()}
+    assert found.aer["avg"] == pytest.approx(reported_on[found.method])
     assert set(found.aer) == {"en-de", "en-de (2)", "avg"}
-    assert found.layer == min(range(len(chosen_on)), key=chosen_on.__getitem__)
+    lowest = min(min(by_layer) for by_layer in chosen_on.values())
+    assert chosen_on[found.method][found.layer] == lowest
     options = options_of(found, plain_options(3))
-    assert (options.layer, options.method, options.encoding) == (found.layer, "argmax", "separate")
+    assert (options.layer, options.method, options.encoding) == (found.layer, found.method, "separate")
     assert "every other gold pair" in options.why
 
 
@@ -46,7 +52,7 @@ def test_figures_of_other_gold_are_not_taken(gold: Gold) -> None:
 
 
 def measured(layer: int, aer: dict[str, list[float]] | None = None) -> Measured:
-    return Measured(layer, "why", aer or {}, {}, [0.5, 0.25], [0.75, 0.125])
+    return Measured(layer, "argmax", "why", aer or {}, {}, [0.5, 0.25], [0.75, 0.125])
 
 
 def test_the_table_has_each_model_at_its_own_layer() -> None:

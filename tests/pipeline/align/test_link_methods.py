@@ -153,6 +153,24 @@ def test_match_is_one_to_one_with_the_largest_sum():
             assert total > argmax
 
 
+def test_softmax_links_what_both_directions_choose_above_the_threshold():
+    """Cell by cell; among similar tokens one may have several links."""
+    many = 0
+    for seed in range(5):
+        hidden_TD, spans = flat(seed, 1.0)
+        for pair, links in enumerate(found(hidden_TD, spans, "softmax")):
+            weight = np.exp((affinity_of(hidden_TD, spans, pair) * 2 - 1) / 0.05)
+            rows, columns = weight.sum(1), weight.sum(0)
+            assert set(links) == {
+                (i, j)
+                for i in range(len(rows))
+                for j in range(len(columns))
+                if weight[i, j] / rows[i] > 0.3 and weight[i, j] / columns[j] > 0.3
+            }
+            many += len(links) - len({i for i, _ in links})
+    assert many > 0
+
+
 def test_ot_filter_holds_the_links_that_its_settings_give():
     hidden_TD, spans = flat(3, 1.0)
     one_round = find_links(hidden_TD, spans, "ot-filter", AlignmentSettings(filter_rounds=1), scored=False)

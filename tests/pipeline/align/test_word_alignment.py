@@ -216,7 +216,7 @@ def test_sides_encoded_apart_are_sequences_of_their_own():
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"way": Way(method="best")}, "method 'best': choose ot-filter, ot, argmax, itermax, match"),
+        ({"way": Way(method="best")}, "method 'best': choose ot-filter, ot, argmax, itermax, match, softmax"),
         ({"window": 0}, "window 0: it must have at least 1 token"),
         ({"way": Way(encoding="both")}, "encoding 'both': choose joint or separate"),
         ({"way": Way("ot", settings=SETTINGS)}, "only ot-filter takes others"),

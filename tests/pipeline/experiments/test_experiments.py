@@ -125,11 +125,15 @@ def test_the_layer_is_chosen_on_one_half_and_reported_on_the_other() -> None:
 def test_halves_are_every_second_pair(hf_dir: Path, gold_dir: Path) -> None:
     encoder, tokenizer = load_model(hf_dir)
     gold = read_gold(gold_dir)
-    chosen, reported = evaluate_halves(encoder, tokenizer, gold)
+    joint, separate_way, softmax = Way(), Way("argmax", "separate"), Way("softmax", "separate")
+    ((chosen, reported),) = evaluate_halves(encoder, tokenizer, gold, joint)
     assert chosen == evaluate(encoder, tokenizer, gold.part(slice(0, None, 2))).layers
     assert reported == evaluate(encoder, tokenizer, gold.part(slice(1, None, 2))).layers
-    separate = evaluate(encoder, tokenizer, gold.part(slice(0, None, 2)), Way("argmax", "separate")).layers
-    assert evaluate_halves(encoder, tokenizer, gold, Way("argmax", "separate"))[0] == separate != chosen
+    both = evaluate_halves(encoder, tokenizer, gold, separate_way, softmax)
+    for way, halves in zip((separate_way, softmax), both, strict=True):
+        assert halves.chosen_on == evaluate(encoder, tokenizer, gold.part(slice(0, None, 2)), way).layers
+        assert halves.reported_on == evaluate(encoder, tokenizer, gold.part(slice(1, None, 2)), way).layers
+    assert both[0] != both[1]
     assert len(gold.part(slice(0, None, 2))) == 2 and len(gold) == 3
 
 
