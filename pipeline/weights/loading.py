@@ -23,6 +23,7 @@ from pipeline.weights.hub import local_folder
 from pipeline.weights.hugging_face import CONFIG_NAME, build_encoder, load_head, other_architecture
 from pipeline.weights.model_record import record_of_config
 from pipeline.weights.opening import open_weights
+from pipeline.weights.sentence_projection import SentenceProjection
 
 
 class AnyTokenizer(Protocol):
@@ -45,6 +46,8 @@ class LoadedModel:
     tokenizer: AnyTokenizer
     recorded: AlignOptions | None
     """How words align best with it, where it says so."""
+    projection: SentenceProjection | None = None
+    """Of its sentence vectors, where it was trained with one."""
 
     def to(self, place: Place) -> LoadedModel:
         """The same model there."""

@@ -1,0 +1,68 @@
+"""The projection of sentence vectors, which lies beside a model: what sentence contrast (InfoXLM's XlCo) was trained through.
+
+No Hugging Face class has a place for it, so an exported folder holds it as a file of its own: one tensor `weight`, fp32 [D, D]
+as an `nn.Linear` holds it, and as metadata the layer and the pooling that it is for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+HEAD = "sentence_projection"
+"""Its name among a model's heads, and so in its checkpoints."""
+FILE_NAME = "sentence_projection.safetensors"
+WEIGHT = "weight"
+POOLINGS = ("first", "mean")
+
+
+@dataclass(frozen=True)
+class SentenceProjection:
+    """A bias-free linear map of sentence vectors, and the vectors that it is for."""
+
+    weight_DD: Tensor
+    """fp32, as an `nn.Linear` holds it: the vector times its transpose."""
+    layer: int
+    pooling: Literal["first", "mean"]
+
+    @property
+    def words(self) -> str:
+        """What it takes, for people."""
+        return f"of the {'first token' if self.pooling == 'first' else 'mean of all tokens'} at layer {self.layer}"
+
+
+def write_projection(projection: SentenceProjection, folder: Path) -> None:
+    """Write `FILE_NAME` into a folder."""
+    metadata = {"format": "pt", "layer": str(projection.layer), "pooling": projection.pooling}
+    save_file({WEIGHT: projection.weight_DD.contiguous()}, folder / FILE_NAME, metadata=metadata)
+
+
+def read_projection(folder: Path, width: int, layers: int) -> SentenceProjection | None:
+    """The projection that lies in a folder with a model of this width and depth; None: there is none.
+
+    Raises:
+        ValueError: the file is damaged, or is another model's; one line that names it.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weight_DD = file.get_tensor(WEIGHT)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]}); copy it again") from None
+    if list(weight_DD.shape) != [width, width]:
+        raise ValueError(f"{path}: {WEIGHT} is {list(weight_DD.shape)}, the model's width is {width}; copy it again")
+    layer, pooling = metadata.get("layer", ""), metadata.get("pooling")
+    if not layer.isdecimal() or int(layer) > layers:
+        raise ValueError(f"{path}: layer is {layer!r}, the model has {layers} layers; correct its metadata")
+    if pooling not in POOLINGS:
+        raise ValueError(f"{path}: pooling is {pooling!r}, neither first nor mean; correct its metadata")
+    return SentenceProjection(weight_DD.to(torch.float32), int(layer), "first" if pooling == "first" else "mean")
