@@ -92,12 +92,12 @@ def choose(name: str, layer: int | None, loaded: LoadedModel) -> AppliedProtocol
                 f"--protocol {name}: the model has no sentence projection; give one that was trained with sentence contrast "
                 "(an export holds sentence_projection.safetensors), InfoXLM's model.pt, or another protocol"
             )
-        pooling = projection.pooling
+        pooling = projection.takes.pooling
     if pooling == "first" and not loaded.tokenizer.template.alone.special[0]:
         raise ValueError(f"--protocol {name}: the model has no token before a sentence; give xtreme or infoxlm")
     if layer is None:
         own = layers if protocol.last_layer else protocol.layer_of.get(layers)
-        layer = own if projection is None else projection.layer
+        layer = own if projection is None else projection.takes.layer
     if layer is None:
         known = " and ".join(map(str, protocol.layer_of))
         raise ValueError(

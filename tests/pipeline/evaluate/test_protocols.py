@@ -16,7 +16,7 @@ from pipeline.evaluate.protocols import PROTOCOLS, choose, evaluate_protocol, po
 from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.texts.sentence_files import find_pairs
 from pipeline.weights.loading import LoadedModel, load
-from pipeline.weights.sentence_projection import SentenceProjection
+from pipeline.weights.sentence_projection import ProjectedVectors, SentenceProjection
 from tests.pipeline.conftest import Done
 
 Use = Callable[..., Done]
@@ -65,7 +65,7 @@ def test_a_protocol_is_the_published_layer_and_pooling(
 
 def test_projected_is_as_the_projection_was_trained(loaded: LoadedModel) -> None:
     weight_DD = torch.randn(16, 16)
-    projected = replace(loaded, projection=SentenceProjection(weight_DD, 2, "mean"))
+    projected = replace(loaded, projection=SentenceProjection(weight_DD, ProjectedVectors(2, "mean")))
     chosen = choose("projected", None, projected)
     assert (chosen.layer, chosen.pooling) == (2, "mean")
     (vectors_SD,) = pooler_of(projected, chosen).vectors(ENGLISH)
