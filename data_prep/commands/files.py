@@ -147,14 +147,19 @@ def export_for_fairseq(
     block_tokens: Annotated[int, typer.Option(help="Largest monolingual block, special tokens included.")] = (
         DEFAULT_BLOCK_TOKENS
     ),
+    with_contrast: Annotated[
+        bool,
+        typer.Option("--xlco", help="Write `xlco` too: pairs side by side, for the released InfoXLM's --xlco_data."),
+    ] = False,
 ) -> None:
     """Write a data folder for fairseq.
 
-    As the released XLM-Align code reads it: train.0.bin, train.0.idx and dict.txt.
+    As the released XLM-Align and InfoXLM code reads it: train.0.bin, train.0.idx and dict.txt.
 
     Example: python -m data_prep export-fairseq data --out fairseq-data
     """
-    for done in export_fairseq(data_dir, out, only or (), block_tokens):
+    for done in export_fairseq(data_dir, out, only or (), block_tokens, with_contrast):
         put(f"{done.folder}: {done.items:,} items, {done.tokens:,} tokens")
         if done.too_long:
-            put(f"note: {done.too_long:,} items are longer than the released model's {POSITIONS} positions")
+            room = f"{done.positions} positions" if done.positions == POSITIONS else f"{done.positions} for one of two"
+            put(f"note: {done.too_long:,} items are longer than the released model's {room}")

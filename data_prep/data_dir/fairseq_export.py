@@ -3,7 +3,9 @@
 The released training (`src-infoxlm/infoxlm/tasks/xlm_align.py` in microsoft/unilm) takes a folder of monolingual blocks and
 one of pairs, in each `train.0.bin`, `train.0.idx` and `dict.txt`. Its own tools (`tools/txt2bin.py`, `tools/para2bin.py`)
 write blocks as `<s> sentence </s> sentence </s> …` and pairs as `<s> source </s> target </s>`, every pair in both
-orders; so does this, without the second `<s>` that they leave before each side.
+orders; so does this, without the second `<s>` that they leave before each side. For InfoXLM's contrast
+(`data/xlco_dataset.py` there) `tools/para2bin4xlco.py` writes the sides of a pair as items of their own, pair k as items
+2k, its source, and 2k + 1, its target; two neighbouring pairs are then joined, side by side.
 
 Layout of the index, little-endian, for N items (fairseq 0.9, `MMapIndexedDataset`):
     magic b"MMIDIDX\\0\\0" · uint64 version 1 · uint8 dtype code 4 (int32) · uint64 N
@@ -34,29 +36,38 @@ from data_prep.tokenizers.tokenizer import Tokenizer
 HEADER = struct.Struct("<9sQBQ")
 ITEMS_AT_ONCE = 4096
 POSITIONS = 512  # of the released model
+POSITIONS_OF = {"xlco": POSITIONS // 2}
+"""Of one item, where that is not all of them: InfoXLM's contrast joins two."""
 
 
 @dataclass(frozen=True)
 class FairseqFolder:
-    """What one folder holds: its items, their tokens, and how many are longer than the released model's positions."""
+    """What one folder holds: its items, their tokens, and how many are longer than the released model's positions allow."""
 
     folder: Path
     items: int
     tokens: int
+    positions: int
     too_long: int
 
 
 def export_fairseq(
-    data_dir: Path, out: Path, names: Sequence[str] = (), block_tokens: int = DEFAULT_BLOCK_TOKENS
+    data_dir: Path,
+    out: Path,
+    names: Sequence[str] = (),
+    block_tokens: int = DEFAULT_BLOCK_TOKENS,
+    with_contrast: bool = False,
 ) -> list[FairseqFolder]:
     """Write `out/mono` and `out/pair`, each if the data folder has any; items are in the manifest's order.
 
     Args:
         names: languages and pairs to take; without any, all.
         block_tokens: largest block with its special tokens.
+        with_contrast: write `out/xlco` too, the pairs' sides as items of their own, as InfoXLM's contrast reads them.
 
     Raises:
-        ValueError: see `Manifest.load`; a name that the folder does not have, or a vocabulary that fairseq cannot hold.
+        ValueError: see `Manifest.load`; a name that the folder does not have, no pairs for the contrast, or a vocabulary that
+            fairseq cannot hold.
     """
     if block_tokens <= SPECIAL_TOKENS:
         raise ValueError(f"--block-tokens {block_tokens}: must be above {SPECIAL_TOKENS}; 512 is usual")
@@ -65,11 +76,15 @@ def export_fairseq(
         there = ", ".join([*manifest.mono, *manifest.pairs])
         raise ValueError(f"--only {unknown[0]}: {data_dir} has {there}; give one of them")
     dictionary = _dictionary(Tokenizer.load(data_dir / TOKENIZER_FOLDER), data_dir)
-    kinds = {"mono": manifest.mono, "pair": manifest.pairs}
+    kinds = {"mono": manifest.mono, "pair": manifest.pairs} | ({"xlco": manifest.pairs} if with_contrast else {})
     chosen = {
         kind: [shard for name, shards in listed.items() if not names or name in names for shard in shards]
         for kind, listed in kinds.items()
     }
+    if with_contrast and not chosen["xlco"]:
+        raise ValueError(
+            f"--xlco: {data_dir} has no pairs among what is taken; binarize some by `parallel`, or leave it out"
+        )
     done = []
     total = TOKEN_BYTES * sum(shard.tokens for shards in chosen.values() for shard in shards)
     with ByteProgress("exporting", total) as progress:
@@ -81,10 +96,10 @@ def export_fairseq(
             with writer:
                 for turned in turns:
                     for shard in shards:
-                        for ids_T, lengths_B in _items(shard, block_tokens, turned):
+                        for ids_T, lengths_B in _items(shard, block_tokens, turned, apart=kind == "xlco"):
                             writer.add(ids_T, lengths_B)
                         progress.advance(TOKEN_BYTES * shard.tokens // len(turns))
-                done.append(writer.close())
+                done.append(writer.close(POSITIONS_OF.get(kind, POSITIONS)))
             remove_abandoned(out / kind / "dict.txt")
             write_durably(out / kind / "dict.txt", dictionary)
     return done
@@ -98,8 +113,13 @@ def _dictionary(tokenizer: Tokenizer, data_dir: Path) -> bytes:
     return "".join(f"{piece} 1\n" for piece in pieces).encode()
 
 
-def _items(shard: Shard, block_tokens: int, turned: bool) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
-    """A shard's items, many at a time: their ids end to end, int32 (T,), and their lengths, int64 (B,)."""
+def _items(
+    shard: Shard, block_tokens: int, turned: bool, apart: bool
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+    """A shard's items, many at a time: their ids end to end, int32 (T,), and their lengths, int64 (B,).
+
+    turned: pairs with target before source; apart: each side of a pair is an item.
+    """
     file = TokenFile(shard.stem)
     file.check_sequences()
     if shard.kind == "pair":
@@ -111,7 +131,7 @@ def _items(shard: Shard, block_tokens: int, turned: bool) -> Iterator[tuple[NDAr
             tokens_T = file.tokens[start : start + int(lengths_S.sum())]
             if turned:
                 tokens_T, lengths_S = _turn(tokens_T, lengths_S)
-            yield _with_specials(tokens_T, np.cumsum(lengths_S), np.arange(0, len(lengths_S) + 1, 2))
+            yield _with_specials(tokens_T, np.cumsum(lengths_S), np.arange(0, len(lengths_S) + 1, 1 if apart else 2))
         return
     table = file.blocks if file.blocks and file.block_tokens == block_tokens else cut_blocks(file.lengths, block_tokens)
     for begin in range(0, len(table), ITEMS_AT_ONCE):
@@ -176,7 +196,7 @@ class _Writer:
             left = left[self._file.write(left) :]
         self.sizes.frombytes(lengths_B.astype(np.int32).tobytes())
 
-    def close(self) -> FairseqFolder:
+    def close(self, positions: int) -> FairseqFolder:
         self._file.close()
         sizes_N = np.frombuffer(self.sizes, dtype=np.int32)
         pointers_N = TOKEN_BYTES * (np.cumsum(sizes_N, dtype=np.int64) - sizes_N)
@@ -186,6 +206,5 @@ class _Writer:
             file.write(pointers_N.astype("<i8", copy=False).tobytes())
         publish(self.bin)
         publish(self.idx)
-        return FairseqFolder(
-            self.folder, len(sizes_N), int(sizes_N.sum(dtype=np.int64)), int((sizes_N > POSITIONS).sum())
-        )
+        too_long = int((sizes_N > positions).sum())
+        return FairseqFolder(self.folder, len(sizes_N), int(sizes_N.sum(dtype=np.int64)), positions, too_long)

@@ -16,6 +16,7 @@ from rich.table import Table
 from pipeline.align.word_alignment import AlignmentReport, WordAligner
 from pipeline.evaluate.gold import AlignmentScore, Gold, score_links
 from pipeline.evaluate.perplexity import Perplexity
+from pipeline.evaluate.protocols import ProtocolScore
 from pipeline.evaluate.retrieval import Retrieval
 from pipeline.model.transformers_encoder import AnyEncoder
 from pipeline.settings.align_options import AS_TRAINED, Encoding, Method, Way
@@ -121,7 +122,22 @@ def table(evaluations: Sequence[Evaluation]) -> Table:
 def retrieval_table(results: Sequence[Retrieval]) -> Table:
     """Accuracy per layer in percent over both directions, a column per pair and their mean, the best of each marked."""
     columns = columns_of([r.languages for r in results], [[100 * share for share in r.mean] for r in results])
-    return _by_layer("retrieval accuracy by layer, %, mean of both directions (higher is better)", columns, lower=False)
+    by = "" if results[0].score == "cosine" else f" by {results[0].score}"
+    title = f"retrieval accuracy{by} by layer, %, mean of both directions (higher is better)"
+    return _by_layer(title, columns, lower=False)
+
+
+def protocol_table(results: Sequence[ProtocolScore], title: str) -> Table:
+    """Accuracy in percent, a row per pair and their means, a column per direction."""
+    drawn = Table(title=title)
+    for column in ("pair", "sentences", "pivot", "from it %", "to it %"):
+        drawn.add_column(column, justify="left" if column in ("pair", "pivot") else "right")
+    for r in results:
+        shares = (f"{100 * share:.2f}" for share in (r.from_pivot, r.to_pivot))
+        drawn.add_row(r.languages, f"{r.sentences:,}", r.pivot, *shares, end_section=r is results[-1])
+    means = (f"{100 * mean(shares):.2f}" for shares in zip(*((r.from_pivot, r.to_pivot) for r in results), strict=True))
+    drawn.add_row("avg", "", "", *means)
+    return drawn
 
 
 def perplexity_table(results: Sequence[Perplexity]) -> Table:

@@ -27,6 +27,8 @@ from pipeline.settings.sizes import scratch_sizes
 from pipeline.weights.fit import check_sizes
 from pipeline.weights.hugging_face import load_encoder, load_head
 from pipeline.weights.pretrained import read_pretrained
+from pipeline.weights.sentence_projection import HEAD as PROJECTION
+from pipeline.weights.sentence_projection import TENSOR, load_projection
 
 Factor = Callable[[int], float]
 """Factor of the peak learning rate at an optimizer step, from 0."""
@@ -61,6 +63,8 @@ def build_model(config: Config, objectives: list[Objective], vocab_size: int) ->
     if init is not None and state is not None:
         load_encoder(model.encoder, state, init)
         head_is_pretrained = MASKED_LM_HEAD in model.heads and load_head(model.heads[MASKED_LM_HEAD], state, init)
+        if PROJECTION in model.heads and TENSOR in state:
+            load_projection(model.heads[PROJECTION], state, init)
     model.add_twins()
     return model, head_is_pretrained
 

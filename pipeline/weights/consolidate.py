@@ -15,6 +15,7 @@ from pipeline.checkpoints import weights_only
 from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.model.heads import MASKED_LM_HEAD
 from pipeline.weights.hugging_face import hugging_face_state
+from pipeline.weights.sentence_projection import HEAD as PROJECTION
 
 ENCODER, HEADS = "encoder", "heads"
 """Of what training wraps: a module, and a dictionary of modules by name."""
@@ -54,7 +55,8 @@ def modules_of(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def hugging_face_parts(state: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
-    """State dict of `XLMRobertaForMaskedLM`, without its head where there is none; other modules are left out.
+    """State dict of `XLMRobertaForMaskedLM`, without its head where there is none, and the sentence projection where there is
+    one; other modules are left out.
 
     Raises:
         ValueError: there is no encoder; names `source` and what it holds.
@@ -65,4 +67,5 @@ def hugging_face_parts(state: dict[str, Tensor], source: Path) -> dict[str, Tens
         raise ValueError(f"{source}: holds no encoder, but {', '.join(modules) or 'nothing'}; give another checkpoint")
     if head is not None:
         head = {**head, "weight": encoder["word.weight"]}
-    return hugging_face_state(encoder, head)
+    projection = modules.get(f"{HEADS}.{PROJECTION}", {})
+    return hugging_face_state(encoder, head) | {f"{PROJECTION}.{name}": tensor for name, tensor in projection.items()}

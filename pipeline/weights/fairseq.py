@@ -1,4 +1,4 @@
-"""From fairseq: the weights of a RoBERTa-shaped `model.pt`, such as XLM-R's, under Hugging Face's names.
+"""From fairseq: the weights of a RoBERTa-shaped `model.pt`, such as XLM-R's or InfoXLM's, under Hugging Face's names.
 
 Knows fairseq's names and shapes, of all its generations; unpickles tensors and an argument namespace, and nothing else.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from pipeline.checkpoints import weights_only
 from pipeline.model.encoder import EncoderConfig
+from pipeline.weights.sentence_projection import TENSOR, ProjectedVectors
 
 CHECKPOINT = "model.pt"
 _LAYER = "sentence_encoder.layers."
@@ -39,10 +41,26 @@ _NAMES = {
     r"lm_head\.bias$": "lm_head.bias",
 }
 _EMBEDDINGS = "roberta.embeddings."
+# InfoXLM's: the trained model and its moving average, each a RoBERTa, and a matrix [1, D, D] that vectors are multiplied with
+# from the left, so that a linear layer holds its transpose.
+_TRAINED, _MATRIX, _LAYER_OF_CONTRAST = "model_fast.", "proj_matrix_fast", 8
+"""The layer where `args` name none, as the released code takes it then."""
 
 
-def read_fairseq(path: Path, dropout: float = 0.0) -> tuple[EncoderConfig, dict[str, Tensor]]:
-    """Sizes and fp32 tensors (named as in `XLMRobertaForMaskedLM`) of a fairseq checkpoint.
+@dataclass
+class FairseqModel:
+    """A model.pt as it was read."""
+
+    sizes: EncoderConfig
+    state: dict[str, Tensor]
+    """fp32, named as in `XLMRobertaForMaskedLM`, and `TENSOR` where there is a sentence projection."""
+    projected: ProjectedVectors | None = None
+    """What the sentence projection is for."""
+    notes: list[str] = field(default_factory=list)
+
+
+def read_fairseq(path: Path, dropout: float = 0.0) -> FairseqModel:
+    """Sizes and tensors of a fairseq checkpoint; of InfoXLM's, those of the model that was trained, and its projection.
 
     ValueError of one line where the file is damaged, holds objects other than tensors and arguments, or another model.
     """
@@ -50,10 +68,36 @@ def read_fairseq(path: Path, dropout: float = 0.0) -> tuple[EncoderConfig, dict[
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not all(isinstance(value, Tensor) for value in model.values()):
         raise ValueError(f"{path}: holds no `model` with tensors; give fairseq's model.pt of XLM-R")
+    arguments = _arguments(content)
+    model, matrix, notes = _trained(path, model)
     state = _renamed(path, model)
-    sizes = _sizes(path, state, _arguments(content), dropout)
+    sizes = _sizes(path, state, arguments, dropout)
     _check_head(path, state)
-    return sizes, {name: tensor.float() for name, tensor in state.items()}
+    state = {name: tensor.float() for name, tensor in state.items()}
+    if matrix is None:
+        return FairseqModel(sizes, state, notes=notes)
+    if list(matrix.shape) != [1, sizes.hidden, sizes.hidden]:
+        raise ValueError(
+            f"{path}: {_MATRIX} is {list(matrix.shape)}, {[1, sizes.hidden, sizes.hidden]} is wanted; copy it again"
+        )
+    layer = arguments.get("xlco_layer", _LAYER_OF_CONTRAST)
+    if not isinstance(layer, int) or not 0 <= layer <= sizes.layers:
+        raise ValueError(
+            f"{path}: xlco_layer is {layer!r}, the model has {sizes.layers} layers; save it anew with the one in its args"
+        )
+    state[TENSOR] = matrix[0].float().T.contiguous()
+    return FairseqModel(sizes, state, ProjectedVectors(layer, "first"), notes)
+
+
+def _trained(path: Path, model: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None, list[str]]:
+    """(the model that was trained, its projection, notes on what is left out); another checkpoint than InfoXLM's as it is."""
+    if not any(name.startswith(_TRAINED) for name in model):
+        return model, None, []
+    taken = {name.removeprefix(_TRAINED): tensor for name, tensor in model.items() if name.startswith(_TRAINED)}
+    left = {name.partition(".")[0] for name in model if not name.startswith(_TRAINED) and name != _MATRIX}
+    kept = "model_fast and its projection are" if _MATRIX in model else "model_fast is"
+    note = f"{path}: is InfoXLM's; {kept} taken, left out are {', '.join(sorted(left)) or 'no others'}"
+    return taken, model.get(_MATRIX), [note]
 
 
 def _unpickle(path: Path) -> Any:

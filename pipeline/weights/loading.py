@@ -23,6 +23,7 @@ from pipeline.weights.hub import local_folder
 from pipeline.weights.hugging_face import CONFIG_NAME, build_encoder, load_head, other_architecture
 from pipeline.weights.model_record import record_of_config
 from pipeline.weights.opening import open_weights
+from pipeline.weights.sentence_projection import SentenceProjection
 
 
 class AnyTokenizer(Protocol):
@@ -45,6 +46,8 @@ class LoadedModel:
     tokenizer: AnyTokenizer
     recorded: AlignOptions | None
     """How words align best with it, where it says so."""
+    projection: SentenceProjection | None = None
+    """Of its sentence vectors, where it was trained with one."""
 
     def to(self, place: Place) -> LoadedModel:
         """The same model there."""
@@ -68,8 +71,7 @@ def load(folder: Path, tokenizer_dir: Path | None = None, with_head: bool = Fals
         if with_head:
             raise ValueError(f"{folder}: model_type is {kind!r}, only the head of an xlm-roberta model is read")
         return _load_other(folder, tokenizer_dir)
-    encoder, head, tokenizer, recorded = _load_own(folder, tokenizer_dir, with_head)
-    return LoadedModel(encoder, head, tokenizer, recorded)
+    return _load_own(folder, tokenizer_dir, with_head)
 
 
 def _load_other(folder: Path, tokenizer_dir: Path | None) -> LoadedModel:
@@ -81,9 +83,15 @@ def _load_other(folder: Path, tokenizer_dir: Path | None) -> LoadedModel:
     return LoadedModel(encoder, None, tokenizer, recorded)
 
 
-def _load_own(
-    folder: Path, tokenizer_dir: Path | None, with_head: bool
-) -> tuple[Encoder, MaskedLMHead | None, Tokenizer, AlignOptions | None]:
+@dataclass
+class OwnModel(LoadedModel):
+    """An XLM-R-shaped one."""
+
+    encoder: Encoder
+    tokenizer: Tokenizer
+
+
+def _load_own(folder: Path, tokenizer_dir: Path | None, with_head: bool) -> OwnModel:
     opened = open_weights(folder)
     for note in opened.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -96,19 +104,19 @@ def _load_own(
     tokenizer = opened.tokenizer(tokenizer_dir)
     for note in opened.notes_on_words(tokenizer):
         print(f"note: {note}", file=sys.stderr)
-    return encoder.eval(), head, tokenizer, opened.record.options
+    return OwnModel(encoder.eval(), head, tokenizer, opened.record.options, opened.projection_of(state))
 
 
 def load_model(folder: Path, tokenizer_dir: Path | None = None) -> tuple[Encoder, Tokenizer]:
     """Encoder and tokenizer of an XLM-R-shaped model, see `load`."""
-    encoder, _, tokenizer, _ = _load_own(folder, tokenizer_dir, with_head=False)
-    return encoder, tokenizer
+    own = _load_own(folder, tokenizer_dir, with_head=False)
+    return own.encoder, own.tokenizer
 
 
 def load_masked_lm(folder: Path, tokenizer_dir: Path | None = None) -> tuple[Encoder, MaskedLMHead, Tokenizer]:
     """`load_model` with the masked-LM head; ValueError also where the model has none."""
-    encoder, head, tokenizer, _ = _load_own(folder, tokenizer_dir, with_head=True)
-    return encoder, head_of(head, folder), tokenizer
+    own = _load_own(folder, tokenizer_dir, with_head=True)
+    return own.encoder, head_of(own.head, folder), own.tokenizer
 
 
 def head_of(head: MaskedLMHead | None, folder: Path) -> MaskedLMHead:

@@ -26,6 +26,7 @@ from pipeline.weights.fairseq import CHECKPOINT, read_fairseq
 from pipeline.weights.hub import WANTED, local_folder
 from pipeline.weights.hugging_face import CONFIG_NAME, DROPOUTS
 from pipeline.weights.model_record import Record, record_of_checkpoint, record_of_config
+from pipeline.weights.sentence_projection import TENSOR, ProjectedVectors, SentenceProjection, read_projection
 from pipeline.weights.vocabulary import added_words, explains
 
 
@@ -51,7 +52,10 @@ class Weights:
     dropouts: dict[str, float]
     """What fine-tuning wants, by Hugging Face's names; empty where nobody knows."""
     state: Callable[[], dict[str, Tensor]]
-    """Reads the tensors: fp32, under the names of `XLMRobertaForMaskedLM`. ValueError of one line where they are damaged."""
+    """Reads the tensors: fp32, under the names of `XLMRobertaForMaskedLM`, and as `TENSOR` the sentence projection, where one
+    lies beside them. ValueError of one line where they are damaged."""
+    projected: ProjectedVectors | None = None
+    """What the sentence projection is for; None: there is none, or nobody knows."""
     info: CheckpointInfo | None = None
     """Of a checkpoint, its manifest."""
     notes: list[str] = field(default_factory=list)
@@ -78,6 +82,21 @@ class Weights:
         tokenizer = read_tokenizer(path) if chosen is None else Tokenizer.load(chosen)
         self._check(tokenizer, path)
         return tokenizer
+
+    def projection_of(self, state: dict[str, Tensor]) -> SentenceProjection | None:
+        """The sentence projection among the tensors that `state` has read; None: there is none.
+
+        Raises:
+            ValueError: there is one, and nothing says which vectors it is for.
+        """
+        if TENSOR not in state:
+            return None
+        if self.projected is None:
+            raise ValueError(
+                f"{self.place}: has a sentence projection, but no objectives.contrast in its config that says for which layer; "
+                "give another checkpoint"
+            )
+        return SentenceProjection(state[TENSOR], self.projected)
 
     def _check(self, tokenizer: Tokenizer, path: Path) -> None:
         wanted = self.record.tokenizer
@@ -168,14 +187,18 @@ def _open_hugging_face(folder: Path) -> Weights:
             f"{folder}: the Hugging Face model is taken, not the checkpoints beside it; give one of "
             f"{checkpoint.folder_of(folder)}/step_* for those"
         )
+    sizes = hugging_face.read_config(folder)
+    projection = read_projection(folder, sizes.hidden, sizes.layers)
+    beside = {} if projection is None else {TENSOR: projection.weight_DD}
     return Weights(
         folder,
         Kind.HUGGING_FACE,
-        hugging_face.read_config(folder),
+        sizes,
         _tokenizer_beside(folder),
         record_of_config(content, folder / CONFIG_NAME),
         hugging_face.read_dropouts(folder),
-        lambda: hugging_face.read_state(folder),
+        lambda: hugging_face.read_state(folder) | beside,
+        None if projection is None else projection.takes,
         notes=notes,
     )
 
@@ -183,8 +206,18 @@ def _open_hugging_face(folder: Path) -> Weights:
 def _open_fairseq(place: Path) -> Weights:
     """The sizes show on the tensors alone, so that these are read at once."""
     file = place / CHECKPOINT if place.is_dir() else place
-    sizes, state = read_fairseq(file)
-    return Weights(place, Kind.FAIRSEQ, sizes, _tokenizer_beside(file.parent), Record(), DROPOUTS, lambda: state)
+    read = read_fairseq(file)
+    return Weights(
+        place,
+        Kind.FAIRSEQ,
+        read.sizes,
+        _tokenizer_beside(file.parent),
+        Record(),
+        DROPOUTS,
+        lambda: read.state,
+        read.projected,
+        notes=read.notes,
+    )
 
 
 def _open_checkpoint(place: Path, whole: bool) -> Weights:
@@ -202,9 +235,18 @@ def _open_checkpoint(place: Path, whole: bool) -> Weights:
         record_of_checkpoint(info, found),
         info.dropouts,
         state,
+        _projected_of(info),
         info,
         skipped,
     )
+
+
+def _projected_of(info: CheckpointInfo) -> ProjectedVectors | None:
+    """Which vectors a run's sentence contrast has projected, if it did; its config has been checked when it began."""
+    contrast = (info.config.get("objectives") or {}).get("contrast") or {}
+    if not contrast.get("projection"):
+        return None
+    return ProjectedVectors(contrast["layer"], contrast["pooling"])
 
 
 def _latest_manifest(place: Path) -> tuple[Path, CheckpointInfo, list[str]]:

@@ -5,9 +5,11 @@ Knows what a training asks of a model; `opening` knows where models lie.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import torch.distributed as dist
 from torch import Tensor
 
 from data_prep.token_files.manifest import Manifest
@@ -22,9 +24,15 @@ from pipeline.weights.vocabulary import added_words, explains
 
 
 def read_pretrained(init: Path, dropout: float) -> tuple[EncoderConfig, dict[str, Tensor]]:
-    """Sizes of a pretrained model, and its fp32 tensors named as in `XLMRobertaForMaskedLM`; ValueError of one line."""
+    """Sizes of a pretrained model, and its fp32 tensors as `Weights.state` gives them; ValueError of one line.
+
+    What the user should know of the model is said once, by rank 0.
+    """
     with named():
         opened = open_weights(init)
+        for note in opened.notes:
+            if not dist.is_initialized() or dist.get_rank() == 0:
+                print(f"note: {note}", file=sys.stderr)
         return replace(opened.sizes, dropout=dropout), opened.state()
 
 

@@ -101,6 +101,34 @@ def test_pairs_come_in_both_orders_with_one_beginning_each(
     assert blocks[: len(blocks) // 2] == blocks[len(blocks) // 2 :], "one language after the other, of equal text"
 
 
+@pytest.mark.parametrize("at_once", [3, 4096])
+def test_for_the_contrast_source_and_target_alternate(
+    at_once: int, data_dir: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fairseq_export, "ITEMS_AT_ONCE", at_once)
+    for folder, options in (("without", ()), ("with", ("--xlco",))):
+        assert run("export-fairseq", data_dir, "--out", tmp_path / folder, *options)[0] == 0
+    sentences = [sentence for shard in sentences_of(data_dir, "en-de") for sentence in shard]
+    assert read_items(tmp_path / "with" / "xlco") == [[0, *sentence, 2] for sentence in sentences]
+    assert not (tmp_path / "without" / "xlco").exists()
+    for kind in ("mono", "pair"):
+        for name in ("train.0.bin", "train.0.idx", "dict.txt"):
+            assert (tmp_path / "with" / kind / name).read_bytes() == (tmp_path / "without" / kind / name).read_bytes()
+    dictionary = (tmp_path / "with" / "xlco" / "dict.txt").read_bytes()
+    assert dictionary == (tmp_path / "with" / "pair" / "dict.txt").read_bytes()
+
+
+def test_the_released_contrast_joins_neighbouring_pairs_side_by_side(data_dir: Path, tmp_path: Path, run: Run) -> None:
+    # As infoxlm/data/xlco_dataset.py takes items 4i to 4i + 3, in its mode 0; the second sentence loses its <s>.
+    assert run("export-fairseq", data_dir, "--out", tmp_path / "out", "--only", "en-de", "--xlco")[0] == 0
+    items = read_items(tmp_path / "out" / "xlco")
+    sentences = [sentence for shard in sentences_of(data_dir, "en-de") for sentence in shard]
+    for first in range(0, len(items) // 4 * 4, 4):
+        source, target, source_2, target_2 = sentences[first : first + 4]
+        assert [*items[first], *items[first + 2][1:]] == [0, *source, 2, *source_2, 2]
+        assert [*items[first + 1], *items[first + 3][1:]] == [0, *target, 2, *target_2, 2]
+
+
 def test_the_dictionary_numbers_pieces_as_we_do(data_dir: Path, tokenizer: Tokenizer, tmp_path: Path, run: Run) -> None:
     assert run("export-fairseq", data_dir, "--out", tmp_path / "out")[0] == 0
     for kind in ("mono", "pair"):
@@ -124,7 +152,8 @@ def test_what_is_longer_than_the_released_positions_is_told(tokenizer_dir: Path,
         (tmp_path / name).write_text("the " * words + "\n" + "a cat\n")
     options = ("--pair", "en-de", "--tokenizer", tokenizer_dir, "--out", tmp_path / "data", "--max-tokens", 1000)
     assert run("parallel", tmp_path / "a.en", tmp_path / "a.de", *options, "--keep-identical")[0] == 0
-    _, out, _ = run("export-fairseq", tmp_path / "data", "--out", tmp_path / "out")
+    _, out, _ = run("export-fairseq", tmp_path / "data", "--out", tmp_path / "out", "--xlco")
+    assert out.count("note: 2 items are longer") == 2 and "the released model's 256 for one of two" in out
     assert "note: 2 items are longer than the released model's 512 positions" in out
 
 
@@ -133,6 +162,7 @@ def test_what_is_longer_than_the_released_positions_is_told(tokenizer_dir: Path,
     [
         (("--only", "xx"), "--only xx: "),
         (("--block-tokens", 2), "--block-tokens 2: must be above 2"),
+        (("--only", "de", "--xlco"), "has no pairs among what is taken"),
     ],
 )
 def test_mistakes_are_one_line(

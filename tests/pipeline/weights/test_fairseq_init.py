@@ -18,7 +18,9 @@ from pipeline.objectives.catalog import build_objectives
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.settings.schema import Config
 from pipeline.training.build import build_model
+from pipeline.weights.opening import open_weights
 from pipeline.weights.pretrained import read_pretrained, read_sizes
+from pipeline.weights.sentence_projection import TENSOR, ProjectedVectors, load_projection
 
 VOCAB_SIZE, WIDTH, LAYERS, HEADS = 70, 24, 3, 4
 POSITIONS = 34
@@ -170,6 +172,61 @@ def test_an_encoder_without_its_head_starts_with_a_random_one(save: Callable[...
     assert not head_is_pretrained
 
 
+def as_infoxlm(content: dict[str, Any], with_projection: bool = True) -> torch.Tensor:
+    """Make of a checkpoint one of InfoXLM's, in which all but the trained model is wrong; its matrix [1, D, D]."""
+    own = content["model"]
+    arguments = content["args"] or content["cfg"]["model"]
+    (vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments)["xlco_layer"] = 2
+    matrix_1DD = torch.randn(1, WIDTH, WIDTH, generator=torch.Generator().manual_seed(5))
+    content["model"] = {
+        "queue": torch.randn(6, WIDTH),
+        "enqueue_cnt": torch.tensor([12]),
+        "queue_ptr": torch.tensor([3]),
+        **{f"model_slow.{name}": torch.full_like(tensor, 7.0) for name, tensor in own.items()},
+        **{f"model_fast.{name}": tensor.half() for name, tensor in own.items()},
+        **({"proj_matrix_fast": matrix_1DD, "proj_matrix_slow": -matrix_1DD} if with_projection else {}),
+    }
+    return matrix_1DD
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_of_infoxlm_the_trained_model_is_taken_and_the_rest_is_named(
+    theirs: XLMRobertaForMaskedLM, save: Callable[..., Path], generation: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, head_is_pretrained = build(save(generation, as_infoxlm))
+    assert head_is_pretrained
+    expected = theirs.roberta.embeddings.word_embeddings.weight
+    torch.testing.assert_close(model.encoder.word.weight, expected.half().float(), rtol=0, atol=0)
+    (note,) = capsys.readouterr().err.splitlines()
+    left = "enqueue_cnt, model_slow, proj_matrix_slow, queue, queue_ptr"
+    assert note.endswith(f"is InfoXLM's; model_fast and its projection are taken, left out are {left}")
+
+
+def test_the_projection_of_infoxlm_is_a_linear_layer_s(save: Callable[..., Path]) -> None:
+    made: list[torch.Tensor] = []
+    opened = open_weights(save(change=lambda content: made.append(as_infoxlm(content))))
+    projection = opened.projection_of(opened.state())
+    assert projection is not None and projection.takes == ProjectedVectors(2, "first")
+    vectors_SD = torch.randn(4, WIDTH)
+    torch.testing.assert_close(F.linear(vectors_SD, projection.weight_DD), vectors_SD @ made[0][0])
+
+
+def test_infoxlm_without_a_projection_has_none(save: Callable[..., Path]) -> None:
+    opened = open_weights(save(change=lambda content: as_infoxlm(content, with_projection=False)))
+    assert opened.projection_of(opened.state()) is None
+    assert "model_fast is taken, left out are enqueue_cnt, model_slow, queue, queue_ptr" in opened.notes[0]
+
+
+def test_training_begins_with_the_projection_that_there_is(save: Callable[..., Path]) -> None:
+    file = save(change=as_infoxlm)
+    state = open_weights(file).state()
+    head = torch.nn.Linear(WIDTH, WIDTH, bias=False)
+    load_projection(head, state, file)
+    assert torch.equal(head.weight, state[TENSOR])
+    with pytest.raises(ValueError, match=r"sentence_projection.weight is \[24, 24\], \[8, 24\] is wanted"):
+        load_projection(torch.nn.Linear(WIDTH, 8, bias=False), state, file)
+
+
 class Hostile:
     """Unpickled without care, this touches a file."""
 
@@ -216,6 +273,11 @@ WORD = "decoder.sentence_encoder.embed_tokens.weight"
             lambda c: c["model"].update({"decoder.sentence_encoder.layer_norm.bias": torch.ones(3)}),
             "has decoder.sentence_encoder.layer_norm.bias, which XLM-R has not",
         ),
+        (
+            lambda c: (as_infoxlm(c), c["model"].update({"proj_matrix_fast": torch.ones(WIDTH, WIDTH)})),
+            "proj_matrix_fast is [24, 24], [1, 24, 24] is wanted",
+        ),
+        (lambda c: (as_infoxlm(c), vars(c["args"]).pop("xlco_layer")), "xlco_layer is 8, the model has 3 layers"),
         (lambda c: c["model"].clear(), "lacks embeddings.word_embeddings.weight"),
         (lambda c: c.pop("model"), "holds no `model` with tensors"),
         (lambda c: c.pop("args"), "lack encoder_attention_heads"),
