@@ -26,9 +26,10 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as transformers_logging
 
 from data_prep.quiet import prints_hidden
+from data_prep.tokenizers.hub import first_line
 from pipeline.model.transformers_encoder import TransformersEncoder, TransformersShape
 from pipeline.weights.hugging_face import CONFIG_NAME, read_tensors
-from pipeline.weights.transformers_tokenizer import TransformersTokenizer, first_line, read_transformers_tokenizer
+from pipeline.weights.transformers_tokenizer import TransformersTokenizer, read_transformers_tokenizer
 
 MORE_LAYERS = re.compile(r"(?!decoder\.)(.*\.)?(layer|layers|block|attentions)\.\d+\.")
 """Weights of a layer, by whatever name an encoder has for them."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from data_prep.tokenizers.hub import first_line
 from data_prep.tokenizers.template import Frame, Template
 
 PROBES = ("a", "the", "in", "1", "и", "的")
@@ -87,11 +88,6 @@ def read_transformers_tokenizer(folder: Path, rows: int) -> TransformersTokenize
             "trained with"
         )
     return found
-
-
-def first_line(error: Exception) -> str:
-    """What a library says went wrong, without what it says on further lines."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _wants_space(ids_of: Any) -> bool:
