@@ -8,7 +8,7 @@ import typer
 
 from data_prep.standard_output import DataCommand
 from pipeline import command_line
-from pipeline.commands import adapt, align, estimate, evaluate, finetune, project, run, score, show, symmetrize
+from pipeline.commands import adapt, align, estimate, evaluate, finetune, mine, project, run, score, show, symmetrize
 
 ELSEWHERE = {
     "train": "./launch.sh train CONFIG",
@@ -49,6 +49,7 @@ for _name, _command in (
     ("project", project.project_command),
     ("evaluate", evaluate.evaluate_command),
     ("score", score.score_command),
+    ("mine", mine.mine_command),
     ("show", show.show_command),
     ("demo", show.demo_command),
     ("finetune", finetune.finetune_command),

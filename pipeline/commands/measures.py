@@ -136,7 +136,8 @@ def retrieve_by_protocol(
         scores.append(of_pair)
         if file is not None:
             write_found(file, found_by_pivot(matches).tolist())
-    console.print(protocol_table(scores, f"retrieval by {chosen.name} ({chosen.words}), {score}"))
+    put(f"retrieval by {chosen.name} ({chosen.words}), {score}; higher is better")
+    console.print(protocol_table(scores))
     if cut := sum(of_pair.cut for of_pair in scores):
         put(f"{cut} sentences cut")
     return [of_pair.as_json() for of_pair in scores]

@@ -48,14 +48,11 @@ LayerOption = Annotated[
         help="layer whose hidden states are aligned; default: as recorded, else 7/12 of the way up", show_default=False
     ),
 ]
-ProtocolOption = Annotated[
-    str | None,
-    typer.Option(
-        help="a published way to retrieve, at its layer: xtreme (mean of layer 8 of 12, 14 of 24), infoxlm (mean of layer 7 of "
-        "12), cls (<s> of the last layer), projected (by the model's sentence projection)",
-        show_default=False,
-    ),
-]
+PROTOCOL_HELP = (
+    "a published way to retrieve, at its layer: xtreme (mean of layer 8 of 12, 14 of 24), infoxlm (mean of layer 7 of 12), "
+    "cls (<s> of the last layer), projected (by the model's sentence projection)"
+)
+ProtocolOption = Annotated[str | None, typer.Option(help=PROTOCOL_HELP, show_default=False)]
 ProtocolLayerOption = Annotated[
     int | None, typer.Option(min=0, help="layer instead of the protocol's own (0: embeddings)", show_default=False)
 ]

@@ -127,9 +127,9 @@ def retrieval_table(results: Sequence[Retrieval]) -> Table:
     return _by_layer(title, columns, lower=False)
 
 
-def protocol_table(results: Sequence[ProtocolScore], title: str) -> Table:
+def protocol_table(results: Sequence[ProtocolScore]) -> Table:
     """Accuracy in percent, a row per pair and their means, a column per direction."""
-    drawn = Table(title=title)
+    drawn = Table()
     for column in ("pair", "sentences", "pivot", "from it %", "to it %"):
         drawn.add_column(column, justify="left" if column in ("pair", "pivot") else "right")
     for r in results:

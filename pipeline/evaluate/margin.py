@@ -5,6 +5,7 @@ Knows vectors of length 1; nothing of where they come from.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,12 +30,19 @@ class Neighbours:
         return self.similarity_Qk.double().mean(dim=1)
 
 
-def nearest(query_QD: Tensor, key_KD: Tensor, k: int = NEIGHBOURS, device: torch.device | str = "cpu") -> Neighbours:
+def nearest(
+    query_QD: Tensor,
+    key_KD: Tensor,
+    k: int = NEIGHBOURS,
+    device: torch.device | str = "cpu",
+    done: Callable[[int], None] = lambda queries: None,
+) -> Neighbours:
     """The k keys (or all, where there are fewer) with the largest dot product with each query.
 
     Args:
         query_QD, key_KD: fp32 on the host, of length 1; 4·D bytes a sentence are all that stays in memory.
         device: where blocks of both are multiplied.
+        done: is told how many queries have theirs.
     """
     similarities, indices = [], []
     for query_BD in query_QD.split(QUERIES_AT_ONCE):
@@ -50,6 +58,7 @@ def nearest(query_QD: Tensor, key_KD: Tensor, k: int = NEIGHBOURS, device: torch
             index_Bk = index_Bk.gather(1, order_Bk)
         similarities.append(best_Bk.cpu())
         indices.append(index_Bk.cpu())
+        done(sum(map(len, indices)))
     return Neighbours(torch.cat(similarities), torch.cat(indices))
 
 

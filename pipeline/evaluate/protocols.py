@@ -58,12 +58,15 @@ class AppliedProtocol:
     both_directions: bool
 
     @property
-    def words(self) -> str:
-        """For people: what a sentence's vector is, and which direction is the protocol's figure."""
+    def vectors(self) -> str:
+        """What a sentence's vector is, for people."""
         pooled = "mean over all tokens" if self.pooling == "mean" else "first token"
-        projected = "" if self.projection is None else ", projected"
-        direction = "both directions" if self.both_directions else "queries of the pivot"
-        return f"layer {self.layer}, {pooled}{projected}; {direction}"
+        return f"layer {self.layer}, {pooled}{'' if self.projection is None else ', projected'}"
+
+    @property
+    def words(self) -> str:
+        """The same, and which direction is the protocol's figure."""
+        return f"{self.vectors}; {'both directions' if self.both_directions else 'queries of the pivot'}"
 
 
 def check_name(name: str | None, layer: int | None) -> None:

@@ -1,4 +1,5 @@
-"""A model as a Hugging Face folder: fp32 weights of `XLMRobertaForMaskedLM`, the tokenizer, a model card.
+"""A model as a Hugging Face folder: fp32 weights of `XLMRobertaForMaskedLM`, the tokenizer, a model card; and beside the
+weights the sentence projection, where the model has one.
 
 Reads what `open_weights` opens, a run's checkpoint most of all; trains and measures nothing. The folder is made beside its
 place and renamed when it is whole.
@@ -42,9 +43,19 @@ from pipeline.weights.hugging_face_tokenizer import save_tokenizer
 from pipeline.weights.model_card import Known, model_card
 from pipeline.weights.model_record import SECTION, Record, section_of
 from pipeline.weights.opening import Weights, open_weights
+from pipeline.weights.sentence_projection import FILE_NAME, write_projection
 
 CARD_NAME = "README.md"
-WRITTEN = {CONFIG_NAME, SAFETENSORS, MODEL_NAME, META_NAME, CARD_NAME, "tokenizer.json", "tokenizer_config.json"}
+WRITTEN = {
+    CONFIG_NAME,
+    SAFETENSORS,
+    FILE_NAME,
+    MODEL_NAME,
+    META_NAME,
+    CARD_NAME,
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
 """All that an export writes; a folder that holds something else is never replaced."""
 COMPARED_SENTENCES = 100
 """Of each language, which both tokenizers must encode alike."""
@@ -78,7 +89,9 @@ def export(
     opened = open_weights(source)
     tokenizer = opened.tokenizer(tokenizer_dir)
     _check_words(opened, tokenizer)
-    state, head = _state_of(opened)
+    read = opened.state()
+    projection = opened.projection_of(read)
+    state, head = _state_of(opened, read)
     known = Known(
         _origin(source, opened),
         opened.sizes,
@@ -86,11 +99,15 @@ def export(
         head,
         Record(opened.record.options, tokenizer.identity()),
         opened.info,
+        None if projection is None else projection.takes,
     )
-    with new_folder(out, 4 * known.parameters + 6 * len(tokenizer.model) + _SPARE_BYTES) as folder:
+    beside = 0 if projection is None else projection.weight_DD.numel()
+    with new_folder(out, 4 * (known.parameters + beside) + 6 * len(tokenizer.model) + _SPARE_BYTES) as folder:
         text = [] if opened.info is None else training_text(opened.info, tokenizer)
         save_tokenizer(tokenizer, folder, opened.sizes.longest, text)
         save_file(state, folder / SAFETENSORS, metadata={"format": "pt"})
+        if projection is not None:
+            write_projection(projection, folder)
         config = config_of(opened.sizes, opened.dropouts, known.record)
         _write(folder / CONFIG_NAME, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         _write(
@@ -107,12 +124,11 @@ def _origin(source: Path, opened: Weights) -> str:
     return f"model {name.repo} of the hub, commit {opened.place.name}"
 
 
-def _state_of(opened: Weights) -> tuple[dict[str, Tensor], bool]:
+def _state_of(opened: Weights, read: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
     """(parameters of `XLMRobertaForMaskedLM`; whether its head was among them, or is a fresh one).
 
     The output layer is tied to the word embeddings, and so left out, as Hugging Face does.
     """
-    read = opened.state()
     encoder = build_encoder(opened.sizes, read, opened.place)
     head = has_head(read, opened.place)
     own = {head_name(name): read[head_name(name)] for name in HEAD_PARAMETERS} if head else _fresh_head(opened.sizes)

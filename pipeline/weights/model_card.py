@@ -14,6 +14,7 @@ from pipeline.objectives import catalog
 from pipeline.settings.sizes import EncoderConfig
 from pipeline.weights.card_facts import RunFacts
 from pipeline.weights.model_record import Record
+from pipeline.weights.sentence_projection import FILE_NAME, ProjectedVectors
 
 _OBJECTIVES = {name: entry.words for name, entry in catalog.ENTRIES.items()}
 _SHAPE = "A cross-lingual encoder in the shape of XLM-R,"
@@ -36,6 +37,8 @@ class Known:
     record: Record
     info: CheckpointInfo | None
     """Of the run that has trained it; None: another model, of whose training nothing is known."""
+    projected: ProjectedVectors | None = None
+    """What its sentence projection is for; None: it has none."""
 
 
 def model_card(name: str, known: Known, facts: RunFacts) -> str:
@@ -88,11 +91,16 @@ def _table(known: Known, facts: RunFacts) -> list[str]:
         "longest input": f"{sizes.longest} tokens, special ones included",
         **({} if known.info is None else _training(known.info)),
         "masked-LM head": "trained" if known.head else "not trained: random weights",
+        **({} if known.projected is None else {"sentence projection": _projection(known.projected)}),
         "tokenizer (sha256)": f"`{(known.record.tokenizer or {}).get('sha256')}`",
         **({} if facts.data is None else {"training data": facts.data}),
         **({} if known.info is None else {"training data (sha256 of its manifest)": f"`{known.info.data_digest}`"}),
     }
     return ["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows.items())]
+
+
+def _projection(projected: ProjectedVectors) -> str:
+    return f"`{FILE_NAME}`, a matrix that the vector of a sentence ({projected.words}) is multiplied with; apart from the model"
 
 
 def _training(info: CheckpointInfo) -> dict[str, str]:

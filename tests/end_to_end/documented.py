@@ -146,6 +146,10 @@ def make_files(folder: Path, sample: Path, shared: Path | None) -> None:
         _compress(folder / name, "".join(texts["mono"][first:last]))
     mix = "corpora:\n- {mono: de, files: de.txt.xz}\n- {pair: en-de, source_files: text.en, target_files: text.de}\n"
     (folder / "corpora.yaml").write_text(mix, encoding="utf-8")
+    for side, language in enumerate(("en", "de")):
+        rows = (f"{language}-{at}\t{pair[side]}" for at, pair in enumerate(pairs[100:140]))
+        (folder / f"de-en.dev.{language}").write_text("".join(rows), encoding="utf-8")
+    (folder / "de-en.dev.gold").write_text("".join(f"de-{at}\ten-{at}\n" for at in range(0, 40, 2)), encoding="utf-8")
     _make_gold(folder, sample, shared)
     _make_links_and_labels(folder, pairs[:20])
     (folder / "hosts").write_text("localhost slots=2\n", encoding="utf-8")
