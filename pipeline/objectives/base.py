@@ -104,6 +104,12 @@ class Objective(ABC):
         """
         return {}
 
+    def after_loading(self, parts: Parts) -> None:  # noqa: B027
+        """Once, when the encoder has a pretrained model's weights: let own modules begin with them.
+
+        What training begins from scratch with, and what a checkpoint holds, is left as it is.
+        """
+
     def asks(self, work: Literal["label", "losses"], batch: MicroBatch) -> Sequence[Asked]:
         """What `label` or `loss` will encode, as far as it can be said before: one pass serves all objectives that ask.
 

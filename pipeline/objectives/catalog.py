@@ -11,10 +11,23 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 
-from pipeline.model.flops import encoder_forward_flops, masked_lm_flops, pointer_flops, token_contrast_flops
+from pipeline.model.flops import (
+    encoder_forward_flops,
+    masked_lm_flops,
+    pointer_flops,
+    replaced_tokens_flops,
+    token_contrast_flops,
+)
 from pipeline.settings.align_options import Labelling, Way
-from pipeline.settings.schema import Config, Objectives, Term, TokenContrastTerm, WordAlignmentTerm
-from pipeline.settings.sizes import EncoderConfig
+from pipeline.settings.schema import (
+    Config,
+    Objectives,
+    ReplacedTokensTerm,
+    Term,
+    TokenContrastTerm,
+    WordAlignmentTerm,
+)
+from pipeline.settings.sizes import EncoderConfig, layer_parameters
 
 if TYPE_CHECKING:
     from pipeline.objectives.base import Objective
@@ -53,9 +66,8 @@ class Entry:
 
     words: str  # for a model's card
     streams: tuple[str, ...]
-    modules: Mapping[
-        str, Callable[[EncoderConfig], int]
-    ]  # that it trains, and their parameters; equal names are shared
+    modules: Mapping[str, Callable[[Any, EncoderConfig], int]]
+    """That it trains, and their parameters, of its settings; equal names are shared."""
     build: Callable[[str, Any], Objective]  # of its name and its settings
     flops: Callable[[Any, EncoderConfig, Sample], float]
     """Labelling, and forward and backward of its own modules over a sample; of its settings."""
@@ -98,11 +110,15 @@ def _token_contrast_flops(term: TokenContrastTerm, sizes: EncoderConfig, sample:
     return encoding(term.labelled_by) + 3 * encoding(term.layer) + token_contrast_flops(sizes, sample.sides_C)
 
 
+def _masked_lm_parameters(sizes: EncoderConfig) -> int:
+    return sizes.hidden * (sizes.hidden + 3) + sizes.vocab_size
+
+
 def _masked_lm_entry(words: str, stream: str) -> Entry:
     return Entry(
         words=words,
         streams=(stream,),
-        modules={"masked_lm": lambda sizes: sizes.hidden * (sizes.hidden + 3) + sizes.vocab_size},
+        modules={"masked_lm": lambda term, sizes: _masked_lm_parameters(sizes)},
         build=_masked_lm(stream),
         flops=lambda term, sizes, sample: masked_lm_flops(sizes, sample.predicted),
         figures=(_ACCURACY,),
@@ -110,7 +126,47 @@ def _masked_lm_entry(words: str, stream: str) -> Entry:
     )
 
 
+def _replaced_tokens(stream: str) -> Callable[[str, ReplacedTokensTerm], Objective]:
+    def build(name: str, term: ReplacedTokensTerm) -> Objective:
+        from pipeline.objectives.replaced_tokens import ReplacedTokens
+
+        return ReplacedTokens(name, stream, term.generator_layers, term.embeddings, term.discriminator_weight)
+
+    return build
+
+
+def _generator_parameters(term: ReplacedTokensTerm, sizes: EncoderConfig) -> int:
+    tables = (sizes.vocab_size + sizes.positions) * sizes.hidden
+    own = 3 * sizes.hidden + term.generator_layers * layer_parameters(sizes) + _masked_lm_parameters(sizes)
+    return own + (tables if term.embeddings == "own" else 0)
+
+
+def _replaced_tokens_entry(words: str, stream: str) -> Entry:
+    return Entry(
+        words=words,
+        streams=(stream,),
+        modules={
+            "generator": _generator_parameters,
+            "replaced": lambda term, sizes: sizes.hidden * (sizes.hidden + 2) + 1,
+        },
+        build=_replaced_tokens(stream),
+        flops=lambda term, sizes, sample: replaced_tokens_flops(
+            sizes, sample.lengths_S, term.generator_layers, sample.predicted
+        ),
+        figures=(
+            Figure("replaced", _REPLACED, "share", "replaced {:.2f}"),
+            Figure("recall", _REPLACED, "share", "recall {:.3f}"),
+            Figure("precision", _REPLACED, "share"),
+            Figure("generator_accuracy", _SHARES, "share"),
+        ),
+        denoises=False,
+        predicts_words=True,
+        layers=lambda term: {"generator_layers": term.generator_layers},
+    )
+
+
 _SHARES = "Self-labelling agreement, masked-LM accuracy"
+_REPLACED = "Replaced tokens: share of the blanks, and how many of them are told"
 _ACCURACY = Figure("accuracy", _SHARES, "share")
 _LINKS = Figure("links_per_pair", "Links per pair", "links", "links {:.2f}")
 _AGREEMENT = Figure("agreement", _SHARES, "share", "agreement {:.3f}")
@@ -121,7 +177,7 @@ ENTRIES: dict[str, Entry] = {
     "dwa": Entry(
         words="DWA, denoising word alignment on translation pairs",
         streams=("pairs",),
-        modules={"word_alignment": lambda sizes: 2 * sizes.hidden * (sizes.hidden + 1)},
+        modules={"word_alignment": lambda term, sizes: 2 * sizes.hidden * (sizes.hidden + 1)},
         build=_word_alignment,
         flops=lambda term, sizes, sample: (
             encoder_forward_flops(sizes, sample.lengths_S, term.alignment_layer)
@@ -146,6 +202,8 @@ ENTRIES: dict[str, Entry] = {
         labelling=lambda term: Labelling(term.labelled_by, Way("argmax", "separate")),
         layers=lambda term: {"layer": term.layer, "label_layer": term.labelled_by},
     ),
+    "mrtd": _replaced_tokens_entry("MRTD, replaced tokens of monolingual text told from original ones", "mono"),
+    "trtd": _replaced_tokens_entry("TRTD, replaced tokens of translation pairs told from original ones", "pairs"),
 }
 """By the key of their settings, in the order in which they are computed."""
 
@@ -216,8 +274,10 @@ def check_layers(terms: Objectives, layers: int) -> None:
 
 def count_parameters(terms: Objectives, sizes: EncoderConfig) -> int:
     """Parameters of the modules that the objectives train; the vocabulary matrix, which they may share, is not among them."""
-    counts = {module: count for name, _ in _active(terms) for module, count in ENTRIES[name].modules.items()}
-    return sum(count(sizes) for count in counts.values())
+    counts = {
+        module: count(term, sizes) for name, term in _active(terms) for module, count in ENTRIES[name].modules.items()
+    }
+    return sum(counts.values())
 
 
 def settings() -> dict[str, type[Term]]:
