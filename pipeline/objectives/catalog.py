@@ -27,7 +27,7 @@ from pipeline.settings.schema import (
     TokenContrastTerm,
     WordAlignmentTerm,
 )
-from pipeline.settings.sizes import EncoderConfig, layer_parameters
+from pipeline.settings.sizes import EncoderConfig, layer_parameters, table_parameters
 
 if TYPE_CHECKING:
     from pipeline.objectives.base import Objective
@@ -74,6 +74,10 @@ class Entry:
     figures: tuple[Figure, ...] = ()
     denoises: bool = True
     """Encodes its streams' masked tokens through all layers, in a pass that it shares with others."""
+    own_layers: Callable[[Any, EncoderConfig], int] = lambda term, sizes: 0
+    """Layers of the passes that it shares with nobody, of its settings; 0: it shares its streams' pass."""
+    drawing: Callable[[Any, EncoderConfig], int] = lambda term, sizes: 0
+    """Parameters that labelling needs beside the encoder's layers, of its settings."""
     predicts_words: bool = False
     """Makes logits over the vocabulary, which memory must hold."""
     labelling: Callable[[Any], Labelling] | None = None
@@ -136,9 +140,13 @@ def _replaced_tokens(stream: str) -> Callable[[str, ReplacedTokensTerm], Objecti
 
 
 def _generator_parameters(term: ReplacedTokensTerm, sizes: EncoderConfig) -> int:
-    tables = (sizes.vocab_size + sizes.positions) * sizes.hidden
+    return _drawing_parameters(term, sizes) - (0 if term.embeddings == "own" else table_parameters(sizes))
+
+
+def _drawing_parameters(term: ReplacedTokensTerm, sizes: EncoderConfig) -> int:
+    """All that the generator reads, tables that it shares included."""
     own = 3 * sizes.hidden + term.generator_layers * layer_parameters(sizes) + _masked_lm_parameters(sizes)
-    return own + (tables if term.embeddings == "own" else 0)
+    return own + table_parameters(sizes)
 
 
 def _replaced_tokens_entry(words: str, stream: str) -> Entry:
@@ -160,6 +168,8 @@ def _replaced_tokens_entry(words: str, stream: str) -> Entry:
             Figure("generator_accuracy", _SHARES, "share"),
         ),
         denoises=False,
+        own_layers=lambda term, sizes: term.generator_layers + sizes.layers,
+        drawing=_drawing_parameters,
         predicts_words=True,
         layers=lambda term: {"generator_layers": term.generator_layers},
     )
@@ -237,6 +247,23 @@ def flops(terms: Objectives, stream: str, sizes: EncoderConfig, layers: int, sam
     own = sum(entry.flops(term, sizes, sample) for entry, term in reading)
     denoised = any(entry.denoises for entry, _ in reading)
     return own + (3 * encoder_forward_flops(sizes, sample.lengths_S, layers) if denoised else 0.0)
+
+
+def kept_layers(terms: Objectives, stream: str, sizes: EncoderConfig) -> int:
+    """Layers that a stream's tokens go through to be learned from, those of all passes together."""
+    own = [ENTRIES[name].own_layers(term, sizes) for name, term in _active(terms) if stream in ENTRIES[name].streams]
+    return sum(own) + (sizes.layers if 0 in own else 0)
+
+
+def encoder_passes(terms: Objectives, sizes: EncoderConfig) -> int:
+    """How often a micro-step goes through the encoder to learn."""
+    own = [ENTRIES[name].own_layers(term, sizes) for name, term in _active(terms)]
+    return sum(layers > 0 for layers in own) + (0 in own)
+
+
+def drawing_parameters(terms: Objectives, sizes: EncoderConfig) -> int:
+    """Parameters that labelling reads in a micro-step beside the encoder's layers, each as often as it does."""
+    return sum(ENTRIES[name].drawing(term, sizes) for name, term in _active(terms))
 
 
 def labelling(terms: Objectives) -> Labelling | None:

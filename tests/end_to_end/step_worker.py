@@ -2,7 +2,8 @@
 
 Usage: step_worker.py --config CONFIG --out DIR --port PORT. Rank 0 leaves the trained parameters in
 DIR/RANKS_ranks_zeroSTAGE.pt, in …_absent.pt those of steps in which some ranks have no link, in …_uneven.pt those in which
-they have very different numbers, and in …_mlm.pt those of a single objective, which has one forward.
+they have very different numbers, in …_mlm.pt those of a single objective, which has one forward, and in …_replaced.pt those of
+replaced tokens, whose generator and discriminator have two.
 """
 
 from __future__ import annotations
@@ -30,7 +31,14 @@ STAGES = (0, 1, 2, 3)
 STEPS = 2
 RANKS = (1, 2, 4)
 ONE_OBJECTIVE = ("objectives.tlm=null", "objectives.dwa=null")
-VARIANTS: dict[str, tuple[str, ...]] = {"": (), "_absent": (), "_uneven": (), "_mlm": ONE_OBJECTIVE}
+REPLACED = ("objectives.mrtd={generator_layers: 1}", "objectives.trtd={generator_layers: 1}")
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "": (),
+    "_absent": (),
+    "_uneven": (),
+    "_mlm": ONE_OBJECTIVE,
+    "_replaced": ("objectives.mlm=null", *ONE_OBJECTIVE, *REPLACED),
+}
 PARTS = 4  # ranks × micro-steps, in every cut
 # How many pairs of each quarter of the step keep their links. With 2 or 4 ranks the odd quarters are all that rank 1 has.
 LINKED_PAIRS = {"_absent": (4, 0, 4, 0), "_uneven": (1, 4, 1, 2)}

@@ -186,7 +186,8 @@ def test_what_is_checked_is_refused_only_where_it_breaks_the_run(changes: dict[s
 
 
 def test_a_checkpoint_of_a_version_that_knew_fewer_settings_had_their_defaults() -> None:
-    minimal = Config.model_validate({**FULL, "data": {"path": "data"}, "optimizer": {}})
+    few = {"data": {"path": "data"}, "objectives": {}, "optimizer": {}}
+    minimal = Config.model_validate({**FULL, **few})
     old = info_of(minimal)
     old.config = {
         "run": {"seed": 1, "out": "run"},
