@@ -104,10 +104,10 @@ class Objective(ABC):
         """
         return {}
 
-    def after_loading(self, parts: Parts) -> None:  # noqa: B027
-        """Once, when the encoder has a pretrained model's weights: let own modules begin with them.
+    def begin(self, parts: Parts, pretrained: bool) -> None:  # noqa: B027
+        """Once, when the encoder has the weights that a new run begins with, before twins are built and the optimizer is.
 
-        What training begins from scratch with, and what a checkpoint holds, is left as it is.
+        pretrained: they are another model's, and own modules may begin with them too.
         """
 
     def asks(self, work: Literal["label", "losses"], batch: MicroBatch) -> Sequence[Asked]:

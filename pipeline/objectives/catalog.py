@@ -140,7 +140,8 @@ def _replaced_tokens(stream: str) -> Callable[[str, ReplacedTokensTerm], Objecti
 
 
 def _generator_parameters(term: ReplacedTokensTerm, sizes: EncoderConfig) -> int:
-    return _drawing_parameters(term, sizes) - (0 if term.embeddings == "own" else table_parameters(sizes))
+    """Own tables of the generator count, and the encoder's differences from them, whichever there are."""
+    return _drawing_parameters(term, sizes) - (table_parameters(sizes) if term.embeddings == "tied" else 0)
 
 
 def _drawing_parameters(term: ReplacedTokensTerm, sizes: EncoderConfig) -> int:

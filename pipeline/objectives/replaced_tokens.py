@@ -17,7 +17,7 @@ from pipeline.data.batch import MicroBatch, View
 from pipeline.data.views.cloze import Cloze
 from pipeline.data.views.masking import MASK_RATE
 from pipeline.model.flops import replaced_tokens_flops
-from pipeline.model.generator import Embeddings, Generator
+from pipeline.model.generator import Disentangled, Embeddings, Generator, disentangle
 from pipeline.model.heads import DetectionHead
 from pipeline.objectives.base import Encode, Labels, LabelTensors, Loss, Modules, Objective, Parts, Trained
 from pipeline.settings.sizes import EncoderConfig
@@ -50,10 +50,13 @@ class ReplacedTokens(Objective):
             DETECTION: Trained(partial(DetectionHead, sizes.hidden, sizes.init_std)),
         }
 
-    def after_loading(self, parts: Parts) -> None:
+    def begin(self, parts: Parts, pretrained: bool) -> None:
         generator = parts.heads[GENERATOR]
         assert isinstance(generator, Generator)
-        generator.begin_as(parts.encoder)
+        if pretrained:
+            generator.begin_as(parts.encoder)
+        if self.embeddings == "disentangled" and not isinstance(parts.encoder.word, Disentangled):
+            disentangle(parts.encoder)
 
     def label(self, encode: Encode, modules: Modules, batch: MicroBatch) -> Labels:
         clean_T, cloze = batch[self.reads[0].stream].clean.ids_T, self._cloze(batch)

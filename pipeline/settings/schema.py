@@ -138,9 +138,10 @@ class ReplacedTokensTerm(Term):
     generator_layers: Positive = Field(
         4, description="layers of the generator, which has the encoder's widths", json_schema_extra=FIXED
     )
-    embeddings: Literal["tied", "own"] = Field(
+    embeddings: Literal["tied", "disentangled", "own"] = Field(
         "tied",
-        description="words and positions in the generator: tied, by the encoder's tables; own, by others",
+        description="words and positions in the generator: tied, by the encoder's tables; disentangled, by tables that the "
+        "encoder's differ from and its loss does not move; own, by others",
         json_schema_extra=FIXED,
     )
     discriminator_weight: Single = Field(
@@ -184,6 +185,16 @@ class Objectives(Section):
                     raise ValueError(
                         f"mrtd.{name} = {of_blocks} and trtd.{name} = {of_pairs}: they have one generator; give both the same"
                     )
+        for name, term in (("mrtd", self.mrtd), ("trtd", self.trtd)):
+            if (
+                term is not None
+                and term.embeddings == "disentangled"
+                and (self.mlm is not None or self.tlm is not None)
+            ):
+                raise ValueError(
+                    f"{name}.embeddings = disentangled: mlm and tlm predict words by a table of the encoder's, which then is the "
+                    "generator's; make them null, or take tied"
+                )
         return self
 
 

@@ -61,10 +61,10 @@ def build_model(config: Config, objectives: list[Objective], vocab_size: int) ->
     model, head_is_pretrained = PretrainingModel(Encoder(sizes), objectives), False
     if init is not None and state is not None:
         load_encoder(model.encoder, state, init)
-        for objective in objectives:
-            objective.after_loading(model)
         loaded = [load_head(head, state, init) for head in masked_lm_heads(model)]
         head_is_pretrained = any(loaded)
+    for objective in objectives:
+        objective.begin(model, pretrained=init is not None)
     model.add_twins()
     return model, head_is_pretrained
 

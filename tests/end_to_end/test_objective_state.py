@@ -21,8 +21,8 @@ worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
 CONTINUED = {**worker.ONE_RANK, **worker.TWO_RANKS}
 LOSSES = ("mlm_loss", "tlm_loss", "dwa_loss", "probe_loss", "mrtd_loss", "trtd_loss")
 DRAWN = ("mrtd_replaced", "trtd_replaced")
-"""Shares that are the same to the last digit where the same words were drawn. Rounding alone may draw another one, now and then;
-with this seed it does not, so that losses can be compared. On a processor where it does, give the config another `run.seed`."""
+"""Shares that are the same to the last digit where the same words were drawn. Rounding alone may draw another one, rarely; with
+this seed it does not, so that losses can be compared. On a processor where it does, give the config another `run.seed`."""
 TOLERANCE = 1e-5  # relative
 
 pytestmark = pytest.mark.launch

@@ -24,8 +24,8 @@ from pipeline.training.build import build_data, build_model
 WORKER = Path(__file__).with_name("step_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
 TOLERANCE = 1e-5
-NO_FLIP = 20 * TOLERANCE
-"""Of [0, 1): so far from the end of a word's part must a number lie that its draw is the same however sums are rounded."""
+NO_FLIP = 1e-6
+"""Of [0, 1): so far from the ends of a word's part must a number lie that its draw is the same however sums are rounded."""
 LR_FACTORS = (0.5, 1.0)  # of the two steps, with a warm-up of two
 
 pytestmark = pytest.mark.launch

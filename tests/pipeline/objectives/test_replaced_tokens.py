@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,15 @@ from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.objectives.replaced_tokens import DETECTION, GENERATOR, IDS, ReplacedTokens
 from pipeline.settings.schema import Objectives, ReplacedTokensTerm, Term
+from pipeline.settings.sizes import count_parameters
+from pipeline.weights.consolidate import hugging_face_parts
+from pipeline.weights.hugging_face import build_encoder
 
 VOCAB_SIZE, LAYERS = 64, 1
 SOURCE, TARGET = [9, 1, 14, 30, 6, 2], [7, 3, 14, 11, 1, 22]
 MASK = VOCAB_SIZE - 1
 LAMBDA = 50.0
+EMBEDDINGS = ("tied", "disentangled", "own")
 MakeSequences = Callable[..., Sequences]
 
 
@@ -57,6 +62,8 @@ def make_model(sizes: EncoderConfig, embeddings: Any = "tied", weight: float = L
     for parameter in model.parameters():
         if parameter.dim() == 2:
             nn.init.normal_(parameter, std=0.3)
+    for objective in model.objectives:
+        objective.begin(model, pretrained=False)
     return model
 
 
@@ -170,7 +177,7 @@ def padded_loss(model: PretrainingModel, stream: StreamBatch, labels: LabelTenso
     return loss
 
 
-@pytest.mark.parametrize("embeddings", ["tied", "own"])
+@pytest.mark.parametrize("embeddings", EMBEDDINGS)
 @pytest.mark.parametrize("stream", ["mono", "pairs"])
 def test_the_loss_equals_the_definition(batch: MicroBatch, sizes: EncoderConfig, stream: str, embeddings: str) -> None:
     model = make_model(sizes, embeddings)
@@ -235,21 +242,57 @@ def test_nothing_is_differentiated_through_the_draw(batch: MicroBatch, sizes: En
             assert not gradient.any() and (having[name].any() or having[name].dim() == 1), name
 
 
-@pytest.mark.parametrize("embeddings", ["tied", "own"])
+@pytest.mark.parametrize("embeddings", EMBEDDINGS)
 def test_tables_are_shared_only_where_they_are_tied(sizes: EncoderConfig, embeddings: str) -> None:
     model = make_model(sizes, embeddings)
     generator, encoder = model.heads[GENERATOR].encoder, model.encoder
     for table in ("word", "position"):
         own, theirs = getattr(generator, table).weight, getattr(encoder, table).weight
-        assert (own is theirs) == (embeddings == "tied")
+        assert (own is theirs) == (embeddings != "own")
     assert model.heads[GENERATOR].head.weight is generator.word.weight
     assert generator.token_type.weight is not encoder.token_type.weight
     names = {name for name, _ in model.named_parameters()}
     assert ("heads.generator.encoder.word.weight" in names) == (embeddings == "own")
     term = ReplacedTokensTerm(generator_layers=LAYERS, embeddings=embeddings)
     terms = Objectives(mlm=None, tlm=None, dwa=None, mrtd=term, trtd=term)
-    heads = sum(p.numel() for name, p in model.named_parameters() if name.startswith("heads."))
-    assert catalog.count_parameters(terms, sizes) == heads
+    counted = count_parameters(sizes, catalog.count_parameters(terms, sizes))["total"]
+    assert counted == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_disentangled_tables_begin_as_tied_ones_and_the_discriminator_moves_only_its_difference(
+    batch: MicroBatch, sizes: EncoderConfig
+) -> None:
+    tied, apart = make_model(sizes), make_model(sizes, "disentangled")
+    apart.load_state_dict(tied.state_dict(), strict=False)
+    packed = batch["mono"].clean
+    assert torch.equal(apart.encoder(packed), tied.encoder(packed))
+    labels = labels_of(tied, batch)
+    assert all(torch.equal(labels_of(apart, batch)[name][IDS], labels[name][IDS]) for name in labels)
+    shared, own = gradients(tied, batch, labels), gradients(apart, batch, labels)
+    generator_s = gradients(with_weight(tied, 0.0), batch, labels)
+    for table in ("word", "position"):
+        whole, shares, delta = f"encoder.{table}.weight", own[f"encoder.{table}.weight"], own[f"encoder.{table}.delta"]
+        torch.testing.assert_close(shares, generator_s[whole], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(shares + delta, shared[whole], rtol=1e-6, atol=1e-9)
+        assert delta.any() and shares.any()
+
+
+def test_disentangled_tables_are_whole_wherever_a_model_is_read(batch: MicroBatch, sizes: EncoderConfig) -> None:
+    model = make_model(sizes, "disentangled")
+    for table in (model.encoder.word, model.encoder.position):
+        nn.init.normal_(table.delta, std=0.3)
+    state = hugging_face_parts({name: tensor.float() for name, tensor in model.state_dict().items()}, Path("run"))
+    read = build_encoder(sizes, state, Path("run"))
+    packed = batch["pairs"].clean
+    torch.testing.assert_close(read(packed), model.encoder(packed).float(), rtol=1e-4, atol=1e-4)
+    assert set(read.state_dict()) == set(Encoder(sizes).state_dict())
+
+
+def with_weight(model: PretrainingModel, weight: float) -> PretrainingModel:
+    """The same model; the discriminator's loss weighs so much."""
+    other = PretrainingModel(model.encoder, replaced_tokens(weight=weight))
+    other.heads = model.heads
+    return other
 
 
 @pytest.mark.parametrize("blanks", [True, False])
@@ -346,7 +389,7 @@ def test_beside_a_pretrained_encoder_the_generator_begins_as_its_lowest_layers(
     packed, generator = batch["mono"].clean, model.heads[GENERATOR].encoder
     assert not torch.allclose(generator(packed), model.encoder(packed, LAYERS))
     for objective in model.objectives:
-        objective.after_loading(model)
+        objective.begin(model, pretrained=True)
     torch.testing.assert_close(generator(packed), model.encoder(packed, LAYERS))
     assert isinstance(model.heads[GENERATOR].head, MaskedLMHead)
 
@@ -355,6 +398,10 @@ def test_settings_that_do_not_go_together_are_one_line() -> None:
     two, four = ReplacedTokensTerm(generator_layers=2), ReplacedTokensTerm()
     with pytest.raises(ValueError, match=r"mrtd\.generator_layers = 2 and trtd\.generator_layers = 4: they have one"):
         Objectives(mrtd=two, trtd=four)
+    with pytest.raises(
+        ValueError, match=r"trtd\.embeddings = disentangled: mlm and tlm predict words .* make them null"
+    ):
+        Objectives(tlm=None, trtd=ReplacedTokensTerm(embeddings="disentangled"))
     terms = Objectives(mlm=Term(), tlm=None, dwa=None, mrtd=four)
     with pytest.raises(ValueError, match=r"objectives\.mrtd\.generator_layers = 4: the model has 3 layers"):
         catalog.check_layers(terms, 3)
