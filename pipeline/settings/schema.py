@@ -192,7 +192,7 @@ class Objectives(Section):
                 and (self.mlm is not None or self.tlm is not None)
             ):
                 raise ValueError(
-                    f"{name}.embeddings = disentangled: mlm and tlm predict words by a table of the encoder's, which then is the "
+                    f"{name}.embeddings = disentangled: mlm and tlm predict words by the encoder's table, which then is the "
                     "generator's; make them null, or take tied"
                 )
         return self

@@ -135,16 +135,19 @@ def test_no_drawn_word_of_these_steps_could_be_another_by_rounding(plain: dict[s
     None is so near here. Where one is, on another processor perhaps, the updates may differ, rightly: give the config another
     `run.seed`.
     """
-    distance_P = torch.cat(plain["_replaced"].draws)
-    assert len(distance_P) > 100 and float(distance_P.min()) > NO_FLIP
+    for variant in ("_replaced", "_disentangled"):
+        distance_P = torch.cat(plain[variant].draws)
+        assert len(distance_P) > 100 and float(distance_P.min()) > NO_FLIP
 
 
 def test_gradients_are_clipped_in_these_steps(plain: dict[str, PlainRun]) -> None:
     assert min(plain[""].gradient_norms) > 0.5
 
 
-@pytest.mark.parametrize("variant", worker.VARIANTS)
-@pytest.mark.parametrize("stage", worker.STAGES)
+@pytest.mark.parametrize(
+    ("stage", "variant"),
+    [(stage, variant) for variant in worker.VARIANTS for stage in worker.STAGES_OF.get(variant, worker.STAGES)],
+)
 @pytest.mark.parametrize("ranks", worker.RANKS)
 def test_update_equals_a_plain_step(
     trained: Path, plain: dict[str, PlainRun], ranks: int, stage: int, variant: str
