@@ -46,6 +46,8 @@ class DryRun:
     stage: int
     parameters: dict[str, int]
     layers: int
+    encoder_passes: int  # of a micro-step, to learn
+    drawing_parameters: int  # that labelling reads beside the encoder's layers
     tokens_per_step: dict[str, float]
     flops_per_step: float
     steps: int
@@ -94,7 +96,10 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         sizes=sizes,
         parameters=parameters["total"],
         word_objectives=catalog.predicting_words(config.objectives),
-        tokens=sum(tokens.values()) / parts,
+        tokens=sum(
+            count * catalog.kept_layers(config.objectives, name, sizes) / sizes.layers for name, count in tokens.items()
+        )
+        / parts,
         predicted=max(scale[name] * sample.predicted for name, sample in samples.items()) / parts,
         ranks=gpus,
         micro_steps=config.batch.micro_steps,
@@ -123,6 +128,8 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         stage=settings.get("zero_optimization", {}).get("stage", 0),
         parameters=parameters,
         layers=sizes.layers,
+        encoder_passes=catalog.encoder_passes(config.objectives, sizes),
+        drawing_parameters=catalog.drawing_parameters(config.objectives, sizes),
         tokens_per_step=tokens,
         flops_per_step=flops,
         steps=config.run.steps,

@@ -7,7 +7,8 @@ With P parameters, N ranks and b bytes a weight (2 in fp16 and bf16, 4 in fp32),
 - gradients: b·P; in stages 2 and 3 b·P/N, and in stage 1 as well where there is one micro-step.
 - buckets, in stages 1 to 3: one of reduce_bucket_size elements of b bytes, through which gradients are reduced.
 - activations: b·T·L·(10·D + 2·F) for T tokens of a micro-step, L layers, width D and inner width F: what autograd keeps of
-  `model.Layer`, as counted on the CPU, without dropout.
+  `model.Layer`, as counted on the CPU, without dropout. For replaced tokens L has the generator's layers and the
+  encoder's, beside those of the pass that other objectives share.
 - vocabulary: per objective that predicts words the gradient of the V × D matrix in fp32 (4·V·D), which is made in the forward,
   and one chunk of logits in b bytes and twice in fp32 (see `linear_cross_entropy`).
 - update: gradients in fp32 for the optimizer, 4·P in stage 0 and 4·P/N in the others; fp32 copies them in stage 3 only.
@@ -38,7 +39,7 @@ class StepWork:
     sizes: EncoderConfig
     parameters: int
     word_objectives: int  # objectives that predict words
-    tokens: float  # of a micro-step
+    tokens: float  # of a micro-step, each as often as it goes through all layers to be learned from
     predicted: float  # masked tokens of the larger stream in a micro-step
     ranks: int
     micro_steps: int

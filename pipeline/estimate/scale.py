@@ -55,7 +55,8 @@ class ScaleWork:
     ranks: int
     parameters: int
     layers: int
-    label_share: float  # of the layers that labelling runs
+    label_share: float  # of the layers that labelling runs; with what draws words, of all parameters
+    passes: int  # through the encoder in a micro-step, to learn
     tokens: float  # of a step, all ranks'
     flops: float  # likewise
     micro_steps: int
@@ -86,7 +87,9 @@ def work_of(config: Config, ranks: int, pair_tokens: int) -> ScaleWork:
         ranks=ranks,
         parameters=run.parameters["total"],
         layers=run.layers,
-        label_share=(labelling.layer if labelling else 0) / run.layers,
+        label_share=(labelling.layer if labelling else 0) / run.layers
+        + run.drawing_parameters / run.parameters["total"],
+        passes=run.encoder_passes,
         tokens=sum(run.tokens_per_step.values()),
         flops=run.flops_per_step,
         micro_steps=config.batch.micro_steps,
@@ -118,7 +121,8 @@ def sent_by_a_rank(work: ScaleWork, scatters: bool = True) -> dict[str, float]:
     if work.stage == 2:
         return {"gradients": 2 * once * micro, "new weights": once}
     gradients = once * micro * (1 if scatters else 2)
-    return {"gradients": gradients, "weights": 2 * once * micro, "weights to label": once * work.label_share * micro}
+    weights = 2 * once * micro * work.passes
+    return {"gradients": gradients, "weights": weights, "weights to label": once * work.label_share * micro}
 
 
 def _seconds(size: float, work: ScaleWork, cluster: Cluster) -> float:

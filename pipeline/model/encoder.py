@@ -6,7 +6,7 @@ exact GELU. `pipeline/weights/hugging_face.py` maps the parameters to and from H
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -44,15 +44,21 @@ class Layer(nn.Module):
 class Encoder(nn.Module):
     """XLM-R's encoder without pooler. Input: a packed batch; output: hidden states [T, D], no padding anywhere."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, tables: Sequence[nn.Embedding] | None = None) -> None:
+        """tables: embeddings of words and positions that are another encoder's too, and keep their weights; None: own ones."""
         super().__init__()
         self.config = config
-        self.word = nn.Embedding(config.vocab_size, config.hidden, padding_idx=PAD)
-        self.position = nn.Embedding(config.positions, config.hidden, padding_idx=PAD)
+        self.word: nn.Embedding
+        self.position: nn.Embedding
+        self.word, self.position = tables or [
+            nn.Embedding(count, config.hidden, padding_idx=PAD) for count in (config.vocab_size, config.positions)
+        ]
         self.token_type = nn.Embedding(1, config.hidden)
         self.embedding_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.apply(partial(init_weights, std=config.init_std))
+        for module in self.modules():
+            if module not in (tables or ()):
+                init_weights(module, config.init_std)
 
     def forward(self, packed: Packed, layers: int | None = None, every: bool = False) -> Tensor | list[Tensor]:
         """Hidden states [T, D] after `layers` layers (None: all; 0: embeddings), as Hugging Face counts them.

@@ -36,3 +36,15 @@ def token_contrast_flops(sizes: EncoderConfig, sides_C: np.ndarray) -> float:
     """Forward and backward of the cosines of a pair's tokens; sides_C: tokens of each source and target in turn."""
     source_B, target_B = sides_C.astype(np.float64).reshape(-1, 2).T
     return 6.0 * float((source_B * target_B).sum()) * sizes.hidden
+
+
+def replaced_tokens_flops(sizes: EncoderConfig, lengths_S: np.ndarray, layers: int, predicted: int) -> float:
+    """Drawing, and forward and backward of generator, encoder and head, over sequences with so many blanks.
+
+    layers: the generator's, which go over them twice, once to draw and once to learn. The encoder reads what was drawn, as
+    no other objective does.
+    """
+    drawing = encoder_forward_flops(sizes, lengths_S, layers) + masked_lm_flops(sizes, predicted) / 3
+    telling = encoder_forward_flops(sizes, lengths_S, sizes.layers)
+    telling += 2.0 * float(lengths_S.sum()) * sizes.hidden * (sizes.hidden + 1)
+    return drawing + 3 * (drawing + telling)

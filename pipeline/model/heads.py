@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.model.linear import Linear
 from pipeline.model.linear_cross_entropy import linear_cross_entropy
+from pipeline.model.linear_draw import linear_draw
 
 MASKED_LM_HEAD = "masked_lm"
 """The masked-LM head's name among a model's heads, and so in its checkpoints."""
@@ -36,6 +37,33 @@ class MaskedLMHead(nn.Module):
     def forward(self, hidden_PD: Tensor, target_P: Tensor) -> tuple[Tensor, Tensor]:
         """(summed cross-entropy, fp32 scalar; correct predictions, int64 scalar) of the target ids."""
         return linear_cross_entropy(self.transform(hidden_PD), self.weight, self.bias, target_P)
+
+
+class DrawingHead(MaskedLMHead):
+    """A masked-LM head that draws words as well. Both are its own call, for which ZeRO-3 brings the word embedding."""
+
+    def forward(self, hidden_PD: Tensor, target_P: Tensor, uniform_P: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `MaskedLMHead`; or with numbers of [0, 1), float64, (words drawn by them, int64 [P]; how many are the target)."""
+        if uniform_P is None:
+            return super().forward(hidden_PD, target_P)
+        drawn_P = linear_draw(self.transform(hidden_PD), self.weight, self.bias, uniform_P)
+        return drawn_P, (drawn_P == target_P).sum()
+
+
+class DetectionHead(nn.Module):
+    """Tells replaced tokens from original ones: dense, GELU, one number a token (Clark et al., ICLR 2020)."""
+
+    def __init__(self, width: int, init_std: float) -> None:
+        super().__init__()
+        self.dense, self.out = Linear(width, width), Linear(width, 1)
+        for linear in (self.dense, self.out):
+            nn.init.normal_(linear.weight, std=init_std)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, hidden_TD: Tensor) -> Tensor:
+        """Logits [T] that a token was replaced."""
+        logit_T: Tensor = self.out(F.gelu(self.dense(hidden_TD))).squeeze(1)
+        return logit_T
 
 
 class PointerHead(nn.Module):

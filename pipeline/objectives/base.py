@@ -104,6 +104,12 @@ class Objective(ABC):
         """
         return {}
 
+    def begin(self, parts: Parts, pretrained: bool) -> None:  # noqa: B027
+        """Once, when the encoder has the weights that a new run begins with, before twins are built and the optimizer is.
+
+        pretrained: they are another model's, and own modules may begin with them too.
+        """
+
     def asks(self, work: Literal["label", "losses"], batch: MicroBatch) -> Sequence[Asked]:
         """What `label` or `loss` will encode, as far as it can be said before: one pass serves all objectives that ask.
 

@@ -11,10 +11,23 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 
-from pipeline.model.flops import encoder_forward_flops, masked_lm_flops, pointer_flops, token_contrast_flops
+from pipeline.model.flops import (
+    encoder_forward_flops,
+    masked_lm_flops,
+    pointer_flops,
+    replaced_tokens_flops,
+    token_contrast_flops,
+)
 from pipeline.settings.align_options import Labelling, Way
-from pipeline.settings.schema import Config, Objectives, Term, TokenContrastTerm, WordAlignmentTerm
-from pipeline.settings.sizes import EncoderConfig
+from pipeline.settings.schema import (
+    Config,
+    Objectives,
+    ReplacedTokensTerm,
+    Term,
+    TokenContrastTerm,
+    WordAlignmentTerm,
+)
+from pipeline.settings.sizes import EncoderConfig, layer_parameters, table_parameters
 
 if TYPE_CHECKING:
     from pipeline.objectives.base import Objective
@@ -53,15 +66,18 @@ class Entry:
 
     words: str  # for a model's card
     streams: tuple[str, ...]
-    modules: Mapping[
-        str, Callable[[EncoderConfig], int]
-    ]  # that it trains, and their parameters; equal names are shared
+    modules: Mapping[str, Callable[[Any, EncoderConfig], int]]
+    """That it trains, and their parameters, of its settings; equal names are shared."""
     build: Callable[[str, Any], Objective]  # of its name and its settings
     flops: Callable[[Any, EncoderConfig, Sample], float]
     """Labelling, and forward and backward of its own modules over a sample; of its settings."""
     figures: tuple[Figure, ...] = ()
     denoises: bool = True
     """Encodes its streams' masked tokens through all layers, in a pass that it shares with others."""
+    own_layers: Callable[[Any, EncoderConfig], int] = lambda term, sizes: 0
+    """Layers of the passes that it shares with nobody, of its settings; 0: it shares its streams' pass."""
+    drawing: Callable[[Any, EncoderConfig], int] = lambda term, sizes: 0
+    """Parameters that labelling needs beside the encoder's layers, of its settings."""
     predicts_words: bool = False
     """Makes logits over the vocabulary, which memory must hold."""
     labelling: Callable[[Any], Labelling] | None = None
@@ -98,11 +114,15 @@ def _token_contrast_flops(term: TokenContrastTerm, sizes: EncoderConfig, sample:
     return encoding(term.labelled_by) + 3 * encoding(term.layer) + token_contrast_flops(sizes, sample.sides_C)
 
 
+def _masked_lm_parameters(sizes: EncoderConfig) -> int:
+    return sizes.hidden * (sizes.hidden + 3) + sizes.vocab_size
+
+
 def _masked_lm_entry(words: str, stream: str) -> Entry:
     return Entry(
         words=words,
         streams=(stream,),
-        modules={"masked_lm": lambda sizes: sizes.hidden * (sizes.hidden + 3) + sizes.vocab_size},
+        modules={"masked_lm": lambda term, sizes: _masked_lm_parameters(sizes)},
         build=_masked_lm(stream),
         flops=lambda term, sizes, sample: masked_lm_flops(sizes, sample.predicted),
         figures=(_ACCURACY,),
@@ -110,7 +130,54 @@ def _masked_lm_entry(words: str, stream: str) -> Entry:
     )
 
 
+def _replaced_tokens(stream: str) -> Callable[[str, ReplacedTokensTerm], Objective]:
+    def build(name: str, term: ReplacedTokensTerm) -> Objective:
+        from pipeline.objectives.replaced_tokens import ReplacedTokens
+
+        return ReplacedTokens(name, stream, term.generator_layers, term.embeddings, term.discriminator_weight)
+
+    return build
+
+
+def _generator_parameters(term: ReplacedTokensTerm, sizes: EncoderConfig) -> int:
+    """Own tables of the generator count, and the encoder's differences from them, whichever there are."""
+    return _drawing_parameters(term, sizes) - (table_parameters(sizes) if term.embeddings == "tied" else 0)
+
+
+def _drawing_parameters(term: ReplacedTokensTerm, sizes: EncoderConfig) -> int:
+    """All that the generator reads, tables that it shares included."""
+    own = 3 * sizes.hidden + term.generator_layers * layer_parameters(sizes) + _masked_lm_parameters(sizes)
+    return own + table_parameters(sizes)
+
+
+def _replaced_tokens_entry(words: str, stream: str) -> Entry:
+    return Entry(
+        words=words,
+        streams=(stream,),
+        modules={
+            "generator": _generator_parameters,
+            "replaced": lambda term, sizes: sizes.hidden * (sizes.hidden + 2) + 1,
+        },
+        build=_replaced_tokens(stream),
+        flops=lambda term, sizes, sample: replaced_tokens_flops(
+            sizes, sample.lengths_S, term.generator_layers, sample.predicted
+        ),
+        figures=(
+            Figure("replaced", _REPLACED, "share", "replaced {:.2f}"),
+            Figure("recall", _REPLACED, "share", "recall {:.3f}"),
+            Figure("precision", _REPLACED, "share"),
+            Figure("generator_accuracy", _SHARES, "share"),
+        ),
+        denoises=False,
+        own_layers=lambda term, sizes: term.generator_layers + sizes.layers,
+        drawing=_drawing_parameters,
+        predicts_words=True,
+        layers=lambda term: {"generator_layers": term.generator_layers},
+    )
+
+
 _SHARES = "Self-labelling agreement, masked-LM accuracy"
+_REPLACED = "Replaced tokens: share of the blanks, and how many of them are told"
 _ACCURACY = Figure("accuracy", _SHARES, "share")
 _LINKS = Figure("links_per_pair", "Links per pair", "links", "links {:.2f}")
 _AGREEMENT = Figure("agreement", _SHARES, "share", "agreement {:.3f}")
@@ -121,7 +188,7 @@ ENTRIES: dict[str, Entry] = {
     "dwa": Entry(
         words="DWA, denoising word alignment on translation pairs",
         streams=("pairs",),
-        modules={"word_alignment": lambda sizes: 2 * sizes.hidden * (sizes.hidden + 1)},
+        modules={"word_alignment": lambda term, sizes: 2 * sizes.hidden * (sizes.hidden + 1)},
         build=_word_alignment,
         flops=lambda term, sizes, sample: (
             encoder_forward_flops(sizes, sample.lengths_S, term.alignment_layer)
@@ -146,6 +213,8 @@ ENTRIES: dict[str, Entry] = {
         labelling=lambda term: Labelling(term.labelled_by, Way("argmax", "separate")),
         layers=lambda term: {"layer": term.layer, "label_layer": term.labelled_by},
     ),
+    "mrtd": _replaced_tokens_entry("MRTD, replaced tokens of monolingual text told from original ones", "mono"),
+    "trtd": _replaced_tokens_entry("TRTD, replaced tokens of translation pairs told from original ones", "pairs"),
 }
 """By the key of their settings, in the order in which they are computed."""
 
@@ -179,6 +248,23 @@ def flops(terms: Objectives, stream: str, sizes: EncoderConfig, layers: int, sam
     own = sum(entry.flops(term, sizes, sample) for entry, term in reading)
     denoised = any(entry.denoises for entry, _ in reading)
     return own + (3 * encoder_forward_flops(sizes, sample.lengths_S, layers) if denoised else 0.0)
+
+
+def kept_layers(terms: Objectives, stream: str, sizes: EncoderConfig) -> int:
+    """Layers that a stream's tokens go through to be learned from, those of all passes together."""
+    own = [ENTRIES[name].own_layers(term, sizes) for name, term in _active(terms) if stream in ENTRIES[name].streams]
+    return sum(own) + (sizes.layers if 0 in own else 0)
+
+
+def encoder_passes(terms: Objectives, sizes: EncoderConfig) -> int:
+    """How often a micro-step goes through the encoder to learn."""
+    own = [ENTRIES[name].own_layers(term, sizes) for name, term in _active(terms)]
+    return sum(layers > 0 for layers in own) + (0 in own)
+
+
+def drawing_parameters(terms: Objectives, sizes: EncoderConfig) -> int:
+    """Parameters that labelling reads in a micro-step beside the encoder's layers, each as often as it does."""
+    return sum(ENTRIES[name].drawing(term, sizes) for name, term in _active(terms))
 
 
 def labelling(terms: Objectives) -> Labelling | None:
@@ -216,8 +302,10 @@ def check_layers(terms: Objectives, layers: int) -> None:
 
 def count_parameters(terms: Objectives, sizes: EncoderConfig) -> int:
     """Parameters of the modules that the objectives train; the vocabulary matrix, which they may share, is not among them."""
-    counts = {module: count for name, _ in _active(terms) for module, count in ENTRIES[name].modules.items()}
-    return sum(count(sizes) for count in counts.values())
+    counts = {
+        module: count(term, sizes) for name, term in _active(terms) for module, count in ENTRIES[name].modules.items()
+    }
+    return sum(counts.values())
 
 
 def settings() -> dict[str, type[Term]]:

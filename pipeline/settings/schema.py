@@ -134,6 +134,24 @@ class TokenContrastTerm(Term):
         return self.layer if self.label_layer is None else self.label_layer
 
 
+class ReplacedTokensTerm(Term):
+    generator_layers: Positive = Field(
+        4, description="layers of the generator, which has the encoder's widths", json_schema_extra=FIXED
+    )
+    embeddings: Literal["tied", "disentangled", "own"] = Field(
+        "tied",
+        description="words and positions in the generator: tied, by the encoder's tables; disentangled, by tables that the "
+        "encoder's differ from and its loss does not move; own, by others",
+        json_schema_extra=FIXED,
+    )
+    discriminator_weight: Single = Field(
+        50.0,
+        ge=0,
+        description="λ of: the generator's mean loss of a blank + λ × the discriminator's mean loss of a token; as 15 % of the "
+        "tokens are blanks, its summed loss is multiplied by 0.15 λ and, as the generator's, divided by the blanks",
+    )
+
+
 class Objectives(Section):
     """null switches one off."""
 
@@ -144,6 +162,9 @@ class Objectives(Section):
         None, description="each token of a pair's sides against the other side's tokens, its partner among them"
     )
 
+    mrtd: ReplacedTokensTerm | None = Field(None, description="replaced tokens of monolingual blocks are to be told")
+    trtd: ReplacedTokensTerm | None = Field(None, description="replaced tokens of pairs; by the generator of mrtd")
+
     def active(self) -> dict[str, Term]:
         terms = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: term for name, term in terms.items() if term is not None}
@@ -153,6 +174,27 @@ class Objectives(Section):
         if not self.active():
             names = list(type(self).model_fields)
             raise ValueError(f"{', '.join(names[:-1])} and {names[-1]} are all null; switch at least one on")
+        return self
+
+    @model_validator(mode="after")
+    def _one_generator(self) -> Objectives:
+        if self.mrtd is not None and self.trtd is not None:
+            for name in ("generator_layers", "embeddings"):
+                of_blocks, of_pairs = getattr(self.mrtd, name), getattr(self.trtd, name)
+                if of_blocks != of_pairs:
+                    raise ValueError(
+                        f"mrtd.{name} = {of_blocks} and trtd.{name} = {of_pairs}: they have one generator; give both the same"
+                    )
+        for name, term in (("mrtd", self.mrtd), ("trtd", self.trtd)):
+            if (
+                term is not None
+                and term.embeddings == "disentangled"
+                and (self.mlm is not None or self.tlm is not None)
+            ):
+                raise ValueError(
+                    f"{name}.embeddings = disentangled: mlm and tlm predict words by the encoder's table, which then is the "
+                    "generator's; make them null, or take tied"
+                )
         return self
 
 

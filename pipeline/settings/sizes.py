@@ -48,9 +48,17 @@ def scratch_sizes(config: Config, vocab_size: int) -> EncoderConfig:
 
 def count_parameters(sizes: EncoderConfig, heads: int) -> dict[str, int]:
     """Parameters by part, with so many of the heads; the vocabulary matrix, which a head may share, counts as embedding."""
-    width, inner = sizes.hidden, sizes.feed_forward
-    norm = 2 * width
-    embeddings = (sizes.vocab_size + sizes.positions + 1) * width + norm
-    layer = 4 * (width * width + width) + 2 * width * inner + inner + width + 2 * norm
-    parts = {"embeddings": embeddings, "layers": sizes.layers * layer, "heads": heads}
+    embeddings = table_parameters(sizes) + 3 * sizes.hidden
+    parts = {"embeddings": embeddings, "layers": sizes.layers * layer_parameters(sizes), "heads": heads}
     return {**parts, "total": sum(parts.values())}
+
+
+def table_parameters(sizes: EncoderConfig) -> int:
+    """Parameters of the embeddings of words and positions."""
+    return (sizes.vocab_size + sizes.positions) * sizes.hidden
+
+
+def layer_parameters(sizes: EncoderConfig) -> int:
+    """Parameters of one transformer layer."""
+    width, inner = sizes.hidden, sizes.feed_forward
+    return 4 * (width * width + width) + 2 * width * inner + inner + width + 4 * width

@@ -17,7 +17,8 @@ from pipeline.data.blend import Stage
 from pipeline.data.streams import BatchPlan, blend_stages, limits_of
 from pipeline.data.training_data import TrainingData
 from pipeline.model.encoder import Encoder
-from pipeline.model.heads import MASKED_LM_HEAD
+from pipeline.model.generator import Generator
+from pipeline.model.heads import MaskedLMHead
 from pipeline.objectives.base import Objective
 from pipeline.objectives.catalog import check_layers
 from pipeline.objectives.pretraining_model import PretrainingModel
@@ -50,7 +51,7 @@ def open_data(
 
 
 def build_model(config: Config, objectives: list[Objective], vocab_size: int) -> tuple[PretrainingModel, bool]:
-    """The model on the CPU in fp32, and whether its masked-LM head came with pretrained weights."""
+    """The model on the CPU in fp32, and whether its masked-LM heads, if any, came with pretrained weights."""
     torch.manual_seed(config.run.seed)
     init, state = config.model.init, None
     if init is None:
@@ -62,18 +63,34 @@ def build_model(config: Config, objectives: list[Objective], vocab_size: int) ->
     model, head_is_pretrained = PretrainingModel(Encoder(sizes), objectives), False
     if init is not None and state is not None:
         load_encoder(model.encoder, state, init)
-        head_is_pretrained = MASKED_LM_HEAD in model.heads and load_head(model.heads[MASKED_LM_HEAD], state, init)
+        loaded = [load_head(head, state, init) for head in masked_lm_heads(model)]
+        head_is_pretrained = any(loaded)
         if PROJECTION in model.heads and TENSOR in state:
             load_projection(model.heads[PROJECTION], state, init)
+    for objective in objectives:
+        objective.begin(model, pretrained=init is not None)
     model.add_twins()
     return model, head_is_pretrained
 
 
+def masked_lm_heads(model: PretrainingModel) -> list[MaskedLMHead]:
+    """The heads that predict words, the encoder's own and a generator's."""
+    return [module for module in model.heads.modules() if isinstance(module, MaskedLMHead)]
+
+
 def notes_on_heads(config: Config, model: PretrainingModel, head_is_pretrained: bool) -> list[str]:
     """What a user may not expect of the modules beside a pretrained encoder."""
-    if not config.model.init or MASKED_LM_HEAD not in model.heads or head_is_pretrained:
+    init, notes = config.model.init, []
+    if not init:
         return []
-    return [f"{config.model.init} has no masked-LM head: it starts from random weights (see objectives.*.weight)"]
+    if masked_lm_heads(model) and not head_is_pretrained:
+        notes.append(f"{init} has no masked-LM head: it starts from random weights (see objectives.*.weight)")
+    generators = [module for module in model.heads.values() if isinstance(module, Generator)]
+    notes += [
+        f"{init} has no generator: it starts as the {generator.encoder.config.layers} lowest layers of the encoder"
+        for generator in generators
+    ]
+    return notes
 
 
 def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str, Any]:

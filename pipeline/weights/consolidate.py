@@ -13,6 +13,7 @@ from torch import Tensor
 from data_prep.quiet import prints_hidden
 from pipeline.checkpoints import weights_only
 from pipeline.checkpoints.manifest import CheckpointInfo
+from pipeline.model.generator import whole_tables
 from pipeline.model.heads import MASKED_LM_HEAD
 from pipeline.weights.hugging_face import hugging_face_state
 from pipeline.weights.sentence_projection import HEAD as PROJECTION
@@ -65,6 +66,7 @@ def hugging_face_parts(state: dict[str, Tensor], source: Path) -> dict[str, Tens
     encoder, head = modules.get(ENCODER), modules.get(f"{HEADS}.{MASKED_LM_HEAD}")
     if encoder is None or "word.weight" not in encoder:
         raise ValueError(f"{source}: holds no encoder, but {', '.join(modules) or 'nothing'}; give another checkpoint")
+    encoder = whole_tables(encoder)
     if head is not None:
         head = {**head, "weight": encoder["word.weight"]}
     projection = modules.get(f"{HEADS}.{PROJECTION}", {})

@@ -14,7 +14,7 @@ import pipeline.train
 from pipeline.settings.schema import load_config
 from tests.end_to_end.forked import REPOSITORY, allow_fp16_on_the_cpu, join, parse_arguments
 
-RECIPES = ("mlm", "mlm_tlm", "xlm_align_base", "xlm_align_large")
+RECIPES = ("mlm", "mlm_tlm", "xlm_align_base", "xlm_align_large", "xlm_e_base")
 STEPS = 2
 HEADS_FIRST = (
     "optimizer.heads_first_steps=2",

@@ -2,7 +2,8 @@
 
 Usage: step_worker.py --config CONFIG --out DIR --port PORT. Rank 0 leaves the trained parameters in
 DIR/RANKS_ranks_zeroSTAGE.pt, in …_absent.pt those of steps in which some ranks have no link, in …_uneven.pt those in which
-they have very different numbers, and in …_mlm.pt those of a single objective, which has one forward.
+they have very different numbers, in …_mlm.pt those of a single objective, which has one forward, and in …_replaced.pt those of
+replaced tokens, whose generator and discriminator have two; in …_disentangled.pt, at `STAGES_OF` it alone, with another table each.
 """
 
 from __future__ import annotations
@@ -30,7 +31,24 @@ STAGES = (0, 1, 2, 3)
 STEPS = 2
 RANKS = (1, 2, 4)
 ONE_OBJECTIVE = ("objectives.tlm=null", "objectives.dwa=null")
-VARIANTS: dict[str, tuple[str, ...]] = {"": (), "_absent": (), "_uneven": (), "_mlm": ONE_OBJECTIVE}
+
+
+def replaced(embeddings: str) -> tuple[str, ...]:
+    """Replaced tokens alone."""
+    term = f"{{generator_layers: 1, embeddings: {embeddings}}}"
+    return ("objectives.mlm=null", *ONE_OBJECTIVE, f"objectives.mrtd={term}", f"objectives.trtd={term}")
+
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "": (),
+    "_absent": (),
+    "_uneven": (),
+    "_mlm": ONE_OBJECTIVE,
+    "_replaced": replaced("tied"),
+    "_disentangled": replaced("disentangled"),
+}
+STAGES_OF = {"_disentangled": (2, 3)}
+"""Of variants that are not trained at every stage."""
 PARTS = 4  # ranks × micro-steps, in every cut
 # How many pairs of each quarter of the step keep their links. With 2 or 4 ranks the odd quarters are all that rank 1 has.
 LINKED_PAIRS = {"_absent": (4, 0, 4, 0), "_uneven": (1, 4, 1, 2)}
@@ -77,7 +95,7 @@ def train_cases(rank: int, world_size: int, config_path: Path, out: Path) -> Non
     """One rank's life: all cases of one cut, one after another, each a whole run of `train`."""
     label = WordAlignment.label
     for suffix in VARIANTS:
-        for stage in STAGES:
+        for stage in STAGES_OF.get(suffix, STAGES):
             case = f"{world_size}_ranks_zero{stage}{suffix}"
             overrides = (
                 f"deepspeed={settings_of(stage, out)}",

@@ -19,7 +19,10 @@ from pipeline.weights.consolidate import full_state
 WORKER = Path(__file__).with_name("objective_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
 CONTINUED = {**worker.ONE_RANK, **worker.TWO_RANKS}
-LOSSES = ("mlm_loss", "tlm_loss", "dwa_loss", "probe_loss")
+LOSSES = ("mlm_loss", "tlm_loss", "dwa_loss", "probe_loss", "mrtd_loss", "trtd_loss")
+DRAWN = ("mrtd_replaced", "trtd_replaced")
+"""Shares that are the same to the last digit where the same words were drawn. Rounding alone may draw another one, rarely; with
+this seed it does not, so that losses can be compared. On a processor where it does, give the config another `run.seed`."""
 TOLERANCE = 1e-5  # relative
 
 pytestmark = pytest.mark.launch
@@ -98,6 +101,8 @@ def test_losses_do_not_depend_on_the_cut(runs: Path, read_metrics: ReadMetrics, 
     for step, line in found.items():
         for name in LOSSES:
             assert line[name] == pytest.approx(straight[step][name], rel=TOLERANCE), name
+        for name in DRAWN:
+            assert line[name] == straight[step][name] and 0 < line[name] < 1
 
 
 def test_the_other_objectives_losses_are_as_without_it_until_it_moves_the_weights(

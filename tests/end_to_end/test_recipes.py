@@ -17,7 +17,11 @@ from pipeline.weights.consolidate import full_state
 
 WORKER = Path(__file__).with_name("recipe_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
-LOSSES = {"mlm": {"mlm_loss"}, "mlm_tlm": {"mlm_loss", "tlm_loss"}}
+LOSSES = {
+    "mlm": {"mlm_loss"},
+    "mlm_tlm": {"mlm_loss", "tlm_loss"},
+    "xlm_e_base": {f"{name}_{part}loss" for name in ("mrtd", "trtd") for part in ("", "generator_", "discriminator_")},
+}
 EVERYTHING = {"mlm_loss", "tlm_loss", "dwa_loss"}
 
 pytestmark = pytest.mark.launch

@@ -16,6 +16,7 @@ from pipeline.data.batch import StreamBatch, ViewBatch
 from pipeline.data.counter_random import hash_key
 from pipeline.data.packing import pack_flat
 from pipeline.data.streams import Sequences
+from pipeline.data.views.cloze import Cloze
 from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.data.views.sides import Sides
 from sinkhorn_align import Spans
@@ -49,6 +50,7 @@ def add_kind(kind: Any) -> Any:
 
 add_kind(MaskedTokens)
 add_kind(Sides)
+add_kind(Cloze)
 
 
 def collate(sequences: Sequences, seed: int, vocab_size: int, views: Iterable[str]) -> StreamBatch:

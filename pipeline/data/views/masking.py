@@ -24,11 +24,15 @@ def mask_sequences(sequences: Sequences, mask_seed: int, vocab_size: int) -> tup
 
 def mask_by_keys(sequences: Sequences, key_S: np.ndarray, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
     """The same by keys (uint64, one a sequence) that were made for masks."""
+    return mask_tokens(sequences.ids_T, *places(sequences, key_S), vocab_size)
+
+
+def places(sequences: Sequences, key_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(position_T int64, key_T uint64): each token's place in its sequence, and its sequence's key."""
     lengths_S = sequences.lengths_S
     first_S = np.cumsum(lengths_S) - lengths_S
     position_T = np.arange(lengths_S.sum()) - np.repeat(first_S, lengths_S) + FIRST_POSITION
-    key_T = np.repeat(key_S, lengths_S)
-    return mask_tokens(sequences.ids_T, position_T, key_T, vocab_size)
+    return position_T, np.repeat(key_S, lengths_S)
 
 
 def mask_tokens(
@@ -41,8 +45,7 @@ def mask_tokens(
     Returns (masked_ids_T int64, predicted_P int64: indices into T of the tokens to predict, ascending).
     """
     mask_id = vocab_size - 1
-    ordinary_T = (ids_T >= FIRST_ORDINARY_ID) & (ids_T < mask_id)
-    predicted_P = np.flatnonzero(ordinary_T & (uniform(hash_key(key_T, position_T, 0)) < MASK_RATE))
+    predicted_P = choose_tokens(ids_T, position_T, key_T, vocab_size)
     key_P, position_P = key_T[predicted_P], position_T[predicted_P]
 
     fate_P = uniform(hash_key(key_P, position_P, 1))
@@ -53,3 +56,9 @@ def mask_tokens(
         fate_P < MASK_TOKEN_SHARE, mask_id, np.where(fate_P < MASK_TOKEN_SHARE + RANDOM_TOKEN_SHARE, random_P, kept_P)
     )
     return masked_T, predicted_P
+
+
+def choose_tokens(ids_T: np.ndarray, position_T: np.ndarray, key_T: np.ndarray, vocab_size: int) -> np.ndarray:
+    """The tokens to predict: int64 indices into T, ascending; about 15 % of those that are no special ones."""
+    ordinary_T = (ids_T >= FIRST_ORDINARY_ID) & (ids_T < vocab_size - 1)
+    return np.flatnonzero(ordinary_T & (uniform(hash_key(key_T, position_T, 0)) < MASK_RATE))

@@ -29,7 +29,7 @@ RESTART = ROOT / "docs" / "restart.md"
 VOCABULARY = 100
 FULL = {
     "data": {"path": "data", "weights": {"mono": {"en": 1.0}, "pairs": {"de-en": 1.0}}},
-    "objectives": {"token_contrast": {}},
+    "objectives": {"token_contrast": {}, "mrtd": {}, "trtd": {}},
     "optimizer": {"heads_lr": 1e-3, "heads_first_steps": 5},
     "run": {"out": "run", "wandb": {"project": "p"}},
     "deepspeed": "zero1.json",
@@ -49,6 +49,11 @@ CHANGES: dict[str, Any] = {
 FITTING: dict[str, dict[str, Any]] = {
     "objectives.dwa.similarity": {"objectives.dwa.cost": "exp"},
     "objectives.dwa.temperature": {"objectives.dwa.cost": "exp"},
+    # Of both, which have one generator, such a field has one value.
+    "objectives.mrtd.generator_layers": {"objectives.trtd": None},
+    "objectives.mrtd.embeddings": {"objectives.trtd": None},
+    "objectives.trtd.generator_layers": {"objectives.mrtd": None},
+    "objectives.trtd.embeddings": {"objectives.mrtd": None},
 }
 """What a change has to have beside it, before and after."""
 
@@ -123,15 +128,18 @@ def test_every_field_of_the_config_has_a_fate() -> None:
 
 
 def test_the_heads_are_those_of_the_objectives(sizes: EncoderConfig) -> None:
-    objectives = catalog.build_objectives(config_with({}))
+    config = config_with({})
+    objectives = catalog.build_objectives(config)
     model = PretrainingModel(Encoder(sizes), objectives)
+    shared = {id(parameter) for parameter in model.encoder.parameters()}
     assert [objective.name for objective in objectives] == list(catalog.ENTRIES)
     for objective in objectives:
         known = catalog.ENTRIES[objective.name].modules
         assert list(objective.modules(model)) == list(known)
         for name, count in known.items():
-            own = [parameter for key, parameter in model.heads[name].named_parameters() if key != "weight"]
-            assert sum(parameter.numel() for parameter in own) == count(sizes), "the word embedding is shared"
+            own = [parameter for parameter in model.heads[name].parameters() if id(parameter) not in shared]
+            term = config.objectives.active()[objective.name]
+            assert sum(parameter.numel() for parameter in own) == count(term, sizes), "tied tables are the encoder's"
 
 
 @pytest.mark.parametrize("name", sorted(FIELDS))
@@ -178,7 +186,8 @@ def test_what_is_checked_is_refused_only_where_it_breaks_the_run(changes: dict[s
 
 
 def test_a_checkpoint_of_a_version_that_knew_fewer_settings_had_their_defaults() -> None:
-    minimal = Config.model_validate({**FULL, "data": {"path": "data"}, "optimizer": {}})
+    few = {"data": {"path": "data"}, "objectives": {}, "optimizer": {}}
+    minimal = Config.model_validate({**FULL, **few})
     old = info_of(minimal)
     old.config = {
         "run": {"seed": 1, "out": "run"},
