@@ -3,7 +3,7 @@
 Usage: step_worker.py --config CONFIG --out DIR --port PORT. Rank 0 leaves the trained parameters in
 DIR/RANKS_ranks_zeroSTAGE.pt, in …_absent.pt those of steps in which some ranks have no link, in …_uneven.pt those in which
 they have very different numbers, in …_mlm.pt those of a single objective, which has one forward, and in …_replaced.pt those of
-replaced tokens, whose generator and discriminator have two; in …_disentangled.pt, at `STAGES_OF` it alone, with another table each.
+replaced tokens, whose generator and discriminator have two; in …_disentangled.pt, at some stages, with tables of their own.
 """
 
 from __future__ import annotations

@@ -20,10 +20,10 @@ from pipeline.data.views.collate import collate
 from pipeline.estimate.dry_run import DEVICES, DryRun, cpu_flops, dry_run, table
 from pipeline.estimate.memory import StepWork, activation_bytes, memory_per_rank
 from pipeline.model.encoder import Encoder, EncoderConfig
-from pipeline.objectives.catalog import build_objectives
+from pipeline.objectives.catalog import build_objectives, kept_layers
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
-from pipeline.settings.schema import Config, load_config
+from pipeline.settings.schema import Config, Term, load_config
 from pipeline.training.build import build_data, build_model
 from tests.conftest import ROOT
 
@@ -140,6 +140,32 @@ def test_tokens_and_operations_are_those_of_the_first_step(tiny: Config) -> None
     assert result.flops_per_step == pytest.approx(model.flops(batch))
     assert result.parameters["total"] == sum(p.numel() for p in model.parameters())
     assert not [text for text in result.notes if "vocabulary" in text]
+
+
+@pytest.mark.parametrize("embeddings", ["tied", "disentangled", "own"])
+def test_replaced_tokens_are_counted_as_they_are_trained(tiny: Config, embeddings: str) -> None:
+    term = {"generator_layers": 1, "embeddings": embeddings}
+    content = tiny.model_dump() | {"objectives": {"mlm": None, "tlm": None, "dwa": None, "mrtd": term, "trtd": term}}
+    config = Config.model_validate(content)
+    objectives, manifest = build_objectives(config), Manifest.load(config.data.path)
+    model, _ = build_model(config, objectives, manifest.vocab_size)
+    batch = build_data(config, objectives, manifest).micro_batch(BatchPlan({"mono": 8, "pairs": 16}, 1, 1), 0, 0, 0)
+    result = estimate(config)
+    assert result.parameters["total"] == sum(p.numel() for p in model.parameters())
+    assert result.flops_per_step == pytest.approx(model.flops(batch), rel=0.02), "its blanks are drawn by other numbers"
+    assert result.encoder_passes == 2 and result.layers == 2
+    generator = sum(p.numel() for p in model.heads["generator"].parameters())
+    assert result.drawing_parameters == 2 * generator
+
+
+def test_activations_are_kept_of_every_pass() -> None:
+    sizes, base = EncoderConfig(layers=12), recipe("xlm_e_base").objectives
+    assert kept_layers(base, "mono", sizes) == 4 + 12
+    assert kept_layers(base.model_copy(update={"mlm": Term()}), "mono", sizes) == 4 + 12 + 12
+    alone, beside = (estimate(recipe("xlm_e_base", *more)) for more in ((), ("objectives.mlm={}", "objectives.tlm={}")))
+    parts = [result.memory[1]["activations"] for result in (alone, beside)]
+    assert parts[1] / parts[0] == pytest.approx(28 / 16)
+    assert beside.encoder_passes == alone.encoder_passes + 1
 
 
 @pytest.mark.parametrize("lengths", [[128] * 8, list(range(40, 128, 8))], ids=["equal", "ragged"])

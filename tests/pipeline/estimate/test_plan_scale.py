@@ -15,7 +15,7 @@ from pipeline.estimate.scale import Cluster, ScaleWork, plan, sent_by_a_rank, wo
 from pipeline.settings.schema import load_config
 from tests.conftest import ROOT
 
-BASE = ROOT / "pipeline" / "configs" / "xlm_align_base.yaml"
+BASE, XLM_E = (ROOT / "pipeline" / "configs" / f"{name}.yaml" for name in ("xlm_align_base", "xlm_e_base"))
 
 
 RANKS = 64
@@ -35,6 +35,15 @@ def test_a_single_rank_sends_nothing(base: ScaleWork) -> None:
 def test_bytes_of_a_step_are_multiples_of_the_model(base: ScaleWork, stage: int, times: float) -> None:
     work = replace(base, stage=stage)
     assert sum(sent_by_a_rank(work).values()) == pytest.approx(times * 63 / 64 * base.parameters * 2)
+
+
+def test_replaced_tokens_bring_weights_for_every_pass_and_the_generator_to_draw(base: ScaleWork) -> None:
+    work = replace(work_of(load_config(XLM_E), RANKS, pair_tokens=64), stage=3)
+    sent, once = sent_by_a_rank(work), 63 / 64 * work.parameters * 2 * 16
+    assert sent["weights"] == pytest.approx(2 * 2 * once) and sent["gradients"] == pytest.approx(once)
+    layer, width, words = 7_087_872, 768, 250_002
+    generator = (words + 514 + 3) * width + 4 * layer + width * (width + 3) + words
+    assert sent["weights to label"] == pytest.approx(2 * generator / work.parameters * once)
 
 
 def test_slower_links_need_more_time_and_computation_stays(base: ScaleWork) -> None:
