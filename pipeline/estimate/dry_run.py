@@ -20,7 +20,7 @@ from rich.console import Group
 from rich.table import Table
 
 from data_prep.token_files.manifest import Manifest
-from pipeline.data.streams import BatchPlan, Sequences, blend_stages, limits_of, open_streams
+from pipeline.data.streams import BatchPlan, Sequences, blend_stages, limits_of, mixing_of, open_streams
 from pipeline.data.views.masking import mask_sequences
 from pipeline.estimate.memory import StepWork, memory_per_rank
 from pipeline.objectives import catalog
@@ -66,6 +66,8 @@ class _Sample:
     predicted: int
     sides_C: np.ndarray
     """Of pairs, the tokens of every source and target in turn; of blocks, none."""
+    of_step: int
+    """How many samples the stream has in a step."""
 
     @property
     def tokens(self) -> int:
@@ -182,18 +184,27 @@ def _sizes_and_samples(config: Config, pair_tokens: int) -> tuple[EncoderConfig,
             seed=config.run.seed,
             limits=limits_of(config),
             stages=stages,
+            mixing=mixing_of(config),
         )
         drawn = {name: stream.samples(np.arange(counts[name])) for name, stream in opened.items()}
         return (
             sizes,
-            {name: _sample(sequences, config.run.seed, vocabulary) for name, sequences in drawn.items()},
+            {
+                name: _sample(sequences, config.run.seed, vocabulary, getattr(config.batch, name))
+                for name, sequences in drawn.items()
+            },
             notes,
         )
     side = min((pair_tokens - 3) // 2, config.data.side_tokens)
-    lengths = {"mono": config.data.block_tokens, "pairs": 2 * side + 3}
+    mixed = side if mixing_of(config) == "none" else 2 * side + 1
+    lengths = {"mono": config.data.block_tokens, "pairs": 2 * side + 3, "contrast": 2 * mixed + 3}
     notes += [f"{config.data.path} is not there: assumed {name} of {lengths[name]} tokens each" for name in streams]
-    sides = {"mono": None, "pairs": side}
-    return sizes, {name: _made_up(lengths[name], counts[name], vocabulary, sides[name]) for name in streams}, notes
+    sides = {"mono": None, "pairs": side, "contrast": mixed}
+    made_up = {
+        name: _made_up(lengths[name], counts[name], vocabulary, sides[name], getattr(config.batch, name))
+        for name in streams
+    }
+    return sizes, made_up, notes
 
 
 def _pretrained_sizes(config: Config) -> EncoderConfig:
@@ -222,7 +233,7 @@ def _validation_notes(config: Config) -> list[str]:
     return [f"validation every {config.validation.every:,} steps: each rank encodes {what}, all layers"]
 
 
-def _made_up(length: int, count: int, vocabulary: int, side: int | None) -> _Sample:
+def _made_up(length: int, count: int, vocabulary: int, side: int | None, of_step: int) -> _Sample:
     """Sequences of this length of one word, masked as any. side: tokens of a side, of pairs."""
     word = min(10, vocabulary - 2)
     ids_T = np.tile(np.array([0, *[word] * (length - 2), 2], dtype=np.int64), count)
@@ -230,13 +241,13 @@ def _made_up(length: int, count: int, vocabulary: int, side: int | None) -> _Sam
     sides_S2 = None if side is None else np.full((count, 2), side)
     languages, keys = np.zeros(count, np.int32), numbers.astype(np.uint64)
     sequences = Sequences(ids_T, np.full(count, length), languages, keys, numbers, sides_S2)
-    return _sample(sequences, 1, vocabulary)
+    return _sample(sequences, 1, vocabulary, of_step)
 
 
-def _sample(sequences: Sequences, mask_seed: int, vocabulary: int) -> _Sample:
+def _sample(sequences: Sequences, mask_seed: int, vocabulary: int, of_step: int) -> _Sample:
     sides_S2 = sequences.side_lengths_S2
     sides_C = np.empty(0, np.int64) if sides_S2 is None else sides_S2.reshape(-1)
-    return _Sample(sequences.lengths_S, len(mask_sequences(sequences, mask_seed, vocabulary)[1]), sides_C)
+    return _Sample(sequences.lengths_S, len(mask_sequences(sequences, mask_seed, vocabulary)[1]), sides_C, of_step)
 
 
 def table(result: DryRun) -> Group:

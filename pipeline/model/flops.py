@@ -36,3 +36,15 @@ def token_contrast_flops(sizes: EncoderConfig, sides_C: np.ndarray) -> float:
     """Forward and backward of the cosines of a pair's tokens; sides_C: tokens of each source and target in turn."""
     source_B, target_B = sides_C.astype(np.float64).reshape(-1, 2).T
     return 6.0 * float((source_B * target_B).sum()) * sizes.hidden
+
+
+def own_keys_flops(sizes: EncoderConfig, pairs: int, step: int, directions: int, projects: bool) -> float:
+    """Sentence contrast without a slow encoder: vectors projected twice, once with gradient, compared with a step's."""
+    projecting = 2 * pairs * (2 + 6) * sizes.hidden**2 if projects else 0.0
+    return projecting + 6.0 * directions * pairs * step * sizes.hidden
+
+
+def slow_keys_flops(sizes: EncoderConfig, queries: int, negatives: int, projects: bool) -> float:
+    """The same with one, without its encoding: its keys have no gradient, so that comparing costs two thirds."""
+    projecting = queries * (2 + 6) * sizes.hidden**2 if projects else 0.0
+    return projecting + 4.0 * queries * negatives * sizes.hidden

@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 
-from pipeline.model.flops import encoder_forward_flops, masked_lm_flops, pointer_flops, token_contrast_flops
+from pipeline.model.flops import (
+    encoder_forward_flops,
+    masked_lm_flops,
+    own_keys_flops,
+    pointer_flops,
+    slow_keys_flops,
+    token_contrast_flops,
+)
 from pipeline.settings.align_options import Labelling, Way
-from pipeline.settings.schema import Config, Objectives, Term, TokenContrastTerm, WordAlignmentTerm
+from pipeline.settings.schema import Config, ContrastTerm, Objectives, Term, TokenContrastTerm, WordAlignmentTerm
 from pipeline.settings.sizes import EncoderConfig
 
 if TYPE_CHECKING:
@@ -35,6 +42,10 @@ class Sample(Protocol):
     """Samples of a stream that stand for a step's."""
 
     @property
+    def of_step(self) -> int:
+        """How many samples the stream has in a step."""
+
+    @property
     def lengths_S(self) -> np.ndarray: ...  # noqa: N802
     @property
     def tokens(self) -> int: ...
@@ -44,7 +55,7 @@ class Sample(Protocol):
 
     @property
     def sides_C(self) -> np.ndarray:  # noqa: N802
-        """Tokens of every source and target in turn, without special tokens; of pairs alone."""
+        """Tokens of every source and target in turn, without their first and last special token; of pairs alone."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +64,8 @@ class Entry:
 
     words: str  # for a model's card
     streams: tuple[str, ...]
-    modules: Mapping[
-        str, Callable[[EncoderConfig], int]
-    ]  # that it trains, and their parameters; equal names are shared
+    modules: Mapping[str, Callable[[Any, EncoderConfig], int]]
+    """That it trains, and their parameters by its settings, 0 where these leave one out; equal names are shared."""
     build: Callable[[str, Any], Objective]  # of its name and its settings
     flops: Callable[[Any, EncoderConfig, Sample], float]
     """Labelling, and forward and backward of its own modules over a sample; of its settings."""
@@ -98,11 +108,37 @@ def _token_contrast_flops(term: TokenContrastTerm, sizes: EncoderConfig, sample:
     return encoding(term.labelled_by) + 3 * encoding(term.layer) + token_contrast_flops(sizes, sample.sides_C)
 
 
+def _contrast(name: str, term: ContrastTerm) -> Objective:
+    if term.momentum is None:
+        from pipeline.objectives.sentence_contrast import OwnKeys
+
+        return OwnKeys(name, term)
+    from pipeline.objectives.slow_keys import SlowKeys
+
+    return SlowKeys(name, term)
+
+
+def _contrast_flops(term: ContrastTerm, sizes: EncoderConfig, sample: Sample) -> float:
+    pairs = len(sample.lengths_S)
+    lengths_B2 = sample.sides_C.reshape(-1, 2) + 2
+
+    def encoding(*sides: int) -> float:
+        return sum(encoder_forward_flops(sizes, lengths_B2[:, side], term.layer) for side in sides)
+
+    if term.momentum is None:
+        own = own_keys_flops(sizes, pairs, sample.of_step, term.directions, term.projection)
+        return (1 + 3) * encoding(0, 1) + own
+    negatives = term.queue + term.in_batch * sample.of_step
+    queries, keys = ((0, 1), (0, 1)) if term.both_directions else ((0,), (1,))
+    own = slow_keys_flops(sizes, pairs * term.directions, negatives, term.projection)
+    return 3 * encoding(*queries) + encoding(*keys) + own
+
+
 def _masked_lm_entry(words: str, stream: str) -> Entry:
     return Entry(
         words=words,
         streams=(stream,),
-        modules={"masked_lm": lambda sizes: sizes.hidden * (sizes.hidden + 3) + sizes.vocab_size},
+        modules={"masked_lm": lambda term, sizes: sizes.hidden * (sizes.hidden + 3) + sizes.vocab_size},
         build=_masked_lm(stream),
         flops=lambda term, sizes, sample: masked_lm_flops(sizes, sample.predicted),
         figures=(_ACCURACY,),
@@ -121,7 +157,7 @@ ENTRIES: dict[str, Entry] = {
     "dwa": Entry(
         words="DWA, denoising word alignment on translation pairs",
         streams=("pairs",),
-        modules={"word_alignment": lambda sizes: 2 * sizes.hidden * (sizes.hidden + 1)},
+        modules={"word_alignment": lambda term, sizes: 2 * sizes.hidden * (sizes.hidden + 1)},
         build=_word_alignment,
         flops=lambda term, sizes, sample: (
             encoder_forward_flops(sizes, sample.lengths_S, term.alignment_layer)
@@ -146,6 +182,20 @@ ENTRIES: dict[str, Entry] = {
         labelling=lambda term: Labelling(term.labelled_by, Way("argmax", "separate")),
         layers=lambda term: {"layer": term.layer, "label_layer": term.labelled_by},
     ),
+    "contrast": Entry(
+        words="sentence contrast (XlCo), sentences of translation pairs against those of other pairs",
+        streams=("contrast",),
+        modules={"sentence_projection": lambda term, sizes: term.projection * sizes.hidden**2},
+        build=_contrast,
+        flops=_contrast_flops,
+        figures=(
+            Figure("retrieved", "Sentences that find their translation", "share", "retrieved {:.3f}"),
+            Figure("similarity", "Similarity of sentences to their translations", "dot product or cosine"),
+            Figure("negatives", "Sentences that a query is compared with", "sentences"),
+        ),
+        denoises=False,
+        layers=lambda term: {"layer": term.layer},
+    ),
 }
 """By the key of their settings, in the order in which they are computed."""
 
@@ -164,7 +214,7 @@ def term_weights(terms: dict[str, Term], step: int) -> dict[str, float]:
 
 
 def streams(terms: Objectives) -> list[str]:
-    """The streams that the objectives read, sorted: "mono", "pairs"."""
+    """The streams that the objectives read, sorted: "contrast", "mono", "pairs"."""
     return sorted({stream for name, _ in _active(terms) for stream in ENTRIES[name].streams})
 
 
@@ -216,8 +266,10 @@ def check_layers(terms: Objectives, layers: int) -> None:
 
 def count_parameters(terms: Objectives, sizes: EncoderConfig) -> int:
     """Parameters of the modules that the objectives train; the vocabulary matrix, which they may share, is not among them."""
-    counts = {module: count for name, _ in _active(terms) for module, count in ENTRIES[name].modules.items()}
-    return sum(count(sizes) for count in counts.values())
+    counts = {
+        module: count(term, sizes) for name, term in _active(terms) for module, count in ENTRIES[name].modules.items()
+    }
+    return sum(counts.values())
 
 
 def settings() -> dict[str, type[Term]]:

@@ -152,7 +152,7 @@ def install() -> None:
     catalog.ENTRIES["probe"] = catalog.Entry(
         words="a test's",
         streams=("pairs",),
-        modules={"probe": lambda sizes: sizes.hidden * (sizes.hidden + 1)},
+        modules={"probe": lambda term, sizes: sizes.hidden * (sizes.hidden + 1)},
         build=Probe,
         flops=lambda term, sizes, sample: 0.0,
     )
