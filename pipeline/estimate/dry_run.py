@@ -52,6 +52,12 @@ class DryRun:
     days: float | None
     memory: dict[int, dict[str, float]]  # bytes by stage, then by what they are for
     notes: list[str] = field(default_factory=list)
+    exchanged: float = 0.0
+    """Bytes of a step that objectives have all ranks tell each other, before losses."""
+    averaged: int = 0
+    """Parameters that objectives need whole on every rank after a step."""
+    labelled_layers: int = 0
+    """Layers of the trained encoder that labelling runs, where it does not label words."""
 
     def as_json(self) -> dict[str, Any]:
         tokens = sum(self.tokens_per_step.values())
@@ -92,14 +98,20 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         for name, sample in samples.items()
     )
     parts = gpus * config.batch.micro_steps
+    costs = {
+        name: catalog.costs(config.objectives, name, sizes, plan.global_sizes[name] / parts, plan.global_sizes[name])
+        for name in samples
+    }
     work = StepWork(
         sizes=sizes,
         parameters=parameters["total"],
         word_objectives=catalog.predicting_words(config.objectives),
-        tokens=sum(tokens.values()) / parts,
+        tokens=sum(costs[name].backward_share * of_stream for name, of_stream in tokens.items()) / parts,
         predicted=max(scale[name] * sample.predicted for name, sample in samples.items()) / parts,
         ranks=gpus,
         micro_steps=config.batch.micro_steps,
+        replicated=sum(of_stream.replicated for of_stream in costs.values()),
+        compared=sum(of_stream.compared for of_stream in costs.values()),
     )
     precision = precision_of(settings)
     days = None
@@ -131,6 +143,9 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         days=days,
         memory={stage: memory_per_rank(work, settings, stage) for stage in stages},
         notes=notes,
+        exchanged=sum(of_stream.exchanged for of_stream in costs.values()),
+        averaged=sum(of_stream.averaged for of_stream in costs.values()),
+        labelled_layers=max(of_stream.labelled_layers for of_stream in costs.values()),
     )
 
 

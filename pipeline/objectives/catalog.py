@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, get_args
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, get_args
 
 from pipeline.model.flops import (
     encoder_forward_flops,
     masked_lm_flops,
-    own_keys_flops,
     pointer_flops,
-    slow_keys_flops,
     token_contrast_flops,
 )
+from pipeline.objectives.costs import Costs, Sample, contrast_costs, contrast_flops
 from pipeline.settings.align_options import Labelling, Way
 from pipeline.settings.schema import Config, ContrastTerm, Objectives, Term, TokenContrastTerm, WordAlignmentTerm
 from pipeline.settings.sizes import EncoderConfig
@@ -36,26 +33,6 @@ class Figure:
     unit: str
     shown: str | None = None
     """How the line of a step shows it; None: not at all."""
-
-
-class Sample(Protocol):
-    """Samples of a stream that stand for a step's."""
-
-    @property
-    def of_step(self) -> int:
-        """How many samples the stream has in a step."""
-
-    @property
-    def lengths_S(self) -> np.ndarray: ...  # noqa: N802
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def predicted(self) -> int:
-        """Masked tokens."""
-
-    @property
-    def sides_C(self) -> np.ndarray:  # noqa: N802
-        """Tokens of every source and target in turn, without their first and last special token; of pairs alone."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +53,8 @@ class Entry:
     """Makes logits over the vocabulary, which memory must hold."""
     labelling: Callable[[Any], Labelling] | None = None
     """How it labels words, if it does; of its settings."""
+    costs: Callable[[Any, EncoderConfig, float, int], Costs] = lambda term, sizes, samples, of_step: Costs()
+    """Of its settings, and the samples of its stream in a micro-step and in a step."""
     layers: Callable[[Any], Mapping[str, int]] = lambda term: {}
     """The layers of the encoder that its settings name, by the setting."""
 
@@ -116,22 +95,6 @@ def _contrast(name: str, term: ContrastTerm) -> Objective:
     from pipeline.objectives.slow_keys import SlowKeys
 
     return SlowKeys(name, term)
-
-
-def _contrast_flops(term: ContrastTerm, sizes: EncoderConfig, sample: Sample) -> float:
-    pairs = len(sample.lengths_S)
-    lengths_B2 = sample.sides_C.reshape(-1, 2) + 2
-
-    def encoding(*sides: int) -> float:
-        return sum(encoder_forward_flops(sizes, lengths_B2[:, side], term.layer) for side in sides)
-
-    if term.momentum is None:
-        own = own_keys_flops(sizes, pairs, sample.of_step, term.directions, term.projection)
-        return (1 + 3) * encoding(0, 1) + own
-    negatives = term.queue + term.in_batch * sample.of_step
-    queries, keys = ((0, 1), (0, 1)) if term.both_directions else ((0,), (1,))
-    own = slow_keys_flops(sizes, pairs * term.directions, negatives, term.projection)
-    return 3 * encoding(*queries) + encoding(*keys) + own
 
 
 def _masked_lm_entry(words: str, stream: str) -> Entry:
@@ -187,13 +150,14 @@ ENTRIES: dict[str, Entry] = {
         streams=("contrast",),
         modules={"sentence_projection": lambda term, sizes: term.projection * sizes.hidden**2},
         build=_contrast,
-        flops=_contrast_flops,
+        flops=contrast_flops,
         figures=(
             Figure("retrieved", "Sentences that find their translation", "share", "retrieved {:.3f}"),
             Figure("similarity", "Similarity of sentences to their translations", "dot product or cosine"),
             Figure("negatives", "Sentences that a query is compared with", "sentences"),
         ),
         denoises=False,
+        costs=contrast_costs,
         layers=lambda term: {"layer": term.layer},
     ),
 }
@@ -221,6 +185,23 @@ def streams(terms: Objectives) -> list[str]:
 def predicting_words(terms: Objectives) -> int:
     """How many objectives make logits over the vocabulary."""
     return sum(ENTRIES[name].predicts_words for name, _ in _active(terms))
+
+
+def costs(terms: Objectives, stream: str, sizes: EncoderConfig, samples: float, of_step: int) -> Costs:
+    """What the objectives that read a stream take together; samples: of it in a micro-step, and in a step."""
+    each = [
+        ENTRIES[name].costs(term, sizes, samples, of_step)
+        for name, term in _active(terms)
+        if stream in ENTRIES[name].streams
+    ]
+    return Costs(
+        replicated=sum(one.replicated for one in each),
+        averaged=sum(one.averaged for one in each),
+        exchanged=sum(one.exchanged for one in each),
+        compared=max(one.compared for one in each),
+        labelled_layers=max(one.labelled_layers for one in each),
+        backward_share=max(one.backward_share for one in each),
+    )
 
 
 def flops(terms: Objectives, stream: str, sizes: EncoderConfig, layers: int, sample: Sample) -> float:
@@ -286,6 +267,17 @@ def settings() -> dict[str, type[Term]]:
 def modules_of(names: Iterable[str]) -> set[str]:
     """The modules that these objectives train."""
     return {module for name in names for module in ENTRIES[name].modules}
+
+
+def trained_modules(terms: Mapping[str, Any]) -> set[str]:
+    """The modules that a run trains by a record of its objectives' settings, None where one is off."""
+    found = set()
+    for name, kind in settings().items():
+        if (recorded := terms.get(name)) is not None:
+            own = {key: value for key, value in recorded.items() if key in kind.model_fields}
+            term, modules = kind.model_validate(own), ENTRIES[name].modules
+            found |= {module for module, count in modules.items() if count(term, EncoderConfig())}
+    return found
 
 
 def figures() -> list[tuple[str, Figure]]:

@@ -23,7 +23,8 @@ from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.objectives.catalog import build_objectives
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
-from pipeline.settings.schema import Config, load_config
+from pipeline.settings.schema import Config, Objectives, load_config
+from pipeline.training import replicated
 from pipeline.training.build import build_data, build_model
 from tests.conftest import ROOT
 
@@ -130,16 +131,45 @@ def tiny(make_manifest: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch
     )
 
 
-def test_tokens_and_operations_are_those_of_the_first_step(tiny: Config) -> None:
+def with_contrast(config: Config, **changes: Any) -> Config:
+    """The same with sentence contrast."""
+    content = config.model_dump()
+    content["objectives"]["contrast"] = {"layer": 1, "queue": 48, "in_batch": True, **changes}
+    content["batch"]["contrast"] = 12
+    return Config.model_validate(content)
+
+
+CONTRASTS: list[dict[str, Any]] = [
+    {"mixing": "released"},
+    {"mixing": "none", "both_directions": True, "projection": False, "queue": 0},
+    {"mixing": "paper", "queue": 0, "momentum": None},
+]
+
+
+@pytest.mark.parametrize("contrast", [None, *CONTRASTS])
+def test_tokens_and_operations_are_those_of_the_first_step(tiny: Config, contrast: dict[str, Any] | None) -> None:
+    tiny = tiny if contrast is None else with_contrast(tiny, **contrast)
     objectives = build_objectives(tiny)
     manifest = Manifest.load(tiny.data.path)
     model, _ = build_model(tiny, objectives, manifest.vocab_size)
-    batch = build_data(tiny, objectives, manifest).micro_batch(BatchPlan({"mono": 8, "pairs": 16}, 1, 1), 0, 0, 0)
+    plan = BatchPlan({"mono": 8, "pairs": 16, "contrast": 12}, 1, 1)
+    batch = build_data(tiny, objectives, manifest).micro_batch(plan, 0, 0, 0)
     result = estimate(tiny)
     assert sum(result.tokens_per_step.values()) == batch.tokens
     assert result.flops_per_step == pytest.approx(model.flops(batch))
     assert result.parameters["total"] == sum(p.numel() for p in model.parameters())
     assert not [text for text in result.notes if "vocabulary" in text]
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+def test_what_is_held_beside_what_is_trained_is_the_twins_bytes(tiny: Config, contrast: dict[str, Any]) -> None:
+    tiny = with_contrast(tiny, **contrast)
+    model, _ = build_model(tiny, build_objectives(tiny), Manifest.load(tiny.data.path).vocab_size)
+    memory, without = (
+        estimate(config).memory[2] for config in (tiny, tiny.model_copy(update={"objectives": Objectives()}))
+    )
+    assert memory.get("replicated", 0) == replicated.bytes_of(model.twins)
+    assert memory["similarities"] > 0 and "replicated" not in without and "similarities" not in without
 
 
 @pytest.mark.parametrize("lengths", [[128] * 8, list(range(40, 128, 8))], ids=["equal", "ragged"])

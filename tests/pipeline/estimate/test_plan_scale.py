@@ -13,6 +13,7 @@ from pipeline.cli import app
 from pipeline.estimate.dry_run import dry_run
 from pipeline.estimate.scale import Cluster, ScaleWork, plan, sent_by_a_rank, work_of
 from pipeline.settings.schema import load_config
+from pipeline.settings.sizes import EncoderConfig, count_parameters
 from tests.conftest import ROOT
 
 BASE = ROOT / "pipeline" / "configs" / "xlm_align_base.yaml"
@@ -35,6 +36,21 @@ def test_a_single_rank_sends_nothing(base: ScaleWork) -> None:
 def test_bytes_of_a_step_are_multiples_of_the_model(base: ScaleWork, stage: int, times: float) -> None:
     work = replace(base, stage=stage)
     assert sum(sent_by_a_rank(work).values()) == pytest.approx(times * 63 / 64 * base.parameters * 2)
+
+
+def test_sentence_contrast_sends_a_step_s_keys_and_at_zero_3_the_weights_that_are_averaged() -> None:
+    overrides = ["deepspeed=zero1_fp16", "data.path=nowhere", "batch.micro_steps=8"]
+    work = work_of(load_config(BASE.with_name("infoxlm_base.yaml"), overrides), RANKS, pair_tokens=64)
+    sent, without = (
+        sent_by_a_rank(replace(work, stage=3, exchanged=keys, averaged=averaged))
+        for keys, averaged in ((work.exchanged, work.averaged), (0, 0))
+    )
+    assert sent.keys() - without.keys() == {"sentences", "weights to average"}
+    assert sent["sentences"] == pytest.approx(63 / 64 * 2048 * (768 * 4 + 16))
+    encoder = replace(EncoderConfig(), layers=8)
+    averaged = count_parameters(encoder, heads=768 * 768)["total"]
+    assert sent["weights to average"] == pytest.approx(63 / 64 * averaged * 2)
+    assert "weights to average" not in sent_by_a_rank(replace(work, stage=1))
 
 
 def test_slower_links_need_more_time_and_computation_stays(base: ScaleWork) -> None:

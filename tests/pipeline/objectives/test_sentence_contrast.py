@@ -11,16 +11,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pipeline.data.batch import MicroBatch
 from pipeline.data.streams import Sequences
 from pipeline.data.views.apart import Apart
 from pipeline.data.views.collate import collate
+from pipeline.model import attention
 from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.objectives import catalog
 from pipeline.objectives.base import LabelTensors
 from pipeline.objectives.pretraining_model import PretrainingModel
-from pipeline.objectives.slow_keys import ENCODER, QUEUE, SLOW_PROJECTION
+from pipeline.objectives.sentence_contrast import TEXTS, VECTORS
+from pipeline.objectives.slow_keys import ENCODER, QUEUE, SLOW_PROJECTION, STEP_VECTORS
 from pipeline.objectives.slow_weights import cut_copy, follow
 from pipeline.settings.schema import ContrastTerm, Objectives
 from pipeline.training import replicated
@@ -69,15 +72,15 @@ def labels_of(model: PretrainingModel, micro: list[MicroBatch]) -> list[dict[str
         return [{"contrast": told} for told in objective.exchange(own)]
 
 
-def step(model: PretrainingModel, micro: list[MicroBatch]) -> tuple[float, dict[str, float]]:
-    """One step's summed loss and metrics; gradients add up in the model."""
+def step(model: PretrainingModel, micro: list[MicroBatch], read: bool = True) -> tuple[float, dict[str, float]]:
+    """One step's summed loss and metrics, if they are to be read; gradients add up in the model."""
     labels = labels_of(model, micro)
     sums: dict[str, float] = {}
     for batch, labelled in zip(micro, labels, strict=True):
         found = model("losses", batch, labelled)["contrast"]
         found["loss"].backward()
         for name, value in found.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
+            sums[name] = sums.get(name, 0.0) + (float(value.detach()) if read else 0.0)
     (objective,) = model.objectives
     with torch.no_grad():
         objective.after_step(model, 1, True, [labelled["contrast"] for labelled in labels])
@@ -278,3 +281,25 @@ def test_operations_are_planned_as_they_are_counted(make_sequences: MakeSequence
 def test_a_layer_that_the_model_has_not_is_refused() -> None:
     with pytest.raises(ValueError, match=r"objectives\.contrast\.layer = 2: the model has 1 layers"):
         catalog.check_layers(Objectives(dwa=None, contrast=settings()), 1)
+
+
+def test_what_a_rank_holds_beside_the_weights_is_planned(make_sequences: MakeSequences) -> None:
+    for changes in CASES:
+        term = settings(**changes)
+        model = model_of(term)
+        costs = catalog.costs(Objectives(contrast=term), "contrast", model.encoder.config, SAMPLES, SAMPLES)
+        assert costs.replicated == replicated.bytes_of(model.twins)
+        labels = labels_of(model, batches(make_sequences, 1))[0]["contrast"]
+        vectors = VECTORS if term.momentum is None else [name for name in STEP_VECTORS if name in labels]
+        assert costs.exchanged == sum(labels[name].nbytes for name in [TEXTS, *vectors])
+
+
+@pytest.mark.parametrize("changes", [{"pooling": "mean", "both_directions": True, "in_batch": True}, OWN_KEYS])
+def test_a_step_never_asks_the_device_for_a_value(
+    make_sequences: MakeSequences, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fake tensors have shapes and no values: whatever would make the host wait for a GPU raises on them."""
+    monkeypatch.setattr(attention, "takes_products", lambda *_: False)  # for CPUs alone, and looks at its sums
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        model = model_of(settings(**changes))
+        step(model, [batch.map(mode.from_tensor) for batch in batches(make_sequences, 2)], read=False)
