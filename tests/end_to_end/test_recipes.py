@@ -17,7 +17,13 @@ from pipeline.weights.consolidate import full_state
 
 WORKER = Path(__file__).with_name("recipe_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
-LOSSES = {"mlm": {"mlm_loss"}, "mlm_tlm": {"mlm_loss", "tlm_loss"}}
+INFOXLM = {"mlm_loss", "tlm_loss", "contrast_loss"}
+LOSSES = {
+    "mlm": {"mlm_loss"},
+    "mlm_tlm": {"mlm_loss", "tlm_loss"},
+    "infoxlm_base": INFOXLM,
+    "infoxlm_large": INFOXLM,
+}
 EVERYTHING = {"mlm_loss", "tlm_loss", "dwa_loss"}
 
 pytestmark = pytest.mark.launch
