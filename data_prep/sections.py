@@ -138,7 +138,7 @@ def _explain(error: ValidationError, schema: type[Section]) -> str:
         )
         return f"unknown key {field}" + (f"; did you mean {near[0]}?" if near else "") + more
     if not field:
-        return first["msg"] + more
+        return str(first["ctx"]["error"] if first["type"] == "value_error" else first["msg"]) + more
     if first["type"] == "model_type":
         return f"{field} = {shown(first['input'])}: must be a mapping of keys to values{more}"
     if first["type"] == "value_error":

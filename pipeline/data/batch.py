@@ -21,7 +21,7 @@ Change = Callable[[Tensor], Tensor]
 
 
 class View(NamedTuple):
-    """What an objective reads: a stream ("mono", "pairs"), and the name of a view of it ("masked")."""
+    """What an objective reads: a stream ("mono", "pairs", "contrast"), and the name of a view of it ("masked")."""
 
     stream: str
     name: str
@@ -60,7 +60,7 @@ class StreamBatch:
 
 @dataclass
 class MicroBatch:
-    """The streams of one micro-step by name ("mono", "pairs")."""
+    """The streams of one micro-step by name ("mono", "pairs", "contrast")."""
 
     streams: dict[str, StreamBatch] = field(default_factory=dict)
 

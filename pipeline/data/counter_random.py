@@ -10,6 +10,8 @@ import numpy as np
 # What a key is for, so that equal indices draw independently; each is mixed in after the seed. A view has a counter of its own.
 ORDER, MASK, SWAP, DROPOUT, SIDES = 1, 2, 3, 4, 5
 CLOZE = 7
+CONTRAST, MIX, PARTNER, APART, APART_MASKED = 10, 11, 12, 13, 14
+NO_VIEWS = (ORDER, SWAP, DROPOUT, CONTRAST, MIX, PARTNER)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)

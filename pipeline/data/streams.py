@@ -6,8 +6,10 @@ NumPy alone: what a config would train is told without PyTorch. Nothing here has
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +20,34 @@ from data_prep.token_files.token_file import TOKEN_BYTES, VERIFY, TokenFile, are
 from data_prep.tokenizers.special_ids import UNK
 from pipeline.data.assembly import Pieces, with_specials
 from pipeline.data.blend import Schedule, Stage
-from pipeline.data.counter_random import ORDER, SWAP, hash_key, permute
+from pipeline.data.counter_random import CONTRAST, MIX, ORDER, PARTNER, SWAP, hash_key, permute, uniform
 from pipeline.data.shards import ShardLanguage
 from pipeline.settings.schema import Config
 
 ANY_INT32 = 1 << 31
+ORDERS = {
+    # By three bits the order on the source side, that on the target side, and which side comes first.
+    "released": np.array(
+        [
+            (*first, *second)
+            for turned in (False, True)
+            for target in ((1, 3), (3, 1))
+            for source in ((0, 2), (2, 0))
+            for first, second in [(target, source) if turned else (source, target)]
+        ]
+    ),
+    # By three bits which way round each pair is, and ⟨c1 d1, c2 d2⟩ or ⟨c1 d2, d1 c2⟩.
+    "paper": np.array(
+        [
+            (c1, d2, d1, c2) if crossed else (c1, d1, c2, d2)
+            for crossed in (False, True)
+            for d1, d2 in ((2, 3), (3, 2))
+            for c1, c2 in ((0, 1), (1, 0))
+        ]
+    ),
+}
+"""How the sentences of two mixed pairs lie, the first side's two and then the second's: 0 and 1 are source and target of one, 2
+and 3 of the other. One of eight ways is drawn for each sample."""
 
 
 @dataclass
@@ -110,19 +135,32 @@ class Stream(ABC):
         self, language_S: np.ndarray, epoch_S: np.ndarray, index_S: np.ndarray, global_index_S: np.ndarray
     ) -> Sequences:
         key_S = hash_key(self.seed, language_S, epoch_S, index_S)
+        pieces = self._pieces(language_S, index_S, key_S, global_index_S)
+        tokens = pieces.tokens()
+        if not are_stored_ids(tokens, self.vocab_size):
+            raise ValueError(self._damage(language_S, index_S, key_S, global_index_S))
+        ids_T, lengths_S = with_specials(pieces, tokens)
+        return Sequences(ids_T, lengths_S, language_S, key_S, global_index_S, self._side_lengths(pieces))
+
+    def _pieces(
+        self, language_S: np.ndarray, index_S: np.ndarray, key_S: np.ndarray, global_index_S: np.ndarray
+    ) -> Pieces:
+        """The samples' tokens. global_index_S: which of several blends they are of."""
+        return self._by_language(language_S, index_S, key_S)
+
+    def _by_language(self, language_S: np.ndarray, index_S: np.ndarray, key_S: np.ndarray) -> Pieces:
         parts = []
         for language in np.unique(language_S):
             mine = np.flatnonzero(language_S == language)
             parts.append((mine, self._read(int(language), index_S[mine], key_S[mine])))
-        pieces = Pieces.put_together(parts, len(index_S))
-        tokens = pieces.tokens()
-        if not are_stored_ids(tokens, self.vocab_size):
-            raise ValueError(self._damage(language_S, index_S, key_S))
-        ids_T, lengths_S = with_specials(pieces, tokens)
-        sides_S2 = pieces.length_C.reshape(-1, 2) if self.has_sides else None
-        return Sequences(ids_T, lengths_S, language_S, key_S, global_index_S, sides_S2)
+        return Pieces.put_together(parts, len(index_S))
 
-    def _damage(self, language_S: np.ndarray, index_S: np.ndarray, key_S: np.ndarray) -> str:
+    def _side_lengths(self, pieces: Pieces) -> np.ndarray | None:
+        return pieces.length_C.reshape(-1, 2) if self.has_sides else None
+
+    def _damage(
+        self, language_S: np.ndarray, index_S: np.ndarray, key_S: np.ndarray, global_index_S: np.ndarray
+    ) -> str:
         """Which file holds the first of these samples whose ids are none of the vocabulary's."""
         for place, language in enumerate(language_S.tolist()):
             one = slice(place, place + 1)
@@ -171,8 +209,12 @@ class PairStream(Stream):
         """How many pairs have a side that is cut when they are read."""
         return sum(language.pairs_longer_than(self.limit) for language in self._languages)
 
+    def _swaps(self, key_S: np.ndarray) -> np.ndarray:
+        """Whether each pair's target comes first."""
+        return (hash_key(key_S, SWAP) >> np.uint64(63)).astype(bool)
+
     def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> Pieces:
-        swap_S = (hash_key(key, SWAP) >> np.uint64(63)).astype(bool)
+        swap_S = self._swaps(key)
         views: list[tuple[np.ndarray, ...]] = [()] * len(indices)
         length_S2 = np.empty((len(indices), 2), dtype=np.int64)
         for file, _, places, pairs in self._languages[language].locate(indices):
@@ -185,6 +227,70 @@ class PairStream(Stream):
             for place, (begin, other_begin, end, other_end) in zip(places.tolist(), bounds, strict=True):
                 views[place] = (file.tokens[begin:end], file.tokens[other_begin:other_end])
         return Pieces(views, np.full(len(indices), 2), length_S2.reshape(-1))
+
+
+class ContrastStream(PairStream):
+    """Samples of sentence contrast, drawn apart from what `pairs` draws: a pair each, or two pairs as `mixing` says.
+
+    A sample of two is `<s> a </s> b </s> c </s> d </s>`: one side of a and b, and one of c and d, which says the same. As
+    released (InfoXLM's xlco_dataset.py) the second pair is the first one's neighbour in its language's files. As published
+    (Chi et al., NAACL 2021) it is any pair of another corpus. How they lie: `ORDERS`.
+    """
+
+    def __init__(self, mixing: str, seed: int, **named: Any) -> None:
+        """As a stream of pairs, and mixing: "none", "released" or "paper"."""
+        super().__init__(seed=int(hash_key(seed, CONTRAST)), **named)
+        self._mixing = mixing
+
+    def _pieces(
+        self, language_S: np.ndarray, index_S: np.ndarray, key_S: np.ndarray, global_index_S: np.ndarray
+    ) -> Pieces:
+        if self._mixing == "none":
+            return super()._pieces(language_S, index_S, key_S, global_index_S)
+        both = (language_S, index_S), self._partners(language_S, index_S, key_S, global_index_S)
+        one, other = (self._by_language(*where, key_S) for where in both)
+        lies_S4 = ORDERS[self._mixing][(hash_key(key_S, MIX) >> np.uint64(61)).astype(np.int64)]
+        length_S4 = np.concatenate([one.length_C.reshape(-1, 2), other.length_C.reshape(-1, 2)], axis=1)
+        views_S = [
+            tuple((*pair, *partner)[place] for place in lies)
+            for pair, partner, lies in zip(one.views_S, other.views_S, lies_S4.tolist(), strict=True)
+        ]
+        return Pieces(views_S, np.full(len(index_S), 4), np.take_along_axis(length_S4, lies_S4, axis=1).reshape(-1))
+
+    def _swaps(self, key_S: np.ndarray) -> np.ndarray:
+        return super()._swaps(key_S) if self._mixing == "none" else np.zeros(len(key_S), bool)
+
+    def _partners(
+        self, language_S: np.ndarray, index_S: np.ndarray, key_S: np.ndarray, global_index_S: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Language and index of the pair that each sample's own is mixed with."""
+        count_L = np.array(self.counts)
+        if self._mixing == "released":
+            next_S = index_S ^ 1
+            last_S = next_S == count_L[language_S]  # of an odd number: it has one neighbour, before it
+            return language_S, np.maximum(next_S - 2 * last_S, 0)
+        stage_S = np.searchsorted([stage.first for stage in self.stages], global_index_S, side="right") - 1
+        share_SL = np.array(self.stage_shares)[stage_S]
+        share_SL[np.arange(len(index_S)), language_S] = 0.0
+        up_to_SL = np.cumsum(share_SL, axis=1)
+        drawn_S = uniform(hash_key(key_S, PARTNER, 0)) * up_to_SL[:, -1]
+        other_S = (drawn_S[:, None] >= up_to_SL).sum(axis=1)
+        other_S = np.where(up_to_SL[:, -1] > 0, other_S, language_S).astype(language_S.dtype)  # there may be no other
+        return other_S, (uniform(hash_key(key_S, PARTNER, 1)) * count_L[other_S]).astype(np.int64)
+
+    def _side_lengths(self, pieces: Pieces) -> np.ndarray:
+        if self._mixing == "none":
+            return pieces.length_C.reshape(-1, 2)
+        return pieces.length_C.reshape(-1, 2, 2).sum(axis=2) + 1  # the end of the first sentence lies within
+
+    def _damage(
+        self, language_S: np.ndarray, index_S: np.ndarray, key_S: np.ndarray, global_index_S: np.ndarray
+    ) -> str:
+        if self._mixing != "none":
+            partners = self._partners(language_S, index_S, key_S, global_index_S)
+            language_S, index_S = (np.concatenate(two) for two in zip((language_S, index_S), partners, strict=True))
+            key_S, global_index_S = np.tile(key_S, 2), np.tile(global_index_S, 2)
+        return super()._damage(language_S, index_S, key_S, global_index_S)
 
 
 @dataclass
@@ -214,17 +320,25 @@ class BatchPlan:
 
 def limits_of(config: Config) -> dict[str, int]:
     """The longest block, and the longest side of a pair, in tokens, by stream."""
-    return {"mono": config.data.block_tokens, "pairs": config.data.side_tokens}
+    sides = config.data.side_tokens
+    return {"mono": config.data.block_tokens, "pairs": sides, "contrast": sides}
+
+
+def mixing_of(config: Config) -> str:
+    """How sentence contrast mixes pairs, "none" where there is none."""
+    contrast = config.objectives.contrast
+    return "none" if contrast is None else contrast.mixing
 
 
 def blend_stages(config: Config, stream: str) -> list[Stage]:
     """The blends of a stream's languages, each with its first sample."""
     alpha, weights = config.data.alpha, config.data.weights
-    stages = [Stage(0, alpha, getattr(weights, stream) or None)]
+    blended = "mono" if stream == "mono" else "pairs"
+    stages = [Stage(0, alpha, getattr(weights, blended) or None)]
     for later in config.data.schedule:
         alpha = alpha if later.alpha is None else later.alpha
         weights = weights if later.weights is None else later.weights
-        stages.append(Stage(later.from_step * getattr(config.batch, stream), alpha, getattr(weights, stream) or None))
+        stages.append(Stage(later.from_step * getattr(config.batch, stream), alpha, getattr(weights, blended) or None))
     return stages
 
 
@@ -236,14 +350,28 @@ def open_streams(
     seed: int,
     limits: dict[str, int],
     stages: Mapping[str, Sequence[Stage]] | None = None,
+    mixing: str = "none",
 ) -> dict[str, Stream]:
-    """The streams of a DATA_DIR by name; ValueError where the manifest has no data for one."""
-    opened: dict[str, Stream] = {}
-    for name in streams:
-        shards = shards_of(manifest, name)
-        stream = MonoStream if name == "mono" else PairStream
-        opened[name] = stream(shards, alpha, seed, limits[name], (stages or {}).get(name, ()), manifest.vocab_size)
-    return opened
+    """The streams of a DATA_DIR by name; ValueError where the manifest has no data for one.
+
+    mixing: of the stream "contrast".
+    """
+    kinds: dict[str, Callable[..., Stream]] = {
+        "mono": MonoStream,
+        "pairs": PairStream,
+        "contrast": partial(ContrastStream, mixing=mixing),
+    }
+    return {
+        name: kinds[name](
+            shards=shards_of(manifest, name),
+            alpha=alpha,
+            seed=seed,
+            limit=limits[name],
+            stages=(stages or {}).get(name, ()),
+            vocab_size=manifest.vocab_size,
+        )
+        for name in streams
+    }
 
 
 def shards_of(manifest: Manifest, stream: str) -> dict[str, list[Shard]]:

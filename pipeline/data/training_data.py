@@ -28,13 +28,16 @@ class TrainingData:
         seed: int,
         limits: dict[str, int],
         stages: Mapping[str, Sequence[Stage]] | None = None,
+        mixing: str = "none",
     ) -> None:
-        """views: what is read; each stream is opened that has one of them."""
+        """views: what is read; each stream is opened that has one of them. mixing: of the stream "contrast"."""
         self.vocab_size, self.seed = manifest.vocab_size, seed
         self.views: dict[str, list[str]] = {}
         for stream, name in sorted(set(views)):
             self.views.setdefault(stream, []).append(name)
-        self.streams = open_streams(manifest, list(self.views), alpha=alpha, seed=seed, limits=limits, stages=stages)
+        self.streams = open_streams(
+            manifest, list(self.views), alpha=alpha, seed=seed, limits=limits, stages=stages, mixing=mixing
+        )
 
     def micro_batch(self, plan: BatchPlan, step: int, micro_step: int, rank: int) -> MicroBatch:
         """What `rank` works on in one micro-step; counted from 0."""

@@ -20,7 +20,7 @@ from rich.console import Group
 from rich.table import Table
 
 from data_prep.token_files.manifest import Manifest
-from pipeline.data.streams import BatchPlan, Sequences, blend_stages, limits_of, open_streams
+from pipeline.data.streams import BatchPlan, Sequences, blend_stages, limits_of, mixing_of, open_streams
 from pipeline.data.views.masking import mask_sequences
 from pipeline.estimate.memory import StepWork, memory_per_rank
 from pipeline.objectives import catalog
@@ -46,7 +46,7 @@ class DryRun:
     stage: int
     parameters: dict[str, int]
     layers: int
-    encoder_passes: int  # of a micro-step, to learn
+    encoder_passes: float  # of a micro-step, to learn
     drawing_parameters: int  # that labelling reads beside the encoder's layers
     tokens_per_step: dict[str, float]
     flops_per_step: float
@@ -54,6 +54,12 @@ class DryRun:
     days: float | None
     memory: dict[int, dict[str, float]]  # bytes by stage, then by what they are for
     notes: list[str] = field(default_factory=list)
+    exchanged: float = 0.0
+    """Bytes of a step that objectives have all ranks tell each other, before losses."""
+    averaged: int = 0
+    """Parameters that objectives need whole on every rank after a step."""
+    labelled_layers: int = 0
+    """Layers of the trained encoder that labelling runs, where it does not label words."""
 
     def as_json(self) -> dict[str, Any]:
         tokens = sum(self.tokens_per_step.values())
@@ -68,6 +74,8 @@ class _Sample:
     predicted: int
     sides_C: np.ndarray
     """Of pairs, the tokens of every source and target in turn; of blocks, none."""
+    of_step: int
+    """How many samples the stream has in a step."""
 
     @property
     def tokens(self) -> int:
@@ -92,17 +100,20 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         for name, sample in samples.items()
     )
     parts = gpus * config.batch.micro_steps
+    costs = {
+        name: catalog.costs(config.objectives, name, sizes, plan.global_sizes[name] / parts, plan.global_sizes[name])
+        for name in samples
+    }
     work = StepWork(
         sizes=sizes,
         parameters=parameters["total"],
         word_objectives=catalog.predicting_words(config.objectives),
-        tokens=sum(
-            count * catalog.kept_layers(config.objectives, name, sizes) / sizes.layers for name, count in tokens.items()
-        )
-        / parts,
+        tokens=sum(costs[name].backward_share * of_stream for name, of_stream in tokens.items()) / parts,
         predicted=max(scale[name] * sample.predicted for name, sample in samples.items()) / parts,
         ranks=gpus,
         micro_steps=config.batch.micro_steps,
+        replicated=sum(of_stream.replicated for of_stream in costs.values()),
+        compared=sum(of_stream.compared for of_stream in costs.values()),
     )
     precision = precision_of(settings)
     days = None
@@ -128,14 +139,17 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         stage=settings.get("zero_optimization", {}).get("stage", 0),
         parameters=parameters,
         layers=sizes.layers,
-        encoder_passes=catalog.encoder_passes(config.objectives, sizes),
-        drawing_parameters=catalog.drawing_parameters(config.objectives, sizes),
+        encoder_passes=catalog.denoises(config.objectives) + sum(of_stream.own_passes for of_stream in costs.values()),
+        drawing_parameters=sum(of_stream.drawing for of_stream in costs.values()),
         tokens_per_step=tokens,
         flops_per_step=flops,
         steps=config.run.steps,
         days=days,
         memory={stage: memory_per_rank(work, settings, stage) for stage in stages},
         notes=notes,
+        exchanged=sum(of_stream.exchanged for of_stream in costs.values()),
+        averaged=sum(of_stream.averaged for of_stream in costs.values()),
+        labelled_layers=max(of_stream.labelled_layers for of_stream in costs.values()),
     )
 
 
@@ -189,18 +203,27 @@ def _sizes_and_samples(config: Config, pair_tokens: int) -> tuple[EncoderConfig,
             seed=config.run.seed,
             limits=limits_of(config),
             stages=stages,
+            mixing=mixing_of(config),
         )
         drawn = {name: stream.samples(np.arange(counts[name])) for name, stream in opened.items()}
         return (
             sizes,
-            {name: _sample(sequences, config.run.seed, vocabulary) for name, sequences in drawn.items()},
+            {
+                name: _sample(sequences, config.run.seed, vocabulary, getattr(config.batch, name))
+                for name, sequences in drawn.items()
+            },
             notes,
         )
     side = min((pair_tokens - 3) // 2, config.data.side_tokens)
-    lengths = {"mono": config.data.block_tokens, "pairs": 2 * side + 3}
+    mixed = side if mixing_of(config) == "none" else 2 * side + 1
+    lengths = {"mono": config.data.block_tokens, "pairs": 2 * side + 3, "contrast": 2 * mixed + 3}
     notes += [f"{config.data.path} is not there: assumed {name} of {lengths[name]} tokens each" for name in streams]
-    sides = {"mono": None, "pairs": side}
-    return sizes, {name: _made_up(lengths[name], counts[name], vocabulary, sides[name]) for name in streams}, notes
+    sides = {"mono": None, "pairs": side, "contrast": mixed}
+    made_up = {
+        name: _made_up(lengths[name], counts[name], vocabulary, sides[name], getattr(config.batch, name))
+        for name in streams
+    }
+    return sizes, made_up, notes
 
 
 def _pretrained_sizes(config: Config) -> EncoderConfig:
@@ -229,7 +252,7 @@ def _validation_notes(config: Config) -> list[str]:
     return [f"validation every {config.validation.every:,} steps: each rank encodes {what}, all layers"]
 
 
-def _made_up(length: int, count: int, vocabulary: int, side: int | None) -> _Sample:
+def _made_up(length: int, count: int, vocabulary: int, side: int | None, of_step: int) -> _Sample:
     """Sequences of this length of one word, masked as any. side: tokens of a side, of pairs."""
     word = min(10, vocabulary - 2)
     ids_T = np.tile(np.array([0, *[word] * (length - 2), 2], dtype=np.int64), count)
@@ -237,13 +260,13 @@ def _made_up(length: int, count: int, vocabulary: int, side: int | None) -> _Sam
     sides_S2 = None if side is None else np.full((count, 2), side)
     languages, keys = np.zeros(count, np.int32), numbers.astype(np.uint64)
     sequences = Sequences(ids_T, np.full(count, length), languages, keys, numbers, sides_S2)
-    return _sample(sequences, 1, vocabulary)
+    return _sample(sequences, 1, vocabulary, of_step)
 
 
-def _sample(sequences: Sequences, mask_seed: int, vocabulary: int) -> _Sample:
+def _sample(sequences: Sequences, mask_seed: int, vocabulary: int, of_step: int) -> _Sample:
     sides_S2 = sequences.side_lengths_S2
     sides_C = np.empty(0, np.int64) if sides_S2 is None else sides_S2.reshape(-1)
-    return _Sample(sequences.lengths_S, len(mask_sequences(sequences, mask_seed, vocabulary)[1]), sides_C)
+    return _Sample(sequences.lengths_S, len(mask_sequences(sequences, mask_seed, vocabulary)[1]), sides_C, of_step)
 
 
 def table(result: DryRun) -> Group:

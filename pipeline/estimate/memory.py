@@ -11,6 +11,8 @@ With P parameters, N ranks and b bytes a weight (2 in fp16 and bf16, 4 in fp32),
   encoder's, beside those of the pass that other objectives share.
 - vocabulary: per objective that predicts words the gradient of the V × D matrix in fp32 (4·V·D), which is made in the forward,
   and one chunk of logits in b bytes and twice in fp32 (see `linear_cross_entropy`).
+- replicated, where objectives keep any: slow weights and queues in fp32, whole on every rank.
+- similarities, likewise: those of a micro-step's sentences, four times in fp32.
 - update: gradients in fp32 for the optimizer, 4·P in stage 0 and 4·P/N in the others; fp32 copies them in stage 3 only.
 
 The update comes when activations are gone, in stages 1 and 2 gradients and buckets too: the total is the larger of the two
@@ -39,10 +41,12 @@ class StepWork:
     sizes: EncoderConfig
     parameters: int
     word_objectives: int  # objectives that predict words
-    tokens: float  # of a micro-step, each as often as it goes through all layers to be learned from
+    tokens: float  # of a micro-step, each as often as it goes through all layers to be learned from; of some layers, that share
     predicted: float  # masked tokens of the larger stream in a micro-step
     ranks: int
     micro_steps: int
+    replicated: int = 0  # bytes that objectives hold beside what is trained
+    compared: float = 0.0  # bytes of similarities that they compute at a time
 
 
 def activation_bytes(sizes: EncoderConfig, tokens: float, width_bytes: int) -> float:
@@ -68,6 +72,11 @@ def memory_per_rank(work: StepWork, settings: dict[str, Any], stage: int) -> dic
     optimizer = (12 if half or stage else 8) * part
     gradients = width * (whole if stage == 1 and work.micro_steps > 1 else part)
     update = 4 * part if half or stage == 3 else 0.0
+    own = (
+        {"replicated": float(work.replicated), "similarities": work.compared}
+        if work.replicated or work.compared
+        else {}
+    )
     memory = {
         "weights": gathered + (0 if offloads_weights else weights),
         "optimizer": 0.0 if offloads_optimizer else optimizer,
@@ -76,10 +85,11 @@ def memory_per_rank(work: StepWork, settings: dict[str, Any], stage: int) -> dic
         "activations": activation_bytes(work.sizes, work.tokens, width),
         "vocabulary": _vocabulary_bytes(work, width),
         "update": 0.0 if offloads_optimizer else update,
+        **own,
     }
-    backward = memory["gradients"] + memory["buckets"] + memory["activations"] + memory["vocabulary"]
+    backward = memory["gradients"] + memory["buckets"] + memory["activations"] + memory["vocabulary"] + work.compared
     updating = memory["update"] + (memory["gradients"] + memory["buckets"] if stage in (0, 3) else 0.0)
-    total = memory["weights"] + memory["optimizer"] + max(backward, updating)
+    total = work.replicated + memory["weights"] + memory["optimizer"] + max(backward, updating)
     host = (optimizer + width * part + update if offloads_optimizer else 0) + (weights if offloads_weights else 0)
     return {**memory, "total": total, "host": host}
 

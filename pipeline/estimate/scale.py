@@ -56,13 +56,15 @@ class ScaleWork:
     parameters: int
     layers: int
     label_share: float  # of the layers that labelling runs; with what draws words, of all parameters
-    passes: int  # through the encoder in a micro-step, to learn
+    passes: float  # through the encoder in a micro-step, to learn
     tokens: float  # of a step, all ranks'
     flops: float  # likewise
     micro_steps: int
     steps: int
     stage: int
     value_bytes: int  # of a weight or gradient as it is stored and sent
+    exchanged: float  # bytes of a step that objectives have all ranks tell each other
+    averaged: int  # parameters that they need whole on every rank after a step
     memory: dict[str, float]  # bytes a rank holds, by what for; the most at a time; on the host
 
 
@@ -87,7 +89,7 @@ def work_of(config: Config, ranks: int, pair_tokens: int) -> ScaleWork:
         ranks=ranks,
         parameters=run.parameters["total"],
         layers=run.layers,
-        label_share=(labelling.layer if labelling else 0) / run.layers
+        label_share=max(labelling.layer if labelling else 0, run.labelled_layers) / run.layers
         + run.drawing_parameters / run.parameters["total"],
         passes=run.encoder_passes,
         tokens=sum(run.tokens_per_step.values()),
@@ -96,6 +98,8 @@ def work_of(config: Config, ranks: int, pair_tokens: int) -> ScaleWork:
         steps=run.steps,
         stage=run.stage,
         value_bytes=4 if run.precision == "fp32" else 2,
+        exchanged=run.exchanged,
+        averaged=run.averaged,
         memory=run.memory[run.stage],
     )
 
@@ -112,6 +116,14 @@ def plan(work: ScaleWork, cluster: Cluster) -> ScalePlan:
 
 def sent_by_a_rank(work: ScaleWork, scatters: bool = True) -> dict[str, float]:
     """Bytes that a rank sends in a step. An all-reduce is 2 (n-1)/n of the data, a gather or a reduce-scatter half of it."""
+    others = (work.ranks - 1) / work.ranks
+    own = {"sentences": others * work.exchanged} if work.exchanged else {}
+    if work.stage == 3 and work.averaged:
+        own["weights to average"] = others * work.averaged * work.value_bytes
+    return _sent_by_zero(work, scatters) | own
+
+
+def _sent_by_zero(work: ScaleWork, scatters: bool) -> dict[str, float]:
     once = (work.ranks - 1) / work.ranks * work.parameters * work.value_bytes
     micro = work.micro_steps
     if work.stage == 0:

@@ -48,3 +48,15 @@ def replaced_tokens_flops(sizes: EncoderConfig, lengths_S: np.ndarray, layers: i
     telling = encoder_forward_flops(sizes, lengths_S, sizes.layers)
     telling += 2.0 * float(lengths_S.sum()) * sizes.hidden * (sizes.hidden + 1)
     return drawing + 3 * (drawing + telling)
+
+
+def own_keys_flops(sizes: EncoderConfig, pairs: int, step: int, directions: int, projects: bool) -> float:
+    """Sentence contrast without a slow encoder: vectors projected twice, once with gradient, compared with a step's."""
+    projecting = 2 * pairs * (2 + 6) * sizes.hidden**2 if projects else 0.0
+    return projecting + 6.0 * directions * pairs * step * sizes.hidden
+
+
+def slow_keys_flops(sizes: EncoderConfig, queries: int, negatives: int, projects: bool) -> float:
+    """The same with one, without its encoding: its keys have no gradient, so that comparing costs two thirds."""
+    projecting = queries * (2 + 6) * sizes.hidden**2 if projects else 0.0
+    return projecting + 4.0 * queries * negatives * sizes.hidden

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.data.batch import MicroBatch, View
@@ -29,6 +30,9 @@ class Encode(Protocol):
     """Hidden states [T, D] of a packed batch after `layers` layers (None: all)."""
 
     def __call__(self, packed: Packed, layers: int | None = None) -> Tensor: ...
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the encoder computes in."""
 
 
 class Asked(NamedTuple):
@@ -124,6 +128,13 @@ class Objective(ABC):
     def label(self, encode: Encode, modules: Modules, batch: MicroBatch) -> Labels:
         """Before denoising, in `eval()` and without gradient: labels, which `count` and `loss` are given again."""
         return Labels({}, {})
+
+    def exchange(self, labels: Sequence[LabelTensors]) -> Sequence[LabelTensors]:
+        """Between labelling and the losses of a step, without gradient: what ranks have to tell each other, in one go.
+
+        labels: this rank's, one for each micro-step; what comes back takes their place. Every rank calls it; not validation.
+        """
+        return labels
 
     @abstractmethod
     def count(self, batch: MicroBatch, labels: LabelTensors) -> Tensor:

@@ -7,27 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
-
-from pipeline.model.flops import (
-    encoder_forward_flops,
-    masked_lm_flops,
-    pointer_flops,
-    replaced_tokens_flops,
-    token_contrast_flops,
+from pipeline.model.flops import encoder_forward_flops, masked_lm_flops, pointer_flops
+from pipeline.objectives.costs import (
+    Costs,
+    Sample,
+    contrast_costs,
+    contrast_work,
+    generator_parameters,
+    masked_lm_parameters,
+    replaced_tokens_costs,
+    replaced_tokens_work,
+    token_contrast_costs,
+    token_contrast_work,
 )
 from pipeline.settings.align_options import Labelling, Way
 from pipeline.settings.schema import (
     Config,
+    ContrastTerm,
     Objectives,
     ReplacedTokensTerm,
     Term,
     TokenContrastTerm,
     WordAlignmentTerm,
 )
-from pipeline.settings.sizes import EncoderConfig, layer_parameters, table_parameters
+from pipeline.settings.sizes import EncoderConfig
 
 if TYPE_CHECKING:
     from pipeline.objectives.base import Objective
@@ -44,22 +49,6 @@ class Figure:
     """How the line of a step shows it; None: not at all."""
 
 
-class Sample(Protocol):
-    """Samples of a stream that stand for a step's."""
-
-    @property
-    def lengths_S(self) -> np.ndarray: ...  # noqa: N802
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def predicted(self) -> int:
-        """Masked tokens."""
-
-    @property
-    def sides_C(self) -> np.ndarray:  # noqa: N802
-        """Tokens of every source and target in turn, without special tokens; of pairs alone."""
-
-
 @dataclass(frozen=True)
 class Entry:
     """An objective as far as it is known without PyTorch."""
@@ -67,21 +56,19 @@ class Entry:
     words: str  # for a model's card
     streams: tuple[str, ...]
     modules: Mapping[str, Callable[[Any, EncoderConfig], int]]
-    """That it trains, and their parameters, of its settings; equal names are shared."""
+    """That it trains, and their parameters by its settings, 0 where these leave one out; equal names are shared."""
     build: Callable[[str, Any], Objective]  # of its name and its settings
     flops: Callable[[Any, EncoderConfig, Sample], float]
     """Labelling, and forward and backward of its own modules over a sample; of its settings."""
     figures: tuple[Figure, ...] = ()
     denoises: bool = True
     """Encodes its streams' masked tokens through all layers, in a pass that it shares with others."""
-    own_layers: Callable[[Any, EncoderConfig], int] = lambda term, sizes: 0
-    """Layers of the passes that it shares with nobody, of its settings; 0: it shares its streams' pass."""
-    drawing: Callable[[Any, EncoderConfig], int] = lambda term, sizes: 0
-    """Parameters that labelling needs beside the encoder's layers, of its settings."""
     predicts_words: bool = False
     """Makes logits over the vocabulary, which memory must hold."""
     labelling: Callable[[Any], Labelling] | None = None
     """How it labels words, if it does; of its settings."""
+    costs: Callable[[Any, EncoderConfig, float, int], Costs] = lambda term, sizes, samples, of_step: Costs()
+    """Of its settings, and the samples of its stream in a micro-step and in a step."""
     layers: Callable[[Any], Mapping[str, int]] = lambda term: {}
     """The layers of the encoder that its settings name, by the setting."""
 
@@ -107,22 +94,21 @@ def _token_contrast(name: str, term: TokenContrastTerm) -> Objective:
     return TokenContrast(name, term.labelled_by, term.layer, term.temperature)
 
 
-def _token_contrast_flops(term: TokenContrastTerm, sizes: EncoderConfig, sample: Sample) -> float:
-    def encoding(layer: int) -> float:
-        return encoder_forward_flops(sizes, sample.sides_C + 2, layer)
+def _contrast(name: str, term: ContrastTerm) -> Objective:
+    if term.momentum is None:
+        from pipeline.objectives.sentence_contrast import OwnKeys
 
-    return encoding(term.labelled_by) + 3 * encoding(term.layer) + token_contrast_flops(sizes, sample.sides_C)
+        return OwnKeys(name, term)
+    from pipeline.objectives.slow_keys import SlowKeys
 
-
-def _masked_lm_parameters(sizes: EncoderConfig) -> int:
-    return sizes.hidden * (sizes.hidden + 3) + sizes.vocab_size
+    return SlowKeys(name, term)
 
 
 def _masked_lm_entry(words: str, stream: str) -> Entry:
     return Entry(
         words=words,
         streams=(stream,),
-        modules={"masked_lm": lambda term, sizes: _masked_lm_parameters(sizes)},
+        modules={"masked_lm": lambda term, sizes: masked_lm_parameters(sizes)},
         build=_masked_lm(stream),
         flops=lambda term, sizes, sample: masked_lm_flops(sizes, sample.predicted),
         figures=(_ACCURACY,),
@@ -139,29 +125,16 @@ def _replaced_tokens(stream: str) -> Callable[[str, ReplacedTokensTerm], Objecti
     return build
 
 
-def _generator_parameters(term: ReplacedTokensTerm, sizes: EncoderConfig) -> int:
-    """Own tables of the generator count, and the encoder's differences from them, whichever there are."""
-    return _drawing_parameters(term, sizes) - (table_parameters(sizes) if term.embeddings == "tied" else 0)
-
-
-def _drawing_parameters(term: ReplacedTokensTerm, sizes: EncoderConfig) -> int:
-    """All that the generator reads, tables that it shares included."""
-    own = 3 * sizes.hidden + term.generator_layers * layer_parameters(sizes) + _masked_lm_parameters(sizes)
-    return own + table_parameters(sizes)
-
-
 def _replaced_tokens_entry(words: str, stream: str) -> Entry:
     return Entry(
         words=words,
         streams=(stream,),
         modules={
-            "generator": _generator_parameters,
+            "generator": generator_parameters,
             "replaced": lambda term, sizes: sizes.hidden * (sizes.hidden + 2) + 1,
         },
         build=_replaced_tokens(stream),
-        flops=lambda term, sizes, sample: replaced_tokens_flops(
-            sizes, sample.lengths_S, term.generator_layers, sample.predicted
-        ),
+        flops=replaced_tokens_work,
         figures=(
             Figure("replaced", _REPLACED, "share", "replaced {:.2f}"),
             Figure("recall", _REPLACED, "share", "recall {:.3f}"),
@@ -169,8 +142,7 @@ def _replaced_tokens_entry(words: str, stream: str) -> Entry:
             Figure("generator_accuracy", _SHARES, "share"),
         ),
         denoises=False,
-        own_layers=lambda term, sizes: term.generator_layers + sizes.layers,
-        drawing=_drawing_parameters,
+        costs=replaced_tokens_costs,
         predicts_words=True,
         layers=lambda term: {"generator_layers": term.generator_layers},
     )
@@ -207,11 +179,27 @@ ENTRIES: dict[str, Entry] = {
         streams=("pairs",),
         modules={},
         build=_token_contrast,
-        flops=_token_contrast_flops,
+        flops=token_contrast_work,
         figures=(_LINKS, Figure("probability", _SHARES, "share", "probability {:.3f}")),
         denoises=False,
+        costs=token_contrast_costs,
         labelling=lambda term: Labelling(term.labelled_by, Way("argmax", "separate")),
         layers=lambda term: {"layer": term.layer, "label_layer": term.labelled_by},
+    ),
+    "contrast": Entry(
+        words="sentence contrast (XlCo), sentences of translation pairs against those of other pairs",
+        streams=("contrast",),
+        modules={"sentence_projection": lambda term, sizes: term.projection * sizes.hidden**2},
+        build=_contrast,
+        flops=contrast_work,
+        figures=(
+            Figure("retrieved", "Sentences that find their translation", "share", "retrieved {:.3f}"),
+            Figure("similarity", "Similarity of sentences to their translations", "dot product or cosine"),
+            Figure("negatives", "Sentences that a query is compared with", "sentences"),
+        ),
+        denoises=False,
+        costs=contrast_costs,
+        layers=lambda term: {"layer": term.layer},
     ),
     "mrtd": _replaced_tokens_entry("MRTD, replaced tokens of monolingual text told from original ones", "mono"),
     "trtd": _replaced_tokens_entry("TRTD, replaced tokens of translation pairs told from original ones", "pairs"),
@@ -233,7 +221,7 @@ def term_weights(terms: dict[str, Term], step: int) -> dict[str, float]:
 
 
 def streams(terms: Objectives) -> list[str]:
-    """The streams that the objectives read, sorted: "mono", "pairs"."""
+    """The streams that the objectives read, sorted: "contrast", "mono", "pairs"."""
     return sorted({stream for name, _ in _active(terms) for stream in ENTRIES[name].streams})
 
 
@@ -242,29 +230,39 @@ def predicting_words(terms: Objectives) -> int:
     return sum(ENTRIES[name].predicts_words for name, _ in _active(terms))
 
 
+def costs(terms: Objectives, stream: str, sizes: EncoderConfig, samples: float, of_step: int) -> Costs:
+    """What the objectives that read a stream take together; samples: of it in a micro-step, and in a step."""
+    each = [
+        ENTRIES[name].costs(term, sizes, samples, of_step)
+        for name, term in _active(terms)
+        if stream in ENTRIES[name].streams
+    ]
+    own_layers = sum(one.own_layers for one in each)
+    shares = [one.backward_share for one in each if not one.own_layers]
+    return Costs(
+        replicated=sum(one.replicated for one in each),
+        averaged=sum(one.averaged for one in each),
+        exchanged=sum(one.exchanged for one in each),
+        compared=max(one.compared for one in each),
+        labelled_layers=max(one.labelled_layers for one in each),
+        backward_share=max(shares, default=0.0) + own_layers / sizes.layers,
+        own_layers=own_layers,
+        own_passes=sum(one.own_passes for one in each),
+        drawing=sum(one.drawing for one in each),
+    )
+
+
+def denoises(terms: Objectives) -> bool:
+    """Whether some objectives share a pass over masked tokens."""
+    return any(ENTRIES[name].denoises for name, _ in _active(terms))
+
+
 def flops(terms: Objectives, stream: str, sizes: EncoderConfig, layers: int, sample: Sample) -> float:
     """Operations of labelling, forward and backward of a stream's sample, as `PretrainingModel.flops` counts a batch's."""
     reading = [(ENTRIES[name], term) for name, term in _active(terms) if stream in ENTRIES[name].streams]
     own = sum(entry.flops(term, sizes, sample) for entry, term in reading)
     denoised = any(entry.denoises for entry, _ in reading)
     return own + (3 * encoder_forward_flops(sizes, sample.lengths_S, layers) if denoised else 0.0)
-
-
-def kept_layers(terms: Objectives, stream: str, sizes: EncoderConfig) -> int:
-    """Layers that a stream's tokens go through to be learned from, those of all passes together."""
-    own = [ENTRIES[name].own_layers(term, sizes) for name, term in _active(terms) if stream in ENTRIES[name].streams]
-    return sum(own) + (sizes.layers if 0 in own else 0)
-
-
-def encoder_passes(terms: Objectives, sizes: EncoderConfig) -> int:
-    """How often a micro-step goes through the encoder to learn."""
-    own = [ENTRIES[name].own_layers(term, sizes) for name, term in _active(terms)]
-    return sum(layers > 0 for layers in own) + (0 in own)
-
-
-def drawing_parameters(terms: Objectives, sizes: EncoderConfig) -> int:
-    """Parameters that labelling reads in a micro-step beside the encoder's layers, each as often as it does."""
-    return sum(ENTRIES[name].drawing(term, sizes) for name, term in _active(terms))
 
 
 def labelling(terms: Objectives) -> Labelling | None:
@@ -322,6 +320,17 @@ def settings() -> dict[str, type[Term]]:
 def modules_of(names: Iterable[str]) -> set[str]:
     """The modules that these objectives train."""
     return {module for name in names for module in ENTRIES[name].modules}
+
+
+def trained_modules(terms: Mapping[str, Any]) -> set[str]:
+    """The modules that a run trains by a record of its objectives' settings, None where one is off."""
+    found = set()
+    for name, kind in settings().items():
+        if (recorded := terms.get(name)) is not None:
+            own = {key: value for key, value in recorded.items() if key in kind.model_fields}
+            term, modules = kind.model_validate(own), ENTRIES[name].modules
+            found |= {module for module, count in modules.items() if count(term, EncoderConfig())}
+    return found
 
 
 def figures() -> list[tuple[str, Figure]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.data.batch import MicroBatch
@@ -65,6 +66,10 @@ class MicroStepEncoder:
             planned = self._passes.get(id(packed))
             self._run(planned if planned is not None and layer in planned.layers else Pass([packed], {layer}))
         return self._memo[id(packed), layer][1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._encoder.word.weight.dtype
 
     def _run(self, one: Pass) -> None:
         states = self._encoder(join(one.parts), one.deepest, every=True)

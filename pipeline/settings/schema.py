@@ -28,6 +28,8 @@ from data_prep.sections import (
 )
 from data_prep.tokenizers.hub import hub_name, place_of
 from pipeline import shipped
+from pipeline.settings.fixed import FIXED as FIXED
+from pipeline.settings.sentence_contrast import SentenceContrast
 from sinkhorn_align import AlignmentSettings
 
 
@@ -92,10 +94,6 @@ class Model(Section):
         return self
 
 
-FIXED: dict[str, Any] = {"fixed": True}
-"""`json_schema_extra` of an objective's field that a run which goes on must not change."""
-
-
 class Term(Section):
     """An objective of the loss."""
 
@@ -134,6 +132,10 @@ class TokenContrastTerm(Term):
         return self.layer if self.label_layer is None else self.label_layer
 
 
+class ContrastTerm(SentenceContrast, Term):
+    """Sentence contrast as a term of the loss."""
+
+
 class ReplacedTokensTerm(Term):
     generator_layers: Positive = Field(
         4, description="layers of the generator, which has the encoder's widths", json_schema_extra=FIXED
@@ -160,6 +162,9 @@ class Objectives(Section):
     dwa: WordAlignmentTerm | None = Field(WordAlignmentTerm(), description="denoising word alignment on pairs")
     token_contrast: TokenContrastTerm | None = Field(
         None, description="each token of a pair's sides against the other side's tokens, its partner among them"
+    )
+    contrast: ContrastTerm | None = Field(
+        None, description="each sentence of a pair against sentences of other pairs, its translation among them"
     )
 
     mrtd: ReplacedTokensTerm | None = Field(None, description="replaced tokens of monolingual blocks are to be told")
@@ -203,6 +208,10 @@ class Batch(Section):
 
     mono: Positive = Field(2048, description="monolingual blocks per optimizer step")
     pairs: Positive = Field(2048, description="pairs per optimizer step")
+    contrast: Positive = Field(
+        2048,
+        description="samples of sentence contrast per optimizer step: pairs, or two pairs each where they are mixed",
+    )
     micro_steps: Positive = Field(1, description="micro-steps (gradient accumulation) per optimizer step")
 
 
@@ -304,6 +313,12 @@ class Config(Section):
     aligner: Aligner = Aligner()
     run: Run
     deepspeed: PathField = Field(description="DeepSpeed JSON with the ZeRO stage and precision; see ds_configs/")
+
+    @model_validator(mode="after")
+    def _queue_fits_the_batch(self) -> Config:
+        if self.objectives.contrast is not None:
+            self.objectives.contrast.check_batch(self.batch.contrast)
+        return self
 
     def absolute(self) -> Config:
         """The same, with paths that mean the same from any folder; a hub's model keeps its name."""

@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from data_prep.token_files.manifest import Manifest
 from pipeline.data.batch import View
 from pipeline.data.blend import Stage
-from pipeline.data.streams import BatchPlan, blend_stages, limits_of
+from pipeline.data.streams import BatchPlan, blend_stages, limits_of, mixing_of
 from pipeline.data.training_data import TrainingData
 from pipeline.model.encoder import Encoder
 from pipeline.model.generator import Generator
@@ -46,7 +46,13 @@ def open_data(
 ) -> TrainingData:
     """Open the streams of these views with the limits and the seed of the config, and by default with its alpha."""
     return TrainingData(
-        manifest, views, alpha=config.data.alpha, seed=config.run.seed, limits=limits_of(config), stages=stages or {}
+        manifest,
+        views,
+        alpha=config.data.alpha,
+        seed=config.run.seed,
+        limits=limits_of(config),
+        stages=stages or {},
+        mixing=mixing_of(config),
     )
 
 

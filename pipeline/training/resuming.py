@@ -40,7 +40,7 @@ _BY_FATE: dict[Fate, dict[str, str]] = {
     Fate.REFUSED: {
         "data": "alpha schedule block_tokens side_tokens",
         "data.weights": "mono pairs",
-        "batch": "mono pairs",
+        "batch": "mono pairs contrast",
         "optimizer": "torch_adam",
         "run": "seed",
     },
@@ -156,7 +156,7 @@ def _check_heads(was: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _heads(config: dict[str, Any]) -> set[str]:
-    return catalog.modules_of(name for name in catalog.ENTRIES if value_of(config, f"objectives.{name}") is not None)
+    return catalog.trained_modules({name: value_of(config, f"objectives.{name}") for name in catalog.ENTRIES})
 
 
 def _heads_apart(config: dict[str, Any]) -> bool:

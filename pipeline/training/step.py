@@ -57,14 +57,18 @@ class TrainingStep:
         return stopping
 
     def _label(self, batches: Sequence[MicroBatch]) -> list[Labelled]:
-        """4a. Self-labelling, without gradient: the objectives' labels of the unmasked batches."""
+        """4a. Self-labelling, without gradient: the objectives' labels, and what ranks have to tell each other of them."""
         self._engine.eval()
-        labels = []
+        labels: list[Labelled] = []
         with torch.no_grad():
             for batch in batches:
                 found = self._engine("label", batch)
                 self._meter.add({name: label["metrics"] for name, label in found.items()})
                 labels.append({name: label["labels"] for name, label in found.items()})
+            for objective in self._objectives:
+                told = objective.exchange([labelled[objective.name] for labelled in labels])
+                for labelled, own in zip(labels, told, strict=True):
+                    labelled[objective.name] = own
         self._engine.train()
         self._meter.clock.lap("label")
         return labels

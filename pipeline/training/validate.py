@@ -58,7 +58,7 @@ class Validator:
             return
         if self._settings.data is not None:
             held_out = Manifest.load(self._settings.data)
-            held = {"mono": held_out.mono, "pairs": held_out.pairs}
+            held = {"mono": held_out.mono, "pairs": held_out.pairs, "contrast": held_out.pairs}
             views = [view for objective in self._objectives for view in objective.reads if held[view.stream]]
             self._data = open_data(config, views, held_out)
         self._golds, self._sentences = read_texts(self._settings)

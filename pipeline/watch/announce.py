@@ -32,7 +32,8 @@ def announce(
                 f"size than data.block_tokens = {stream.limit}; `mono --block-tokens {stream.limit}` saves the time",
             ]
         if isinstance(stream, PairStream) and (cut := stream.longer_than_limit()):
-            notes = [*notes, f"{cut:,} pairs have a side over data.side_tokens = {stream.limit} and are cut"]
+            note = f"{cut:,} pairs have a side over data.side_tokens = {stream.limit} and are cut"
+            notes = notes if note in notes else [*notes, note]  # two streams may read the same pairs
     for note in notes:
         monitor.say(f"note: {note}")
 

@@ -43,6 +43,8 @@ def _of_config(config: Config) -> list[tuple[str, str]]:
     labelling = catalog.labelling(objectives)
     layer = "" if labelling is None else f", labels of layer {labelling.layer}"
     batch = f"{config.batch.mono:,} blocks, {config.batch.pairs:,} pairs"
+    if objectives.contrast is not None:
+        batch += f", {config.batch.contrast:,} samples of sentence contrast"
     return [
         ("model", sizes if model.init is None else f"from {model.init}"),
         ("data", str(config.data.path)),

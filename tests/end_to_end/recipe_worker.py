@@ -14,7 +14,12 @@ import pipeline.train
 from pipeline.settings.schema import load_config
 from tests.end_to_end.forked import REPOSITORY, allow_fp16_on_the_cpu, join, parse_arguments
 
-RECIPES = ("mlm", "mlm_tlm", "xlm_align_base", "xlm_align_large", "xlm_e_base")
+CONTRAST = ("batch.contrast=32", "objectives.contrast.queue=64")
+RECIPES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("mlm", "mlm_tlm", "xlm_align_base", "xlm_align_large", "xlm_e_base"), ()),
+    **dict.fromkeys(("infoxlm_base", "infoxlm_large"), CONTRAST),
+}
+"""By name what else makes it small."""
 STEPS = 2
 HEADS_FIRST = (
     "optimizer.heads_first_steps=2",
@@ -43,8 +48,8 @@ def main() -> None:
     allow_fp16_on_the_cpu()
     data = load_config(arguments.config).data.path
     os.chdir(REPOSITORY)  # the recipes name ds_configs/ from there
-    for recipe in RECIPES:
-        overrides = [*SMALL, f"data.path={data}", f"run.out={arguments.out / recipe}"]
+    for recipe, own in RECIPES.items():
+        overrides = [*SMALL, *own, f"data.path={data}", f"run.out={arguments.out / recipe}"]
         path = REPOSITORY / "pipeline" / "configs" / f"{recipe}.yaml"
         pipeline.train.train(load_config(path, overrides), resume=None)
     overrides = [*SMALL, f"data.path={data}", f"run.out={arguments.out / 'heads_first'}", *HEADS_FIRST]

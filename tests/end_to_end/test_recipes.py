@@ -17,9 +17,12 @@ from pipeline.weights.consolidate import full_state
 
 WORKER = Path(__file__).with_name("recipe_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
+INFOXLM = {"mlm_loss", "tlm_loss", "contrast_loss"}
 LOSSES = {
     "mlm": {"mlm_loss"},
     "mlm_tlm": {"mlm_loss", "tlm_loss"},
+    "infoxlm_base": INFOXLM,
+    "infoxlm_large": INFOXLM,
     "xlm_e_base": {f"{name}_{part}loss" for name in ("mrtd", "trtd") for part in ("", "generator_", "discriminator_")},
 }
 EVERYTHING = {"mlm_loss", "tlm_loss", "dwa_loss"}

@@ -16,6 +16,7 @@ from pipeline.data.batch import StreamBatch, ViewBatch
 from pipeline.data.counter_random import hash_key
 from pipeline.data.packing import pack_flat
 from pipeline.data.streams import Sequences
+from pipeline.data.views.apart import Apart, ApartMasked
 from pipeline.data.views.cloze import Cloze
 from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.data.views.sides import Sides
@@ -42,7 +43,7 @@ _KINDS: dict[str, Kind] = {}
 
 def add_kind(kind: Any) -> Any:
     """Make a kind of view known to `collate`; a decorator for its class."""
-    taken = {counter_random.ORDER, counter_random.SWAP, counter_random.DROPOUT, *(k.counter for k in _KINDS.values())}
+    taken = {*counter_random.NO_VIEWS, *(k.counter for k in _KINDS.values())}
     assert kind.name not in _KINDS and kind.counter not in taken, f"a view {kind.name} or its counter is known already"
     _KINDS[kind.name] = kind
     return kind
@@ -51,6 +52,8 @@ def add_kind(kind: Any) -> Any:
 add_kind(MaskedTokens)
 add_kind(Sides)
 add_kind(Cloze)
+add_kind(Apart)
+add_kind(ApartMasked)
 
 
 def collate(sequences: Sequences, seed: int, vocab_size: int, views: Iterable[str]) -> StreamBatch:

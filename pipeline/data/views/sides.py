@@ -20,6 +20,18 @@ from pipeline.data.streams import Sequences
 from sinkhorn_align import Spans
 
 
+def sides_of(sequences: Sequences, ids_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sides of B pairs as C = 2B sequences: (their ids, one after the other; their tokens without `<s>` and `</s>`), int64.
+
+    ids_T: those of the sequences, or others laid out as they are.
+    """
+    lengths_S2 = sequences.side_lengths_S2
+    assert lengths_S2 is not None, "blocks have no sides"
+    first_S = np.cumsum(sequences.lengths_S) - sequences.lengths_S
+    # A pair lies as `<s> source </s> target </s>`: its target lacks a beginning.
+    return np.insert(ids_T, first_S + lengths_S2[:, 0] + 2, BOS), lengths_S2.reshape(-1)
+
+
 @dataclass
 class Sides(ViewBatch):
     """B pairs as C = 2B sequences: source and target of the first pair, of the second, and so on. Nothing is masked."""
@@ -37,12 +49,7 @@ class Sides(ViewBatch):
 
     @staticmethod
     def make(stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, vocab_size: int) -> Sides:
-        lengths_S2 = sequences.side_lengths_S2
-        assert lengths_S2 is not None, "blocks have no sides"
-        first_S = np.cumsum(sequences.lengths_S) - sequences.lengths_S
-        # A pair lies as `<s> source </s> target </s>`: its target lacks a beginning.
-        ids_T = np.insert(sequences.ids_T, first_S + lengths_S2[:, 0] + 2, BOS)
-        length_C = lengths_S2.reshape(-1)
+        ids_T, length_C = sides_of(sequences, sequences.ids_T)
         packed = pack_flat(ids_T, length_C + 2)
         start_C = packed.offsets_S1[:-1] + 1
         of_spans = (start_C[0::2], length_C[0::2], start_C[1::2], length_C[1::2])

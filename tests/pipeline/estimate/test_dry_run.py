@@ -20,10 +20,11 @@ from pipeline.data.views.collate import collate
 from pipeline.estimate.dry_run import DEVICES, DryRun, cpu_flops, dry_run, table
 from pipeline.estimate.memory import StepWork, activation_bytes, memory_per_rank
 from pipeline.model.encoder import Encoder, EncoderConfig
-from pipeline.objectives.catalog import build_objectives, kept_layers
+from pipeline.objectives.catalog import build_objectives, costs
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
-from pipeline.settings.schema import Config, Term, load_config
+from pipeline.settings.schema import Config, Objectives, Term, load_config
+from pipeline.training import replicated
 from pipeline.training.build import build_data, build_model
 from tests.conftest import ROOT
 
@@ -130,11 +131,29 @@ def tiny(make_manifest: Callable[..., Manifest], monkeypatch: pytest.MonkeyPatch
     )
 
 
-def test_tokens_and_operations_are_those_of_the_first_step(tiny: Config) -> None:
+def with_contrast(config: Config, **changes: Any) -> Config:
+    """The same with sentence contrast."""
+    content = config.model_dump()
+    content["objectives"]["contrast"] = {"layer": 1, "queue": 48, "in_batch": True, **changes}
+    content["batch"]["contrast"] = 12
+    return Config.model_validate(content)
+
+
+CONTRASTS: list[dict[str, Any]] = [
+    {"mixing": "released"},
+    {"mixing": "none", "both_directions": True, "projection": False, "queue": 0},
+    {"mixing": "paper", "queue": 0, "momentum": None},
+]
+
+
+@pytest.mark.parametrize("contrast", [None, *CONTRASTS])
+def test_tokens_and_operations_are_those_of_the_first_step(tiny: Config, contrast: dict[str, Any] | None) -> None:
+    tiny = tiny if contrast is None else with_contrast(tiny, **contrast)
     objectives = build_objectives(tiny)
     manifest = Manifest.load(tiny.data.path)
     model, _ = build_model(tiny, objectives, manifest.vocab_size)
-    batch = build_data(tiny, objectives, manifest).micro_batch(BatchPlan({"mono": 8, "pairs": 16}, 1, 1), 0, 0, 0)
+    plan = BatchPlan({"mono": 8, "pairs": 16, "contrast": 12}, 1, 1)
+    batch = build_data(tiny, objectives, manifest).micro_batch(plan, 0, 0, 0)
     result = estimate(tiny)
     assert sum(result.tokens_per_step.values()) == batch.tokens
     assert result.flops_per_step == pytest.approx(model.flops(batch))
@@ -160,12 +179,23 @@ def test_replaced_tokens_are_counted_as_they_are_trained(tiny: Config, embedding
 
 def test_activations_are_kept_of_every_pass() -> None:
     sizes, base = EncoderConfig(layers=12), recipe("xlm_e_base").objectives
-    assert kept_layers(base, "mono", sizes) == 4 + 12
-    assert kept_layers(base.model_copy(update={"mlm": Term()}), "mono", sizes) == 4 + 12 + 12
+    for objectives, layers in ((base, 4 + 12), (base.model_copy(update={"mlm": Term()}), 4 + 12 + 12)):
+        assert 12 * costs(objectives, "mono", sizes, 1.0, 1).backward_share == pytest.approx(layers)
     alone, beside = (estimate(recipe("xlm_e_base", *more)) for more in ((), ("objectives.mlm={}", "objectives.tlm={}")))
     parts = [result.memory[1]["activations"] for result in (alone, beside)]
     assert parts[1] / parts[0] == pytest.approx(28 / 16)
     assert beside.encoder_passes == alone.encoder_passes + 1
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS)
+def test_what_is_held_beside_what_is_trained_is_the_twins_bytes(tiny: Config, contrast: dict[str, Any]) -> None:
+    tiny = with_contrast(tiny, **contrast)
+    model, _ = build_model(tiny, build_objectives(tiny), Manifest.load(tiny.data.path).vocab_size)
+    memory, without = (
+        estimate(config).memory[2] for config in (tiny, tiny.model_copy(update={"objectives": Objectives()}))
+    )
+    assert memory.get("replicated", 0) == replicated.bytes_of(model.twins)
+    assert memory["similarities"] > 0 and "replicated" not in without and "similarities" not in without
 
 
 @pytest.mark.parametrize("lengths", [[128] * 8, list(range(40, 128, 8))], ids=["equal", "ragged"])

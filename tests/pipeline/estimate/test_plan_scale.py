@@ -13,6 +13,7 @@ from pipeline.cli import app
 from pipeline.estimate.dry_run import dry_run
 from pipeline.estimate.scale import Cluster, ScaleWork, plan, sent_by_a_rank, work_of
 from pipeline.settings.schema import load_config
+from pipeline.settings.sizes import EncoderConfig, count_parameters
 from tests.conftest import ROOT
 
 BASE, XLM_E = (ROOT / "pipeline" / "configs" / f"{name}.yaml" for name in ("xlm_align_base", "xlm_e_base"))
@@ -44,6 +45,21 @@ def test_replaced_tokens_bring_weights_for_every_pass_and_the_generator_to_draw(
     layer, width, words = 7_087_872, 768, 250_002
     generator = (words + 514 + 3) * width + 4 * layer + width * (width + 3) + words
     assert sent["weights to label"] == pytest.approx(2 * generator / work.parameters * once)
+
+
+def test_sentence_contrast_sends_a_step_s_keys_and_at_zero_3_the_weights_that_are_averaged() -> None:
+    overrides = ["deepspeed=zero1_fp16", "data.path=nowhere", "batch.micro_steps=8"]
+    work = work_of(load_config(BASE.with_name("infoxlm_base.yaml"), overrides), RANKS, pair_tokens=64)
+    sent, without = (
+        sent_by_a_rank(replace(work, stage=3, exchanged=keys, averaged=averaged))
+        for keys, averaged in ((work.exchanged, work.averaged), (0, 0))
+    )
+    assert sent.keys() - without.keys() == {"sentences", "weights to average"}
+    assert sent["sentences"] == pytest.approx(63 / 64 * 2048 * (768 * 4 + 16))
+    encoder = replace(EncoderConfig(), layers=8)
+    averaged = count_parameters(encoder, heads=768 * 768)["total"]
+    assert sent["weights to average"] == pytest.approx(63 / 64 * averaged * 2)
+    assert "weights to average" not in sent_by_a_rank(replace(work, stage=1))
 
 
 def test_slower_links_need_more_time_and_computation_stays(base: ScaleWork) -> None:

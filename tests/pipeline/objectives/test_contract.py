@@ -26,7 +26,7 @@ from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import MicroStepEncoder, PretrainingModel, as_buffers, passes
 from pipeline.objectives.word_alignment import WordAlignment
 from pipeline.settings.align_options import Way
-from pipeline.settings.schema import Objectives, Optimizer, TokenContrastTerm
+from pipeline.settings.schema import ContrastTerm, Objectives, Optimizer, TokenContrastTerm
 from pipeline.training import ranks, replicated
 from pipeline.training.build import parameter_groups
 from pipeline.training.step import denominators
@@ -249,15 +249,15 @@ def test_ranks_that_differ_and_rounded_twins_are_told(model: PretrainingModel, m
 
 
 def test_the_catalog_says_of_each_objective_what_the_objective_does() -> None:
-    settings = Objectives(token_contrast=TokenContrastTerm())
+    settings = Objectives(token_contrast=TokenContrastTerm(), contrast=ContrastTerm())
     built = {name: catalog.ENTRIES[name].build(name, term) for name, term in settings.active().items()}
     for name, objective in built.items():
         entry = catalog.ENTRIES[name]
         assert objective.name == name and objective.streams == sorted(entry.streams)
         keys = ("loss", "correct", "agreement", "probability", "links", "pairs", "unalignable_pairs")
-        sums = dict.fromkeys(keys, 1.0)
+        sums = dict.fromkeys((*keys, "retrieved", "similarity", "negatives"), 1.0)
         assert set(objective.report(sums, 1.0)) == {"loss", *(figure.key for figure in entry.figures)}
-    assert catalog.streams(settings) == ["mono", "pairs"]
+    assert catalog.streams(settings) == ["contrast", "mono", "pairs"]
     assert catalog.streams(Objectives(mlm=None, dwa=None)) == ["pairs"]
     by_dwa, by_contrast = (catalog.labelling(terms) for terms in (settings, settings.model_copy(update={"dwa": None})))
     assert by_dwa is not None and (by_dwa.layer, by_dwa.way.method, by_dwa.way.encoding) == (10, "ot-filter", "joint")

@@ -76,7 +76,7 @@ def test_objectives_are_those_that_the_config_switches_on() -> None:
 
 
 def test_a_run_without_objectives_is_refused() -> None:
-    with pytest.raises(ValueError, match="mrtd and trtd are all null"):
+    with pytest.raises(ValueError, match="are all null; switch"):
         build_objectives(make_config(objectives={"mlm": None, "tlm": None, "dwa": None}))
 
 

@@ -29,7 +29,7 @@ RESTART = ROOT / "docs" / "restart.md"
 VOCABULARY = 100
 FULL = {
     "data": {"path": "data", "weights": {"mono": {"en": 1.0}, "pairs": {"de-en": 1.0}}},
-    "objectives": {"token_contrast": {}, "mrtd": {}, "trtd": {}},
+    "objectives": {"token_contrast": {}, "contrast": {}, "mrtd": {}, "trtd": {}},
     "optimizer": {"heads_lr": 1e-3, "heads_first_steps": 5},
     "run": {"out": "run", "wandb": {"project": "p"}},
     "deepspeed": "zero1.json",
@@ -158,6 +158,7 @@ def test_a_changed_field_meets_its_fate(name: str) -> None:
     ("changes", "expected"),
     [
         ({"objectives.dwa": None}, "objectives.dwa: switched off since the checkpoint"),
+        ({"objectives.contrast": None}, "objectives.contrast: switched off since the checkpoint"),
         ({"objectives.mlm": None}, ""),
         ({"objectives.tlm": None}, ""),
         ({"objectives.mlm": None, "objectives.tlm": None}, "objectives.mlm, objectives.tlm: switched off"),

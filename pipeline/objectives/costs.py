@@ -1,0 +1,132 @@
+"""What objectives take of a rank and of a step, as arithmetic on their settings; and of what a plan is told.
+
+Knows no PyTorch: what a config would train is told without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from pipeline.model.flops import (
+    encoder_forward_flops,
+    own_keys_flops,
+    replaced_tokens_flops,
+    slow_keys_flops,
+    token_contrast_flops,
+)
+from pipeline.settings.schema import ContrastTerm, ReplacedTokensTerm, TokenContrastTerm
+from pipeline.settings.sizes import EncoderConfig, count_parameters, layer_parameters, table_parameters
+
+
+class Sample(Protocol):
+    """Samples of a stream that stand for a step's."""
+
+    @property
+    def of_step(self) -> int:
+        """How many samples the stream has in a step."""
+
+    @property
+    def lengths_S(self) -> np.ndarray: ...  # noqa: N802
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def predicted(self) -> int:
+        """Masked tokens."""
+
+    @property
+    def sides_C(self) -> np.ndarray:  # noqa: N802
+        """Tokens of every source and target in turn, without their first and last special token; of pairs alone."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What an objective takes beside its parameters, its operations and logits over the vocabulary."""
+
+    replicated: int = 0  # bytes that every rank holds beside what is trained
+    averaged: int = 0  # parameters that every rank needs whole after each step
+    exchanged: float = 0.0  # bytes of a step that ranks tell each other between labelling and losses
+    compared: float = 0.0  # bytes of similarities in memory at a time
+    labelled_layers: int = 0  # of the trained encoder, that labelling runs
+    backward_share: float = (
+        1.0  # of its stream's tokens × the encoder's layers, what a shared pass keeps for the backward
+    )
+    own_layers: int = 0  # that passes which it shares with nobody go through; 0: it shares its stream's
+    own_passes: float = 0.0  # through the encoder to learn, in a micro-step, beside the one over masked tokens
+    drawing: int = 0  # parameters that labelling needs beside the encoder's layers
+
+
+def contrast_costs(term: ContrastTerm, sizes: EncoderConfig, samples: float, of_step: int) -> Costs:
+    """samples: of a micro-step; of_step: of a step."""
+    own_keys = term.momentum is None
+    vectors = 2 if own_keys else term.directions
+    slow = 0
+    if not own_keys:
+        cut = count_parameters(replace(sizes, layers=term.layer), heads=0)["total"]
+        slow = cut + term.projection * sizes.hidden**2
+    queue = term.queue * (4 * sizes.hidden + 8) + 8 if term.queue else 0
+    # Scores, the same with the query's own, divided, and their softmax; who is left out.
+    compared = (4 * 4 + 1) * (term.queue + term.in_batch * of_step)
+    return Costs(
+        replicated=4 * slow + queue,
+        averaged=0 if term.momentum is None or term.momentum.at(1) == 1.0 == term.momentum.at(2) else slow,
+        exchanged=of_step * (vectors * 4 * sizes.hidden + 2 * 8),
+        compared=compared * (term.directions * of_step if own_keys else samples),
+        labelled_layers=term.layer if own_keys else 0,
+        backward_share=term.layer / sizes.layers * (1.0 if own_keys or term.both_directions else 0.5),
+        own_passes=term.layer / sizes.layers,
+    )
+
+
+def contrast_work(term: ContrastTerm, sizes: EncoderConfig, sample: Sample) -> float:
+    """Labelling, forward and backward of a sample's sides."""
+    pairs = len(sample.lengths_S)
+    lengths_B2 = sample.sides_C.reshape(-1, 2) + 2
+
+    def encoding(*sides: int) -> float:
+        return sum(encoder_forward_flops(sizes, lengths_B2[:, side], term.layer) for side in sides)
+
+    if term.momentum is None:
+        own = own_keys_flops(sizes, pairs, sample.of_step, term.directions, term.projection)
+        return (1 + 3) * encoding(0, 1) + own
+    negatives = term.queue + term.in_batch * sample.of_step
+    queries, keys = ((0, 1), (0, 1)) if term.both_directions else ((0,), (1,))
+    own = slow_keys_flops(sizes, pairs * term.directions, negatives, term.projection)
+    return 3 * encoding(*queries) + encoding(*keys) + own
+
+
+def token_contrast_costs(term: TokenContrastTerm, sizes: EncoderConfig, samples: float, of_step: int) -> Costs:
+    return Costs(own_passes=term.layer / sizes.layers)
+
+
+def token_contrast_work(term: TokenContrastTerm, sizes: EncoderConfig, sample: Sample) -> float:
+    """Operations of labelling, forward and backward of a sample's sides."""
+
+    def encoding(layer: int) -> float:
+        return encoder_forward_flops(sizes, sample.sides_C + 2, layer)
+
+    return encoding(term.labelled_by) + 3 * encoding(term.layer) + token_contrast_flops(sizes, sample.sides_C)
+
+
+def replaced_tokens_costs(term: ReplacedTokensTerm, sizes: EncoderConfig, samples: float, of_step: int) -> Costs:
+    """What the generator reads to draw are all its parameters, tables that it shares included."""
+    own = 3 * sizes.hidden + term.generator_layers * layer_parameters(sizes) + masked_lm_parameters(sizes)
+    return Costs(own_layers=term.generator_layers + sizes.layers, own_passes=1.0, drawing=own + table_parameters(sizes))
+
+
+def replaced_tokens_work(term: ReplacedTokensTerm, sizes: EncoderConfig, sample: Sample) -> float:
+    """Operations of drawing, forward and backward of a sample."""
+    return replaced_tokens_flops(sizes, sample.lengths_S, term.generator_layers, sample.predicted)
+
+
+def generator_parameters(term: ReplacedTokensTerm, sizes: EncoderConfig) -> int:
+    """Own tables of the generator count, and the encoder's differences from them, whichever there are."""
+    shared = table_parameters(sizes) if term.embeddings == "tied" else 0
+    return replaced_tokens_costs(term, sizes, 0.0, 0).drawing - shared
+
+
+def masked_lm_parameters(sizes: EncoderConfig) -> int:
+    """Of a head that predicts words, without the matrix of words, which it shares."""
+    return sizes.hidden * (sizes.hidden + 3) + sizes.vocab_size
