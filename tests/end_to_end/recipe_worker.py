@@ -1,7 +1,7 @@
 """Trains every recipe of pipeline/configs/ that names no pretrained model, made small but for its objectives and optimizer.
 
 Usage: recipe_worker.py --config CONFIG --out DIR --port PORT. One process, one rank, in fp16 as the recipes have it; the data
-is CONFIG's. Every recipe leaves the run DIR/RECIPE.
+is CONFIG's. Every recipe leaves the run DIR/RECIPE; all objectives at once leave DIR/everything_zeroSTAGE, in fp32.
 """
 
 from __future__ import annotations
@@ -28,6 +28,14 @@ HEADS_FIRST = (
     "run.save_every=1",
     "run.keep=3",
 )
+EVERYTHING = (
+    *CONTRAST,
+    "objectives.contrast.layer=8",
+    "objectives.token_contrast={layer: 7}",
+    "objectives.mrtd={}",
+    "objectives.trtd={}",
+)
+STAGES = (0, 1, 2, 3)
 SMALL = (
     "data.block_tokens=64",
     "data.side_tokens=30",
@@ -56,6 +64,12 @@ def main() -> None:
     pipeline.train.train(
         load_config(REPOSITORY / "pipeline" / "configs" / "xlm_align_base.yaml", overrides), resume=None
     )
+    for stage in STAGES:
+        place = (f"data.path={data}", f"run.out={arguments.out / f'everything_zero{stage}'}")
+        overrides = [*SMALL, *EVERYTHING, *place, f"deepspeed=ds_configs/zero{stage}_fp32.json"]
+        pipeline.train.train(
+            load_config(REPOSITORY / "pipeline" / "configs" / "xlm_align_base.yaml", overrides), resume=None
+        )
     torch.distributed.destroy_process_group()
 
 

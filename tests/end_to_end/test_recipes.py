@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pipeline.checkpoints import checkpoint
+from pipeline.objectives import catalog
 from pipeline.settings.schema import load_config
 from pipeline.weights.consolidate import full_state
 
@@ -25,7 +26,7 @@ LOSSES = {
     "infoxlm_large": INFOXLM,
     "xlm_e_base": {f"{name}_{part}loss" for name in ("mrtd", "trtd") for part in ("", "generator_", "discriminator_")},
 }
-EVERYTHING = {"mlm_loss", "tlm_loss", "dwa_loss"}
+XLM_ALIGN = {"mlm_loss", "tlm_loss", "dwa_loss"}
 
 pytestmark = pytest.mark.launch
 
@@ -46,10 +47,22 @@ def test_a_recipe_trains_on_its_objectives(
     lines = read_metrics(runs / recipe, "train")
     assert list(lines) == list(range(1, worker.STEPS + 1))
     last = lines[worker.STEPS]
-    assert {key for key in last if key.endswith("_loss")} == LOSSES.get(recipe, EVERYTHING)
+    assert {key for key in last if key.endswith("_loss")} == LOSSES.get(recipe, XLM_ALIGN)
     assert last["loss_scale"] == 128 and last["skipped_steps"] == 0
     released = load_config(worker.REPOSITORY / "pipeline" / "configs" / f"{recipe}.yaml").optimizer
     assert last["lr"] == pytest.approx(2 * released.lr / released.warmup_steps)
+
+
+def test_all_objectives_train_together_and_alike_at_every_stage(
+    runs: Path, read_metrics: Callable[[Path, str], dict[int, dict[str, Any]]]
+) -> None:
+    by_stage = [read_metrics(runs / f"everything_zero{stage}", "train") for stage in worker.STAGES]
+    of_none = {f"{name}_loss" for name in catalog.ENTRIES} - by_stage[0][worker.STEPS].keys()
+    assert not of_none
+    for lines in by_stage[1:]:
+        for step, line in by_stage[0].items():
+            for key in (f"{name}_loss" for name in catalog.ENTRIES):
+                assert lines[step][key] == pytest.approx(line[key], rel=1e-5), (step, key)
 
 
 def test_heads_learn_alone_first(runs: Path) -> None:
