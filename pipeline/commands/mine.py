@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes
 
     Sides = tuple[Identified, Identified]
 
-SENTENCES_AT_ONCE = 4096
+SENTENCES_AT_ONCE = 512
 """That are encoded between two reports of progress."""
 
 
