@@ -37,6 +37,8 @@ FULL = {
 """A config without a section that is null, so that every field can be changed."""
 CHANGES: dict[str, Any] = {
     "data.schedule": [{"from_step": 5, "alpha": 0.3}],
+    "batch.contrast": 1024,
+    "objectives.contrast.queue": 65_536,
     "objectives.dwa.cost": "exp",
     "objectives.dwa.similarity": "cosine",
     "objectives.dwa.temperature": 2.0,
@@ -181,7 +183,8 @@ def test_what_is_checked_is_refused_only_where_it_breaks_the_run(changes: dict[s
 
 
 def test_a_checkpoint_of_a_version_that_knew_fewer_settings_had_their_defaults() -> None:
-    minimal = Config.model_validate({**FULL, "data": {"path": "data"}, "optimizer": {}})
+    changes = {"data": {"path": "data"}, "objectives": {"token_contrast": {}}, "optimizer": {}}
+    minimal = Config.model_validate({**FULL, **changes})
     old = info_of(minimal)
     old.config = {
         "run": {"seed": 1, "out": "run"},
