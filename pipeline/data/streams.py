@@ -376,10 +376,11 @@ def open_streams(
 
 def shards_of(manifest: Manifest, stream: str) -> dict[str, list[Shard]]:
     """A stream's shards by language or pair; ValueError where there are none."""
-    shards = manifest.mono if stream == "mono" else manifest.pairs
+    kind = "mono" if stream == "mono" else "pairs"
+    shards = manifest.mono if kind == "mono" else manifest.pairs
     if not shards:
         raise ValueError(
-            f"{manifest.data_dir / 'manifest.json'}: holds no {stream} data, which an objective of this run reads; "
-            f"add some with `python -m data_prep {'mono' if stream == 'mono' else 'parallel'}` or drop the objective"
+            f"{manifest.data_dir / 'manifest.json'}: holds no {kind} data, which an objective of this run reads; "
+            f"add some with `python -m data_prep {'mono' if kind == 'mono' else 'parallel'}` or drop the objective"
         )
     return shards

@@ -18,6 +18,7 @@ from pipeline.model.flops import (
     token_contrast_flops,
 )
 from pipeline.settings.schema import ContrastTerm, ReplacedTokensTerm, TokenContrastTerm
+from pipeline.settings.sentence_contrast import Constant
 from pipeline.settings.sizes import EncoderConfig, count_parameters, layer_parameters, table_parameters
 
 
@@ -71,7 +72,7 @@ def contrast_costs(term: ContrastTerm, sizes: EncoderConfig, samples: float, of_
     compared = (4 * 4 + 1) * (term.queue + term.in_batch * of_step)
     return Costs(
         replicated=4 * slow + queue,
-        averaged=0 if term.momentum is None or term.momentum.at(1) == 1.0 == term.momentum.at(2) else slow,
+        averaged=0 if term.momentum == Constant(value=1.0) else slow,
         exchanged=of_step * (vectors * 4 * sizes.hidden + 2 * 8),
         compared=compared * (term.directions * of_step if own_keys else samples),
         labelled_layers=term.layer if own_keys else 0,

@@ -27,6 +27,7 @@ STAGES = {"slow": (0, 1, 2, 3), "own": (0, 3)}
 CUTS = [(1, 1), (2, 1), (1, 4), (2, 2)]
 """Ranks and micro-steps."""
 STEPS, SAVED = 4, 2
+VALIDATED = [name for arm in ARMS for name in (f"{arm}_zero0_1x1", f"{arm}_zero3_2x2")]
 CONTINUED = {
     "again": ((2, 1), Cut(2, 1)),
     "again_zero3": ((2, 3), Cut(2, 3)),
@@ -69,7 +70,9 @@ def cut_anew(rank: int, config: Path, out: Path) -> None:
             for world_size, micro_steps in CUTS:
                 if world_size == ranks.world_size():
                     name = name_of(arm, stage, world_size, micro_steps)
-                    run(config, out, name, arm, Cut(world_size, stage), micro_steps, resume=None)
+                    held_out = (f"validation.data={load_config(config).data.path}", f"validation.every={STEPS}")
+                    validation = held_out if name in VALIDATED else ()
+                    run(config, out, name, arm, Cut(world_size, stage), micro_steps, *validation, resume=None)
 
 
 def continued(rank: int, config: Path, out: Path) -> None:

@@ -73,6 +73,15 @@ def test_weights_slow_weights_and_queue_do_not_depend_on_the_cut(
             assert line[name] == pytest.approx(read_metrics(whole, "train")[step][name], rel=10 * TOLERANCE), name
 
 
+@pytest.mark.parametrize("case", worker.VALIDATED)
+def test_validation_has_its_loss_of_each_pair_of_languages(runs: Path, read_metrics: ReadMetrics, case: str) -> None:
+    """That it moves nothing shows above: other cuts are trained without."""
+    lines = read_metrics(runs / case, "validation")
+    assert list(lines) == [0, worker.STEPS]
+    first, last = (line["contrast_loss/qaa-qab"] for line in lines.values())
+    assert 0 < last < first
+
+
 @pytest.mark.parametrize("stage", worker.STAGES["slow"])
 def test_all_of_it_moves(runs: Path, stage: int) -> None:
     folders = [saved(runs / worker.name_of("slow", stage, 2, 2), step) for step in (worker.SAVED, worker.STEPS)]

@@ -145,6 +145,13 @@ def test_the_views_hold_the_sides_as_sequences_of_their_own(manifest: Manifest, 
     assert len(set(texts.values())) == len(texts)
 
 
+def test_data_without_pairs_is_refused_in_one_line(make_manifest: Callable[..., Manifest]) -> None:
+    with pytest.raises(
+        ValueError, match=r"^[^\n]*holds no pairs data, which an objective .* `python -m data_prep parallel`"
+    ):
+        opened(make_manifest(mono={"en": [[[5, 6, 7]]]}), "none")
+
+
 def test_a_damaged_partner_s_file_is_named(manifest: Manifest) -> None:
     stream = opened(manifest, "paper")
     stream.vocab_size = 30

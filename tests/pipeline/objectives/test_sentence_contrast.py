@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -39,9 +40,8 @@ def batches(make_sequences: MakeSequences, parts: int, seed: int = 0) -> list[Mi
     found = []
     for part in range(parts):
         own = slice(part * SAMPLES // parts, (part + 1) * SAMPLES // parts)
-        tokens = list(whole.ids[own])
         sequences = copy.copy(whole)
-        sequences.ids_T = torch.cat([torch.from_numpy(ids) for ids in tokens]).numpy()
+        sequences.ids_T = np.concatenate(whole.ids[own])
         for name in ("lengths_S", "language_S", "key_S", "sample_S", "side_lengths_S2"):
             setattr(sequences, name, getattr(whole, name)[own])
         found.append(MicroBatch({"contrast": collate(sequences, 1, VOCAB_SIZE, [Apart.name])}))
@@ -270,7 +270,7 @@ def test_operations_are_planned_as_they_are_counted(make_sequences: MakeSequence
 
     class Sample:
         lengths_S, tokens, predicted, of_step = whole["contrast"].clean.sequence_lengths, whole.tokens, 0, SAMPLES
-        sides_C = whole["contrast"].spans and torch.tensor(LENGTHS).T.flatten().numpy()
+        sides_C = np.array(LENGTHS).T.flatten()
 
     terms = Objectives(mlm=None, tlm=None, dwa=None, contrast=term)
     planned = catalog.flops(terms, "contrast", model.encoder.config, LAYERS, Sample())
@@ -300,6 +300,6 @@ def test_a_step_never_asks_the_device_for_a_value(
 ) -> None:
     """Fake tensors have shapes and no values: whatever would make the host wait for a GPU raises on them."""
     monkeypatch.setattr(attention, "takes_products", lambda *_: False)  # for CPUs alone, and looks at its sums
+    model, micro = model_of(settings(**changes)), batches(make_sequences, 2)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        model = model_of(settings(**changes))
-        step(model, [batch.map(mode.from_tensor) for batch in batches(make_sequences, 2)], read=False)
+        step(model, [batch.map(mode.from_tensor) for batch in micro], read=False)

@@ -37,6 +37,8 @@ FULL = {
 """A config without a section that is null, so that every field can be changed."""
 CHANGES: dict[str, Any] = {
     "data.schedule": [{"from_step": 5, "alpha": 0.3}],
+    "batch.contrast": 1024,
+    "objectives.contrast.queue": 65_536,
     "objectives.dwa.cost": "exp",
     "objectives.dwa.similarity": "cosine",
     "objectives.dwa.temperature": 2.0,
