@@ -27,7 +27,7 @@ from pipeline.settings.schema import (
     TokenContrastTerm,
     WordAlignmentTerm,
 )
-from pipeline.settings.sizes import EncoderConfig, layer_parameters, table_parameters
+from pipeline.settings.sizes import EncoderConfig, distance_parameters, layer_parameters, table_parameters
 
 if TYPE_CHECKING:
     from pipeline.objectives.base import Objective
@@ -147,7 +147,7 @@ def _generator_parameters(term: ReplacedTokensTerm, sizes: EncoderConfig) -> int
 def _drawing_parameters(term: ReplacedTokensTerm, sizes: EncoderConfig) -> int:
     """All that the generator reads, tables that it shares included."""
     own = 3 * sizes.hidden + term.generator_layers * layer_parameters(sizes) + _masked_lm_parameters(sizes)
-    return own + table_parameters(sizes)
+    return own + table_parameters(sizes) + distance_parameters(sizes)
 
 
 def _replaced_tokens_entry(words: str, stream: str) -> Entry:
