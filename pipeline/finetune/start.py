@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from data_prep.tokenizers.tokenizer import Tokenizer
 from data_prep.tokenizers.tokenizer_json import JSON_NAME
 from pipeline.model.encoder import EncoderConfig
-from pipeline.weights.hugging_face import write_config
+from pipeline.weights.hugging_face import check_plain, write_config
 from pipeline.weights.hugging_face_tokenizer import hugging_face_tokenizer
 from pipeline.weights.opening import Kind, Weights, open_weights
 from pipeline.weights.vocabulary import explains
@@ -72,6 +72,7 @@ def read_start(folder: Path, tokenizer_dir: Path | None = None) -> Start:
         ValueError: the folder is none of these, or the tokenizer is not the model's.
     """
     opened = open_weights(folder)
+    check_plain(opened.sizes, folder)
     for note in opened.notes:
         print(f"note: {note}", file=sys.stderr)
     path = opened.tokenizer_path

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.data.packing import Packed
+from pipeline.model.position_bias import PositionBias
 
 WIDEST_VARIABLE_HEAD = 256  # flash attention's
 LONGEST_OF_PRODUCTS = {torch.bfloat16: 512, torch.float32: 96}
@@ -22,11 +23,25 @@ SAFE_SUM = 1e20
 """Of exponentials, in fp32 or bf16, whose largest number is 3e38: room is left for the values."""
 
 
-def attend(query_TD: Tensor, key_TD: Tensor, value_TD: Tensor, packed: Packed, heads: int, dropout: float) -> Tensor:
-    """What every token takes from the tokens of its own sequence, [T, D]; `dropout` of the attention weights."""
-    if takes_variable_lengths(query_TD.device.type, query_TD.dtype, query_TD.shape[1] // heads, dropout):
+def attend(
+    query_TD: Tensor,
+    key_TD: Tensor,
+    value_TD: Tensor,
+    packed: Packed,
+    heads: int,
+    dropout: float,
+    bias: PositionBias | None = None,
+) -> Tensor:
+    """What every token takes from the tokens of its own sequence, [T, D]; `dropout` of the attention weights.
+
+    bias: what is added to scores. It is in memory for all pairs of tokens of a sequence, on every device: PyTorch's attention
+    over sequences of any lengths takes none.
+    """
+    if bias is None and takes_variable_lengths(
+        query_TD.device.type, query_TD.dtype, query_TD.shape[1] // heads, dropout
+    ):
         return _by_variable_lengths(query_TD, key_TD, value_TD, packed, heads)
-    return _by_groups(query_TD, key_TD, value_TD, packed, heads, dropout)
+    return _by_groups(query_TD, key_TD, value_TD, packed, heads, dropout, bias)
 
 
 def takes_variable_lengths(device_type: str, dtype: torch.dtype, head_width: int, dropout: float) -> bool:
@@ -62,7 +77,13 @@ def _by_variable_lengths(query_TD: Tensor, key_TD: Tensor, value_TD: Tensor, pac
 
 
 def _by_groups(
-    query_TD: Tensor, key_TD: Tensor, value_TD: Tensor, packed: Packed, heads: int, dropout: float
+    query_TD: Tensor,
+    key_TD: Tensor,
+    value_TD: Tensor,
+    packed: Packed,
+    heads: int,
+    dropout: float,
+    bias: PositionBias | None,
 ) -> Tensor:
     """Sequences of like lengths padded to the longest of them: a dense product each."""
     mixed = []
@@ -73,10 +94,11 @@ def _by_groups(
             tensor.index_select(0, group.index_GL.flatten()).view(size, length, heads, -1).transpose(1, 2)
             for tensor in (query_TD, key_TD, value_TD)
         )
-        if takes_products(query.device.type, query.dtype, length):
+        if bias is None and takes_products(query.device.type, query.dtype, length):
             mixed_GHLD = _by_products(query, key, value, group.mask_G11L)
         else:
-            mixed_GHLD = F.scaled_dot_product_attention(query, key, value, group.mask_G11L, dropout)
+            mask = group.mask_G11L if bias is None else bias.of_group(group).to(query.dtype)
+            mixed_GHLD = F.scaled_dot_product_attention(query, key, value, mask, dropout)
         mixed.append(mixed_GHLD.transpose(1, 2).reshape(size * length, -1))
     return (mixed[0] if len(mixed) == 1 else torch.cat(mixed)).index_select(0, packed.place_T)
 

@@ -1,7 +1,8 @@
 """XLM-R's encoder over packed batches.
 
 Architecture: RoBERTa (Liu et al., 2019) with XLM-R's vocabulary (Conneau et al., ACL 2020): post-norm, learned positions,
-exact GELU. `pipeline/weights/hugging_face.py` maps the parameters to and from Hugging Face's `XLMRobertaForMaskedLM`.
+exact GELU; if asked for, XLM-E's relative position bias beside them. `pipeline/weights/hugging_face.py` maps the parameters to
+and from Hugging Face's `XLMRobertaForMaskedLM`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from data_prep.tokenizers.special_ids import PAD
 from pipeline.data.packing import Packed
 from pipeline.model.attention import attend
 from pipeline.model.linear import Linear, LinearGELU
+from pipeline.model.position_bias import Distances, Gate, PositionBias
 from pipeline.settings.sizes import EncoderConfig
 
 
@@ -32,10 +34,17 @@ class Layer(nn.Module):
         self.up = LinearGELU(width, config.feed_forward)
         self.down = Linear(config.feed_forward, width)
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.gate = Gate(width, config.heads) if config.gated_relative else None
 
-    def forward(self, hidden_TD: Tensor, packed: Packed) -> Tensor:
-        projected = self.query(hidden_TD), self.key(hidden_TD), self.value(hidden_TD)
-        mixed_TD = self.attention_out(attend(*projected, packed, self.heads, self.dropout if self.training else 0.0))
+    def forward(self, hidden_TD: Tensor, packed: Packed, distance_HO: Tensor | None = None) -> Tensor:
+        """distance_HO: see `PositionBias`; None: there is none."""
+        query_TD, key_TD, value_TD = self.query(hidden_TD), self.key(hidden_TD), self.value(hidden_TD)
+        dropout = self.dropout if self.training else 0.0
+        bias = None
+        if distance_HO is not None:
+            assert self.gate is not None
+            bias = PositionBias(distance_HO, self.gate(query_TD))
+        mixed_TD = self.attention_out(attend(query_TD, key_TD, value_TD, packed, self.heads, dropout, bias))
         hidden_TD = self.attention_norm(hidden_TD + F.dropout(mixed_TD, self.dropout, self.training))
         fed_TD = self.down(self.up(hidden_TD))
         return self.norm(hidden_TD + F.dropout(fed_TD, self.dropout, self.training))
@@ -56,6 +65,7 @@ class Encoder(nn.Module):
         self.token_type = nn.Embedding(1, config.hidden)
         self.embedding_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.distances = Distances(config.heads) if config.gated_relative else None
         for module in self.modules():
             if module not in (tables or ()):
                 init_weights(module, config.init_std)
@@ -77,8 +87,9 @@ class Encoder(nn.Module):
         summed_TD = self.word(packed.ids_T) + self.position(packed.positions_T) + type_D
         hidden_TD = F.dropout(self.embedding_norm(summed_TD), self.config.dropout, self.training)
         states = [hidden_TD]
+        distance_HO = None if self.distances is None or layers == 0 else self.distances(packed.longest)
         for layer in self.layers[:layers]:
-            states.append(layer(states[-1], packed))
+            states.append(layer(states[-1], packed, distance_HO))
         return states
 
 

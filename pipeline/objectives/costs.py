@@ -19,7 +19,13 @@ from pipeline.model.flops import (
 )
 from pipeline.settings.schema import ContrastTerm, ReplacedTokensTerm, TokenContrastTerm
 from pipeline.settings.sentence_contrast import Constant
-from pipeline.settings.sizes import EncoderConfig, count_parameters, layer_parameters, table_parameters
+from pipeline.settings.sizes import (
+    EncoderConfig,
+    count_parameters,
+    distance_parameters,
+    layer_parameters,
+    table_parameters,
+)
 
 
 class Sample(Protocol):
@@ -114,7 +120,8 @@ def token_contrast_work(term: TokenContrastTerm, sizes: EncoderConfig, sample: S
 def replaced_tokens_costs(term: ReplacedTokensTerm, sizes: EncoderConfig, samples: float, of_step: int) -> Costs:
     """What the generator reads to draw are all its parameters, tables that it shares included."""
     own = 3 * sizes.hidden + term.generator_layers * layer_parameters(sizes) + masked_lm_parameters(sizes)
-    return Costs(own_layers=term.generator_layers + sizes.layers, own_passes=1.0, drawing=own + table_parameters(sizes))
+    drawing = own + table_parameters(sizes) + distance_parameters(sizes)
+    return Costs(own_layers=term.generator_layers + sizes.layers, own_passes=1.0, drawing=drawing)
 
 
 def replaced_tokens_work(term: ReplacedTokensTerm, sizes: EncoderConfig, sample: Sample) -> float:

@@ -78,6 +78,11 @@ class Model(Section):
     heads: Positive = Field(12, description="attention heads")
     feed_forward: Positive = Field(3072, description="inner width of the feed-forward network")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout everywhere; the released recipe has none")
+    positions: Literal["absolute", "gated_relative"] = Field(
+        "absolute",
+        description="gated_relative: beside learned positions XLM-E's gated relative position bias, which neither Hugging "
+        "Face's nor fairseq's models have (from scratch; a loaded model has its own)",
+    )
     init_std: Single = Field(
         0.02, gt=0, description="standard deviation of new weights; narrow models want a larger one"
     )

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from pipeline.settings.schema import Config
 
+DISTANCE_BUCKETS = 32
+"""Of a relative position bias, both directions together: T5's number, and WavLM's default."""
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -23,6 +26,7 @@ class EncoderConfig:
     norm_eps: float = 1e-5
     dropout: float = 0.0
     init_std: float = 0.02
+    gated_relative: bool = False  # whether attention has a gated relative position bias
 
     def __post_init__(self) -> None:
         if self.hidden % self.heads:
@@ -43,12 +47,15 @@ def scratch_sizes(config: Config, vocab_size: int) -> EncoderConfig:
     """Sizes of a model that starts from random weights."""
     names = ("layers", "hidden", "heads", "feed_forward", "dropout", "init_std")
     sizes = {name: getattr(config.model, name) for name in names}
-    return EncoderConfig(vocab_size=vocab_size, positions=longest_sequence(config) + 2, **sizes)
+    relative = config.model.positions == "gated_relative"
+    return EncoderConfig(
+        vocab_size=vocab_size, positions=longest_sequence(config) + 2, gated_relative=relative, **sizes
+    )
 
 
 def count_parameters(sizes: EncoderConfig, heads: int) -> dict[str, int]:
     """Parameters by part, with so many of the heads; the vocabulary matrix, which a head may share, counts as embedding."""
-    embeddings = table_parameters(sizes) + 3 * sizes.hidden
+    embeddings = table_parameters(sizes) + 3 * sizes.hidden + distance_parameters(sizes)
     parts = {"embeddings": embeddings, "layers": sizes.layers * layer_parameters(sizes), "heads": heads}
     return {**parts, "total": sum(parts.values())}
 
@@ -61,4 +68,10 @@ def table_parameters(sizes: EncoderConfig) -> int:
 def layer_parameters(sizes: EncoderConfig) -> int:
     """Parameters of one transformer layer."""
     width, inner = sizes.hidden, sizes.feed_forward
-    return 4 * (width * width + width) + 2 * width * inner + inner + width + 4 * width
+    gate = 2 * (width // sizes.heads + 1) + sizes.heads if sizes.gated_relative else 0
+    return 4 * (width * width + width) + 2 * width * inner + inner + width + 4 * width + gate
+
+
+def distance_parameters(sizes: EncoderConfig) -> int:
+    """Parameters of the relative position bias that layers share."""
+    return DISTANCE_BUCKETS * sizes.heads if sizes.gated_relative else 0

@@ -47,7 +47,7 @@ _BY_FATE: dict[Fate, dict[str, str]] = {
     Fate.CHECKED: {
         "": "deepspeed",  # by `reshard.needed`
         "data": "path",
-        "model": "init layers hidden heads feed_forward",
+        "model": "init layers hidden heads feed_forward positions",
         "optimizer": "heads_lr heads_first_steps",
         "run": "steps",
     },
@@ -115,7 +115,8 @@ def check_continues(info: CheckpointInfo, now: CheckpointInfo) -> None:
     steps = value_of(now.config, "run.steps")
     if steps < info.step:
         raise ValueError(f"run.steps = {steps}: the checkpoint has done {info.step} already; raise it")
-    for name, was in info.encoder.items():
+    older = {"gated_relative": False}  # of a checkpoint whose record does not say
+    for name, was in (older | info.encoder).items():
         wants = now.encoder.get(name)
         if was != wants and name not in ("dropout", "init_std"):
             raise ValueError(

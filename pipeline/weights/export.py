@@ -34,6 +34,7 @@ from pipeline.weights.hugging_face import (
     SAFETENSORS,
     WithoutDrawing,
     build_encoder,
+    check_plain,
     has_head,
     head_name,
     hugging_face_state,
@@ -87,6 +88,7 @@ def export(
     notes = clear_killed(out)
     _check_place(out, source, force)
     opened = open_weights(source)
+    check_plain(opened.sizes, source)
     tokenizer = opened.tokenizer(tokenizer_dir)
     _check_words(opened, tokenizer)
     read = opened.state()

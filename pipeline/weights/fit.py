@@ -12,6 +12,10 @@ from pipeline.settings.sizes import EncoderConfig, longest_sequence
 def check_sizes(config: Config, sizes: EncoderConfig, vocab_size: int) -> None:
     """ValueError where the data has other words, or the config asks for more positions, than the model has."""
     init, longest = config.model.init, longest_sequence(config)
+    if config.model.positions == "gated_relative" and not sizes.gated_relative:
+        raise ValueError(
+            f"model.positions = gated_relative: model.init = {init} was trained without it; leave one of them out"
+        )
     if sizes.vocab_size != vocab_size:
         # Only here: it needs PyTorch, and most models have the data's vocabulary.
         from pipeline.weights.pretrained import check_vocabulary

@@ -34,6 +34,9 @@ _ENCODER_NAMES = {
     r"layers\.(\d+)\.up\.": r"encoder.layer.\1.intermediate.dense.",
     r"layers\.(\d+)\.down\.": r"encoder.layer.\1.output.dense.",
     r"layers\.(\d+)\.norm\.": r"encoder.layer.\1.output.LayerNorm.",
+    # Ours alone: no model of theirs has such a bias, and none is written with it, see `check_plain`.
+    r"distances\.": "encoder.relative_distances.",
+    r"layers\.(\d+)\.gate\.": r"encoder.layer.\1.attention.self.relative_gate.",
 }
 _HEAD_NAMES = {
     "dense.weight": "lm_head.dense.weight",
@@ -354,8 +357,18 @@ def _check_tied(state: dict[str, Tensor], source: Path) -> None:
             )
 
 
+def check_plain(sizes: EncoderConfig, place: Path) -> None:
+    """ValueError where a model cannot be said in Hugging Face's terms, nor in fairseq's."""
+    if sizes.gated_relative:
+        raise ValueError(
+            f"{place}: has a gated relative position bias (model.positions), which neither Hugging Face's nor fairseq's models "
+            "have; align, evaluate, show and demo, and training that begins with it, take the run or checkpoint as it is"
+        )
+
+
 def write_config(config: EncoderConfig, dropouts: dict[str, float] | None = None) -> dict[str, Any]:
     """Keyword arguments of `XLMRobertaConfig` for this encoder; dropouts: other rates than the encoder's."""
+    assert not config.gated_relative, "`check_plain` has asked"
     sizes = {theirs: getattr(config, ours) for theirs, ours in _CONFIG_NAMES.items()}
     rates = dropouts or dict.fromkeys(DROPOUTS, config.dropout)
     other = {"initializer_range": config.init_std}

@@ -70,6 +70,8 @@ def main() -> None:
         pipeline.train.train(
             load_config(REPOSITORY / "pipeline" / "configs" / "xlm_align_base.yaml", overrides), resume=None
         )
+    overrides = [*SMALL, f"data.path={data}", f"run.out={arguments.out / 'relative'}", "model.positions=gated_relative"]
+    pipeline.train.train(load_config(REPOSITORY / "pipeline" / "configs" / "xlm_e_base.yaml", overrides), resume=None)
     torch.distributed.destroy_process_group()
 
 

@@ -21,8 +21,8 @@ worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
 CONTINUED = {**worker.ONE_RANK, **worker.TWO_RANKS}
 LOSSES = ("mlm_loss", "tlm_loss", "dwa_loss", "probe_loss", "mrtd_loss", "trtd_loss")
 DRAWN = ("mrtd_replaced", "trtd_replaced")
-"""Shares that are the same to the last digit where the same words were drawn. Rounding alone may draw another one, rarely; with
-this seed it does not, so that losses can be compared. On a processor where it does, give the config another `run.seed`."""
+"""Shares that are the same to the last digit where the same words were drawn. Rounding alone may draw another one, rarely, and
+the losses are then others, rightly; with this seed it does not. On a processor where it does, give the config another."""
 TOLERANCE = 1e-5  # relative
 
 pytestmark = pytest.mark.launch
@@ -102,7 +102,7 @@ def test_losses_do_not_depend_on_the_cut(runs: Path, read_metrics: ReadMetrics, 
         for name in LOSSES:
             assert line[name] == pytest.approx(straight[step][name], rel=TOLERANCE), name
         for name in DRAWN:
-            assert line[name] == straight[step][name] and 0 < line[name] < 1
+            assert line[name] == straight[step][name] > 0
 
 
 def test_the_other_objectives_losses_are_as_without_it_until_it_moves_the_weights(

@@ -15,6 +15,9 @@ from pipeline.checkpoints import checkpoint
 from pipeline.objectives import catalog
 from pipeline.settings.schema import load_config
 from pipeline.weights.consolidate import full_state
+from pipeline.weights.export import export
+from pipeline.weights.hugging_face import build_encoder
+from pipeline.weights.opening import open_weights
 
 WORKER = Path(__file__).with_name("recipe_worker.py")
 worker = SimpleNamespace(**runpy.run_path(str(WORKER)))
@@ -76,3 +79,14 @@ def test_heads_learn_alone_first(runs: Path) -> None:
     assert not torch.equal(first["heads.word_alignment.query.weight"], second["heads.word_alignment.query.weight"])
     assert not torch.equal(second["encoder.word.weight"], third["encoder.word.weight"])
     assert not torch.equal(second["encoder.layers.0.up.weight"], third["encoder.layers.0.up.weight"])
+
+
+def test_a_model_with_relative_positions_is_opened_as_it_is_and_not_exported(runs: Path, tmp_path: Path) -> None:
+    opened = open_weights(runs / "relative")
+    encoder = build_encoder(opened.sizes, opened.state(), opened.place)
+    assert opened.sizes.gated_relative and encoder.distances.table.weight.any()
+    with pytest.raises(ValueError, match=r"relative: has a gated relative position bias"):
+        export(runs / "relative", tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+    exported = export(runs / "xlm_e_base", tmp_path / "exported")
+    assert exported.known.sizes == open_weights(tmp_path / "exported").sizes, "the discriminator is a model as any"

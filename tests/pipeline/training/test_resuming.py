@@ -169,6 +169,7 @@ def test_a_changed_field_meets_its_fate(name: str) -> None:
         ({"model.hidden": 1536}, r"model: .*\(hidden 768, here 1536\)"),
         ({"model.heads": 6}, r"model: .*\(heads 12, here 6\)"),
         ({"model.feed_forward": 99}, r"model: .*\(feed_forward 3072, here 99\)"),
+        ({"model.positions": "gated_relative"}, r"model: .*\(gated_relative False, here True\)"),
         ({"model.init": "hf"}, ""),  # of the same sizes
         ({"optimizer.heads_lr": None}, ""),  # heads_first_steps still sets them apart
         (

@@ -1,0 +1,143 @@
+"""The gated relative position bias equals its definitions: T5's buckets, both published gates, attention by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.models.t5.modeling_t5 import T5Attention
+
+from pipeline.data.packing import pack
+from pipeline.model import position_bias
+from pipeline.model.attention import attend
+from pipeline.model.encoder import Encoder, EncoderConfig
+from pipeline.model.position_bias import Distances, Gate, PositionBias, bucket
+from pipeline.settings.sizes import count_parameters
+from pipeline.weights.consolidate import hugging_face_parts
+from pipeline.weights.hugging_face import build_encoder, check_plain, write_config
+
+HEADS, WIDTH = 2, 16
+
+
+@pytest.fixture
+def relative(sizes: EncoderConfig) -> Encoder:
+    torch.manual_seed(3)
+    encoder = Encoder(replace(sizes, gated_relative=True, init_std=0.3))
+    for layer in encoder.layers:
+        nn.init.normal_(layer.gate.scale)
+        nn.init.normal_(layer.gate.gates.bias)
+    return encoder
+
+
+def test_buckets_are_t5_s() -> None:
+    offset_O = torch.arange(-600, 601)
+    theirs = T5Attention._relative_position_bucket(offset_O, True, position_bias.BUCKETS, position_bias.FARTHEST)
+    assert torch.equal(bucket(offset_O), theirs)
+
+
+def test_the_gate_is_xlm_e_s_and_wavlm_s() -> None:
+    gate, query_TD = Gate(WIDTH, HEADS).double(), torch.randn(9, WIDTH, dtype=torch.double)
+    nn.init.normal_(gate.scale)
+    nn.init.normal_(gate.gates.bias)
+    found_TH = gate(query_TD)
+    u_D, v_D = gate.gates.weight
+    for head, query_TK in enumerate(query_TD.view(9, HEADS, -1).unbind(1)):
+        update_T = torch.sigmoid(query_TK @ u_D + gate.gates.bias[0])
+        reset_T = torch.sigmoid(query_TK @ v_D + gate.gates.bias[1])
+        d = 0.7
+        xlm_e_T = d + update_T * d + (1 - update_T) * gate.scale[head] * reset_T * d
+        torch.testing.assert_close(found_TH[:, head] * d, xlm_e_T, rtol=1e-12, atol=1e-12)
+        a_T, b_T = 1 - update_T, reset_T
+        torch.testing.assert_close(found_TH[:, head], a_T * (b_T * gate.scale[head] - 1) + 2, rtol=1e-12, atol=1e-12)
+
+
+def test_without_scale_and_with_a_closed_gate_d_is_added_as_it_is() -> None:
+    gate = Gate(WIDTH, HEADS)
+    with torch.no_grad():
+        gate.scale.zero_()
+        gate.gates.bias[0] = -100.0
+    torch.testing.assert_close(gate(torch.randn(5, WIDTH)), torch.ones(5, HEADS))
+
+
+def by_hand(query: Tensor, key: Tensor, value: Tensor, lengths: list[int], bias: PositionBias) -> Tensor:
+    """Token by token, in the tensors' own precision; [T, D]."""
+    rows, first, middle = [], 0, bias.distance_HO.shape[1] // 2
+    for length in lengths:
+        for i in range(first, first + length):
+            mixed = []
+            for head in range(HEADS):
+                part = slice(head * WIDTH // HEADS, (head + 1) * WIDTH // HEADS)
+                scores = torch.stack(
+                    [
+                        query[i, part] @ key[j, part] / (WIDTH / HEADS) ** 0.5
+                        + bias.gate_TH[i, head] * bias.distance_HO[head, j - i + middle]
+                        for j in range(first, first + length)
+                    ]
+                )
+                mixed.append(scores.softmax(0) @ value[first : first + length, part])
+            rows.append(torch.cat(mixed))
+        first += length
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_attention_adds_the_bias_to_the_scores_of_every_sequence(dtype: torch.dtype) -> None:
+    lengths = [3, 1, 12, 9, 5]
+    packed = pack([[4] * length for length in lengths])
+    sides = [torch.randn(packed.tokens, WIDTH, dtype=dtype, requires_grad=True) for _ in range(3)]
+    distances = Distances(HEADS).to(dtype)
+    bias = PositionBias(distances(packed.longest), torch.rand(packed.tokens, HEADS, dtype=dtype) + 1)
+    found_TD = attend(*sides, packed, HEADS, 0.0, bias)
+    wide = PositionBias(bias.distance_HO.double(), bias.gate_TH.double())
+    expected_TD = by_hand(*(side.double() for side in sides), lengths, wide)
+    tolerance = 1e-9 if dtype == torch.float64 else 3e-2
+    torch.testing.assert_close(found_TD.double(), expected_TD, rtol=tolerance, atol=tolerance)
+    leaves = [*sides, distances.table.weight]
+    if dtype == torch.float64:
+        losses = [mixed_TD.square().sum() for mixed_TD in (found_TD, expected_TD)]
+        ours, theirs = (torch.autograd.grad(loss, leaves, retain_graph=True) for loss in losses)
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        without_gradient_TD = attend(*sides, packed, HEADS, 0.0, bias)
+    torch.testing.assert_close(without_gradient_TD, found_TD, rtol=tolerance, atol=tolerance)
+
+
+def test_hidden_states_do_not_depend_on_the_batch_and_every_parameter_learns(relative: Encoder) -> None:
+    ids = [[0, *range(4, 4 + length), 2] for length in (30, 3, 11)]
+    joined_TD = relative(pack(ids))
+    alone_TD = torch.cat([relative(pack([one])) for one in ids])
+    torch.testing.assert_close(joined_TD, alone_TD, rtol=1e-4, atol=1e-5)
+    joined_TD.square().sum().backward()
+    assert all(
+        parameter.grad is not None and parameter.grad.any()
+        for parameter in relative.parameters()
+        if parameter.dim() > 1
+    )
+    counted = count_parameters(relative.config, 0)["total"]
+    assert counted == sum(parameter.numel() for parameter in relative.parameters())
+
+
+def test_with_a_table_of_zeros_it_is_the_encoder_without(relative: Encoder, sizes: EncoderConfig) -> None:
+    plain, packed = Encoder(sizes), pack([[0, 5, 6, 7, 2], [0, 9, 2]])
+    relative.load_state_dict(plain.state_dict(), strict=False)
+    assert not torch.allclose(relative(packed), plain(packed), atol=1e-3)
+    nn.init.zeros_(relative.distances.table.weight)
+    torch.testing.assert_close(relative(packed), plain(packed), rtol=1e-5, atol=1e-5)
+    assert {name for name, _ in relative.named_parameters()} > {name for name, _ in plain.named_parameters()}
+
+
+def test_a_checkpoint_s_weights_are_read_with_it_and_no_folder_of_hugging_face_is_written(relative: Encoder) -> None:
+    state = hugging_face_parts(
+        {f"encoder.{name}": tensor for name, tensor in relative.state_dict().items()}, Path("run")
+    )
+    read, packed = build_encoder(relative.config, state, Path("run")), pack([[0, 5, 6, 7, 2]])
+    assert torch.equal(read(packed), relative(packed))
+    with pytest.raises(
+        ValueError, match=r"^run: has a gated relative position bias \(model\.positions\), which neither"
+    ):
+        check_plain(relative.config, Path("run"))
+    with pytest.raises(AssertionError):
+        write_config(relative.config)
