@@ -9,7 +9,7 @@ import numpy as np
 
 # What a key is for, so that equal indices draw independently; each is mixed in after the seed. A view has a counter of its own.
 ORDER, MASK, SWAP, DROPOUT, SIDES = 1, 2, 3, 4, 5
-CLOZE = 7
+SIDES_TO_HIDE, CLOZE = 6, 7
 CONTRAST, MIX, PARTNER, APART, APART_MASKED = 10, 11, 12, 13, 14
 NO_VIEWS = (ORDER, SWAP, DROPOUT, CONTRAST, MIX, PARTNER)
 

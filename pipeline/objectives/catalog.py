@@ -91,7 +91,7 @@ def _word_alignment(name: str, term: WordAlignmentTerm) -> Objective:
 def _token_contrast(name: str, term: TokenContrastTerm) -> Objective:
     from pipeline.objectives.token_contrast import TokenContrast
 
-    return TokenContrast(name, term.labelled_by, term.layer, term.temperature)
+    return TokenContrast(name, term.labelled_by, term.layer, term.temperature, term.mask_rate)
 
 
 def _contrast(name: str, term: ContrastTerm) -> Objective:

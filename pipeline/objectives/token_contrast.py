@@ -2,7 +2,8 @@
 
 The two sentences of a pair are encoded apart, as the aligner's `argmax` reads them. The partners are the model's own, found
 anew in every step: tokens of which each has the largest cosine for the other (SimAlign's links, Jalili Sabet et al., 2020). The
-loss is InfoNCE (van den Oord et al., 2018) over cosines, in both directions.
+loss is InfoNCE (van den Oord et al., 2018) over cosines, in both directions. Partners are found in whole sentences; with a
+mask rate, tokens are compared as they stand in sentences with blanks, so that what they mean has to come from around them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.data.batch import MicroBatch, View
-from pipeline.data.views.sides import Sides
-from pipeline.model.flops import token_contrast_flops
+from pipeline.data.views.sides import Sides, SidesToHide
+from pipeline.model.flops import encoder_forward_flops, token_contrast_flops
 from pipeline.objectives.base import Asked, Encode, Labels, LabelTensors, Loss, Modules, Objective
 from pipeline.settings.sizes import EncoderConfig
 from sinkhorn_align import align
@@ -32,17 +33,20 @@ class TokenContrast(Objective):
 
     pooled = False
 
-    def __init__(self, name: str, label_layer: int, layer: int, temperature: float) -> None:
+    def __init__(self, name: str, label_layer: int, layer: int, temperature: float, mask_rate: float = 0.0) -> None:
         """label_layer: whose hidden states are linked; layer: whose are contrasted; temperature: cosines are divided by it."""
-        self.name, self.reads = name, (View("pairs", Sides.name),)
+        self._kind: type[Sides] = SidesToHide if mask_rate else Sides
+        self.name, self.reads = name, (View("pairs", self._kind.name),)
         self.label_layer, self.layer, self.temperature = label_layer, layer, temperature
+        self.mask_rate = mask_rate
 
     def asks(self, work: Literal["label", "losses"], batch: MicroBatch) -> Sequence[Asked]:
-        sides = batch["pairs"].view(Sides)
-        return [Asked(sides.packed, self.label_layer if work == "label" else self.layer)]
+        if work == "label":
+            return [Asked(self._sides(batch).packed, self.label_layer)]
+        return [] if self.mask_rate else [Asked(self._sides(batch).packed, self.layer)]
 
     def label(self, encode: Encode, modules: Modules, batch: MicroBatch) -> Labels:
-        sides = batch["pairs"].view(Sides)
+        sides = self._sides(batch)
         hidden_TD = encode(sides.packed, self.label_layer)
         links = align(hidden_TD, sides.spans, ARGMAX)
         pairs = torch.full((), sides.spans.pairs, device=hidden_TD.device)
@@ -52,9 +56,10 @@ class TokenContrast(Objective):
         return (labels[PARTNER] >= 0).sum()
 
     def loss(self, encode: Encode, modules: Modules, batch: MicroBatch, labels: LabelTensors) -> Loss:
-        sides = batch["pairs"].view(Sides)
+        sides = self._sides(batch)
         token_CL, inside_CL = sides.grid()
-        unit_CLD = F.normalize(encode(sides.packed, self.layer).float(), dim=-1)[token_CL]
+        seen = sides.hidden(self.mask_rate) if isinstance(sides, SidesToHide) else sides.packed
+        unit_CLD = F.normalize(encode(seen, self.layer).float(), dim=-1)[token_CL]
         logits_BLL = unit_CLD[0::2] @ unit_CLD[1::2].transpose(1, 2) / self.temperature
         partner_CL = labels[PARTNER][token_CL].long()
         other_start_C = sides.start_C.view(-1, 2).flip(1).flatten()
@@ -72,7 +77,9 @@ class TokenContrast(Objective):
         return Loss(total, {"probability": probability})
 
     def flops(self, sizes: EncoderConfig, batch: MicroBatch) -> float:
-        return token_contrast_flops(sizes, batch["pairs"].view(Sides).length_C.numpy())
+        length_C = self._sides(batch).length_C.numpy()
+        own = 3 * encoder_forward_flops(sizes, length_C + 2, self.layer) if self.mask_rate else 0.0
+        return own + token_contrast_flops(sizes, length_C)
 
     def report(self, sums: dict[str, float], count: float) -> dict[str, float]:
         return {
@@ -80,3 +87,6 @@ class TokenContrast(Objective):
             "probability": sums["probability"] / max(count, 1),
             "links_per_pair": sums["links"] / max(sums["pairs"], 1),
         }
+
+    def _sides(self, batch: MicroBatch) -> Sides:
+        return batch["pairs"].view(self._kind)

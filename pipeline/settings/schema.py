@@ -131,6 +131,12 @@ class TokenContrastTerm(Term):
     layer: Positive = Field(7, description="layer whose hidden states are contrasted")
     label_layer: NotNegative | None = Field(None, description="layer whose hidden states label partners; null: layer")
     temperature: Single = Field(0.05, gt=0, description="what cosines are divided by")
+    mask_rate: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the tokens behind <mask> in what is contrasted; partners are found without",
+    )
 
     @property
     def labelled_by(self) -> int:

@@ -19,7 +19,7 @@ from pipeline.data.streams import Sequences
 from pipeline.data.views.apart import Apart, ApartMasked
 from pipeline.data.views.cloze import Cloze
 from pipeline.data.views.masked_tokens import MaskedTokens
-from pipeline.data.views.sides import Sides
+from pipeline.data.views.sides import Sides, SidesToHide
 from sinkhorn_align import Spans
 
 
@@ -51,6 +51,7 @@ def add_kind(kind: Any) -> Any:
 
 add_kind(MaskedTokens)
 add_kind(Sides)
+add_kind(SidesToHide)
 add_kind(Cloze)
 add_kind(Apart)
 add_kind(ApartMasked)

@@ -16,7 +16,7 @@ from pipeline.data.batch import MicroBatch
 from pipeline.data.packing import Packed, pack
 from pipeline.data.streams import Sequences
 from pipeline.data.views.collate import collate
-from pipeline.data.views.sides import Sides
+from pipeline.data.views.sides import Sides, SidesToHide
 from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.model.flops import encoder_forward_flops
 from pipeline.objectives import catalog
@@ -114,6 +114,50 @@ def test_the_loss_equals_the_definition(batch: MicroBatch, share: float) -> None
     assert int(objective().count(batch, labels)) == count
     gradients = [torch.autograd.grad(total, hidden_TD)[0] for total in (found.total, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_hidden_tokens_are_a_function_of_their_sample_alone_and_no_special_ones(make_sequences: MakeSequences) -> None:
+    sequences = make_sequences(SOURCE, TARGET)
+    whole = collate(sequences, 1, VOCAB_SIZE, [SidesToHide.name]).view(SidesToHide)
+    plain = collate(sequences, 1, VOCAB_SIZE, [Sides.name]).view(Sides)
+    assert torch.equal(whole.packed.ids_T, plain.packed.ids_T) and whole.mask_id == VOCAB_SIZE - 1
+    ids_T, uniform_T = whole.packed.ids_T, whole.uniform_T
+    assert bool((uniform_T[ids_T <= 3] == 1).all()) and bool((uniform_T[ids_T > 3] < 1).all())
+    assert len(uniform_T[ids_T > 3].unique()) == int((ids_T > 3).sum()), "both sides of a pair draw their own"
+    few, more = whole.hidden(0.2).ids_T, whole.hidden(0.6).ids_T
+    assert torch.equal(few, torch.where(uniform_T < 0.2, VOCAB_SIZE - 1, ids_T))
+    assert 0 < int((few != ids_T).sum()) < int((more != ids_T).sum())
+    for at in range(len(SOURCE)):
+        alone = Sequences(
+            sequences.ids[at],
+            *(vector[at : at + 1] for vector in (sequences.lengths_S, sequences.language_S, sequences.key_S)),
+            sequences.sample_S[at : at + 1],
+            np.array([[SOURCE[at], TARGET[at]]]),
+        )
+        one = collate(alone, 1, VOCAB_SIZE, [SidesToHide.name])
+        first, last = whole.packed.offsets_S1[2 * at], whole.packed.offsets_S1[2 * at + 2]
+        assert torch.equal(one.view(SidesToHide).uniform_T, uniform_T[first:last])
+
+
+def test_with_a_mask_rate_whole_sentences_are_linked_and_hidden_ones_contrasted(make_sequences: MakeSequences) -> None:
+    stream = collate(make_sequences(SOURCE, TARGET), 1, VOCAB_SIZE, [SidesToHide.name, Sides.name])
+    batch, sides = MicroBatch({"pairs": stream}), stream.view(SidesToHide)
+    masked = TokenContrast("token_contrast", LAYER, LAYER, TEMPERATURE, 0.4)
+    hidden_TD, seen = torch.randn(sides.packed.tokens, 16), []
+
+    def encode(packed: Packed, layers: int | None = None) -> Tensor:
+        seen.append(packed.ids_T)
+        return hidden_TD
+
+    labels, plain = (which.label(encode, {}, batch).tensors for which in (masked, objective()))
+    assert torch.equal(labels[PARTNER], plain[PARTNER])
+    losses = [which.loss(encode, {}, batch, labels).total for which in (masked, objective())]
+    assert torch.equal(*losses), "of equal hidden states, which here do not depend on what was read"
+    ids_T = sides.packed.ids_T
+    assert all(torch.equal(*two) for two in zip(seen, (ids_T, ids_T, sides.hidden(0.4).ids_T, ids_T), strict=True))
+    sizes = EncoderConfig(VOCAB_SIZE, LAYERS, 16, positions=66, heads=2, feed_forward=32)
+    once = encoder_forward_flops(sizes, sides.length_C.numpy() + 2, LAYER)
+    assert masked.flops(sizes, batch) - objective().flops(sizes, batch) == pytest.approx(3 * once)
 
 
 def test_the_partners_are_the_links_that_the_aligner_finds(batch: MicroBatch, encoder: Encoder) -> None:
