@@ -91,19 +91,7 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         scale[name] * catalog.flops(config.objectives, name, sizes, sizes.layers, sample)
         for name, sample in samples.items()
     )
-    parts = gpus * config.batch.micro_steps
-    work = StepWork(
-        sizes=sizes,
-        parameters=parameters["total"],
-        word_objectives=catalog.predicting_words(config.objectives),
-        tokens=sum(
-            count * catalog.kept_layers(config.objectives, name, sizes) / sizes.layers for name, count in tokens.items()
-        )
-        / parts,
-        predicted=max(scale[name] * sample.predicted for name, sample in samples.items()) / parts,
-        ranks=gpus,
-        micro_steps=config.batch.micro_steps,
-    )
+    work = _work(config, gpus, sizes, parameters["total"], samples, scale)
     precision = precision_of(settings)
     days = None
     if device == "cpu":
@@ -136,6 +124,31 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         days=days,
         memory={stage: memory_per_rank(work, settings, stage) for stage in stages},
         notes=notes,
+    )
+
+
+def _work(
+    config: Config,
+    ranks: int,
+    sizes: EncoderConfig,
+    parameters: int,
+    samples: dict[str, _Sample],
+    scale: dict[str, float],
+) -> StepWork:
+    """What a rank works on in a micro-step; scale: how many samples of a stream a step has for one of these."""
+    parts = ranks * config.batch.micro_steps
+    share = {name: scale[name] / parts for name in samples}
+    passes = {name: catalog.kept_layers(config.objectives, name, sizes) / sizes.layers for name in samples}
+    pairs = {name: float((sample.lengths_S.astype(np.float64) ** 2).sum()) for name, sample in samples.items()}
+    return StepWork(
+        sizes=sizes,
+        parameters=parameters,
+        word_objectives=catalog.predicting_words(config.objectives),
+        tokens=sum(share[name] * sample.tokens * passes[name] for name, sample in samples.items()),
+        predicted=max(share[name] * sample.predicted for name, sample in samples.items()),
+        ranks=ranks,
+        micro_steps=config.batch.micro_steps,
+        pairs_of_tokens=sum(share[name] * count * passes[name] for name, count in pairs.items()),
     )
 
 

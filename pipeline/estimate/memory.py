@@ -8,7 +8,8 @@ With P parameters, N ranks and b bytes a weight (2 in fp16 and bf16, 4 in fp32),
 - buckets, in stages 1 to 3: one of reduce_bucket_size elements of b bytes, through which gradients are reduced.
 - activations: b·T·L·(10·D + 2·F) for T tokens of a micro-step, L layers, width D and inner width F: what autograd keeps of
   `model.Layer`, as counted on the CPU, without dropout. For replaced tokens L has the generator's layers and the
-  encoder's, beside those of the pass that other objectives share.
+  encoder's, beside those of the pass that other objectives share. With relative positions 4·b·L·H more for each pair of tokens
+  of a sequence, with H heads: as counted on the CPU in bf16; in fp32 it is half of that.
 - vocabulary: per objective that predicts words the gradient of the V × D matrix in fp32 (4·V·D), which is made in the forward,
   and one chunk of logits in b bytes and twice in fp32 (see `linear_cross_entropy`).
 - update: gradients in fp32 for the optimizer, 4·P in stage 0 and 4·P/N in the others; fp32 copies them in stage 3 only.
@@ -43,6 +44,7 @@ class StepWork:
     predicted: float  # masked tokens of the larger stream in a micro-step
     ranks: int
     micro_steps: int
+    pairs_of_tokens: float = 0.0  # of the same sequences, likewise
 
 
 def activation_bytes(sizes: EncoderConfig, tokens: float, width_bytes: int) -> float:
@@ -73,7 +75,7 @@ def memory_per_rank(work: StepWork, settings: dict[str, Any], stage: int) -> dic
         "optimizer": 0.0 if offloads_optimizer else optimizer,
         "gradients": 0.0 if offloads_optimizer and stage == 3 else gradients,
         "buckets": width * zero.get("reduce_bucket_size", _REDUCE_BUCKET) if stage else 0.0,
-        "activations": activation_bytes(work.sizes, work.tokens, width),
+        "activations": activation_bytes(work.sizes, work.tokens, width) + _bias_bytes(work, width),
         "vocabulary": _vocabulary_bytes(work, width),
         "update": 0.0 if offloads_optimizer else update,
     }
@@ -82,6 +84,11 @@ def memory_per_rank(work: StepWork, settings: dict[str, Any], stage: int) -> dic
     total = memory["weights"] + memory["optimizer"] + max(backward, updating)
     host = (optimizer + width * part + update if offloads_optimizer else 0) + (weights if offloads_weights else 0)
     return {**memory, "total": total, "host": host}
+
+
+def _bias_bytes(work: StepWork, width_bytes: int) -> float:
+    sizes = work.sizes
+    return 4.0 * width_bytes * sizes.layers * sizes.heads * work.pairs_of_tokens if sizes.gated_relative else 0.0
 
 
 def _offloads(zero: dict[str, Any], what: str) -> bool:

@@ -24,6 +24,7 @@ from pipeline.objectives.catalog import build_objectives, kept_layers
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.settings.schema import Config, Term, load_config
+from pipeline.settings.sizes import count_parameters
 from pipeline.training.build import build_data, build_model
 from tests.conftest import ROOT
 
@@ -166,6 +167,17 @@ def test_activations_are_kept_of_every_pass() -> None:
     parts = [result.memory[1]["activations"] for result in (alone, beside)]
     assert parts[1] / parts[0] == pytest.approx(28 / 16)
     assert beside.encoder_passes == alone.encoder_passes + 1
+
+
+def test_relative_positions_are_counted() -> None:
+    plain, relative = (estimate(recipe("mlm", f"model.positions={kind}")) for kind in ("absolute", "gated_relative"))
+    sizes = EncoderConfig(1000, gated_relative=True)
+    counted = count_parameters(sizes, 0)["total"]
+    assert counted == sum(parameter.numel() for parameter in Encoder(sizes).parameters())
+    assert relative.parameters["total"] - plain.parameters["total"] == 32 * 12 + 12 * (2 * 65 + 12)
+    blocks = 2048 // (2 * 8)  # of a micro-step and rank
+    more = relative.memory[1]["activations"] - plain.memory[1]["activations"]
+    assert more == pytest.approx(4 * 2 * 12 * 12 * blocks * 512**2)
 
 
 @pytest.mark.parametrize("lengths", [[128] * 8, list(range(40, 128, 8))], ids=["equal", "ragged"])
