@@ -24,6 +24,7 @@ from pipeline.data.streams import BatchPlan, Sequences, blend_stages, limits_of,
 from pipeline.data.views.masking import mask_sequences
 from pipeline.estimate.memory import StepWork, memory_per_rank
 from pipeline.objectives import catalog
+from pipeline.objectives.costs import Costs
 from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json, precision_of
 from pipeline.settings.schema import Config
 from pipeline.settings.sizes import EncoderConfig, count_parameters, scratch_sizes
@@ -104,17 +105,7 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         name: catalog.costs(config.objectives, name, sizes, plan.global_sizes[name] / parts, plan.global_sizes[name])
         for name in samples
     }
-    work = StepWork(
-        sizes=sizes,
-        parameters=parameters["total"],
-        word_objectives=catalog.predicting_words(config.objectives),
-        tokens=sum(costs[name].backward_share * of_stream for name, of_stream in tokens.items()) / parts,
-        predicted=max(scale[name] * sample.predicted for name, sample in samples.items()) / parts,
-        ranks=gpus,
-        micro_steps=config.batch.micro_steps,
-        replicated=sum(of_stream.replicated for of_stream in costs.values()),
-        compared=sum(of_stream.compared for of_stream in costs.values()),
-    )
+    work = _work(config, gpus, sizes, parameters["total"], samples, scale, costs)
     precision = precision_of(settings)
     days = None
     if device == "cpu":
@@ -150,6 +141,34 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         exchanged=sum(of_stream.exchanged for of_stream in costs.values()),
         averaged=sum(of_stream.averaged for of_stream in costs.values()),
         labelled_layers=max(of_stream.labelled_layers for of_stream in costs.values()),
+    )
+
+
+def _work(
+    config: Config,
+    ranks: int,
+    sizes: EncoderConfig,
+    parameters: int,
+    samples: dict[str, _Sample],
+    scale: dict[str, float],
+    costs: dict[str, Costs],
+) -> StepWork:
+    """What a rank works on in a micro-step; scale: how many samples of a stream a step has for one of these."""
+    parts = ranks * config.batch.micro_steps
+    share = {name: scale[name] / parts for name in samples}
+    passes = {name: costs[name].backward_share for name in samples}
+    pairs = {name: float((sample.lengths_S.astype(np.float64) ** 2).sum()) for name, sample in samples.items()}
+    return StepWork(
+        sizes=sizes,
+        parameters=parameters,
+        word_objectives=catalog.predicting_words(config.objectives),
+        tokens=sum(share[name] * sample.tokens * passes[name] for name, sample in samples.items()),
+        predicted=max(share[name] * sample.predicted for name, sample in samples.items()),
+        ranks=ranks,
+        micro_steps=config.batch.micro_steps,
+        replicated=sum(of_stream.replicated for of_stream in costs.values()),
+        compared=sum(of_stream.compared for of_stream in costs.values()),
+        pairs_of_tokens=sum(share[name] * count * passes[name] for name, count in pairs.items()),
     )
 
 

@@ -8,7 +8,8 @@ With P parameters, N ranks and b bytes a weight (2 in fp16 and bf16, 4 in fp32),
 - buckets, in stages 1 to 3: one of reduce_bucket_size elements of b bytes, through which gradients are reduced.
 - activations: b·T·L·(10·D + 2·F) for T tokens of a micro-step, L layers, width D and inner width F: what autograd keeps of
   `model.Layer`, as counted on the CPU, without dropout. For replaced tokens L has the generator's layers and the
-  encoder's, beside those of the pass that other objectives share.
+  encoder's, beside those of the pass that other objectives share. With relative positions 4·b·L·H more for each pair of tokens
+  of a sequence, with H heads: as counted on the CPU in bf16; in fp32 it is half of that.
 - vocabulary: per objective that predicts words the gradient of the V × D matrix in fp32 (4·V·D), which is made in the forward,
   and one chunk of logits in b bytes and twice in fp32 (see `linear_cross_entropy`).
 - replicated, where objectives keep any: slow weights and queues in fp32, whole on every rank.
@@ -47,6 +48,7 @@ class StepWork:
     micro_steps: int
     replicated: int = 0  # bytes that objectives hold beside what is trained
     compared: float = 0.0  # bytes of similarities that they compute at a time
+    pairs_of_tokens: float = 0.0  # of the same sequences, likewise
 
 
 def activation_bytes(sizes: EncoderConfig, tokens: float, width_bytes: int) -> float:
@@ -82,7 +84,7 @@ def memory_per_rank(work: StepWork, settings: dict[str, Any], stage: int) -> dic
         "optimizer": 0.0 if offloads_optimizer else optimizer,
         "gradients": 0.0 if offloads_optimizer and stage == 3 else gradients,
         "buckets": width * zero.get("reduce_bucket_size", _REDUCE_BUCKET) if stage else 0.0,
-        "activations": activation_bytes(work.sizes, work.tokens, width),
+        "activations": activation_bytes(work.sizes, work.tokens, width) + _bias_bytes(work, width),
         "vocabulary": _vocabulary_bytes(work, width),
         "update": 0.0 if offloads_optimizer else update,
         **own,
@@ -92,6 +94,11 @@ def memory_per_rank(work: StepWork, settings: dict[str, Any], stage: int) -> dic
     total = work.replicated + memory["weights"] + memory["optimizer"] + max(backward, updating)
     host = (optimizer + width * part + update if offloads_optimizer else 0) + (weights if offloads_weights else 0)
     return {**memory, "total": total, "host": host}
+
+
+def _bias_bytes(work: StepWork, width_bytes: int) -> float:
+    sizes = work.sizes
+    return 4.0 * width_bytes * sizes.layers * sizes.heads * work.pairs_of_tokens if sizes.gated_relative else 0.0
 
 
 def _offloads(zero: dict[str, Any], what: str) -> bool:

@@ -93,7 +93,7 @@ def notes_on_heads(config: Config, model: PretrainingModel, head_is_pretrained: 
         notes.append(f"{init} has no masked-LM head: it starts from random weights (see objectives.*.weight)")
     generators = [module for module in model.heads.values() if isinstance(module, Generator)]
     notes += [
-        f"{init} has no generator: it starts as the {generator.encoder.config.layers} lowest layers of the encoder"
+        f"{init} has no generator: it starts as the encoder's {generator.encoder.config.layers} lowest layer(s)"
         for generator in generators
     ]
     return notes

@@ -27,6 +27,7 @@ from pipeline.model.encoder import EncoderConfig
 from pipeline.model.heads import MaskedLMHead
 from pipeline.weights.card_facts import run_facts
 from pipeline.weights.export_folder import clear_killed, new_folder
+from pipeline.weights.hub import SENTENCE_PROJECTION
 from pipeline.weights.hugging_face import (
     CONFIG_NAME,
     DROPOUTS,
@@ -44,13 +45,13 @@ from pipeline.weights.hugging_face_tokenizer import save_tokenizer
 from pipeline.weights.model_card import Known, model_card
 from pipeline.weights.model_record import SECTION, Record, section_of
 from pipeline.weights.opening import Weights, open_weights
-from pipeline.weights.sentence_projection import FILE_NAME, write_projection
+from pipeline.weights.sentence_projection import write_projection
 
 CARD_NAME = "README.md"
 WRITTEN = {
     CONFIG_NAME,
     SAFETENSORS,
-    FILE_NAME,
+    SENTENCE_PROJECTION,
     MODEL_NAME,
     META_NAME,
     CARD_NAME,

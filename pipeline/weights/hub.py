@@ -12,7 +12,6 @@ from pathlib import Path
 
 from data_prep.tokenizers.hub import HubName, fetch, hub_name
 from data_prep.tokenizers.hub_tokenizer import TOKENIZER_FILES
-from pipeline.weights.sentence_projection import FILE_NAME
 
 WANTED = (
     "give a Hugging Face model folder, a run folder, a checkpoint or fairseq's model.pt, or a model of the hub by its name, "
@@ -21,7 +20,8 @@ WANTED = (
 _CONFIG = "config.json"
 _DESCRIPTION = (_CONFIG, *TOKENIZER_FILES)
 _SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
-_BESIDE = (FILE_NAME,)
+SENTENCE_PROJECTION = "sentence_projection.safetensors"
+"""What lies beside the weights of some; see `sentence_projection`. Here, where it is named without PyTorch."""
 _PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
 
 
@@ -49,7 +49,7 @@ def local_folder(place: Path, weights: bool = True) -> Path:
 
 def _fetch(name: HubName, weights: bool) -> Path:
     if weights:
-        return fetch(name, _model_files, (*_DESCRIPTION, *_SAFETENSORS, *_BESIDE), WANTED)
+        return fetch(name, _model_files, (*_DESCRIPTION, *_SAFETENSORS, SENTENCE_PROJECTION), WANTED)
     return fetch(name, _description_files, _DESCRIPTION, WANTED)
 
 
@@ -66,7 +66,7 @@ def _model_files(names: Collection[str]) -> list[str]:
         raise ValueError(
             f"has neither {_SAFETENSORS[0]} nor {_PICKLED[0]} (it has {_some(names)}); give a model with weights of PyTorch"
         )
-    return [*_description_files(names), *weights, *_matching(names, _BESIDE)]
+    return [*_description_files(names), *weights, *_matching(names, (SENTENCE_PROJECTION,))]
 
 
 def _description_files(names: Collection[str]) -> list[str]:

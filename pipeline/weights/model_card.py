@@ -13,8 +13,9 @@ from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.objectives import catalog
 from pipeline.settings.sizes import EncoderConfig
 from pipeline.weights.card_facts import RunFacts
+from pipeline.weights.hub import SENTENCE_PROJECTION
 from pipeline.weights.model_record import Record
-from pipeline.weights.sentence_projection import FILE_NAME, ProjectedVectors
+from pipeline.weights.sentence_projection import ProjectedVectors
 
 _OBJECTIVES = {name: entry.words for name, entry in catalog.ENTRIES.items()}
 _SHAPE = "A cross-lingual encoder in the shape of XLM-R,"
@@ -100,7 +101,7 @@ def _table(known: Known, facts: RunFacts) -> list[str]:
 
 
 def _projection(projected: ProjectedVectors) -> str:
-    return f"`{FILE_NAME}`, a matrix that the vector of a sentence ({projected.words}) is multiplied with; apart from the model"
+    return f"`{SENTENCE_PROJECTION}`, a matrix that the vector of a sentence ({projected.words}) is multiplied with; apart from the model"
 
 
 def _training(info: CheckpointInfo) -> dict[str, str]:

@@ -15,9 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pipeline.weights.hub import SENTENCE_PROJECTION
+
 HEAD = "sentence_projection"
 """Its name among a model's heads, and so in its checkpoints."""
-FILE_NAME = "sentence_projection.safetensors"
 WEIGHT = "weight"
 TENSOR = f"{HEAD}.{WEIGHT}"
 """Its name among a model's tensors."""
@@ -48,9 +49,9 @@ class SentenceProjection:
 
 
 def write_projection(projection: SentenceProjection, folder: Path) -> None:
-    """Write `FILE_NAME` into a folder."""
+    """Write `SENTENCE_PROJECTION` into a folder."""
     metadata = {"format": "pt", "layer": str(projection.takes.layer), "pooling": projection.takes.pooling}
-    save_file({WEIGHT: projection.weight_DD.contiguous()}, folder / FILE_NAME, metadata=metadata)
+    save_file({WEIGHT: projection.weight_DD.contiguous()}, folder / SENTENCE_PROJECTION, metadata=metadata)
 
 
 def read_projection(folder: Path, width: int, layers: int) -> SentenceProjection | None:
@@ -59,7 +60,7 @@ def read_projection(folder: Path, width: int, layers: int) -> SentenceProjection
     Raises:
         ValueError: the file is damaged, or is another model's; one line that names it.
     """
-    path = folder / FILE_NAME
+    path = folder / SENTENCE_PROJECTION
     if not path.is_file():
         return None
     try:

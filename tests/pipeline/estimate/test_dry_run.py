@@ -24,6 +24,7 @@ from pipeline.objectives.catalog import build_objectives, costs
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.settings.schema import Config, Term, load_config
+from pipeline.settings.sizes import count_parameters
 from pipeline.training import replicated
 from pipeline.training.build import build_data, build_model
 from tests.conftest import ROOT
@@ -195,6 +196,17 @@ def test_what_is_held_beside_what_is_trained_is_the_twins_bytes(tiny: Config, co
     memory = estimate(tiny).memory[2]
     assert memory.get("replicated", 0) == replicated.bytes_of(model.twins)
     assert memory["similarities"] > 0 and "replicated" not in without and "similarities" not in without
+
+
+def test_relative_positions_are_counted() -> None:
+    plain, relative = (estimate(recipe("mlm", f"model.positions={kind}")) for kind in ("absolute", "gated_relative"))
+    sizes = EncoderConfig(1000, gated_relative=True)
+    counted = count_parameters(sizes, 0)["total"]
+    assert counted == sum(parameter.numel() for parameter in Encoder(sizes).parameters())
+    assert relative.parameters["total"] - plain.parameters["total"] == 32 * 12 + 12 * (2 * 65 + 12)
+    blocks = 2048 // (2 * 8)  # of a micro-step and rank
+    more = relative.memory[1]["activations"] - plain.memory[1]["activations"]
+    assert more == pytest.approx(4 * 2 * 12 * 12 * blocks * 512**2)
 
 
 @pytest.mark.parametrize("lengths", [[128] * 8, list(range(40, 128, 8))], ids=["equal", "ragged"])

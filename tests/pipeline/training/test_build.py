@@ -11,11 +11,19 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaMode
 
 from data_prep.token_files.manifest import Manifest
 from pipeline.data.blend import Stage
+from pipeline.data.packing import pack
 from pipeline.data.streams import BatchPlan, blend_stages
 from pipeline.objectives.catalog import build_objectives, term_weights
 from pipeline.settings.deepspeed_json import OWNED_KEYS
 from pipeline.settings.schema import Config, Optimizer, Term
-from pipeline.training.build import build_data, build_model, deepspeed_settings, lr_factor, parameter_groups
+from pipeline.training.build import (
+    build_data,
+    build_model,
+    deepspeed_settings,
+    lr_factor,
+    notes_on_heads,
+    parameter_groups,
+)
 from tests.conftest import ROOT
 
 VOCAB_SIZE = 64
@@ -133,6 +141,34 @@ def test_a_model_from_hugging_face_has_its_sizes_and_weights(tmp_path: Path, kin
     if has_head:
         assert torch.equal(model.heads["masked_lm"].dense.weight, loaded.lm_head.dense.weight)
         assert model.heads["masked_lm"].weight is model.encoder.word.weight
+
+
+@pytest.mark.parametrize("embeddings", ["tied", "disentangled", "own"])
+@pytest.mark.parametrize(("kind", "has_head"), [(XLMRobertaForMaskedLM, True), (XLMRobertaModel, False)])
+def test_beside_a_model_from_hugging_face_the_generator_begins_as_its_lowest_layers(
+    tmp_path: Path, kind: type, has_head: bool, embeddings: str
+) -> None:
+    term = {"generator_layers": 1, "embeddings": embeddings}
+    terms = {"mlm": None, "tlm": None, "dwa": None, "mrtd": term, "trtd": term}
+    config = make_config(model={"init": save_hugging_face(tmp_path, kind)}, objectives=terms)
+    model, head_is_pretrained = build_model(config, build_objectives(config), VOCAB_SIZE)
+    expected, packed = kind.from_pretrained(tmp_path).state_dict(), pack([[0, 5, 6, 7, 2]])
+    generator = model.heads["generator"]
+    assert torch.equal(generator.encoder(packed), model.encoder(packed, 1))
+    prefix = "roberta." if has_head else ""
+    assert torch.equal(generator.encoder.word.weight, expected[f"{prefix}embeddings.word_embeddings.weight"])
+    assert head_is_pretrained is has_head
+    if has_head:
+        assert torch.equal(generator.head.dense.weight, expected["lm_head.dense.weight"])
+    *about_head, about_generator = notes_on_heads(config, model, head_is_pretrained)
+    assert about_generator.endswith("has no generator: it starts as the encoder's 1 lowest layer(s)")
+    assert len(about_head) == (0 if has_head else 1)
+
+
+def test_relative_positions_beside_a_model_without_are_refused(tmp_path: Path) -> None:
+    config = make_config(model={"init": save_hugging_face(tmp_path), "positions": "gated_relative"})
+    with pytest.raises(ValueError, match=r"model\.positions = gated_relative: model\.init = .* was trained without it"):
+        build_model(config, build_objectives(config), VOCAB_SIZE)
 
 
 def test_an_alignment_layer_beyond_the_model_is_refused(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from pipeline.checkpoints.checkpoint import read_info
 from pipeline.checkpoints.manifest import write_info
 from pipeline.finetune.start import read_start
 from pipeline.weights.export import WRITTEN
-from pipeline.weights.hub import local_folder
+from pipeline.weights.hub import SENTENCE_PROJECTION, local_folder
 from pipeline.weights.loading import load
 from pipeline.weights.pretrained import read_pretrained
-from pipeline.weights.sentence_projection import FILE_NAME, TENSOR, ProjectedVectors
+from pipeline.weights.sentence_projection import TENSOR, ProjectedVectors
 from tests.pipeline.conftest import Done
 from tests.pipeline.run_kit import CHECKPOINT, make_fairseq, make_run
 from tests.pipeline.weights.conftest import Hub
@@ -53,13 +53,13 @@ def exported(use: Use, hf_dir: Path, tmp_path: Path) -> Path:
 
 def test_an_export_holds_it_beside_the_weights(exported: Path) -> None:
     assert {path.name for path in exported.iterdir()} == WRITTEN
-    with safe_open(exported / FILE_NAME, "pt") as file:
+    with safe_open(exported / SENTENCE_PROJECTION, "pt") as file:
         assert file.metadata() == {"format": "pt", "layer": "2", "pooling": "mean"}
         assert file.keys() == ["weight"]
         assert torch.equal(file.get_tensor("weight"), weight())
     assert not any("projection" in name for name in load_file(exported / "model.safetensors"))
     card = (exported / "README.md").read_text(encoding="utf-8")
-    assert f"| sentence projection | `{FILE_NAME}`" in card and "mean of all tokens, layer 2" in card
+    assert f"| sentence projection | `{SENTENCE_PROJECTION}`" in card and "mean of all tokens, layer 2" in card
     AutoModel.from_pretrained(exported)
 
 
@@ -106,7 +106,9 @@ def test_infoxlm_s_file_is_exported_with_it(use: Use, hf_dir: Path, tmp_path: Pa
 
 def test_a_model_of_the_hub_comes_with_it(hub: Hub, exported: Path) -> None:
     hub.server.add("lab/contrast", exported)
-    assert (local_folder(Path("lab/contrast")) / FILE_NAME).read_bytes() == (exported / FILE_NAME).read_bytes()
+    assert (local_folder(Path("lab/contrast")) / SENTENCE_PROJECTION).read_bytes() == (
+        exported / SENTENCE_PROJECTION
+    ).read_bytes()
     assert load(Path("lab/contrast")).projection is not None
     assert load(Path("lab/tiny")).projection is None
 
@@ -130,13 +132,13 @@ def test_a_projection_of_unknown_vectors_is_refused(use: Use, hf_dir: Path, tmp_
 def test_a_file_of_another_model_is_refused_in_one_line(
     exported: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str], message: str
 ) -> None:
-    save_file(tensors, exported / FILE_NAME, metadata=metadata)
+    save_file(tensors, exported / SENTENCE_PROJECTION, metadata=metadata)
     with pytest.raises(ValueError, match=message) as caught:
         load(exported)
-    assert "\n" not in str(caught.value) and FILE_NAME in str(caught.value)
+    assert "\n" not in str(caught.value) and SENTENCE_PROJECTION in str(caught.value)
 
 
 def test_a_damaged_file_is_refused(exported: Path) -> None:
-    (exported / FILE_NAME).write_bytes(b"x" * 30)
-    with pytest.raises(ValueError, match=f"{FILE_NAME}: cannot be read"):
+    (exported / SENTENCE_PROJECTION).write_bytes(b"x" * 30)
+    with pytest.raises(ValueError, match=f"{SENTENCE_PROJECTION}: cannot be read"):
         load(exported)
