@@ -101,7 +101,8 @@ def _table(known: Known, facts: RunFacts) -> list[str]:
 
 
 def _projection(projected: ProjectedVectors) -> str:
-    return f"`{SENTENCE_PROJECTION}`, a matrix that the vector of a sentence ({projected.words}) is multiplied with; apart from the model"
+    what = f"a matrix that the vector of a sentence ({projected.words}) is multiplied with"
+    return f"`{SENTENCE_PROJECTION}`, {what}; apart from the model"
 
 
 def _training(info: CheckpointInfo) -> dict[str, str]:
