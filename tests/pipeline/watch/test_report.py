@@ -32,6 +32,7 @@ def train_line(step: int, **values: float) -> dict[str, Any]:
         "dwa_agreement": 0.5,
         "dwa_links_per_pair": 7.5,
         "dwa_unalignable_pairs": 0,
+        "mrtd_replaced": 0.75,
         "tokens_per_second": 21_000.0,
         "seconds_per_step": 0.5,
         "tflops_per_device": 0.05,
