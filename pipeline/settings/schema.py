@@ -37,7 +37,9 @@ class Weights(Section):
     """Shares of languages in place of n(l)^alpha, up to a factor; a stream with any needs one for each language."""
 
     mono: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="weight by language; 0 leaves one out")
-    pairs: dict[str, Annotated[float, Field(ge=0)]] = Field({}, description="weight by pair, as {de-en: 2, en-fr: 1}")
+    pairs: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {}, description="weight by pair, as {de-en: 2, en-fr: 1}; for sentence contrast too"
+    )
 
 
 class BlendStage(Section):
