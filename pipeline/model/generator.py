@@ -19,6 +19,8 @@ from pipeline.model.heads import DrawingHead
 Embeddings = Literal["tied", "disentangled", "own"]
 """Words and positions in the generator: by the encoder's tables, which the losses of both move; by tables that the encoder's
 differ from, and that only the generator's loss moves; by other tables."""
+_DELTA = ".delta"
+"""How the names end of what the encoder's tables differ by."""
 
 
 class Disentangled(nn.Embedding):
@@ -52,9 +54,6 @@ def whole_tables(encoder: dict[str, Tensor]) -> dict[str, Tensor]:
             table = name.removesuffix(_DELTA) + ".weight"
             whole[table] = whole[table] + delta
     return whole
-
-
-_DELTA = ".delta"
 
 
 class Generator(nn.Module):
