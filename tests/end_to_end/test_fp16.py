@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.objectives.catalog import figures
 from pipeline.watch.report import CHARTS, write_report
 
 WORKER = Path(__file__).with_name("fp16_worker.py")
@@ -92,7 +93,10 @@ def test_every_figure_is_documented_and_on_the_report_page(runs: Path, tmp_path:
         anyone = f"{{objective}}_{key.partition('_')[2]}"
         assert f"`{key}`" in documented or f"`{anyone}`" in documented, key
         assert f"<td>last: {key}</td>" in page
-    elsewhere = {"Utilisation", *(chart.title for chart in CHARTS if chart.kind == "validation")}
+    here = {figure.title for end, figure in figures() if any(key.endswith(end) for key in metrics.keys("train"))}
+    of_other_objectives = {figure.title for _, figure in figures()} - here
+    assert here and of_other_objectives
+    elsewhere = {"Utilisation", *of_other_objectives, *(c.title for c in CHARTS if c.kind == "validation")}
     for chart in CHARTS:
         drawn = f"<figcaption>{chart.title}<" in page or f"<td>{chart.title}" in page.partition("Did not change")[2]
         assert drawn == (chart.title not in elsewhere), chart.title
