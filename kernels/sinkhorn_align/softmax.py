@@ -21,11 +21,9 @@ _COSINE = AlignmentSettings(cost="exp", similarity="cosine")
 
 
 @torch.no_grad()
-def softmax_links(
-    hidden_TD: Tensor, spans: Spans, temperature: float = TEMPERATURE, threshold: float = THRESHOLD
-) -> tuple[Tensor, Tensor]:
-    """Link tokens that choose each other with a probability above the threshold: softmax of cosine / temperature, over the
-    row's cells and over the column's. A token may have several links, or none. Other arguments, answer and errors are those of
+def softmax_links(hidden_TD: Tensor, spans: Spans) -> tuple[Tensor, Tensor]:
+    """Link tokens that choose each other with a probability above `THRESHOLD`: softmax of cosine / `TEMPERATURE`, over the
+    row's cells and over the column's. A token may have several links, or none. Arguments, answer and errors are those of
     `released.released_links`.
     """
     spans = spans.checked(len(hidden_TD))
@@ -33,8 +31,8 @@ def softmax_links(
     for pair_B, similarity_BMN, real_BM, real_BN, finite_B in similarity_blocks(hidden_TD, spans, _COSINE):
         real_BMN = real_BM[:, :, None] & real_BN[:, None, :] & finite_B[:, None, None]
         # Padding is far below every cosine and still a number, so that its own rows have no NaN.
-        logits_BMN = (similarity_BMN / temperature).masked_fill_(~real_BMN, torch.finfo(torch.float32).min)
-        chosen_BMN = (logits_BMN.softmax(2) > threshold) & (logits_BMN.softmax(1) > threshold) & real_BMN
+        logits_BMN = (similarity_BMN / TEMPERATURE).masked_fill_(~real_BMN, torch.finfo(torch.float32).min)
+        chosen_BMN = (logits_BMN.softmax(2) > THRESHOLD) & (logits_BMN.softmax(1) > THRESHOLD) & real_BMN
         which_L, source_L, target_L = torch.nonzero(chosen_BMN, as_tuple=True)
         triples.append(torch.stack([pair_B.to(which_L.device)[which_L], source_L, target_L], dim=1).cpu())
         non_finite_B[pair_B] = ~finite_B.cpu()

@@ -100,6 +100,8 @@ def benchmark(
     """
     if json_file is not None:
         check_output(json_file)
+    if not any("|||" in line for line in pairs.read_text(encoding="utf-8").splitlines()):
+        raise ValueError(f"{pairs}: has no `source ||| target` line; give pairs to fine-tune on")
     golds = [read_gold(folder) for folder in gold_folders(gold)]
     names = distinct([f"{each.source_language}-{each.target_language}" for each in golds])
     drawn = Table("", "seconds", *names, "mean", title="awesome-align, AER in %")

@@ -15,8 +15,8 @@ from data_prep.files import check_output, write_text
 from data_prep.standard_output import data_console
 from pipeline.commands.measures import (
     Panel,
-    evaluate_predictions,
     evaluate_ways,
+    measure_perplexity,
     retrieve_at_all_layers,
     retrieve_by_protocol,
     score_of,
@@ -154,7 +154,7 @@ def _measure(request: Request, place: Place) -> tuple[list[dict[str, Any]], list
         entries += measured
         panels.append(panel)
     if request.perplexity is not None:
-        entries += evaluate_predictions(console, loaded, request.hf_dir, request.perplexity, request.blocks)
+        entries += measure_perplexity(console, loaded, request.hf_dir, request.perplexity, request.blocks)
     return entries, panels
 
 

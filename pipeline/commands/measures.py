@@ -143,7 +143,7 @@ def retrieve_by_protocol(
     return [of_pair.as_json() for of_pair in scores]
 
 
-def evaluate_predictions(
+def measure_perplexity(
     console: Console, loaded: LoadedModel, folder: Path, data_dir: Path, blocks: int
 ) -> list[dict[str, Any]]:
     """Perplexity of held-out text."""

@@ -153,11 +153,6 @@ def share_found(best_S: Tensor) -> float:
     return int((best_S == torch.arange(len(best_S))).sum()) / len(best_S)
 
 
-def accuracy(query_QD: Tensor, key_QD: Tensor) -> float:
-    """Share of queries whose nearest key is the one at their own place; among equals the first key counts."""
-    return share_found(nearest_keys(query_QD, key_QD))
-
-
 @dataclass
 class Matches:
     """What was found for each sentence of a pair of languages."""

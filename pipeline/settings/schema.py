@@ -28,6 +28,7 @@ from data_prep.sections import (
 )
 from data_prep.tokenizers.hub import hub_name, place_of
 from pipeline import shipped
+from pipeline.settings.align_options import Encoding, Method
 from pipeline.settings.fixed import FIXED as FIXED
 from pipeline.settings.sentence_contrast import SentenceContrast
 from sinkhorn_align import AlignmentSettings
@@ -288,10 +289,10 @@ class Aligner(Section):
     layer: NotNegative | None = Field(
         None, description="layer; null: the best by validation.gold, else the layer that words are labelled by"
     )
-    method: Literal["ot-filter", "ot", "argmax", "itermax", "match", "softmax"] | None = Field(
+    method: Method | None = Field(
         None, description="null: ot-filter, as words are labelled, or argmax where no word alignment is trained"
     )
-    encoding: Literal["joint", "separate"] | None = Field(
+    encoding: Encoding | None = Field(
         None, description="null: what the method is known for, joint of ot-filter and ot, else separate"
     )
 

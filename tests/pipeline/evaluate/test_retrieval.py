@@ -9,7 +9,7 @@ import torch
 
 from data_prep.tokenizers.template import XLM_R
 from pipeline.data.packing import Packed, pack
-from pipeline.evaluate.retrieval import SentencePooler, accuracy, evaluate_retrieval
+from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval, nearest_keys, share_found
 from pipeline.texts.sentence_files import Sentences, find_pairs
 from pipeline.weights.loading import load_model
 
@@ -125,9 +125,9 @@ def test_long_sentences_are_cut_to_the_positions_and_counted(hf_dir: Path) -> No
 
 def test_accuracy_does_not_depend_on_how_many_rows_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     query_QD, noise_QD = torch.randn(2, 50, 4)
-    whole = accuracy(query_QD, query_QD + noise_QD)
+    whole = share_found(nearest_keys(query_QD, query_QD + noise_QD))
     monkeypatch.setattr("pipeline.evaluate.retrieval.ROWS_AT_ONCE", 7)
-    assert 0 < accuracy(query_QD, query_QD + noise_QD) == whole < 1
+    assert 0 < share_found(nearest_keys(query_QD, query_QD + noise_QD)) == whole < 1
 
 
 def test_a_pivot_is_encoded_once(tmp_path: Path) -> None:

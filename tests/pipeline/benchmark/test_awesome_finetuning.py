@@ -1,0 +1,63 @@
+"""What the comparison with awesome-align's fine-tuning asks of a peer, and what it makes of the answers; the peer is a stub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.benchmark.awesome_finetuning import benchmark
+
+STUB = """#!/usr/bin/env python3
+import sys
+from pathlib import Path
+words = sys.argv[1:]
+if words[0] == "-m":
+    options = dict(zip(words[2::2], words[3::2]))
+    if options["--max_steps"] == "13":
+        sys.exit("thirteen is no number of steps")
+    Path(options["--output_dir"]).mkdir()
+    (Path(options["--output_dir"]) / "asked").write_text(" ".join(words))
+else:
+    model, pairs, out = map(Path, words[2:5])
+    link = "0-0" if (model / "asked").exists() else "7-7"
+    for _ in sys.stdin:
+        out.write_text("".join(f"{link}\\n" for _ in pairs.read_text().splitlines()))
+        print('{"seconds": 1.0}', flush=True)
+"""
+
+
+@pytest.fixture
+def peers(tmp_path: Path) -> Path:
+    path = tmp_path / "python"
+    path.write_text(STUB, encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.txt"
+    path.write_text("a house ||| ein Haus\n", encoding="utf-8")
+    return path
+
+
+def test_the_start_and_what_was_tuned_are_scored_apart(
+    hf_dir: Path, gold_dir: Path, peers: Path, pairs: Path, tmp_path: Path
+) -> None:
+    benchmark(hf_dir, pairs, [gold_dir], peers, layer=1, steps=2, json_file=tmp_path / "out.json")
+    before, after = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert (before["which"], after["which"]) == ("before", "so")
+    assert before["seconds"] == 0 < after["seconds"]
+    assert after["aer"]["en-de"] < before["aer"]["en-de"] == 100
+
+
+def test_a_peer_that_fails_and_pairs_that_are_none_are_told(
+    hf_dir: Path, gold_dir: Path, peers: Path, pairs: Path
+) -> None:
+    with pytest.raises(ValueError, match="awesome-align failed:\nthirteen is no number of steps"):
+        benchmark(hf_dir, pairs, [gold_dir], peers, layer=1, steps=13)
+    pairs.write_text("a house\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"pairs\.txt: has no `source \|\|\| target` line"):
+        benchmark(hf_dir, pairs, [gold_dir], peers)
