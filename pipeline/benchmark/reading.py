@@ -17,9 +17,11 @@ import numpy as np
 import torch
 
 from data_prep.token_files.manifest import Manifest
+from pipeline.data.batch import View
 from pipeline.data.streams import MonoStream, PairStream, Stream
 from pipeline.data.views.collate import collate
 from pipeline.data.views.masked_tokens import MaskedTokens
+from pipeline.settings.added_words import AddedWords
 
 SEED, ALPHA = 1, 0.7
 KINDS = {"mono": (MonoStream, 512, 64), "pairs": (PairStream, 254, 512)}  # stream, its limit, samples a batch
@@ -37,11 +39,17 @@ def measure(data_dir: Path) -> dict[str, dict[str, float]]:
             continue
         stream: Stream = make(shards, ALPHA, SEED, limit)
 
+        words, views = AddedWords(manifest.vocab_size), [View(name, MaskedTokens.name)]
+
         def masked(
-            number: int, stream: Stream = stream, size: int = size, vocab_size: int = manifest.vocab_size
+            number: int,
+            stream: Stream = stream,
+            size: int = size,
+            words: AddedWords = words,
+            views: list[View] = views,
         ) -> int:
             sequences = stream.samples(np.arange(number * size, (number + 1) * size))
-            return collate(sequences, SEED, vocab_size, [MaskedTokens.name]).clean.tokens
+            return collate(sequences, SEED, words, views).clean.tokens
 
         def packed(number: int, stream: Stream = stream, size: int = size) -> int:
             return int(stream.samples(np.arange(number * size, (number + 1) * size)).lengths_S.sum())

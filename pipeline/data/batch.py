@@ -6,7 +6,7 @@ Built by `views.collate`, read by objectives; knows neither of them, and nothing
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
@@ -21,10 +21,14 @@ Change = Callable[[Tensor], Tensor]
 
 
 class View(NamedTuple):
-    """What an objective reads: a stream ("mono", "pairs", "contrast"), and the name of a view of it ("masked")."""
+    """What an objective reads: a stream ("mono", "pairs", "contrast"), and the name of a view of it ("masked").
+
+    options: of a kind of view that has any, a frozen dataclass; objectives may read one kind with different options.
+    """
 
     stream: str
     name: str
+    options: Hashable = None
 
 
 class ViewBatch(ABC):
@@ -46,7 +50,7 @@ class StreamBatch:
     languages_S: np.ndarray  # int32 language (or language pair) of each sequence, in the stream's order
     sample_S: np.ndarray  # int64 global sample index of each sequence
     spans: Spans | None = None  # pairs only; int32, always on the CPU, where the aligner reads lengths
-    views: dict[str, ViewBatch] = field(default_factory=dict)  # by name; those that somebody reads
+    views: dict[View, ViewBatch] = field(default_factory=dict)  # those that somebody reads
 
     def view(self, kind: type[V]) -> V:
         """The view of this kind, which an objective has if it reads it."""
@@ -54,7 +58,7 @@ class StreamBatch:
 
     def map(self, change: Change) -> StreamBatch:
         """The same batch with every tensor but the spans changed."""
-        views = {name: view.map(change) for name, view in self.views.items()}
+        views = {which: view.map(change) for which, view in self.views.items()}
         return replace(self, clean=self.clean.map(change), views=views)
 
 
@@ -65,10 +69,14 @@ class MicroBatch:
     streams: dict[str, StreamBatch] = field(default_factory=dict)
 
     def __contains__(self, view: View) -> bool:
-        return view.stream in self.streams and view.name in self.streams[view.stream].views
+        return view.stream in self.streams and view in self.streams[view.stream].views
 
     def __getitem__(self, stream: str) -> StreamBatch:
         return self.streams[stream]
+
+    def of(self, view: View) -> ViewBatch:
+        """A view that is in the batch: what an objective has of those that it reads."""
+        return self.streams[view.stream].views[view]
 
     @property
     def tokens(self) -> int:

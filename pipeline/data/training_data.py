@@ -14,6 +14,7 @@ from pipeline.data.batch import MicroBatch, StreamBatch, View
 from pipeline.data.blend import Stage
 from pipeline.data.streams import BatchPlan, Sequences, open_streams
 from pipeline.data.views.collate import collate
+from pipeline.settings.added_words import AddedWords
 
 
 class TrainingData:
@@ -29,12 +30,19 @@ class TrainingData:
         limits: dict[str, int],
         stages: Mapping[str, Sequence[Stage]] | None = None,
         mixing: str = "none",
+        words: AddedWords | None = None,
     ) -> None:
-        """views: what is read; each stream is opened that has one of them. mixing: of the stream "contrast"."""
-        self.vocab_size, self.seed = manifest.vocab_size, seed
-        self.views: dict[str, list[str]] = {}
-        for stream, name in sorted(set(views)):
-            self.views.setdefault(stream, []).append(name)
+        """
+        Args:
+            views: what is read; each stream is opened that has one of them.
+            mixing: of the stream "contrast".
+            words: those that views may write beside the manifest's; None: no others.
+        """
+        self.words, self.seed = words or AddedWords(manifest.vocab_size), seed
+        assert self.words.known == manifest.vocab_size, "the added words follow those of the token files"
+        self.views: dict[str, list[View]] = {}
+        for view in sorted(dict.fromkeys(views), key=lambda view: (view.stream, view.name)):
+            self.views.setdefault(view.stream, []).append(view)
         self.streams = open_streams(
             manifest, list(self.views), alpha=alpha, seed=seed, limits=limits, stages=stages, mixing=mixing
         )
@@ -53,4 +61,4 @@ class TrainingData:
         return MicroBatch({stream: self._collate(stream, self.streams[stream].head(language, indices))})
 
     def _collate(self, stream: str, sequences: Sequences) -> StreamBatch:
-        return collate(sequences, self.seed, self.vocab_size, self.views[stream])
+        return collate(sequences, self.seed, self.words, self.views[stream])

@@ -19,6 +19,7 @@ from pipeline.data.packing import Packed, pack_flat
 from pipeline.data.streams import Sequences
 from pipeline.data.views.masking import mask_by_keys
 from pipeline.data.views.sides import sides_of
+from pipeline.settings.added_words import AddedWords
 
 
 @dataclass
@@ -37,8 +38,10 @@ class Apart(ViewBatch):
         return self.first, self.second
 
     @classmethod
-    def make(cls, stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, vocab_size: int) -> Apart:
-        ids_T, length_C = sides_of(sequences, cls._seen(sequences, key_S, vocab_size))
+    def make(
+        cls, stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, words: AddedWords, options: None
+    ) -> Apart:
+        ids_T, length_C = sides_of(sequences, cls._seen(sequences, key_S, words.known))
         clean_T, _ = sides_of(sequences, sequences.ids_T)
         length_C = length_C + 2
         start_C = np.cumsum(length_C) - length_C

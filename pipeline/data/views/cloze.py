@@ -17,6 +17,7 @@ from pipeline.data.counter_random import CLOZE, hash_key, uniform
 from pipeline.data.packing import Packed
 from pipeline.data.streams import Sequences
 from pipeline.data.views.masking import choose_tokens, places
+from pipeline.settings.added_words import AddedWords
 
 _OF_DRAW = 1
 """What a token's key is mixed with for its random number; `choose_tokens` takes 0."""
@@ -38,11 +39,11 @@ class Cloze(ViewBatch):
     uniform_P: Tensor  # float64 in [0, 1): a function of the sample's key and the token's place alone
 
     @staticmethod
-    def make(stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, vocab_size: int) -> Cloze:
+    def make(stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, words: AddedWords, options: None) -> Cloze:
         position_T, key_T = places(sequences, key_S)
-        predicted_P = choose_tokens(sequences.ids_T, position_T, key_T, vocab_size)
+        predicted_P = choose_tokens(sequences.ids_T, position_T, key_T, words.known)
         ids_T = sequences.ids_T.copy()
-        ids_T[predicted_P] = vocab_size - 1
+        ids_T[predicted_P] = words.known - 1
         uniform_P = uniform(hash_key(key_T[predicted_P], position_T[predicted_P], _OF_DRAW))
         vectors = (predicted_P, sequences.ids_T[predicted_P], uniform_P)
         return Cloze(stream.clean.with_ids(torch.from_numpy(ids_T)), *map(torch.from_numpy, vectors))

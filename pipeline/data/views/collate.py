@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from pipeline.data import counter_random
-from pipeline.data.batch import StreamBatch, ViewBatch
+from pipeline.data.batch import StreamBatch, View, ViewBatch
 from pipeline.data.counter_random import hash_key
 from pipeline.data.packing import pack_flat
 from pipeline.data.streams import Sequences
@@ -20,6 +20,7 @@ from pipeline.data.views.apart import Apart, ApartMasked
 from pipeline.data.views.cloze import Cloze
 from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.data.views.sides import Sides, SidesToHide
+from pipeline.settings.added_words import AddedWords
 from sinkhorn_align import Spans
 
 
@@ -34,8 +35,13 @@ class Kind(Protocol):
     def counter(self) -> int:
         """What its keys are mixed with: a number of its own, so that no view's draws depend on which others are made."""
 
-    def make(self, stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, vocab_size: int, /) -> ViewBatch:
-        """The view of samples that are packed already. key_S: uint64, a key for each sequence, of this view alone."""
+    def make(
+        self, stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, words: AddedWords, options: Any, /
+    ) -> ViewBatch:
+        """The view of samples that are packed already.
+
+        key_S: uint64, a key for each sequence, of this kind of view alone; options: the kind's own, None where it has none.
+        """
 
 
 _KINDS: dict[str, Kind] = {}
@@ -57,7 +63,7 @@ add_kind(Apart)
 add_kind(ApartMasked)
 
 
-def collate(sequences: Sequences, seed: int, vocab_size: int, views: Iterable[str]) -> StreamBatch:
+def collate(sequences: Sequences, seed: int, words: AddedWords, views: Iterable[View]) -> StreamBatch:
     """Pack samples of one stream, and make these views of them."""
     clean = pack_flat(sequences.ids_T, sequences.lengths_S)
     stream = StreamBatch(clean, sequences.language_S, sequences.sample_S)
@@ -65,8 +71,8 @@ def collate(sequences: Sequences, seed: int, vocab_size: int, views: Iterable[st
         source_start, source_length = clean.offsets_S1[:-1] + 1, sequences.side_lengths_S2[:, 0]
         vectors = (source_start, source_length, source_start + source_length + 1, sequences.side_lengths_S2[:, 1])
         stream.spans = Spans(*(torch.from_numpy(vector.astype(np.int32)) for vector in vectors))
-    for name in views:
-        kind = _KINDS[name]
+    for view in views:
+        kind = _KINDS[view.name]
         key_S = hash_key(seed, kind.counter, sequences.key_S)
-        stream.views[name] = kind.make(stream, sequences, key_S, vocab_size)
+        stream.views[view] = kind.make(stream, sequences, key_S, words, view.options)
     return stream

@@ -17,6 +17,7 @@ from pipeline.data.counter_random import MASK
 from pipeline.data.packing import Packed
 from pipeline.data.streams import Sequences
 from pipeline.data.views.masking import mask_by_keys
+from pipeline.settings.added_words import AddedWords
 from sinkhorn_align import Spans
 
 
@@ -68,8 +69,10 @@ class MaskedTokens(ViewBatch):
     pointers: Pointers | None = None  # pairs only
 
     @staticmethod
-    def make(stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, vocab_size: int) -> MaskedTokens:
-        masked_ids_T, predicted_P = mask_by_keys(sequences, key_S, vocab_size)
+    def make(
+        stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, words: AddedWords, options: None
+    ) -> MaskedTokens:
+        masked_ids_T, predicted_P = mask_by_keys(sequences, key_S, words.known)
         predicted = torch.from_numpy(predicted_P)
         return MaskedTokens(
             packed=stream.clean.with_ids(torch.from_numpy(masked_ids_T)),

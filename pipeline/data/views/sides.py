@@ -18,6 +18,7 @@ from pipeline.data.counter_random import SIDES, SIDES_TO_HIDE, hash_key, uniform
 from pipeline.data.packing import Packed, pack_flat
 from pipeline.data.streams import Sequences
 from pipeline.data.views.masking import FIRST_ORDINARY_ID
+from pipeline.settings.added_words import AddedWords
 from sinkhorn_align import Spans
 
 
@@ -49,14 +50,16 @@ class Sides(ViewBatch):
     longest: int  # tokens of the longest side
 
     @classmethod
-    def make(cls, stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, vocab_size: int) -> Sides:
+    def make(
+        cls, stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, words: AddedWords, options: None
+    ) -> Sides:
         ids_T, length_C = sides_of(sequences, sequences.ids_T)
         packed = pack_flat(ids_T, length_C + 2)
         start_C = packed.offsets_S1[:-1] + 1
         of_spans = (start_C[0::2], length_C[0::2], start_C[1::2], length_C[1::2])
         spans = Spans(*(torch.from_numpy(vector.astype(np.int32)) for vector in of_spans))
         places = torch.from_numpy(start_C), torch.from_numpy(length_C.copy())
-        return cls(packed, spans, *places, int(length_C.max()), **cls.beside(ids_T, length_C, key_S, vocab_size))
+        return cls(packed, spans, *places, int(length_C.max()), **cls.beside(ids_T, length_C, key_S, words.known))
 
     @staticmethod
     def beside(ids_T: np.ndarray, length_C: np.ndarray, key_S: np.ndarray, vocab_size: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.benchmark import worker as benchmark_worker
 from pipeline.benchmark.straightforward import PaddedBatch, Shortcuts, StraightforwardModel
 from pipeline.benchmark.worker import whole_logits
-from pipeline.data.batch import MicroBatch
+from pipeline.data.batch import MicroBatch, View
 from pipeline.data.streams import Sequences
 from pipeline.data.views.collate import collate
 from pipeline.model import heads
@@ -22,6 +22,7 @@ from pipeline.objectives.base import LabelTensors
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.objectives.word_alignment import PARTNER, WordAlignment
+from pipeline.settings.added_words import AddedWords
 from pipeline.weights.hugging_face import hugging_face_state
 from sinkhorn_align import AlignmentSettings
 
@@ -47,7 +48,10 @@ def batch(make_sequences: MakeSequences) -> MicroBatch:
     mono = make_sequences([40, 3, 17, 25, 60, 9])
     pairs = make_sequences([9, 1, 14, 30, 6, 22, 12], [7, 13, 14, 21, 1, 25, 16], seed=1)
     return MicroBatch(
-        {name: collate(stream, 1, VOCAB_SIZE, ["masked"]) for name, stream in (("mono", mono), ("pairs", pairs))}
+        {
+            name: collate(stream, 1, AddedWords(VOCAB_SIZE), [View(name, "masked")])
+            for name, stream in (("mono", mono), ("pairs", pairs))
+        }
     )
 
 

@@ -16,9 +16,11 @@ from pipeline.data.streams import BatchPlan, MonoStream, PairStream, Sequences
 from pipeline.data.training_data import TrainingData
 from pipeline.data.views.collate import collate
 from pipeline.data.views.masked_tokens import MaskedTokens
+from pipeline.settings.added_words import AddedWords
 
 LIMIT = 16
-VIEWS = [MaskedTokens.name]
+WORDS = AddedWords(64)
+MONO, PAIRS = [View("mono", MaskedTokens.name)], [View("pairs", MaskedTokens.name)]
 MakeManifest = Callable[..., Manifest]
 LARGE_VOCABULARY = 1_000_000
 
@@ -113,7 +115,7 @@ def test_each_epoch_is_a_permutation_of_its_own(make_manifest: MakeManifest, kin
 def test_a_sample_gets_another_mask_in_another_epoch(make_manifest: MakeManifest) -> None:
     stream = MonoStream(make_manifest(mono={"en": [numbered_sentences([50])]}).mono, 0.7, 1, limit=60)
     masks = {
-        tuple(collate(stream.samples(np.array([epoch])), 1, 64, VIEWS).view(MaskedTokens).predicted_P.tolist())
+        tuple(collate(stream.samples(np.array([epoch])), 1, WORDS, MONO).view(MaskedTokens).predicted_P.tolist())
         for epoch in range(4)
     }
     assert len(masks) == 4
@@ -171,7 +173,7 @@ def test_spans_point_at_the_sides_without_special_tokens(make_manifest: MakeMani
     draw = np.random.default_rng(1)
     pairs = [([10] * draw.integers(1, 9), [20] * draw.integers(1, 9)) for _ in range(30)]
     stream = PairStream(make_manifest(pairs={"de-en": [pairs]}).pairs, 0.7, 1, LIMIT)
-    batch = collate(file_order(stream), 1, 64, VIEWS)
+    batch = collate(file_order(stream), 1, WORDS, PAIRS)
     assert batch.spans is not None and batch.spans.source_start_B.dtype == torch.int32
     covered = torch.zeros(batch.clean.tokens, dtype=torch.bool)
     for number, (source, target) in enumerate(pairs):
@@ -187,7 +189,7 @@ def test_spans_point_at_the_sides_without_special_tokens(make_manifest: MakeMani
 
 def test_spans_stay_on_the_cpu_where_the_aligner_reads_lengths(make_manifest: MakeManifest) -> None:
     stream = PairStream(make_manifest(pairs={"de-en": [[([10, 11], [20])]]}).pairs, 0.7, 1, LIMIT)
-    batch = MicroBatch({"pairs": collate(file_order(stream), 1, 64, VIEWS)}).to(torch.device("meta"))["pairs"]
+    batch = MicroBatch({"pairs": collate(file_order(stream), 1, WORDS, PAIRS)}).to(torch.device("meta"))["pairs"]
     assert batch.clean.ids_T.is_meta
     assert batch.spans is not None
     assert {vector.device.type for vector in batch.spans} == {"cpu"}
@@ -195,7 +197,7 @@ def test_spans_stay_on_the_cpu_where_the_aligner_reads_lengths(make_manifest: Ma
 
 def test_targets_are_the_clean_tokens_at_the_predicted_places(make_manifest: MakeManifest) -> None:
     manifest = make_manifest(mono={"en": [numbered_sentences([14] * 4)]})
-    batch = collate(file_order(MonoStream(manifest.mono, 0.7, 1, LIMIT)), 1, 64, VIEWS)
+    batch = collate(file_order(MonoStream(manifest.mono, 0.7, 1, LIMIT)), 1, WORDS, MONO)
     masked = batch.view(MaskedTokens)
     assert len(masked.predicted_P) and torch.equal(masked.target_ids_P, batch.clean.ids_T[masked.predicted_P])
     assert batch.spans is None and masked.pointers is None

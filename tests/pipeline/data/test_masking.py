@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.data.batch import View
 from pipeline.data.counter_random import hash_key
 from pipeline.data.streams import Sequences
 from pipeline.data.views.collate import collate
 from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.data.views.masking import FIRST_ORDINARY_ID, mask_tokens
+from pipeline.settings.added_words import AddedWords
 
 VOCAB_SIZE = 1000
 MASK = VOCAB_SIZE - 1
@@ -102,8 +104,8 @@ def masks_by_sample(sequences: Sequences, order: list[int], seed: int = 1) -> di
             sequences.sample_S[order],
         ),
         seed,
-        64,
-        [MaskedTokens.name],
+        AddedWords(64),
+        [View("mono", MaskedTokens.name)],
     )
     bounds, masked = batch.clean.offsets_S1, batch.view(MaskedTokens).packed
     return {i: masked.ids_T[bounds[n] : bounds[n + 1]].tolist() for n, i in enumerate(order)}

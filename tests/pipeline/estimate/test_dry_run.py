@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from data_prep.token_files.manifest import Manifest
-from pipeline.data.batch import MicroBatch
+from pipeline.data.batch import MicroBatch, View
 from pipeline.data.streams import BatchPlan, Sequences
 from pipeline.data.views.collate import collate
 from pipeline.estimate.dry_run import DEVICES, DryRun, cpu_flops, dry_run, table
@@ -23,6 +23,7 @@ from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.objectives.catalog import build_objectives, costs
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
+from pipeline.settings.added_words import AddedWords
 from pipeline.settings.schema import Config, Term, load_config
 from pipeline.settings.sizes import count_parameters
 from pipeline.training import replicated
@@ -217,7 +218,7 @@ def test_activations_are_what_autograd_keeps_of_the_layers(lengths: list[int], d
     sequences = Sequences(
         np.concatenate(ids), np.array(lengths), count.astype(np.int32), count.astype(np.uint64), count
     )
-    batch = MicroBatch({"mono": collate(sequences, 1, 100, ["masked"])})
+    batch = MicroBatch({"mono": collate(sequences, 1, AddedWords(100), [View("mono", "masked")])})
     kept = {}
     for layers in (1, 5):
         sizes = EncoderConfig(100, layers=layers, hidden=192, heads=3, feed_forward=768)

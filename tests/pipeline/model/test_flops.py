@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.data.batch import MicroBatch
+from pipeline.data.batch import MicroBatch, View
 from pipeline.data.packing import pack
 from pipeline.data.streams import Sequences
 from pipeline.data.views.collate import collate
@@ -18,6 +18,7 @@ from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.model.flops import encoder_forward_flops
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
+from pipeline.settings.added_words import AddedWords
 from pipeline.watch.hardware import peak_flops
 
 VOCAB_SIZE = 64
@@ -36,7 +37,7 @@ def test_forward_and_backward_of_a_micro_step_are_counted(
     sizes: EncoderConfig, make_sequences: Callable[..., Sequences]
 ) -> None:
     model = PretrainingModel(Encoder(sizes), [MaskedLM("mlm", "mono")])
-    batch = MicroBatch({"mono": collate(make_sequences([40] * 6), 1, VOCAB_SIZE, ["masked"])})
+    batch = MicroBatch({"mono": collate(make_sequences([40] * 6), 1, AddedWords(VOCAB_SIZE), [View("mono", "masked")])})
     with FlopCounterMode(display=False) as counter, counted_attention():
         model("losses", batch, {"mlm": {}})["mlm"]["loss"].backward()
     assert model.flops(batch) == counter.get_total_flops()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
-from pipeline.data.batch import MicroBatch
+from pipeline.data.batch import MicroBatch, View
 from pipeline.data.packing import FIRST_POSITION, join, pack
 from pipeline.data.streams import Sequences
 from pipeline.data.views.collate import collate
@@ -22,6 +22,7 @@ from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.objectives.base import LabelTensors
 from pipeline.objectives.masked_lm import MaskedLM, MaskedLMHead
 from pipeline.objectives.pretraining_model import MicroStepEncoder, PretrainingModel
+from pipeline.settings.added_words import AddedWords
 from pipeline.weights.hugging_face import (
     build_encoder,
     hugging_face_state,
@@ -218,7 +219,9 @@ def test_a_batch_that_two_objectives_read_is_encoded_once(
     model = PretrainingModel(Encoder(sizes), [MaskedLM("first", "mono"), MaskedLM("second", "mono")])
     calls: list[int] = []
     model.encoder.register_forward_hook(lambda *_: calls.append(1))
-    batch = MicroBatch({"mono": collate(make_sequences([30, 40]), 1, sizes.vocab_size, ["masked"])})
+    batch = MicroBatch(
+        {"mono": collate(make_sequences([30, 40]), 1, AddedWords(sizes.vocab_size), [View("mono", "masked")])}
+    )
     terms = model("losses", batch, {"first": {}, "second": {}})
     assert len(calls) == 1 and torch.equal(terms["first"]["loss"], terms["second"]["loss"])
 
@@ -229,8 +232,8 @@ def test_the_streams_of_a_micro_step_are_encoded_in_one_pass(
     model = PretrainingModel(Encoder(sizes), [MaskedLM("mlm", "mono"), MaskedLM("tlm", "pairs")])
     seen: list[int] = []
     model.encoder.register_forward_hook(lambda module, given, output: seen.append(given[0].tokens))
-    mono = collate(make_sequences([30, 40]), 1, sizes.vocab_size, ["masked"])
-    pairs = collate(make_sequences([9, 4, 20], [5, 8, 11]), 1, sizes.vocab_size, ["masked"])
+    mono = collate(make_sequences([30, 40]), 1, AddedWords(sizes.vocab_size), [View("mono", "masked")])
+    pairs = collate(make_sequences([9, 4, 20], [5, 8, 11]), 1, AddedWords(sizes.vocab_size), [View("pairs", "masked")])
     together = model("losses", MicroBatch({"mono": mono, "pairs": pairs}), NO_LABELS)
     assert seen == [mono.clean.tokens + pairs.clean.tokens]
     for name, stream in (("mono", mono), ("pairs", pairs)):

@@ -30,6 +30,7 @@ from pipeline.data.streams import Sequences
 from pipeline.data.views.collate import add_kind
 from pipeline.objectives import catalog
 from pipeline.objectives.base import Asked, Encode, Labels, LabelTensors, Loss, Modules, Objective, Parts, Trained
+from pipeline.settings.added_words import AddedWords
 from pipeline.settings.schema import FIXED, Config, Objectives, Term
 
 BLOTTED, UNKNOWN = 0.3, 3
@@ -57,7 +58,7 @@ class Blotted(ViewBatch):
     packed: Packed
 
     @staticmethod
-    def make(stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, vocab_size: int) -> Blotted:
+    def make(stream: StreamBatch, sequences: Sequences, key_S: np.ndarray, words: AddedWords, options: None) -> Blotted:
         key_T = hash_key(np.repeat(key_S, sequences.lengths_S), sequences.ids_T)
         ids_T = np.where((sequences.ids_T > UNKNOWN) & (uniform(key_T) < BLOTTED), UNKNOWN, sequences.ids_T)
         return Blotted(stream.clean.with_ids(torch.from_numpy(ids_T)))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.checkpoints.manifest import CheckpointInfo
-from pipeline.data.batch import MicroBatch
+from pipeline.data.batch import MicroBatch, View
 from pipeline.data.packing import pack
 from pipeline.data.streams import Sequences
 from pipeline.data.views.collate import add_kind, collate
@@ -25,6 +25,7 @@ from pipeline.objectives.base import Asked
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import MicroStepEncoder, PretrainingModel, as_buffers, passes
 from pipeline.objectives.word_alignment import WordAlignment
+from pipeline.settings.added_words import AddedWords
 from pipeline.settings.align_options import Way
 from pipeline.settings.schema import ContrastTerm, Objectives, Optimizer, TokenContrastTerm
 from pipeline.training import ranks, replicated
@@ -33,7 +34,8 @@ from pipeline.training.step import denominators
 from sinkhorn_align import AlignmentSettings
 from tests.pipeline.objectives.objective_kit import LAYER, Blotted, Probe, ProbeTerm
 
-VOCAB_SIZE = 64
+WORDS = AddedWords(64)
+MASKED, BLOTTED = View("pairs", "masked"), View("pairs", "blotted")
 MakeSequences = Callable[..., Sequences]
 
 
@@ -50,13 +52,11 @@ def probe() -> Probe:
 
 
 def test_a_view_is_the_same_whatever_others_are_made(pairs: Sequences) -> None:
-    alone, both = (collate(pairs, 1, VOCAB_SIZE, names) for names in (["masked"], ["blotted", "masked"]))
-    assert list(alone.views) == ["masked"] and list(both.views) == ["blotted", "masked"]
+    alone, both = (collate(pairs, 1, WORDS, views) for views in ([MASKED], [BLOTTED, MASKED]))
+    assert list(alone.views) == [MASKED] and list(both.views) == [BLOTTED, MASKED]
     one, other = alone.view(MaskedTokens), both.view(MaskedTokens)
     assert torch.equal(one.packed.ids_T, other.packed.ids_T) and torch.equal(one.predicted_P, other.predicted_P)
-    assert torch.equal(
-        collate(pairs, 1, VOCAB_SIZE, ["blotted"]).view(Blotted).packed.ids_T, both.view(Blotted).packed.ids_T
-    )
+    assert torch.equal(collate(pairs, 1, WORDS, [BLOTTED]).view(Blotted).packed.ids_T, both.view(Blotted).packed.ids_T)
 
 
 def test_a_kind_of_view_needs_a_name_and_a_counter_of_its_own() -> None:
@@ -89,7 +89,7 @@ def test_every_layer_that_is_asked_for_comes_from_one_pass(sizes: EncoderConfig)
 def test_only_what_is_asked_for_is_encoded_and_counted(pairs: Sequences, sizes: EncoderConfig) -> None:
     model = PretrainingModel(Encoder(sizes), [probe()])
     model.add_twins()
-    batch = MicroBatch({"pairs": collate(pairs, 1, VOCAB_SIZE, ["masked", "blotted"])})
+    batch = MicroBatch({"pairs": collate(pairs, 1, WORDS, [MASKED, BLOTTED])})
     seen: list[tuple[int, int]] = []
     model.encoder.register_forward_hook(lambda module, given, output: seen.append((given[0].tokens, given[1])))
     labels = {name: found["labels"] for name, found in model("label", batch).items()}
@@ -110,7 +110,7 @@ def test_parameters_that_no_loss_reads_get_zeros(pairs: Sequences, sizes: Encode
     model = PretrainingModel(Encoder(sizes), objectives)
     model.heads["nobodys"] = nn.Linear(3, 3)
     model.add_twins()
-    batch = MicroBatch({"pairs": collate(pairs, 1, VOCAB_SIZE, ["masked", "blotted"])})
+    batch = MicroBatch({"pairs": collate(pairs, 1, WORDS, [MASKED, BLOTTED])})
     with torch.no_grad():
         labels = {name: found["labels"] for name, found in model("label", batch).items()}
         model.encoder.layers[2].up.weight[0, 0] = float("inf")  # nothing may be read of it

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from pipeline.data.batch import MicroBatch, StreamBatch
+from pipeline.data.batch import MicroBatch, StreamBatch, View
 from pipeline.data.packing import Packed
 from pipeline.data.streams import Sequences
 from pipeline.data.views.collate import collate
@@ -21,10 +21,11 @@ from pipeline.objectives.base import LabelTensors, Objective
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.objectives.word_alignment import PARTNER, WordAlignment
+from pipeline.settings.added_words import AddedWords
 from sinkhorn_align import AlignmentSettings, align
 
 VOCAB_SIZE = 64
-VIEWS = [MaskedTokens.name]
+MONO, PAIRS = View("mono", MaskedTokens.name), View("pairs", MaskedTokens.name)
 MakeSequences = Callable[..., Sequences]
 SOURCE, TARGET = [9, 1, 14, 30, 6, 2], [7, 3, 14, 11, 1, 22]
 
@@ -44,7 +45,7 @@ class FixedEncoder:
 @pytest.fixture
 def pairs(make_sequences: MakeSequences) -> StreamBatch:
     """Six ragged pairs, about every second token masked."""
-    batch = collate(make_sequences(SOURCE, TARGET), 1, VOCAB_SIZE, VIEWS)
+    batch = collate(make_sequences(SOURCE, TARGET), 1, AddedWords(VOCAB_SIZE), [PAIRS])
     chosen_T = (batch.clean.ids_T > 3) & (torch.rand(len(batch.clean.ids_T)) < 0.5)
     return mask_only(batch, chosen_T.nonzero().flatten())
 
@@ -55,7 +56,7 @@ def mask_only(batch: StreamBatch, predicted_P: Tensor) -> StreamBatch:
     masked_ids_T[predicted_P] = VOCAB_SIZE - 1
     pointers = None if batch.spans is None else Pointers.of(batch.spans, predicted_P)
     packed = batch.clean.with_ids(masked_ids_T)
-    batch.views["masked"] = MaskedTokens(packed, predicted_P, batch.clean.ids_T[predicted_P], pointers)
+    batch.views[PAIRS] = MaskedTokens(packed, predicted_P, batch.clean.ids_T[predicted_P], pointers)
     return batch
 
 
@@ -233,7 +234,7 @@ def test_every_parameter_gets_a_gradient(
 ) -> None:
     objectives = [objective for objective in all_objectives() if objective.name in names.split()]
     model = PretrainingModel(Encoder(sizes), objectives)
-    mono = collate(make_sequences([20, 5, 33]), 1, VOCAB_SIZE, VIEWS)
+    mono = collate(make_sequences([20, 5, 33]), 1, AddedWords(VOCAB_SIZE), [MONO])
     labels = {"mlm": {}, "tlm": {}, "dwa": link_at_random(pairs, links)}
     if not masks:
         mono, pairs = (mask_only(batch, torch.zeros(0, dtype=torch.long)) for batch in (mono, pairs))
@@ -260,7 +261,7 @@ def test_labelling_returns_links_and_reports_them_by_objective(
     pairs: StreamBatch, make_sequences: MakeSequences, sizes: EncoderConfig
 ) -> None:
     model = PretrainingModel(Encoder(sizes), all_objectives()).eval()
-    mono = collate(make_sequences([9]), 1, VOCAB_SIZE, VIEWS)
+    mono = collate(make_sequences([9]), 1, AddedWords(VOCAB_SIZE), [MONO])
     with torch.no_grad():
         found = model("label", MicroBatch({"mono": mono, "pairs": pairs}))
         hidden_TD = model.encoder(pairs.clean, 2)
@@ -275,7 +276,7 @@ def test_a_micro_batch_without_a_stream_leaves_its_objectives_out(
     make_sequences: MakeSequences, sizes: EncoderConfig
 ) -> None:
     model = PretrainingModel(Encoder(sizes), all_objectives())
-    batch = MicroBatch({"mono": collate(make_sequences([9, 4]), 1, VOCAB_SIZE, VIEWS)})
+    batch = MicroBatch({"mono": collate(make_sequences([9, 4]), 1, AddedWords(VOCAB_SIZE), [MONO])})
     assert list(model("label", batch)) == list(model("losses", batch, {"mlm": {}})) == ["mlm"]
 
 
@@ -293,8 +294,8 @@ def test_a_step_never_asks_the_device_for_a_value(
 ) -> None:
     """Fake tensors have shapes and no values: whatever would make the host wait for a GPU raises on them."""
     monkeypatch.setattr(attention, "takes_products", lambda *_: False)  # for CPUs alone, and looks at its sums
-    mono = collate(make_sequences([30, 40, 9]), 1, sizes.vocab_size, VIEWS)
-    pairs = collate(make_sequences(SOURCE, TARGET), 1, sizes.vocab_size, VIEWS)
+    mono = collate(make_sequences([30, 40, 9]), 1, AddedWords(sizes.vocab_size), [MONO])
+    pairs = collate(make_sequences(SOURCE, TARGET), 1, AddedWords(sizes.vocab_size), [PAIRS])
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         objectives = [MaskedLM("mlm", "mono"), MaskedLM("tlm", "pairs"), WordAlignment("dwa", 1, AlignmentSettings())]
         model = PretrainingModel(Encoder(sizes), objectives)

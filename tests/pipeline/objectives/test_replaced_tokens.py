@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pipeline.data.batch import MicroBatch, StreamBatch
+from pipeline.data.batch import MicroBatch, StreamBatch, View
 from pipeline.data.packing import pack
 from pipeline.data.streams import Sequences
 from pipeline.data.views.cloze import Cloze
@@ -28,6 +28,7 @@ from pipeline.objectives.base import LabelTensors
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.objectives.replaced_tokens import DETECTION, GENERATOR, IDS, ReplacedTokens
+from pipeline.settings.added_words import AddedWords
 from pipeline.settings.schema import Objectives, ReplacedTokensTerm, Term
 from pipeline.settings.sizes import count_parameters
 from pipeline.weights.consolidate import hugging_face_parts
@@ -37,6 +38,8 @@ VOCAB_SIZE, LAYERS = 64, 1
 SOURCE, TARGET = [9, 1, 14, 30, 6, 2], [7, 3, 14, 11, 1, 22]
 MASK = VOCAB_SIZE - 1
 LAMBDA = 50.0
+WORDS = AddedWords(VOCAB_SIZE)
+CLOZE, MASKED = View("mono", "cloze"), View("mono", "masked")
 EMBEDDINGS = ("tied", "disentangled", "own")
 MakeSequences = Callable[..., Sequences]
 
@@ -44,9 +47,8 @@ MakeSequences = Callable[..., Sequences]
 @pytest.fixture
 def batch(make_sequences: MakeSequences) -> MicroBatch:
     """Four blocks and six ragged pairs."""
-    views = [Cloze.name]
-    mono = collate(make_sequences([20, 5, 33, 40]), 1, VOCAB_SIZE, views)
-    return MicroBatch({"mono": mono, "pairs": collate(make_sequences(SOURCE, TARGET, seed=1), 1, VOCAB_SIZE, views)})
+    sequences = {"mono": make_sequences([20, 5, 33, 40]), "pairs": make_sequences(SOURCE, TARGET, seed=1)}
+    return MicroBatch({name: collate(sequences[name], 1, WORDS, [View(name, Cloze.name)]) for name in sequences})
 
 
 def replaced_tokens(embeddings: Any = "tied", weight: float = LAMBDA) -> list[ReplacedTokens]:
@@ -85,7 +87,7 @@ def fixed_labels(stream: StreamBatch) -> LabelTensors:
 
 
 def test_blanks_are_masks_and_nothing_else_is_touched(make_sequences: MakeSequences) -> None:
-    stream = collate(make_sequences([2000, 1000]), 1, VOCAB_SIZE, [Cloze.name])
+    stream = collate(make_sequences([2000, 1000]), 1, WORDS, [CLOZE])
     clean_T, cloze = stream.clean.ids_T, stream.view(Cloze)
     blank_T = torch.zeros_like(clean_T, dtype=torch.bool)
     blank_T[cloze.predicted_P] = True
@@ -100,7 +102,7 @@ def test_the_view_leaves_the_masks_of_others_alone_and_depends_on_the_sample_alo
     make_sequences: MakeSequences,
 ) -> None:
     sequences = make_sequences([50, 60, 70])
-    alone, both = (collate(sequences, 1, VOCAB_SIZE, names) for names in (["masked"], ["cloze", "masked"]))
+    alone, both = (collate(sequences, 1, WORDS, views) for views in ([MASKED], [CLOZE, MASKED]))
     assert torch.equal(alone.view(MaskedTokens).packed.ids_T, both.view(MaskedTokens).packed.ids_T)
     assert not torch.equal(both.view(MaskedTokens).predicted_P, both.view(Cloze).predicted_P)
     last = Sequences(
@@ -108,7 +110,7 @@ def test_the_view_leaves_the_masks_of_others_alone_and_depends_on_the_sample_alo
         sequences.lengths_S[2:],
         *(part[2:] for part in (sequences.language_S, sequences.key_S, sequences.sample_S)),
     )
-    whole, part = both.view(Cloze), collate(last, 1, VOCAB_SIZE, ["cloze"]).view(Cloze)
+    whole, part = both.view(Cloze), collate(last, 1, WORDS, [CLOZE]).view(Cloze)
     count = len(part.predicted_P)
     assert torch.equal(part.uniform_P, whole.uniform_P[-count:])
     assert torch.equal(part.predicted_P + int(both.clean.offsets_S1[2]), whole.predicted_P[-count:])
@@ -213,7 +215,7 @@ def test_with_the_discriminator_s_weight_0_the_generator_is_a_masked_lm(
     for stream in batch.streams.values():
         cloze = stream.view(Cloze)
         masked = MicroBatch({"mono": StreamBatch(stream.clean, stream.languages_S, stream.sample_S)})
-        masked["mono"].views["masked"] = MaskedTokens(cloze.packed, cloze.predicted_P, cloze.target_ids_P)
+        masked["mono"].views[MASKED] = MaskedTokens(cloze.packed, cloze.predicted_P, cloze.target_ids_P)
         encoder = generator.encoder
         total = (
             total
@@ -303,16 +305,12 @@ def test_every_parameter_gets_a_gradient(
     objectives = [MaskedLM("mlm", "mono"), MaskedLM("tlm", "pairs"), *replaced_tokens()]
     model = PretrainingModel(Encoder(sizes), [one for one in objectives if one.name in names.split()])
     sequences = {"mono": make_sequences([20, 5, 33]), "pairs": make_sequences(SOURCE, TARGET)}
-    views = {
-        name: sorted({v.name for one in model.objectives for v in one.reads if v.stream == name}) for name in sequences
-    }
-    batch = MicroBatch(
-        {name: collate(sequences[name], 1, VOCAB_SIZE, views[name]) for name in sequences if views[name]}
-    )
+    views = {name: sorted({v for one in model.objectives for v in one.reads if v.stream == name}) for name in sequences}
+    batch = MicroBatch({name: collate(sequences[name], 1, WORDS, views[name]) for name in sequences if views[name]})
     if not blanks:
-        for stream in batch.streams.values():
+        for name, stream in batch.streams.items():
             nobody = torch.zeros(0, dtype=torch.long)
-            stream.views["cloze"] = Cloze(stream.clean, nobody, nobody, nobody.double())
+            stream.views[View(name, "cloze")] = Cloze(stream.clean, nobody, nobody, nobody.double())
     found = gradients(model, batch, labels_of(model, batch))
     assert found.keys() == {name for name, _ in model.named_parameters()}
     assert all(gradient.isfinite().all() for gradient in found.values())

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pipeline.data.batch import MicroBatch
+from pipeline.data.batch import MicroBatch, View
 from pipeline.data.streams import Sequences
 from pipeline.data.views.apart import Apart
 from pipeline.data.views.collate import collate
@@ -26,6 +26,7 @@ from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.objectives.sentence_contrast import TEXTS, VECTORS
 from pipeline.objectives.slow_keys import ENCODER, QUEUE, SLOW_PROJECTION, STEP_VECTORS
 from pipeline.objectives.slow_weights import cut_copy, follow
+from pipeline.settings.added_words import AddedWords
 from pipeline.settings.schema import ContrastTerm, Objectives
 from pipeline.training import replicated
 
@@ -44,7 +45,9 @@ def batches(make_sequences: MakeSequences, parts: int, seed: int = 0) -> list[Mi
         sequences.ids_T = np.concatenate(whole.ids[own])
         for name in ("lengths_S", "language_S", "key_S", "sample_S", "side_lengths_S2"):
             setattr(sequences, name, getattr(whole, name)[own])
-        found.append(MicroBatch({"contrast": collate(sequences, 1, VOCAB_SIZE, [Apart.name])}))
+        found.append(
+            MicroBatch({"contrast": collate(sequences, 1, AddedWords(VOCAB_SIZE), [View("contrast", Apart.name)])})
+        )
     return found
 
 

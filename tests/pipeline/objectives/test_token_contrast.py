@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data_prep.tokenizers.template import XLM_R
 from pipeline.align.word_alignment import WordAligner
-from pipeline.data.batch import MicroBatch
+from pipeline.data.batch import MicroBatch, View
 from pipeline.data.packing import Packed, pack
 from pipeline.data.streams import Sequences
 from pipeline.data.views.collate import collate
@@ -23,6 +23,7 @@ from pipeline.objectives import catalog
 from pipeline.objectives.base import LabelTensors
 from pipeline.objectives.pretraining_model import MicroStepEncoder, PretrainingModel
 from pipeline.objectives.token_contrast import PARTNER, TokenContrast
+from pipeline.settings.added_words import AddedWords
 from pipeline.settings.align_options import Way
 from pipeline.settings.schema import Objectives, TokenContrastTerm
 
@@ -34,7 +35,9 @@ MakeSequences = Callable[..., Sequences]
 @pytest.fixture
 def batch(make_sequences: MakeSequences) -> MicroBatch:
     """Six ragged pairs."""
-    return MicroBatch({"pairs": collate(make_sequences(SOURCE, TARGET), 1, VOCAB_SIZE, [Sides.name])})
+    return MicroBatch(
+        {"pairs": collate(make_sequences(SOURCE, TARGET), 1, AddedWords(VOCAB_SIZE), [View("pairs", Sides.name)])}
+    )
 
 
 @pytest.fixture
@@ -58,7 +61,7 @@ def cut(batch: MicroBatch) -> list[list[range]]:
 
 def test_the_sides_are_the_two_sentences_as_sequences_of_their_own(make_sequences: MakeSequences) -> None:
     sequences = make_sequences(SOURCE, TARGET)
-    sides = collate(sequences, 1, VOCAB_SIZE, [Sides.name]).view(Sides)
+    sides = collate(sequences, 1, AddedWords(VOCAB_SIZE), [View("pairs", Sides.name)]).view(Sides)
     expected = []
     for ids, source in zip(sequences.ids, SOURCE, strict=True):
         expected += [ids[: source + 2].tolist(), [0, *ids[source + 2 :].tolist()]]
@@ -118,8 +121,8 @@ def test_the_loss_equals_the_definition(batch: MicroBatch, share: float) -> None
 
 def test_hidden_tokens_are_a_function_of_their_sample_alone_and_no_special_ones(make_sequences: MakeSequences) -> None:
     sequences = make_sequences(SOURCE, TARGET)
-    whole = collate(sequences, 1, VOCAB_SIZE, [SidesToHide.name]).view(SidesToHide)
-    plain = collate(sequences, 1, VOCAB_SIZE, [Sides.name]).view(Sides)
+    whole = collate(sequences, 1, AddedWords(VOCAB_SIZE), [View("pairs", SidesToHide.name)]).view(SidesToHide)
+    plain = collate(sequences, 1, AddedWords(VOCAB_SIZE), [View("pairs", Sides.name)]).view(Sides)
     assert torch.equal(whole.packed.ids_T, plain.packed.ids_T) and whole.mask_id == VOCAB_SIZE - 1
     ids_T, uniform_T = whole.packed.ids_T, whole.uniform_T
     assert bool((uniform_T[ids_T <= 3] == 1).all()) and bool((uniform_T[ids_T > 3] < 1).all())
@@ -134,13 +137,18 @@ def test_hidden_tokens_are_a_function_of_their_sample_alone_and_no_special_ones(
             sequences.sample_S[at : at + 1],
             np.array([[SOURCE[at], TARGET[at]]]),
         )
-        one = collate(alone, 1, VOCAB_SIZE, [SidesToHide.name])
+        one = collate(alone, 1, AddedWords(VOCAB_SIZE), [View("pairs", SidesToHide.name)])
         first, last = whole.packed.offsets_S1[2 * at], whole.packed.offsets_S1[2 * at + 2]
         assert torch.equal(one.view(SidesToHide).uniform_T, uniform_T[first:last])
 
 
 def test_with_a_mask_rate_whole_sentences_are_linked_and_hidden_ones_contrasted(make_sequences: MakeSequences) -> None:
-    stream = collate(make_sequences(SOURCE, TARGET), 1, VOCAB_SIZE, [SidesToHide.name, Sides.name])
+    stream = collate(
+        make_sequences(SOURCE, TARGET),
+        1,
+        AddedWords(VOCAB_SIZE),
+        [View("pairs", SidesToHide.name), View("pairs", Sides.name)],
+    )
     batch, sides = MicroBatch({"pairs": stream}), stream.view(SidesToHide)
     masked = TokenContrast("token_contrast", LAYER, LAYER, TEMPERATURE, 0.4)
     hidden_TD, seen = torch.randn(sides.packed.tokens, 16), []
@@ -186,7 +194,9 @@ def test_the_partners_are_the_links_that_the_aligner_finds(batch: MicroBatch, en
 def test_a_pair_with_an_empty_side_teaches_nothing_and_harms_nothing(
     make_sequences: MakeSequences, encoder: Encoder
 ) -> None:
-    batch = MicroBatch({"pairs": collate(make_sequences([3, 4], [2, 0]), 1, VOCAB_SIZE, [Sides.name])})
+    batch = MicroBatch(
+        {"pairs": collate(make_sequences([3, 4], [2, 0]), 1, AddedWords(VOCAB_SIZE), [View("pairs", Sides.name)])}
+    )
     model = PretrainingModel(encoder, [objective()])
     labels = {name: found["labels"] for name, found in model("label", batch).items()}
     loss = model("losses", batch, labels)["token_contrast"]["loss"]
