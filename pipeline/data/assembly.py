@@ -72,5 +72,15 @@ def ragged_indices(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.repeat(starts - _starts(lengths), lengths) + np.arange(lengths.sum())
 
 
+def order_within(owner_T: np.ndarray, score_T: np.ndarray) -> np.ndarray:
+    """int64 [T]: the order that sorts what each owner has by its scores; owners keep their places, and so do equal scores.
+
+    owner_T: rising, below 2**24; score_T: below 2**40, of which the integer part counts. `np.lexsort` by both takes ten times
+    as long.
+    """
+    assert not len(owner_T) or owner_T[-1] < 1 << 24, "owners and scores are sorted as one number"
+    return np.argsort((owner_T.astype(np.uint64) << np.uint64(40)) | score_T.astype(np.uint64), kind="stable")
+
+
 def _starts(lengths: np.ndarray) -> np.ndarray:
     return np.cumsum(lengths) - lengths

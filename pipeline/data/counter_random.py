@@ -9,7 +9,7 @@ import numpy as np
 
 # What a key is for, so that equal indices draw independently; each is mixed in after the seed. A view has a counter of its own.
 ORDER, MASK, SWAP, DROPOUT, SIDES = 1, 2, 3, 4, 5
-SIDES_TO_HIDE, CLOZE = 6, 7
+SIDES_TO_HIDE, CLOZE, SPANS, NOISE, TRANSLATION = 6, 7, 8, 9, 15
 CONTRAST, MIX, PARTNER, APART, APART_MASKED = 10, 11, 12, 13, 14
 NO_VIEWS = (ORDER, SWAP, DROPOUT, CONTRAST, MIX, PARTNER)
 

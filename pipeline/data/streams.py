@@ -60,6 +60,10 @@ class Sequences:
     key_S: np.ndarray  # uint64: seed, language, epoch and index of each sequence
     sample_S: np.ndarray  # int64 global sample index
     side_lengths_S2: np.ndarray | None = None  # int64 source and target tokens; None for blocks
+    languages: Sequence[
+        tuple[str, ...]
+    ] = ()  # what language_S counts: a language, or those of a pair's sides in its files
+    swapped_S: np.ndarray | None = None  # bool, whether a pair's second side comes first; None for blocks
 
     @property
     def ids(self) -> list[np.ndarray]:
@@ -89,6 +93,7 @@ class Stream(ABC):
         self.limit, self.seed, self.vocab_size = limit, seed, vocab_size
         self.stages = list(stages) or [Stage(0, alpha)]
         self.names = sorted(shards)
+        self.languages = [shards[name][0].languages for name in self.names]
         self._languages = [self._open(shards[name]) for name in self.names]
         self.counts = [len(language) for language in self._languages]
         for name, count in zip(self.names, self.counts, strict=True):
@@ -140,7 +145,8 @@ class Stream(ABC):
         if not are_stored_ids(tokens, self.vocab_size):
             raise ValueError(self._damage(language_S, index_S, key_S, global_index_S))
         ids_T, lengths_S = with_specials(pieces, tokens)
-        return Sequences(ids_T, lengths_S, language_S, key_S, global_index_S, self._side_lengths(pieces))
+        told = self._side_lengths(pieces), self.languages, self._swaps(key_S)
+        return Sequences(ids_T, lengths_S, language_S, key_S, global_index_S, *told)
 
     def _pieces(
         self, language_S: np.ndarray, index_S: np.ndarray, key_S: np.ndarray, global_index_S: np.ndarray
@@ -154,6 +160,10 @@ class Stream(ABC):
             mine = np.flatnonzero(language_S == language)
             parts.append((mine, self._read(int(language), index_S[mine], key_S[mine])))
         return Pieces.put_together(parts, len(index_S))
+
+    def _swaps(self, key_S: np.ndarray) -> np.ndarray | None:
+        """Whether each pair's target comes first; None for blocks."""
+        return None
 
     def _side_lengths(self, pieces: Pieces) -> np.ndarray | None:
         return pieces.length_C.reshape(-1, 2) if self.has_sides else None
@@ -210,7 +220,6 @@ class PairStream(Stream):
         return sum(language.pairs_longer_than(self.limit) for language in self._languages)
 
     def _swaps(self, key_S: np.ndarray) -> np.ndarray:
-        """Whether each pair's target comes first."""
         return (hash_key(key_S, SWAP) >> np.uint64(63)).astype(bool)
 
     def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> Pieces:

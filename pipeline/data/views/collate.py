@@ -19,7 +19,10 @@ from pipeline.data.streams import Sequences
 from pipeline.data.views.apart import Apart, ApartMasked
 from pipeline.data.views.cloze import Cloze
 from pipeline.data.views.masked_tokens import MaskedTokens
+from pipeline.data.views.noise import Noised
 from pipeline.data.views.sides import Sides, SidesToHide
+from pipeline.data.views.spans import Spans as HiddenSpans
+from pipeline.data.views.translation import Translated
 from pipeline.settings.added_words import AddedWords
 from sinkhorn_align import Spans
 
@@ -61,6 +64,9 @@ add_kind(SidesToHide)
 add_kind(Cloze)
 add_kind(Apart)
 add_kind(ApartMasked)
+add_kind(HiddenSpans)
+add_kind(Noised)
+add_kind(Translated)
 
 
 def collate(sequences: Sequences, seed: int, words: AddedWords, views: Iterable[View]) -> StreamBatch:
