@@ -151,6 +151,43 @@ def test_compositions_are_positive_and_sum_up(total: int, parts: int) -> None:
     assert len(counts) == ways and all(abs(count - 300) < 4.5 * sqrt(300) for count in counts.values())
 
 
+def slow_spans(may_hide: list[bool], key: int, options: SpanOptions) -> list[tuple[int, int]]:
+    """(start, length) of the spans of one sequence, by loops."""
+    places = [place for place, may in enumerate(may_hide) if may]
+    hidden, spans = options.counts(len(places))
+
+    def parts(total: int, what: int) -> list[int]:
+        by_draw = sorted(range(1, total), key=lambda place: int(hash_key(hash_key(key, what), place)))
+        bounds = [0, *sorted(by_draw[: spans - 1]), total]
+        return [end - begin for begin, end in pairwise(bounds)]
+
+    found, at = [], 0
+    for length, kept in zip(parts(hidden, 1), parts(len(places) - hidden, 2), strict=True):
+        own, at = places[at + kept : at + kept + length], at + kept + length
+        runs: list[list[int]] = [[]]
+        for place in own:
+            if runs[-1] and place != runs[-1][-1] + 1:
+                runs.append([])
+            runs[-1].append(place)
+        longest = max(runs, key=len)  # the first of equals
+        found.append((longest[0] if longest else 0, len(longest)))
+    return found
+
+
+@given(
+    may_hide=st.lists(st.lists(st.booleans() | st.just(True), min_size=1, max_size=60), min_size=1, max_size=5),
+    options=some_options,
+)
+@settings(max_examples=60, deadline=None)
+def test_spans_are_their_slow_definition(may_hide: list[list[bool]], options: SpanOptions) -> None:
+    key_S, lengths_S = hash_key(11, np.arange(len(may_hide))), np.array(list(map(len, may_hide)))
+    start_M, length_M, spans_S = choose_spans(np.concatenate(may_hide), lengths_S, key_S, options)
+    first_M = np.repeat(np.cumsum(lengths_S) - lengths_S, spans_S) * (length_M > 0)
+    found = list(zip((start_M - first_M).tolist(), length_M.tolist(), strict=True))
+    slow = [slow_spans(may, key, options) for may, key in zip(may_hide, key_S.tolist(), strict=True)]
+    assert found == [span for spans in slow for span in spans] and spans_S.tolist() == list(map(len, slow))
+
+
 def test_a_special_token_in_a_span_leaves_its_longer_part_hidden() -> None:
     """Where nothing lies between, spans are the same; where something does, each is a part of what it would be."""
     plain_T, parted_T = np.ones(40, bool), np.ones(50, bool)
