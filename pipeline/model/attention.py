@@ -1,4 +1,4 @@
-"""Attention inside each sequence of a packed batch, by what is fastest on the device.
+"""Attention inside each sequence of a packed batch, or from it to one of another batch, by what is fastest on the device.
 
 Knows projected tokens and where sequences lie; nothing of layers or weights.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from inspect import signature
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.data.packing import Packed
+from pipeline.data.crossing import Crossing
+from pipeline.data.packing import AttentionGroup, Packed
 from pipeline.model.position_bias import PositionBias
 
 WIDEST_VARIABLE_HEAD = 256  # flash attention's
@@ -31,17 +33,53 @@ def attend(
     heads: int,
     dropout: float,
     bias: PositionBias | None = None,
+    causal: bool = False,
 ) -> Tensor:
     """What every token takes from the tokens of its own sequence, [T, D]; `dropout` of the attention weights.
 
     bias: what is added to scores. It is in memory for all pairs of tokens of a sequence, on every device: PyTorch's attention
-    over sequences of any lengths takes none.
+    over sequences of any lengths takes none. causal: nothing is taken from later tokens; there is no bias then.
     """
-    if bias is None and takes_variable_lengths(
-        query_TD.device.type, query_TD.dtype, query_TD.shape[1] // heads, dropout
-    ):
-        return _by_variable_lengths(query_TD, key_TD, value_TD, packed, heads)
+    assert bias is None or not causal, "a bias has keys on both sides of a query"
+    if bias is None and _takes_variable_lengths(query_TD, heads, dropout):
+        bounds_S1, longest = packed.bounds_S1, packed.longest
+        switch = causal_switch() if causal else {}
+        return _by_variable_lengths(
+            query_TD, key_TD, value_TD, heads, (bounds_S1, bounds_S1, longest, longest), **switch
+        )
+    if causal:
+        return _causally_by_groups(query_TD, key_TD, value_TD, packed, heads, dropout)
     return _by_groups(query_TD, key_TD, value_TD, packed, heads, dropout, bias)
+
+
+def attend_across(
+    query_TD: Tensor,
+    key_UD: Tensor,
+    value_UD: Tensor,
+    target: Packed,
+    crossing: Crossing,
+    heads: int,
+    dropout: float,
+) -> Tensor:
+    """What every token of a target takes from all tokens of its source, [T, D]; `dropout` of the attention weights.
+
+    key_UD, value_UD: of the sources' tokens, once each, however many targets read them.
+    """
+    if _takes_variable_lengths(query_TD, heads, dropout):
+        if crossing.index_U is not None:
+            key_UD, value_UD = (tensor.index_select(0, crossing.index_U) for tensor in (key_UD, value_UD))
+        bounds = target.bounds_S1, crossing.bounds_R1, target.longest, crossing.longest
+        return _by_variable_lengths(query_TD, key_UD, value_UD, heads, bounds)
+    mixed = []
+    for group, read in zip(target.groups, crossing.groups, strict=True):
+        query = _laid_out(query_TD, group, heads)
+        key, value = (_laid_out(tensor, read, heads) for tensor in (key_UD, value_UD))
+        mixed.append(F.scaled_dot_product_attention(query, key, value, read.mask_G11L, dropout))
+    return _packed_again(mixed, target)
+
+
+def _takes_variable_lengths(query_TD: Tensor, heads: int, dropout: float) -> bool:
+    return takes_variable_lengths(query_TD.device.type, query_TD.dtype, query_TD.shape[1] // heads, dropout)
 
 
 def takes_variable_lengths(device_type: str, dtype: torch.dtype, head_width: int, dropout: float) -> bool:
@@ -61,17 +99,32 @@ def varlen_attn() -> Callable[..., Any] | None:
     return found
 
 
+@cache
+def causal_switch() -> dict[str, Any]:
+    """How `varlen_attn` is told that nothing is taken from later tokens: PyTorch 2.10 has a switch, later ones a window."""
+    attention = varlen_attn()
+    assert attention is not None, "`takes_variable_lengths` has asked"
+    return {"is_causal": True} if "is_causal" in signature(attention).parameters else {"window_size": (-1, 0)}
+
+
 def takes_products(device_type: str, dtype: torch.dtype, length: int) -> bool:
     """Whether attention without gradient is taken as two batched products, its weights in memory between them."""
     return device_type == "cpu" and length <= LONGEST_OF_PRODUCTS.get(dtype, 0) and not torch.is_grad_enabled()
 
 
-def _by_variable_lengths(query_TD: Tensor, key_TD: Tensor, value_TD: Tensor, packed: Packed, heads: int) -> Tensor:
-    query_THD, key_THD, value_THD = (tensor.unflatten(1, (heads, -1)) for tensor in (query_TD, key_TD, value_TD))
-    bounds_S1, longest = packed.bounds_S1, packed.longest
+def _by_variable_lengths(
+    query_TD: Tensor,
+    key_UD: Tensor,
+    value_UD: Tensor,
+    heads: int,
+    bounds: tuple[Tensor, Tensor, int, int],
+    **switch: Any,
+) -> Tensor:
+    """bounds: where sequences of queries and of keys begin and end; tokens of the longest of either."""
+    query_THD, key_UHD, value_UHD = (tensor.unflatten(1, (heads, -1)) for tensor in (query_TD, key_UD, value_UD))
     attention = varlen_attn()
     assert attention is not None, "`takes_variable_lengths` has asked"
-    mixed_THD = attention(query_THD, key_THD, value_THD, bounds_S1, bounds_S1, longest, longest)
+    mixed_THD = attention(query_THD, key_UHD, value_UHD, *bounds, **switch)
     assert isinstance(mixed_THD, Tensor)
     return mixed_THD.flatten(1)
 
@@ -88,19 +141,36 @@ def _by_groups(
     """Sequences of like lengths padded to the longest of them: a dense product each."""
     mixed = []
     for group in packed.groups:
-        size, length = group.index_GL.shape
-        # [G, L, D] -> [G, H, L, D / H]
-        query, key, value = (
-            tensor.index_select(0, group.index_GL.flatten()).view(size, length, heads, -1).transpose(1, 2)
-            for tensor in (query_TD, key_TD, value_TD)
-        )
-        if bias is None and takes_products(query.device.type, query.dtype, length):
-            mixed_GHLD = _by_products(query, key, value, group.mask_G11L)
+        query, key, value = (_laid_out(tensor, group, heads) for tensor in (query_TD, key_TD, value_TD))
+        if bias is None and takes_products(query.device.type, query.dtype, query.shape[2]):
+            mixed.append(_by_products(query, key, value, group.mask_G11L))
         else:
             mask = group.mask_G11L if bias is None else bias.of_group(group).to(query.dtype)
-            mixed_GHLD = F.scaled_dot_product_attention(query, key, value, mask, dropout)
-        mixed.append(mixed_GHLD.transpose(1, 2).reshape(size * length, -1))
-    return (mixed[0] if len(mixed) == 1 else torch.cat(mixed)).index_select(0, packed.place_T)
+            mixed.append(F.scaled_dot_product_attention(query, key, value, mask, dropout))
+    return _packed_again(mixed, packed)
+
+
+def _causally_by_groups(
+    query_TD: Tensor, key_TD: Tensor, value_TD: Tensor, packed: Packed, heads: int, dropout: float
+) -> Tensor:
+    """The same where nothing is taken from later tokens. Padding comes last, so that no real token would see it anyway."""
+    mixed = []
+    for group in packed.groups:
+        query, key, value = (_laid_out(tensor, group, heads) for tensor in (query_TD, key_TD, value_TD))
+        mixed.append(F.scaled_dot_product_attention(query, key, value, None, dropout, is_causal=True))
+    return _packed_again(mixed, packed)
+
+
+def _laid_out(tensor_TD: Tensor, group: AttentionGroup, heads: int) -> Tensor:
+    """The tokens of a group's sequences, padded: [T, D] -> [G, H, L, D / H]."""
+    size, length = group.index_GL.shape
+    return tensor_TD.index_select(0, group.index_GL.flatten()).view(size, length, heads, -1).transpose(1, 2)
+
+
+def _packed_again(mixed: list[Tensor], packed: Packed) -> Tensor:
+    """The groups' mixtures [G, H, L, D / H] without padding, where their tokens lie: [T, D]."""
+    flat = [mixed_GHLD.transpose(1, 2).flatten(0, 1).flatten(1) for mixed_GHLD in mixed]
+    return (flat[0] if len(flat) == 1 else torch.cat(flat)).index_select(0, packed.place_T)
 
 
 def _by_products(query: Tensor, key: Tensor, value: Tensor, mask_G11L: Tensor | None) -> Tensor:

@@ -93,6 +93,14 @@ class Encoder(nn.Module):
         return states
 
 
+def with_weight_of(table: nn.Embedding) -> nn.Embedding:
+    """An embedding with the same parameter, in a module of its own."""
+    with torch.device("meta"):  # nothing is drawn
+        shared = nn.Embedding(table.num_embeddings, table.embedding_dim, padding_idx=table.padding_idx)
+    shared.weight = table.weight
+    return shared
+
+
 def init_weights(module: nn.Module, std: float) -> None:
     """BERT's initialisation: normal(0, std), zero biases, zero padding rows."""
     if isinstance(module, (nn.Linear, nn.Embedding)):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.data.packing import Packed
-from pipeline.model.encoder import Encoder
+from pipeline.model.encoder import Encoder, with_weight_of
 from pipeline.model.heads import DrawingHead
 
 Embeddings = Literal["tied", "disentangled", "own"]
@@ -62,7 +62,7 @@ class Generator(nn.Module):
     def __init__(self, encoder: Encoder, layers: int, embeddings: Embeddings) -> None:
         super().__init__()
         sizes = replace(encoder.config, layers=layers)
-        tables = None if embeddings == "own" else [_with_weight_of(encoder.word), _with_weight_of(encoder.position)]
+        tables = None if embeddings == "own" else [with_weight_of(encoder.word), with_weight_of(encoder.position)]
         self.encoder = Encoder(sizes, tables)
         self.head = DrawingHead(self.encoder.word, sizes.norm_eps, sizes.init_std)
 
@@ -78,11 +78,3 @@ class Generator(nn.Module):
         theirs = whole_tables(encoder.state_dict())
         for name, tensor in self.encoder.state_dict().items():
             tensor.copy_(theirs[name])
-
-
-def _with_weight_of(table: nn.Embedding) -> nn.Embedding:
-    """An embedding with the same parameter, in a module of its own."""
-    with torch.device("meta"):  # nothing is drawn
-        shared = nn.Embedding(table.num_embeddings, table.embedding_dim, padding_idx=table.padding_idx)
-    shared.weight = table.weight
-    return shared

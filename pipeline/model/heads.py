@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.model.linear import Linear
-from pipeline.model.linear_cross_entropy import linear_cross_entropy
+from pipeline.model.linear import Linear, linear
+from pipeline.model.linear_cross_entropy import linear_cross_entropy, smoothed_cross_entropy
 from pipeline.model.linear_draw import linear_draw
 
 MASKED_LM_HEAD = "masked_lm"
 """The masked-LM head's name among a model's heads, and so in its checkpoints."""
 
 
-class MaskedLMHead(nn.Module):
+class WordHead(nn.Module):
     """XLM-R's prediction head: dense, GELU, norm, then the word embedding transposed, plus a bias."""
 
     def __init__(self, word: nn.Embedding, norm_eps: float, init_std: float) -> None:
@@ -33,6 +33,10 @@ class MaskedLMHead(nn.Module):
     def transform(self, hidden_PD: Tensor) -> Tensor:
         """What the word embedding is multiplied with, [P, D]."""
         return self.norm(F.gelu(self.dense(hidden_PD)))
+
+
+class MaskedLMHead(WordHead):
+    """Predicts the words behind blanks."""
 
     def forward(self, hidden_PD: Tensor, target_P: Tensor) -> tuple[Tensor, Tensor]:
         """(summed cross-entropy, fp32 scalar; correct predictions, int64 scalar) of the target ids."""
@@ -50,15 +54,27 @@ class DrawingHead(MaskedLMHead):
         return drawn_P, (drawn_P == target_P).sum()
 
 
+class WritingHead(WordHead):
+    """Predicts what a decoder writes next."""
+
+    def forward(self, hidden_PD: Tensor, target_P: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+        """(label-smoothed cross-entropy, negative log-likelihood, correct predictions) of the ids: `smoothed_cross_entropy`."""
+        return smoothed_cross_entropy(self.transform(hidden_PD), self.weight, self.bias, target_P, smoothing)
+
+    def logits(self, hidden_PD: Tensor) -> Tensor:
+        """[P, V]; not at ZeRO-3, which brings weights for `forward` alone."""
+        return linear(self.transform(hidden_PD), self.weight, self.bias)
+
+
 class DetectionHead(nn.Module):
     """Tells replaced tokens from original ones: dense, GELU, one number a token (Clark et al., ICLR 2020)."""
 
     def __init__(self, width: int, init_std: float) -> None:
         super().__init__()
         self.dense, self.out = Linear(width, width), Linear(width, 1)
-        for linear in (self.dense, self.out):
-            nn.init.normal_(linear.weight, std=init_std)
-            nn.init.zeros_(linear.bias)
+        for layer in (self.dense, self.out):
+            nn.init.normal_(layer.weight, std=init_std)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, hidden_TD: Tensor) -> Tensor:
         """Logits [T] that a token was replaced."""
@@ -72,9 +88,9 @@ class PointerHead(nn.Module):
     def __init__(self, width: int, init_std: float) -> None:
         super().__init__()
         self.query, self.key = Linear(width, width), Linear(width, width)
-        for linear in (self.query, self.key):
-            nn.init.normal_(linear.weight, std=init_std)
-            nn.init.zeros_(linear.bias)
+        for layer in (self.query, self.key):
+            nn.init.normal_(layer.weight, std=init_std)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, query_QD: Tensor, key_TD: Tensor) -> tuple[Tensor, Tensor]:
         return self.query(query_QD), self.key(key_TD)

@@ -29,18 +29,43 @@ def linear_cross_entropy(
     fp64 for fp64 input). At most `logits_at_once` logits (at least one row's) are in memory at a time; by default 2**26
     on the CPU, else 2**28. Returns (loss: scalar, fp32 or fp64; correct: scalar int64).
     """
+    loss, _, correct = smoothed_cross_entropy(input_PD, weight_VD, bias_V, target_P, 0.0, logits_at_once)
+    return loss, correct
+
+
+def smoothed_cross_entropy(
+    input_PD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor,
+    target_P: Tensor,
+    smoothing: float,
+    logits_at_once: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `linear_cross_entropy`, with label smoothing: a share `smoothing` of the target's probability is all words' alike.
+
+    (Szegedy et al., CVPR 2016; `torch.nn.functional.cross_entropy` has the same definition.) Returns (the smoothed loss;
+    without gradient the loss that is not smoothed, in the same dtype; correct).
+    """
     default = LOGITS_AT_ONCE_ON_CPU if input_PD.device.type == "cpu" else LOGITS_AT_ONCE
     rows = max((logits_at_once or default) // len(weight_VD), 1)
-    return _LinearCrossEntropy.apply(input_PD, weight_VD, bias_V, target_P, rows, torch.is_grad_enabled())
+    return _LinearCrossEntropy.apply(input_PD, weight_VD, bias_V, target_P, smoothing, rows, torch.is_grad_enabled())
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, input_PD: Tensor, weight_VD: Tensor, bias_V: Tensor, target_P: Tensor, rows: int, differentiate: bool
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any,
+        input_PD: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor,
+        target_P: Tensor,
+        smoothing: float,
+        rows: int,
+        differentiate: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         wide = torch.promote_types(input_PD.dtype, torch.float32)
-        loss = torch.zeros((), dtype=wide, device=input_PD.device)
+        plain = torch.zeros((), dtype=wide, device=input_PD.device)
+        beyond = torch.zeros_like(plain)  # what smoothing adds to it
         correct = torch.zeros((), dtype=torch.long, device=input_PD.device)
         sums = _Gradients(input_PD, weight_VD, wide) if differentiate else None
         for first in range(0, len(input_PD), rows):
@@ -49,23 +74,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
             target_C1 = target_P[chunk, None]
             highest_C1, argmax_C1 = logits_CV.max(dim=1, keepdim=True)
             target_logit_C1 = logits_CV.gather(1, target_C1)
+            if smoothing:
+                beyond += smoothing * (target_logit_C1 - logits_CV.mean(dim=1, keepdim=True)).sum()
             share_CV = logits_CV.softmax(dim=1)
             del logits_CV
             # The largest share is at least 1 / V, so that its logarithm is safe where the target's might underflow.
-            loss += (highest_C1 - share_CV.gather(1, argmax_C1).log() - target_logit_C1).sum()
+            plain += (highest_C1 - share_CV.gather(1, argmax_C1).log() - target_logit_C1).sum()
             correct += (argmax_C1 == target_C1).sum()
             if sums is not None:
-                sums.add(chunk, share_CV.scatter_add_(1, target_C1, share_CV.new_full(target_C1.shape, -1.0)))
-        ctx.mark_non_differentiable(correct)
+                if smoothing:
+                    share_CV -= smoothing / len(weight_VD)
+                sums.add(chunk, share_CV.scatter_add_(1, target_C1, share_CV.new_full(target_C1.shape, smoothing - 1)))
+        ctx.mark_non_differentiable(plain, correct)
         ctx.gradients = sums
-        return loss, correct
+        return plain + beyond, plain, correct
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         sums, ctx.gradients = ctx.gradients, None
         assert sums is not None, "gradients are kept for one backward"
-        return *sums.scaled(upstream), None, None, None
+        return *sums.scaled(upstream), None, None, None, None
 
 
 class _Gradients:
