@@ -1,12 +1,15 @@
 """Attention over sequences of any lengths: what PyTorch's own, which runs on GPUs only, is given, and who gets it."""
 
 import inspect
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.data.crossing import Crossing, cross
 from pipeline.data.packing import Packed, pack
 from pipeline.model import attention
 
@@ -18,33 +21,86 @@ def packed() -> Packed:
     return pack([[4] * length for length in (3, 1, 40, 12, 5)])
 
 
+@pytest.fixture
+def source() -> Packed:
+    return pack([[4] * length for length in (9, 2, 33)])
+
+
+@pytest.fixture
+def crossing(source: Packed, packed: Packed) -> Crossing:
+    return cross(source, packed, np.array([2, 0, 2, 1, 0]))
+
+
 def one_by_one(
-    query_THD: Tensor, key_THD: Tensor, value_THD: Tensor, cu_seq_q: Tensor, cu_seq_k: Tensor, max_q: int, max_k: int
+    query_THD: Tensor,
+    key_THD: Tensor,
+    value_THD: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    window_size: tuple[int, int] = (-1, -1),
 ) -> Tensor:
     """`varlen_attn` as it is documented, sequence by sequence."""
     assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
     assert max_q == int(cu_seq_q.diff().max()) and max_k == int(cu_seq_k.diff().max())
+    assert len(query_THD) == cu_seq_q[-1] and len(key_THD) == len(value_THD) == cu_seq_k[-1]
     parts = []
-    for begin, end in zip(cu_seq_q[:-1].tolist(), cu_seq_q[1:].tolist(), strict=True):
-        sides = (tensor[begin:end].transpose(0, 1) for tensor in (query_THD, key_THD, value_THD))
-        parts.append(F.scaled_dot_product_attention(*sides).transpose(0, 1))
+    for query, key in zip(cu_seq_q.unfold(0, 2, 1).tolist(), cu_seq_k.unfold(0, 2, 1).tolist(), strict=True):
+        sides = [query_THD[slice(*query)], key_THD[slice(*key)], value_THD[slice(*key)]]
+        causal = window_size == (-1, 0)
+        mixed = F.scaled_dot_product_attention(*(side.transpose(0, 1) for side in sides), is_causal=causal)
+        parts.append(mixed.transpose(0, 1))
     return torch.cat(parts)
 
 
-def test_both_ways_give_the_same_mixtures(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def both_ways(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Tensor]], None]:
+    """A check that what is attended to is the same by groups and by lengths."""
+
+    def check(mixed: Callable[[], Tensor]) -> None:
+        by_groups = mixed()
+        monkeypatch.setattr(attention, "varlen_attn", lambda: one_by_one)
+        monkeypatch.setattr(attention, "takes_variable_lengths", lambda *_: True)
+        attention.causal_switch.cache_clear()
+        by_lengths = mixed()
+        attention.causal_switch.cache_clear()
+        assert by_lengths.shape == by_groups.shape
+        torch.testing.assert_close(by_lengths, by_groups, rtol=0, atol=1e-6)
+
+    return check
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_both_ways_give_the_same_mixtures(
+    packed: Packed, both_ways: Callable[[Callable[[], Tensor]], None], causal: bool
+) -> None:
     sides = [torch.randn(packed.tokens, WIDTH) for _ in range(3)]
-    by_groups = attention.attend(*sides, packed, HEADS, dropout=0.0)
-    monkeypatch.setattr(attention, "varlen_attn", lambda: one_by_one)
-    monkeypatch.setattr(attention, "takes_variable_lengths", lambda *_: True)
-    by_lengths = attention.attend(*sides, packed, HEADS, dropout=0.0)
-    assert by_lengths.shape == by_groups.shape
-    torch.testing.assert_close(by_lengths, by_groups, rtol=0, atol=1e-6)
+    both_ways(lambda: attention.attend(*sides, packed, HEADS, 0.0, causal=causal))
+
+
+def test_both_ways_take_the_same_from_sources(
+    packed: Packed, source: Packed, crossing: Crossing, both_ways: Callable[[Callable[[], Tensor]], None]
+) -> None:
+    query_TD = torch.randn(packed.tokens, WIDTH)
+    sides = [torch.randn(source.tokens, WIDTH) for _ in range(2)]
+    both_ways(lambda: attention.attend_across(query_TD, *sides, packed, crossing, HEADS, 0.0))
+
+
+def test_the_causal_switch_is_what_this_pytorch_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    attention.causal_switch.cache_clear()
+    varlen = pytest.importorskip("torch.nn.attention.varlen", reason="PyTorch before 2.10 has none")
+    assert attention.causal_switch().keys() <= set(inspect.signature(varlen.varlen_attn).parameters)
+    attention.causal_switch.cache_clear()
+    monkeypatch.setattr(attention, "varlen_attn", lambda: lambda query, is_causal=False: query)
+    assert attention.causal_switch() == {"is_causal": True}, "PyTorch 2.10"
+    attention.causal_switch.cache_clear()
 
 
 def test_the_stand_in_takes_what_pytorch_takes() -> None:
     varlen = pytest.importorskip("torch.nn.attention.varlen", reason="PyTorch before 2.10 has none")
     theirs = list(inspect.signature(varlen.varlen_attn).parameters)
-    assert theirs[:7] == ["query", "key", "value", *list(inspect.signature(one_by_one).parameters)[3:]]
+    assert theirs[:7] == ["query", "key", "value", *list(inspect.signature(one_by_one).parameters)[3:7]]
 
 
 @pytest.mark.parametrize(
@@ -67,14 +123,22 @@ def test_half_precision_without_dropout_on_a_gpu_needs_no_groups(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_pytorch_s_own_equals_groups_forward_and_backward(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
-    packed = packed.to(torch.device("cuda"))
-    sides = [torch.randn(packed.tokens, WIDTH, device="cuda", dtype=torch.float16) for _ in range(3)]
+@pytest.mark.parametrize("how", ["both", "causal", "across"])
+def test_pytorch_s_own_equals_groups_forward_and_backward(
+    packed: Packed, source: Packed, crossing: Crossing, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    device = torch.device("cuda")
+    packed, crossing = packed.to(device), crossing.map(lambda tensor: tensor.to(device))
+    lengths = [packed.tokens, *[source.tokens if how == "across" else packed.tokens] * 2]
+    sides = [torch.randn(length, WIDTH, device=device, dtype=torch.float16) for length in lengths]
     answers = []
-    for lengths in (True, False):
-        monkeypatch.setattr(attention, "takes_variable_lengths", lambda *_, lengths=lengths: lengths)
+    for variable in (True, False):
+        monkeypatch.setattr(attention, "takes_variable_lengths", lambda *_, variable=variable: variable)
         leaves = [side.clone().requires_grad_() for side in sides]
-        mixed_TD = attention.attend(*leaves, packed, HEADS, dropout=0.0)
+        if how == "across":
+            mixed_TD = attention.attend_across(*leaves, packed, crossing, HEADS, 0.0)
+        else:
+            mixed_TD = attention.attend(*leaves, packed, HEADS, 0.0, causal=how == "causal")
         mixed_TD.float().square().sum().backward()
         answers.append([mixed_TD, *(leaf.grad for leaf in leaves)])
     for ours, theirs in zip(*answers, strict=True):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.model.linear_cross_entropy import linear_cross_entropy
+from pipeline.model.linear_cross_entropy import linear_cross_entropy, smoothed_cross_entropy
 
 ROWS, VOCAB, WIDTH = 37, 101, 24
 
@@ -18,10 +18,12 @@ def operands(dtype: torch.dtype = torch.float32, rows: int = ROWS) -> tuple[Tens
     return *leaves, torch.randint(VOCAB, (rows,))
 
 
-def plain(input_PD: Tensor, weight_VD: Tensor, bias_V: Tensor, target_P: Tensor) -> Tensor:
+def plain(
+    input_PD: Tensor, weight_VD: Tensor, bias_V: Tensor, target_P: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
     """The definition, in fp64."""
     logits_PV = F.linear(input_PD.double(), weight_VD.double(), bias_V.double())
-    return F.cross_entropy(logits_PV, target_P, reduction="sum")
+    return F.cross_entropy(logits_PV, target_P, reduction="sum", label_smoothing=label_smoothing)
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 2, 36, 37, 1000])
@@ -106,3 +108,37 @@ def test_logits_are_never_whole_in_memory(monkeypatch: pytest.MonkeyPatch) -> No
     *leaves, target_P = operands()
     linear_cross_entropy(*leaves, target_P, logits_at_once=10 * VOCAB)
     assert sizes == [10 * VOCAB, 10 * VOCAB, 10 * VOCAB, 7 * VOCAB]
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.7])
+@pytest.mark.parametrize("rows_at_once", [1, 10, 1000])
+def test_smoothed_loss_and_gradients_equal_cross_entropy_with_label_smoothing(
+    rows_at_once: int, smoothing: float
+) -> None:
+    *leaves, target_P = operands(torch.float64)
+    expected = plain(*leaves, target_P, smoothing)
+    loss, unsmoothed, correct = smoothed_cross_entropy(*leaves, target_P, smoothing, rows_at_once * VOCAB)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    ours, theirs = (torch.autograd.grad(3.0 * value, leaves) for value in (loss, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+    wanted, hits = linear_cross_entropy(*leaves, target_P, rows_at_once * VOCAB)
+    assert torch.equal(unsmoothed, wanted.detach()) and torch.equal(correct, hits)
+    assert not unsmoothed.requires_grad
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2), (torch.float16, 1e-3)])
+def test_smoothing_in_half_precision_is_as_near_as_without(dtype: torch.dtype, tolerance: float) -> None:
+    *leaves, target_P = operands(dtype)
+    expected = plain(*leaves, target_P, 0.1)
+    loss, _, _ = smoothed_cross_entropy(*leaves, target_P, 0.1, 10 * VOCAB)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss.double(), expected, rtol=tolerance, atol=0)
+    for ours, theirs in zip(torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, leaves), strict=True):
+        assert ours.dtype == dtype
+        assert (ours.double() - theirs.double()).norm() <= 2 * tolerance * theirs.double().norm()
+
+
+def test_no_smoothing_adds_no_bit() -> None:
+    *leaves, target_P = operands()
+    loss, unsmoothed, _ = smoothed_cross_entropy(*leaves, target_P, 0.0)
+    assert torch.equal(loss, unsmoothed)
