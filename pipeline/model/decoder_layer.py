@@ -14,6 +14,9 @@ from pipeline.model.attention import attend, attend_across
 from pipeline.model.linear import Linear, LinearGELU
 from pipeline.settings.sizes import EncoderConfig
 
+INTERLEAVED_KIND = "xlm-roberta-interleaved"
+"""The model_type of a decoder of interleaved layers in a config.json: `interleaved_lm` builds it for Transformers."""
+
 
 class _Attention(nn.Module):
     """What both kinds of attention have: four projections, and the norm after the residual."""

@@ -143,7 +143,11 @@ def read_config(folder: Path, dropout: float = 0.0) -> EncoderConfig:
 
     What config.json leaves out is as in Hugging Face's `XLMRobertaConfig`.
     """
-    content, path = read_config_json(folder), folder / CONFIG_NAME
+    return sizes_of(read_config_json(folder), folder / CONFIG_NAME, dropout)
+
+
+def sizes_of(content: dict[str, Any], path: Path, dropout: float = 0.0) -> EncoderConfig:
+    """The sizes in what a config.json at `path` says of an XLM-R-shaped encoder; ValueError where it is something else."""
     for name, built in _BUILT.items():
         if content.get(name, built) != built:
             raise ValueError(f"{path}: {name} is {content[name]!r}, only {built!r} is built; give another model")
