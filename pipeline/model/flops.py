@@ -1,14 +1,16 @@
 """Floating-point operations that a step needs by its definition.
 
 A product of [a, b] and [b, c] counts 2·a·b·c; a backward counts twice its forward. Counted: products with weights, attention
-scores and sums of every sequence's own L × L, the vocabulary at predicted tokens only, labelling up to its layer. Not
-counted: padding, anything done twice to save memory, norms, softmax, Sinkhorn. So waste lowers the utilisation.
+scores and sums of every sequence's own L × L (a decoder's of the L · (L + 1) / 2 that it sees), the vocabulary at predicted
+tokens only, labelling up to its layer. Not counted: padding, anything done twice to save memory, norms, softmax, Sinkhorn. So
+waste lowers the utilisation.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from pipeline.settings import text_to_text
 from pipeline.settings.sizes import EncoderConfig
 
 LOGITS_AT_ONCE = 2**28
@@ -25,6 +27,27 @@ def encoder_forward_flops(sizes: EncoderConfig, lengths_S: np.ndarray, layers: i
 def masked_lm_flops(sizes: EncoderConfig, predicted: int) -> float:
     """Forward and backward of the masked-LM head over so many predicted tokens."""
     return 6.0 * predicted * sizes.hidden * (sizes.hidden + sizes.vocab_size)
+
+
+def decoder_flops(
+    settings: text_to_text.Decoder,
+    sizes: EncoderConfig,
+    source_lengths_S: np.ndarray,
+    target_lengths_R: np.ndarray,
+    owner_R: np.ndarray,
+) -> float:
+    """Forward and backward of a decoder and its head, which predicts a word at every token of a target.
+
+    owner_R: the source of each target. Keys and values of a source's tokens are made once, however many targets read them.
+    """
+    width = sizes.hidden
+    read_S, written_R = source_lengths_S.astype(np.float64), target_lengths_R.astype(np.float64)
+    feed_forwards = 2 if settings.layout == "interleaved" else 1
+    weights = float((12 * width**2 + feed_forwards * 4 * width * sizes.feed_forward) * written_R.sum())
+    weights += float(4 * width**2 * read_S.sum())
+    itself = 2 * width * float((written_R * (written_R + 1)).sum())
+    across = 4 * width * float((written_R * read_S[owner_R]).sum())
+    return 3 * settings.layers * (weights + itself + across) + masked_lm_flops(sizes, int(written_R.sum()))
 
 
 def pointer_flops(sizes: EncoderConfig, tokens: int, predicted: int) -> float:

@@ -1,4 +1,4 @@
-"""Sizes of an encoder: what they are for a config, and how many parameters they make.
+"""Sizes of an encoder and of a decoder: what they are for a config, and how many parameters they make.
 
 Knows no PyTorch: what a config would train is told without it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.settings import text_to_text
 from pipeline.settings.schema import Config
 
 DISTANCE_BUCKETS = 32
@@ -67,11 +68,29 @@ def table_parameters(sizes: EncoderConfig) -> int:
 
 def layer_parameters(sizes: EncoderConfig) -> int:
     """Parameters of one transformer layer."""
-    width, inner = sizes.hidden, sizes.feed_forward
-    gate = 2 * (width // sizes.heads + 1) + sizes.heads if sizes.gated_relative else 0
-    return 4 * (width * width + width) + 2 * width * inner + inner + width + 4 * width + gate
+    gate = 2 * (sizes.hidden // sizes.heads + 1) + sizes.heads if sizes.gated_relative else 0
+    return _attention_parameters(sizes) + _feed_forward_parameters(sizes) + gate
+
+
+def _attention_parameters(sizes: EncoderConfig) -> int:
+    """Four projections and a norm."""
+    return 4 * (sizes.hidden**2 + sizes.hidden) + 2 * sizes.hidden
+
+
+def _feed_forward_parameters(sizes: EncoderConfig) -> int:
+    """Two linear layers and a norm."""
+    return 2 * sizes.hidden * sizes.feed_forward + sizes.feed_forward + 3 * sizes.hidden
 
 
 def distance_parameters(sizes: EncoderConfig) -> int:
     """Parameters of the relative position bias that layers share."""
     return DISTANCE_BUCKETS * sizes.heads if sizes.gated_relative else 0
+
+
+def decoder_parameters(settings: text_to_text.Decoder, sizes: EncoderConfig) -> int:
+    """Parameters that a decoder of an encoder with these sizes adds: its layers, embeddings that are its own, its head."""
+    feed_forwards = 2 if settings.layout == "interleaved" else 1
+    layer = 2 * _attention_parameters(sizes) + feed_forwards * _feed_forward_parameters(sizes)
+    tables = table_parameters(sizes) if settings.embeddings == "own" else 0
+    head = sizes.hidden**2 + 3 * sizes.hidden + sizes.vocab_size
+    return settings.layers * layer + tables + 3 * sizes.hidden + head
