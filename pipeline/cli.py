@@ -8,7 +8,20 @@ import typer
 
 from data_prep.standard_output import DataCommand
 from pipeline import command_line
-from pipeline.commands import adapt, align, estimate, evaluate, finetune, mine, project, run, score, show, symmetrize
+from pipeline.commands import (
+    adapt,
+    align,
+    estimate,
+    evaluate,
+    finetune,
+    generate,
+    mine,
+    project,
+    run,
+    score,
+    show,
+    symmetrize,
+)
 
 ELSEWHERE = {
     "train": "./launch.sh train CONFIG",
@@ -54,6 +67,7 @@ for _name, _command in (
     ("demo", show.demo_command),
     ("finetune", finetune.finetune_command),
     ("predict", finetune.predict_command),
+    ("generate", generate.generate_command),
     ("export", run.export_command),
     ("report", run.report_command),
     ("quickstart", run.quickstart_command),
