@@ -62,6 +62,7 @@ for _name, _command in (
     ("project", project.project_command),
     ("evaluate", evaluate.evaluate_command),
     ("score", score.score_command),
+    ("score-text", score.score_text_command),
     ("mine", mine.mine_command),
     ("show", show.show_command),
     ("demo", show.demo_command),

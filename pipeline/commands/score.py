@@ -1,4 +1,4 @@
-"""The command `score`: the links of any aligner, in files, against manual ones."""
+"""The commands `score` and `score-text`: links of any aligner, in files, against manual ones; texts against references."""
 
 from __future__ import annotations
 
@@ -69,6 +69,51 @@ def score_command(
     data_console().print(table)
     if json_file is not None:
         write_text(json_file, json.dumps(entries, indent=1) + "\n")
+
+
+def score_text_command(
+    texts: Annotated[Path, typer.Argument(help="what was written, a text a line, as `generate` prints it")],
+    references: Annotated[Path, typer.Argument(help="what should have been written, line by line")],
+    language: Annotated[
+        str | None,
+        typer.Option(
+            help="of the texts, as de or zh: how words are found, and which share of the texts is in it; default: words "
+            "stand between spaces, and languages are not looked at"
+        ),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="also write the scores to this file")] = None,
+) -> None:
+    """Print BLEU, chrF, ROUGE-L, exact match and the share in the right language, in per cent, of texts in a file.
+
+    Example: python -m pipeline score-text out.de reference.de --language de
+    """
+    from rich.table import Table
+
+    from pipeline.evaluate.generation import score_texts
+    from pipeline.texts.lines import read_lines
+
+    if json_file is not None:
+        check_output(json_file, [texts, references])
+    found, right = read_lines(texts, "texts, one a line"), read_lines(references, "texts, one a line")
+    if len(found) != len(right):
+        raise ValueError(
+            f"{texts}: {len(found)} lines, {references} has {len(right)}; line n of one must belong to line n of the other"
+        )
+    if not found:
+        raise ValueError(f"{texts}: is empty; give texts, one a line")
+    score = score_texts(found, right, language)
+    if language is not None and score.right_language is None:
+        print(f"note: --language {language}: is not known to py3langid, so that no share is told", file=sys.stderr)
+    table = Table(title=f"{texts} against {references}, {len(found):,} texts")
+    metrics = score.metrics()
+    for name in metrics:
+        table.add_column(f"{name} %", justify="right")
+    table.add_row(*(f"{value:.2f}" for value in metrics.values()))
+    data_console().print(table)
+    print(f"BLEU: {score.signature}", file=sys.stderr)
+    if json_file is not None:
+        entry = {"kind": "score-text", "file": str(texts), "references": str(references), "texts": len(found)}
+        write_text(json_file, json.dumps([{**entry, **asdict(score)}], indent=1) + "\n")
 
 
 def _read_truth(gold: Path, links: Path, from_one: bool | None) -> tuple[Gold | LinkFile, list[tuple[int, int]] | None]:
