@@ -20,15 +20,16 @@ if TYPE_CHECKING:  # the command imports what it needs when it runs: PyTorch tak
 
 
 class Kind(str, Enum):
-    """What is predicted: a label for a sentence pair, a tag for every word, or a span that answers a question."""
+    """What is predicted: a label for a sentence pair, a tag for every word, a span that answers a question, or a text."""
 
     classify = "classify"
     tag = "tag"
     qa = "qa"
+    generate = "generate"
 
 
 def finetune_command(
-    task: Annotated[Kind, typer.Argument(help="classify: sentence pairs; tag: words; qa: SQuAD v1.1")],
+    task: Annotated[Kind, typer.Argument(help="classify: sentence pairs; tag: words; qa: SQuAD v1.1; generate: texts")],
     hf_dir: ModelDir,
     train: Annotated[list[str], typer.Option(help="FILE or LANGUAGE=FILE; may be repeated")],
     test: Annotated[list[str], typer.Option(help="FILE or LANGUAGE=FILE, one a language; may be repeated")],
@@ -46,11 +47,27 @@ def finetune_command(
     ] = None,
     dev_items: Annotated[str | None, typer.Option(help="FIRST-LAST, of --dev")] = None,
     test_items: Annotated[str | None, typer.Option(help="FIRST-LAST, of every test file")] = None,
-    epochs: Annotated[float | None, typer.Option(min=0.01, help="default: classify 5, tag 10, qa 3")] = None,
-    learning_rate: Annotated[float | None, typer.Option("--lr", help="default: 2e-5, qa 3e-5")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(min=0.01, help="default: classify and generate 5, tag 10, qa 3")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", help="default: 2e-5, qa 3e-5, generate 5e-5")] = None,
     batch: Annotated[int, typer.Option(min=1, help="rows of a step, on each device")] = 32,
-    max_length: Annotated[int | None, typer.Option(min=4, help="tokens of a row; default: 128, qa 384")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=4, help="tokens of a row; default: 128, generate 256, qa 384")
+    ] = None,
     stride: Annotated[int | None, typer.Option(min=0, help="qa: tokens shared by two windows of a context")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="generate: language of all texts to write; default: each file's")
+    ] = None,
+    train_layers: Annotated[
+        str | None,
+        typer.Option(
+            help="generate: all (default); decoder; or FIRST-LAST, these layers of the encoder alone, as 1-10 for tests in "
+            "languages that are not trained on"
+        ),
+    ] = None,
+    label_smoothing: Annotated[float | None, typer.Option(min=0, max=1, help="generate; default: 0")] = None,
+    beam: Annotated[int | None, typer.Option(min=1, help="generate, for dev and test; default: 5")] = None,
     dropout: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="decides head, order and dropout")] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="runs with seeds from --seed on; mean and deviation are shown")] = 1,
@@ -67,14 +84,17 @@ def finetune_command(
 
     classify takes lines `sentence1<TAB>sentence2<TAB>label` (XNLI, PAWS-X). tag takes `token<TAB>tag` lines with a blank line
     between sentences (XTREME's udpos and panx), .conllu, or .upos with `word/TAG` a sentence a line. qa takes SQuAD v1.1
-    (XQuAD, MLQA, TyDiQA-GoldP). docs/finetuning.md has the rest.
+    (XQuAD, MLQA, TyDiQA-GoldP). generate takes lines `source<TAB>target`, or .jsonl with source and target, and a model with
+    a decoder. docs/finetuning.md and docs/generation.md have the rest.
 
     Example: python -m pipeline finetune tag hf/base --train train-en.tsv --dev dev-en.tsv --out pos --test test-*.tsv
     """
-    chosen = _task(task)
+    of_writing = _given(train_layers=train_layers, label_smoothing=label_smoothing, beam=beam)
+    chosen = _task(task, to, of_writing)
     settings = replace(
         chosen.defaults,
         **_given(epochs=epochs, learning_rate=learning_rate, max_length=max_length, stride=stride),
+        **of_writing,
         batch=batch,
         dropout=dropout,
         freeze_embeddings=freeze_embeddings,
@@ -158,7 +178,12 @@ def _files(
     )
 
 
-def _task(kind: Kind) -> Task[Any, Any]:
+def _task(kind: Kind, to: str | None, of_writing: dict[str, Any]) -> Task[Any, Any]:
     from pipeline.finetune.predict import TASKS
+    from pipeline.finetune.tasks.generation import Generation
 
+    if kind is Kind.generate:
+        return Generation(to)
+    for name in ["to"] * (to is not None) + list(of_writing):
+        raise ValueError(f"--{name.replace('_', '-')}: is of generate alone; leave it out")
     return TASKS[kind.value]()

@@ -27,7 +27,8 @@ def write_predictions(out: Path, name: str, language: str, suffix: str, text: st
 def with_mean(scores: ByLanguage, trained: Sequence[str]) -> dict[str, Scores]:
     """Scores by language and, as `MEAN`, their mean over the languages that were not trained on, if there are any."""
     others = [of_one for language, of_one in scores.items() if language not in trained]
-    means = {MEAN: {metric: mean(of_one[metric] for of_one in others) for metric in others[0]}} if others else {}
+    shared = [metric for metric in others[0] if all(metric in of_one for of_one in others)] if others else []
+    means = {MEAN: {metric: mean(of_one[metric] for of_one in others) for metric in shared}} if others else {}
     return {**scores, **means}
 
 
@@ -44,7 +45,7 @@ def summarise(runs: Sequence[ByLanguage]) -> dict[str, dict[str, dict[str, float
 
 def table(summary: Mapping[str, Mapping[str, Mapping[str, float]]], trained: Sequence[str], title: str) -> Table:
     """A row a language, a column a metric."""
-    metrics = list(next(iter(summary.values())))
+    metrics = list(dict.fromkeys(metric for values in summary.values() for metric in values))
     grid = Table(title=title, title_justify="left")
     grid.add_column("language")
     for metric in metrics:
@@ -53,7 +54,7 @@ def table(summary: Mapping[str, Mapping[str, Mapping[str, float]]], trained: Seq
         label = f"mean without {', '.join(trained)}" if row == MEAN else row
         grid.add_row(
             f"{label} (trained on)" if row in trained else label,
-            *(_cell(values[metric]) for metric in metrics),
+            *(_cell(values[metric]) if metric in values else "" for metric in metrics),
             end_section=row != MEAN and row == [name for name in summary if name != MEAN][-1],
         )
     return grid

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoTokenizer
 from data_prep.files import read_json, write_text
 from pipeline.finetune.files.read_tagged import Sentence
 from pipeline.finetune.tasks.classification import Classification
+from pipeline.finetune.tasks.generation import Generation
 from pipeline.finetune.tasks.question_answering import QuestionAnswering
 from pipeline.finetune.tasks.tagging import Tagging
 from pipeline.finetune.tasks.task import Scores, Settings, Task
@@ -26,7 +27,12 @@ from pipeline.texts.sentence_pairs import split_raw
 
 RECORD = "finetune.json"
 """In the model's folder: how it was made, as far as predicting must know it."""
-TASKS: dict[str, type[Task[Any, Any]]] = {"classify": Classification, "tag": Tagging, "qa": QuestionAnswering}
+TASKS: dict[str, type[Task[Any, Any]]] = {
+    "classify": Classification,
+    "tag": Tagging,
+    "qa": QuestionAnswering,
+    "generate": Generation,
+}
 
 
 @dataclass
@@ -58,6 +64,8 @@ def predict(folder: Path, file: Path, *, raw: bool = False, on_cpu: bool = False
     if record.get("task") not in TASKS:
         raise ValueError(f"{folder / RECORD}: task {record.get('task')!r} is none of {', '.join(TASKS)}")
     task = TASKS[record["task"]]()
+    if task.kind == Generation.kind:
+        raise ValueError(f"{folder}: writes texts; use python -m pipeline generate {folder} {file}")
     settings = replace(task.defaults, max_length=record["max_length"], stride=record["stride"], on_cpu=on_cpu)
     labels = AutoConfig.from_pretrained(folder, local_files_only=True).id2label
     task.labels = [] if task.kind == "qa" else [labels[number] for number in range(len(labels))]

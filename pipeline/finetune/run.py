@@ -14,8 +14,8 @@ from typing import Any
 from pipeline.finetune.files.inputs import Slice, TaskFile
 from pipeline.finetune.output import summarise, with_mean, write_predictions
 from pipeline.finetune.predict import write_record
-from pipeline.finetune.start import Start, read_start
-from pipeline.finetune.tasks.task import Features, Scores, Settings, Task
+from pipeline.finetune.start import read_start
+from pipeline.finetune.tasks.task import Features, Scores, Settings, Start, Task
 from pipeline.finetune.training import Labelled, fine_tune, outputs_of
 from pipeline.host.file_modes import give_usual_modes
 from pipeline.weights.hub import pinned
@@ -97,7 +97,7 @@ def run(
         raise ValueError(f"--out {out}: is not empty; give a new folder")
     data = read_data(task, files)
     name = name or task.name
-    start = read_start(folder, tokenizer_dir)
+    start = task.start(folder, tokenizer_dir) or read_start(folder, tokenizer_dir)
     if settings.max_length > start.longest:
         raise ValueError(
             f"--max-length {settings.max_length}: the model of {folder} takes {start.longest} tokens at most"
@@ -172,7 +172,7 @@ def _nothing_left_over(out: Path, settings: Settings) -> Iterator[None]:
 
 
 def _read(task: Task[Any, Any], source: TaskFile, part: Slice | None) -> list[Any]:
-    items = task.read(source.path)
+    items = task.of_language(task.read(source.path), source.language)
     return items if part is None else part.of(items, source.path)
 
 

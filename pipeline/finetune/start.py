@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, XLMRobertaConfig
 
-from data_prep.tokenizers.tokenizer import Tokenizer
 from data_prep.tokenizers.tokenizer_json import JSON_NAME
+from pipeline.finetune.tasks.task import Start
 from pipeline.model.encoder import EncoderConfig
 from pipeline.weights.hugging_face import check_plain, write_config
 from pipeline.weights.hugging_face_tokenizer import hugging_face_tokenizer
@@ -26,15 +26,12 @@ PREFIX = "roberta."
 
 
 @dataclass
-class Start:
-    """A pretrained encoder: sizes, fp32 tensors under Hugging Face's names, tokenizer."""
+class EncoderStart(Start):
+    """A pretrained encoder: its sizes, and fp32 tensors under Hugging Face's names."""
 
     folder: Path
     sizes: EncoderConfig
     state: dict[str, Tensor]
-    tokenizer: PreTrainedTokenizerBase
-    sentencepiece: Tokenizer | None
-    """The same tokenizer as SentencePiece; None: it cannot be one."""
 
     @property
     def longest(self) -> int:
@@ -63,7 +60,7 @@ class Start:
         return model
 
 
-def read_start(folder: Path, tokenizer_dir: Path | None = None) -> Start:
+def read_start(folder: Path, tokenizer_dir: Path | None = None) -> EncoderStart:
     """Read what `open_weights` takes.
 
     The tokenizer is `tokenizer_dir`'s, else the folder's.
@@ -81,10 +78,10 @@ def read_start(folder: Path, tokenizer_dir: Path | None = None) -> Start:
         return _with_own_tokenizer(opened)
     own = opened.tokenizer(tokenizer_dir)
     tokenizer = hugging_face_tokenizer(own, opened.sizes.longest)
-    return Start(folder, opened.sizes, opened.state(), tokenizer, own)
+    return EncoderStart(tokenizer, own, folder, opened.sizes, opened.state())
 
 
-def _with_own_tokenizer(opened: Weights) -> Start:
+def _with_own_tokenizer(opened: Weights) -> EncoderStart:
     """Hugging Face's tokenizer as it lies in the folder, whatever its kind, with all its added words."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(opened.folder, local_files_only=True)
     if not explains(opened.sizes.vocab_size, len(tokenizer), 0):
@@ -95,4 +92,4 @@ def _with_own_tokenizer(opened: Weights) -> Start:
     own = None
     with contextlib.suppress(ValueError):  # of a kind that only fine-tuning can use
         own = opened.tokenizer()
-    return Start(opened.folder, opened.sizes, opened.state(), tokenizer, own)
+    return EncoderStart(tokenizer, own, opened.folder, opened.sizes, opened.state())

@@ -13,11 +13,10 @@ from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
-from pipeline.finetune.start import Start
-from pipeline.finetune.tasks.task import Features, Settings, Task
+from pipeline.finetune.tasks.task import Features, Settings, Start, Task
 
 EVAL_BATCH = 32
-METRICS = ("accuracy", "exact_match", "f1")
+METRICS = ("accuracy", "exact_match", "f1", "bleu", "chrf", "rouge_l", "language")
 
 
 @dataclass
@@ -37,12 +36,11 @@ def fine_tune(
     """
     set_seed(seed)
     model = start.model(task.model, task.labels, settings.dropout)
-    if settings.freeze_embeddings:
-        model.get_input_embeddings().weight.requires_grad_(False)
+    task.freeze(model, settings)
     bars = sys.stderr.isatty()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()  # of writing weights
-    trainer = Trainer(
+    trainer = task.trainer(settings)(
         model=model,
         args=_arguments(task, settings, seed, dev is not None, bars, out),
         train_dataset=Dataset.from_list(train.rows),
@@ -106,6 +104,7 @@ def _arguments(
         greater_is_better=True if with_dev else None,
         disable_tqdm=not bars,
         report_to=list(settings.report_to),
+        **task.arguments(settings),
     )
 
 

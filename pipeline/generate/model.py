@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, EncoderDecoderModel, GenerationConfig
+from transformers import AutoTokenizer, EncoderDecoderModel
 from transformers.utils import logging
 
 from data_prep.files import read_json
@@ -170,7 +170,6 @@ def _module_of(folder: Path) -> Any:
     module.encoder.pooler = None  # which nobody reads, so that exports leave it out
     if missing := sorted(name for name in loading["missing_keys"] if not name.startswith("encoder.pooler.")):
         raise ValueError(f"{folder}: {missing[0]} is missing, and {len(missing)} in all; export the model again")
-    module.generation_config = GenerationConfig()  # the search is told everything, and nothing by a file
     return module.eval()
 
 

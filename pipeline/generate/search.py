@@ -73,13 +73,20 @@ def search(
     device = words.allowed_V.device
     input_BL, mask_BL = padded(rows, words.padding, device)
     allowed = _Allowed(words, greedy=how.beam == 1)
-    with torch.inference_mode():
-        out = module.generate(
-            inputs=input_BL,
-            attention_mask=mask_BL,
-            generation_config=_config(how, starts, words),
-            logits_processor=LogitsProcessorList([allowed]),
-        )
+    of_file, module.generation_config = (
+        module.generation_config,
+        GenerationConfig(),
+    )  # which would fill what is not said
+    try:
+        with torch.inference_mode():
+            out = module.generate(
+                inputs=input_BL,
+                attention_mask=mask_BL,
+                generation_config=_config(how, starts, words),
+                logits_processor=LogitsProcessorList([allowed]),
+            )
+    finally:
+        module.generation_config = of_file
     written_NL = out.sequences[:, 1:].tolist()  # N = B · n_best
     scores_N = allowed.scores(out.sequences, how.length_penalty) if how.beam == 1 else out.sequences_scores.tolist()
     found = [_found(ids, score, words) for ids, score in zip(written_NL, scores_N, strict=True)]

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+
+from data_prep.tokenizers.tokenizer import Tokenizer
 
 Item = TypeVar("Item")
 Prediction = TypeVar("Prediction")
@@ -38,6 +40,24 @@ class Settings:
     on_cpu: bool = False
     """Whether the CPU is taken where there is a GPU."""
     report_to: tuple[str, ...] = ()
+
+
+@dataclass
+class Start(ABC):
+    """What fine-tuning starts from."""
+
+    tokenizer: PreTrainedTokenizerBase
+    sentencepiece: Tokenizer | None
+    """The same tokenizer as SentencePiece; None: it cannot be one, or it comes with Hugging Face's."""
+
+    @property
+    @abstractmethod
+    def longest(self) -> int:
+        """Tokens that fit the positions, special tokens included."""
+
+    @abstractmethod
+    def model(self, kind: Any, labels: list[str], dropout: float) -> PreTrainedModel:
+        """A model to be trained, whose fresh parts are drawn by PyTorch's seed; kind, labels: the task's `model`, `labels`."""
 
 
 @dataclass
@@ -89,6 +109,14 @@ class Task(ABC, Generic[Item, Prediction]):
     def read(self, path: Path) -> list[Item]:
         """Items of a file; ValueError for what is wrong with it."""
 
+    def start(self, folder: Path, tokenizer_dir: Path | None) -> Start | None:
+        """The model of a folder, with the tokenizer of another if that is given; None: an encoder, under a fresh head."""
+        return None
+
+    def of_language(self, items: Sequence[Item], language: str) -> list[Item]:
+        """Items of a file of this language; most tasks need not know it."""
+        return list(items)
+
     @abstractmethod
     def learn(self, path: Path, items: Sequence[Item]) -> None:
         """Take labels from training items; ValueError where some have none."""
@@ -110,6 +138,19 @@ class Task(ABC, Generic[Item, Prediction]):
     @abstractmethod
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Tensor]]:
         """What pads rows to a batch."""
+
+    def freeze(self, model: PreTrainedModel, settings: Settings) -> None:
+        """Keep parameters as they are; ValueError where the settings name none that there are."""
+        if settings.freeze_embeddings:
+            model.get_input_embeddings().weight.requires_grad_(False)
+
+    def trainer(self, settings: Settings) -> Callable[..., Trainer]:
+        """What trains and predicts."""
+        return Trainer
+
+    def arguments(self, settings: Settings) -> dict[str, Any]:
+        """For the Trainer, beside those of all tasks."""
+        return {}
 
     @abstractmethod
     def reduce(self, logits: Any, labels: Any) -> Any:
