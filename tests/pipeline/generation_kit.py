@@ -29,7 +29,7 @@ LINES = [" ".join(words[at : at + 4]) for words in map(str.split, TEXT) for at i
 
 
 def module(
-    words: int, positions: int = POSITIONS, seed: int = 3, width: int = 32, spread: float = 0.1
+    words: int, positions: int = POSITIONS, seed: int = 3, width: int = 32, spread: float = 0.1, layers: int = 2
 ) -> EncoderDecoderModel:
     """Random weights."""
     torch.manual_seed(seed)
@@ -38,7 +38,7 @@ def module(
         return XLMRobertaConfig(
             vocab_size=words,
             hidden_size=width,
-            num_hidden_layers=2,
+            num_hidden_layers=layers,
             num_attention_heads=2,
             intermediate_size=2 * width,
             max_position_embeddings=positions,
@@ -56,22 +56,28 @@ def module(
     return made.eval()
 
 
-def tokenizer_with_tags() -> XLMRobertaTokenizer:
+def tokenizer_with_tags(languages: tuple[str, ...] = LANGUAGES) -> XLMRobertaTokenizer:
     """One of the tests' text, with sentinels and tags after `<mask>`."""
     made = hugging_face_tokenizer(train(TEXT, 50, 1.0, 4096), POSITIONS - 2)
-    names = AddedWords(len(made), SENTINELS, LANGUAGES).names
+    names = AddedWords(len(made), SENTINELS, languages).names
     made.add_tokens([AddedToken(name, special=True, normalized=False) for name in names])
     return made
 
 
-def save(folder: Path, model: EncoderDecoderModel, tokenizer: XLMRobertaTokenizer, tag: str | None) -> Path:
+def save(
+    folder: Path,
+    model: EncoderDecoderModel,
+    tokenizer: XLMRobertaTokenizer,
+    tag: str | None,
+    languages: tuple[str, ...] = LANGUAGES,
+) -> Path:
     """As an export has it; tag None: without a record."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     path = folder / "config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     if tag is not None:
-        content["xlm_align"] = {"text_to_text": {"tag": tag, "languages": [*LANGUAGES], "sentinels": SENTINELS}}
+        content["xlm_align"] = {"text_to_text": {"tag": tag, "languages": [*languages], "sentinels": SENTINELS}}
     path.write_text(json.dumps(content), encoding="utf-8")
     return folder
 
