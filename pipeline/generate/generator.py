@@ -81,6 +81,8 @@ class Generator:
             self.how = replace(self.how, max_tokens=room)
         device = next(self.model.module.parameters()).device
         allowed_V = self.model.writable(self.words_of).to(device)
+        if int(allowed_V.sum()) < 2:  # `</s>` and a piece
+            raise ValueError("--words-of: has no piece that could be written; give a text of the language to write")
         self._words = Words(self.model.padding, self.model.end, allowed_V)
         self.counts = Counts()
 
@@ -159,6 +161,8 @@ class Generator:
 
     def _write(self, rows: list[list[int]]) -> list[list[Hypothesis]]:
         found = search(self.model.module, rows, [self.model.start(self.to)] * len(rows), self.how, self._words)
+        if not all(found):
+            raise ValueError(f"{self.model.folder}: gives scores that are no numbers {self.place}; take --dtype fp32")
         self.counts.unended += sum(not of_row[0].ended for of_row in found)
         self.counts.tokens += sum(_tokens(of_row[0]) for of_row in found)
         return [

@@ -143,6 +143,33 @@ def test_broken_text_is_one_line_after_what_came_before(use: Use, target_dir: Pa
     assert done.error.startswith("error: stdin:2: byte 0xff at 4 is not UTF-8")
 
 
+def test_a_language_without_pieces_is_one_line(use: Use, target_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n\n")
+    done = use("generate", target_dir, "--to", "en", "--words-of", tmp_path / "empty", *CPU, stdin=b"the fox\n")
+    assert done.error.startswith("error: --words-of: has no piece that could be written")
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_scores_that_are_no_numbers_are_one_line(use: Use, tmp_path: Path, beam: int) -> None:
+    tokenizer = tokenizer_with_tags()
+    model = module(len(tokenizer))
+    torch.nn.init.constant_(model.decoder.lm_head.bias, torch.nan)
+    folder = save(tmp_path / "nan", model, tokenizer, None)
+    done = use("generate", folder, "--beam", beam, "--max-tokens", 3, *CPU, stdin=b"the fox\n")
+    assert done.error == f"error: {folder}: gives scores that are no numbers on the CPU in fp32; take --dtype fp32"
+
+
+def test_a_run_is_to_be_exported_first(use: Use, tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"x")
+    done = use("generate", tmp_path / "model.pt", *CPU, stdin=b"the fox\n")
+    assert "is a fairseq model; make a Hugging Face folder of it first: python -m pipeline export" in done.error
+
+
+def test_commands_for_encoders_refuse_it_in_one_line(use: Use, target_dir: Path) -> None:
+    done = use("align", target_dir, "-", *CPU, stdin=b"the fox ||| der fuchs\n")
+    assert done.code == 1 and str(target_dir) in done.error
+
+
 def test_an_encoder_writes_nothing(use: Use, hf_dir: Path) -> None:
     done = use("generate", hf_dir, *CPU, stdin=b"the fox\n")
     assert (

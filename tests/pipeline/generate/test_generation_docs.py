@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import re
 import shlex
@@ -64,6 +65,11 @@ def test_the_commands_that_fine_tune(workspace: Path, use: Use) -> None:
         done = use(*words, *SMALLER)
         assert done.code == 0, done.err
         assert (Path(words[words.index("--out") + 1]) / "model" / "model.safetensors").is_file()
+
+
+def test_the_example_in_python(workspace: Path) -> None:
+    failed, tried = doctest.testfile(str(ROOT / "docs" / "generation.md"), module_relative=False)
+    assert tried == 3 and not failed
 
 
 def test_every_option_stands_on_the_page(use: Use) -> None:
