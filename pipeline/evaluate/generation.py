@@ -12,7 +12,7 @@ from typing import Any
 
 from data_prep.filters.language_id import LanguageFilter, labels_of
 
-INSTALL = "pip install 'xlm-align[generation]', or pip install sacrebleu rouge-score"
+INSTALL = "pip install sacrebleu rouge-score"
 _NO_SPACES = ("ja", "th", "lo", "km", "my", "bo", "dz")
 """Languages without spaces between words, but Chinese, for which sacrebleu has rules of its own."""
 

@@ -83,4 +83,4 @@ def test_unequal_files_and_a_missing_library_are_one_line(
     assert done.code == 1 and "2 lines, " in done.error and "has 1; line n of one" in done.error
     monkeypatch.setitem(sys.modules, "sacrebleu", None)
     done = use("score-text", tmp_path / "b", tmp_path / "b")
-    assert done.error.startswith("error: the package sacrebleu is not installed; pip install 'xlm-align[generation]'")
+    assert done.error.startswith("error: the package sacrebleu is not installed; pip install sacrebleu rouge-score")
