@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from data_prep.token_files.manifest import Manifest
+from pipeline.settings.schema import Config
+
 
 @dataclass(frozen=True)
 class AddedWords:
@@ -39,3 +42,12 @@ class AddedWords:
     def names(self) -> list[str]:
         """As a tokenizer writes them, in the order of their ids."""
         return [f"<sentinel_{number}>" for number in range(self.sentinels)] + [f"<2{name}>" for name in self.languages]
+
+
+def words_of(config: Config, manifest: Manifest) -> AddedWords:
+    """The words of a run's model: with a decoder, its sentinels, and a tag for each language of the token files."""
+    decoder = config.model.decoder
+    if decoder is None:
+        return AddedWords(manifest.vocab_size)
+    languages = {side for shards in manifest.pairs.values() for side in shards[0].languages} | manifest.mono.keys()
+    return AddedWords(manifest.vocab_size, decoder.sentinels, tuple(sorted(languages)))

@@ -6,7 +6,6 @@ YAML file, then `key=value` overrides; an unknown key, a wrong type or an imposs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,9 +28,9 @@ from data_prep.sections import (
 from data_prep.tokenizers.hub import hub_name, place_of
 from pipeline import shipped
 from pipeline.settings.align_options import Encoding, Method
-from pipeline.settings.fixed import FIXED as FIXED
-from pipeline.settings.sentence_contrast import SentenceContrast
-from sinkhorn_align import AlignmentSettings
+from pipeline.settings.objectives import Objectives, ReplacedTokensTerm
+from pipeline.settings.text_to_text import WRITING, Decoder
+from pipeline.settings.text_to_text_views import STREAMS, NoiseOptions, SpanOptions, TranslationOptions, options_of
 
 
 class Weights(Section):
@@ -89,6 +88,15 @@ class Model(Section):
     init_std: Single = Field(
         0.02, gt=0, description="standard deviation of new weights; narrow models want a larger one"
     )
+    keep_layers: Positive | None = Field(
+        None, description="layers of model.init to begin with, the lowest ones; null: all of them"
+    )
+    freeze: Literal["encoder"] | None = Field(
+        None, description="encoder: it stays as it began, and the decoder alone is trained"
+    )
+    decoder: Decoder | None = Field(
+        None, description="a decoder behind the encoder, which sc, tsc, tpsc, dae and mt train; null: none"
+    )
 
     @field_validator("init", mode="before")
     @classmethod
@@ -101,119 +109,30 @@ class Model(Section):
             raise ValueError(f"hidden = {self.hidden} is not a multiple of heads = {self.heads}")
         return self
 
-
-class Term(Section):
-    """An objective of the loss."""
-
-    weight: Single = Field(1.0, ge=0, description="factor of the objective's loss")
-    warmup_steps: NotNegative = Field(0, description="steps over which the weight rises linearly from 0")
-
-
-class WordAlignmentTerm(Term):
-    alignment_layer: NotNegative = Field(10, description="layer whose hidden states are aligned to label words")
-    cost: Literal["clip", "exp"] = Field("clip", description="clip: as released; exp: as published")
-    similarity: Literal["dot", "cosine"] = Field("dot", description="cosine is for exp only")
-    temperature: Single = Field(1.0, gt=0, description="μ of exp")
-    sinkhorn_iterations: NotNegative = Field(2, description="Sinkhorn iterations")
-    filter_rounds: NotNegative = Field(
-        2,
-        description="rounds of mutual argmax, the first one counted; 0: no filtering, each token has its heaviest partner",
-    )
-    discount: float = Field(0.9, gt=0, le=1, description="α of the further rounds")
-
-    def alignment_settings(self) -> AlignmentSettings:
-        return AlignmentSettings(**{own.name: getattr(self, own.name) for own in fields(AlignmentSettings)})
-
     @model_validator(mode="after")
-    def _settings_go_together(self) -> WordAlignmentTerm:
-        self.alignment_settings()
-        return self
-
-
-class TokenContrastTerm(Term):
-    layer: Positive = Field(7, description="layer whose hidden states are contrasted")
-    label_layer: NotNegative | None = Field(None, description="layer whose hidden states label partners; null: layer")
-    temperature: Single = Field(0.05, gt=0, description="what cosines are divided by")
-    mask_rate: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="share of the tokens behind <mask> in what is contrasted; partners are found without",
-    )
-
-    @property
-    def labelled_by(self) -> int:
-        return self.layer if self.label_layer is None else self.label_layer
-
-
-class ContrastTerm(SentenceContrast, Term):
-    """Sentence contrast as a term of the loss."""
-
-
-class ReplacedTokensTerm(Term):
-    generator_layers: Positive = Field(
-        4, description="layers of the generator, which has the encoder's widths", json_schema_extra=FIXED
-    )
-    embeddings: Literal["tied", "disentangled", "own"] = Field(
-        "tied",
-        description="words and positions in the generator: tied, by the encoder's tables; disentangled, by tables that the "
-        "encoder's differ from and its loss does not move; own, by others",
-        json_schema_extra=FIXED,
-    )
-    discriminator_weight: Single = Field(
-        50.0,
-        ge=0,
-        description="λ of: the generator's mean loss of a blank + λ × the discriminator's mean loss of a token; as 15 % of the "
-        "tokens are blanks, its summed loss is multiplied by 0.15 λ and, as the generator's, divided by the blanks",
-    )
-
-
-class Objectives(Section):
-    """null switches one off."""
-
-    mlm: Term | None = Field(Term(), description="masked tokens of monolingual blocks")
-    tlm: Term | None = Field(Term(), description="masked tokens of pairs")
-    dwa: WordAlignmentTerm | None = Field(WordAlignmentTerm(), description="denoising word alignment on pairs")
-    token_contrast: TokenContrastTerm | None = Field(
-        None, description="each token of a pair's sides against the other side's tokens, its partner among them"
-    )
-    contrast: ContrastTerm | None = Field(
-        None, description="each sentence of a pair against sentences of other pairs, its translation among them"
-    )
-
-    mrtd: ReplacedTokensTerm | None = Field(None, description="replaced tokens of monolingual blocks are to be told")
-    trtd: ReplacedTokensTerm | None = Field(None, description="replaced tokens of pairs; by the generator of mrtd")
-
-    def active(self) -> dict[str, Term]:
-        terms = {name: getattr(self, name) for name in type(self).model_fields}
-        return {name: term for name, term in terms.items() if term is not None}
-
-    @model_validator(mode="after")
-    def _some_are_on(self) -> Objectives:
-        if not self.active():
-            names = list(type(self).model_fields)
-            raise ValueError(f"{', '.join(names[:-1])} and {names[-1]} are all null; switch at least one on")
+    def _begins_with_something(self) -> Model:
+        if self.keep_layers is not None and self.init is None:
+            raise ValueError(
+                f"keep_layers = {self.keep_layers}: there is no model.init whose layers were kept; give layers"
+            )
+        if self.freeze and self.init is None:
+            raise ValueError(
+                "freeze = encoder: it would stay random; give the model that it is to be in model.init, or freeze: null"
+            )
         return self
 
     @model_validator(mode="after")
-    def _one_generator(self) -> Objectives:
-        if self.mrtd is not None and self.trtd is not None:
-            for name in ("generator_layers", "embeddings"):
-                of_blocks, of_pairs = getattr(self.mrtd, name), getattr(self.trtd, name)
-                if of_blocks != of_pairs:
-                    raise ValueError(
-                        f"mrtd.{name} = {of_blocks} and trtd.{name} = {of_pairs}: they have one generator; give both the same"
-                    )
-        for name, term in (("mrtd", self.mrtd), ("trtd", self.trtd)):
-            if (
-                term is not None
-                and term.embeddings == "disentangled"
-                and (self.mlm is not None or self.tlm is not None)
-            ):
-                raise ValueError(
-                    f"{name}.embeddings = disentangled: mlm and tlm predict words by the encoder's table, which then is the "
-                    "generator's; make them null, or take tied"
-                )
+    def _decoder_learns_its_words(self) -> Model:
+        if self.freeze and self.decoder is None:
+            raise ValueError("freeze = encoder: there is no decoder to train; give model.decoder, or freeze: null")
+        if self.freeze and self.decoder is not None and self.decoder.embeddings == "tied":
+            raise ValueError(
+                "freeze = encoder: the decoder's words are the encoder's; give decoder.embeddings: own, or freeze: null"
+            )
+        if self.freeze and self.decoder is not None and self.decoder.tag == "source":
+            raise ValueError(
+                "freeze = encoder: tags at the source would stay random; give decoder.tag: target, or freeze: null"
+            )
         return self
 
 
@@ -230,7 +149,7 @@ class Batch(Section):
 
 
 class Optimizer(Section):
-    """AdamW with linear warm-up and polynomial decay; defaults are the released recipe's."""
+    """AdamW with linear warm-up; defaults are the released recipe's."""
 
     lr: Single = Field(2e-4, gt=0, description="peak learning rate")
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
@@ -245,7 +164,15 @@ class Optimizer(Section):
         0,
         description="steps in which the heads learn alone: for new heads on a pretrained encoder, which they would harm",
     )
-    decay_power: Single = Field(1.0, gt=0, description="power of the polynomial decay to 0 at the last step")
+    schedule: Literal["polynomial", "inverse_sqrt", "warmup_stable_decay"] = Field(
+        "polynomial",
+        description="after the warm-up: polynomial, down to 0 at the last step; inverse_sqrt, as 1/√step; warmup_stable_decay, "
+        "the peak rate until decay_steps before the last step, then down to 0",
+    )
+    decay_steps: NotNegative = Field(
+        0, description="steps of warmup_stable_decay's decay; 0: none, for a run to go on from"
+    )
+    decay_power: Single = Field(1.0, gt=0, description="power of the decay to 0: 1 is a straight line, 0.5 falls late")
     torch_adam: bool = Field(
         False, description="PyTorch's AdamW instead of DeepSpeed's fused one, which compiles itself"
     )
@@ -327,6 +254,51 @@ class Config(Section):
     aligner: Aligner = Aligner()
     run: Run
     deepspeed: PathField = Field(description="DeepSpeed JSON with the ZeRO stage and precision; see ds_configs/")
+
+    @model_validator(mode="after")
+    def _decoder_is_trained(self) -> Config:
+        active = self.objectives.active()
+        writing = [name for name in WRITING if name in active]
+        if writing and self.model.decoder is None:
+            raise ValueError(f"objectives.{writing[0]} = {{…}}: writes with a decoder; give model.decoder, as {{}}")
+        if self.model.decoder is not None and not writing:
+            raise ValueError(f"model.decoder = {{…}}: nothing trains it; switch one of {', '.join(WRITING)} on")
+        for name, term in active.items():
+            tied = self.model.decoder is not None and self.model.decoder.embeddings == "tied"
+            if tied and isinstance(term, ReplacedTokensTerm) and term.embeddings == "disentangled":
+                raise ValueError(
+                    f"objectives.{name}.embeddings = disentangled: the encoder's table then is the generator's; give "
+                    "model.decoder.embeddings: own, or take tied"
+                )
+        for name in active if self.model.freeze else ():
+            if name not in WRITING:
+                raise ValueError(
+                    f"model.freeze = encoder: objectives.{name} would train it; switch it off, or give freeze: null"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _spans_have_sentinels(self) -> Config:
+        for name, options in self.views_of_text_to_text().items():
+            if not isinstance(options, SpanOptions):
+                continue
+            assert self.model.decoder is not None
+            limit = "data.block_tokens" if STREAMS[name] == "mono" else "data.side_tokens"
+            tokens = self.data.block_tokens if STREAMS[name] == "mono" else self.data.side_tokens
+            needed, there = options.most_spans(STREAMS[name], tokens) + 1, self.model.decoder.sentinels
+            if needed > there:
+                raise ValueError(
+                    f"model.decoder.sentinels = {there}: objectives.{name} needs {needed}, one more than the most spans of "
+                    f"{limit} = {tokens}; give as many, longer spans or shorter texts"
+                )
+        return self
+
+    def views_of_text_to_text(self) -> dict[str, SpanOptions | NoiseOptions | TranslationOptions]:
+        """By objective what the views are told that a decoder learns from."""
+        decoder, active = self.model.decoder, self.objectives.active()
+        if decoder is None:
+            return {}
+        return {name: options_of(name, active[name], decoder) for name in WRITING if name in active}
 
     @model_validator(mode="after")
     def _queue_fits_the_batch(self) -> Config:

@@ -5,10 +5,11 @@ Knows no PyTorch: what a config would train is told without it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
-from pipeline.settings import text_to_text
 from pipeline.settings.schema import Config
+from pipeline.settings.text_to_text import Decoder
+from pipeline.settings.text_to_text_views import STREAMS
 
 DISTANCE_BUCKETS = 32
 """Of a relative position bias, both directions together: T5's number, and WavLM's default."""
@@ -39,9 +40,28 @@ class EncoderConfig:
         return self.positions - 2
 
 
+@dataclass(frozen=True)
+class ModelSizes(EncoderConfig):
+    """Sizes of an encoder and of what stands behind it."""
+
+    decoder: Decoder = field(default_factory=Decoder)
+    freezes: bool = False  # whether the encoder stays as it is
+
+
+def with_decoder(sizes: EncoderConfig, config: Config) -> ModelSizes:
+    """The encoder's sizes, and what the config says of a decoder."""
+    own = {one.name: getattr(sizes, one.name) for one in fields(EncoderConfig)}
+    return ModelSizes(**own, decoder=config.model.decoder or Decoder(), freezes=config.model.freeze is not None)
+
+
 def longest_sequence(config: Config) -> int:
-    """Tokens of the longest block or pair, special tokens included."""
-    return max(config.data.block_tokens, 2 * config.data.side_tokens + 3)
+    """Tokens of the longest block or pair, or of what is read and written of one, special tokens included."""
+    limits = {"mono": config.data.block_tokens, "pairs": config.data.side_tokens}
+    views = [
+        options.longest(STREAMS[name], limits[STREAMS[name]])
+        for name, options in config.views_of_text_to_text().items()
+    ]
+    return max(limits["mono"], 2 * limits["pairs"] + 3, *(max(view) for view in views))
 
 
 def scratch_sizes(config: Config, vocab_size: int) -> EncoderConfig:
@@ -87,7 +107,7 @@ def distance_parameters(sizes: EncoderConfig) -> int:
     return DISTANCE_BUCKETS * sizes.heads if sizes.gated_relative else 0
 
 
-def decoder_parameters(settings: text_to_text.Decoder, sizes: EncoderConfig) -> int:
+def decoder_parameters(settings: Decoder, sizes: EncoderConfig) -> int:
     """Parameters that a decoder of an encoder with these sizes adds: its layers, embeddings that are its own, its head."""
     feed_forwards = 2 if settings.layout == "interleaved" else 1
     layer = 2 * _attention_parameters(sizes) + feed_forwards * _feed_forward_parameters(sizes)

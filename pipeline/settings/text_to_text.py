@@ -8,6 +8,9 @@ from pydantic import Field
 
 from data_prep.sections import NotNegative, Positive, Section, Single
 
+WRITING = ("sc", "tsc", "tpsc", "dae", "mt")
+"""The objectives that train a decoder."""
+
 
 class Decoder(Section):
     """A decoder of the encoder's widths."""

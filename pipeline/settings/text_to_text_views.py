@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from pipeline.settings.text_to_text import Decoder
 
 TagPlace = Literal["source", "target"]
 """Where the tag of the language to write stands: after the source's `<s>`, or in place of the target's."""
@@ -85,3 +87,16 @@ class TranslationOptions:
 
     def longest(self, stream: str, limit: int) -> Longest:
         return Longest(limit + 2 + (self.tag == "source"), limit + 1)
+
+
+STREAMS = {"sc": "mono", "tsc": "pairs", "tpsc": "pairs", "dae": "mono", "mt": "pairs"}
+"""The stream that each objective reads."""
+
+
+def options_of(name: str, term: Any, decoder: Decoder) -> SpanOptions | NoiseOptions | TranslationOptions:
+    """What the view of an objective is told, by its name and settings and the decoder's."""
+    if name == "dae":
+        return NoiseOptions(term.shuffle, term.drop, term.blank, decoder.tag)
+    if name == "mt":
+        return TranslationOptions(decoder.tag)
+    return SpanOptions(term.density, term.span, term.groups, "one" if name == "tsc" else "all")

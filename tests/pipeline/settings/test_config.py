@@ -144,14 +144,56 @@ def test_an_override_that_cannot_be_is_refused(load: Load, override: str) -> Non
         ("optimizer.betas=[1.5, 0.9]", "optimizer.betas.0 = 1.5"),
         ("model.heads=5", "model: hidden = 768 is not a multiple of heads = 5"),
         ("objectives.dwa.similarity=cosine", "objectives.dwa: alignment settings: similarity is 'cosine'"),
-        ("objectives={mlm: null, tlm: null, dwa: null}", "trtd are all null; switch at least one on"),
+        ("objectives={mlm: null, tlm: null, dwa: null}", "mt are all null; switch at least one on"),
         ("run=3", "run = 3: must be a mapping of keys to values"),
+        ("objectives.mt={}", "objectives.mt = {…}: writes with a decoder; give model.decoder"),
+        ("model.decoder={}", "model.decoder = {…}: nothing trains it; switch one of sc, tsc, tpsc, dae, mt on"),
+        ("model.decoder={layers: 0}", "model.decoder.layers = 0"),
+        (
+            "model={init: hf, decoder: {}, freeze: encoder}",
+            "model: freeze = encoder: the decoder's words are the encoder's",
+        ),
+        ("model={init: hf, freeze: encoder}", "model: freeze = encoder: there is no decoder to train"),
+        (
+            "model={init: hf, decoder: {embeddings: own, tag: source}, freeze: encoder}",
+            "tags at the source would stay random",
+        ),
+        ("model={decoder: {embeddings: own}, freeze: encoder}", "model: freeze = encoder: it would stay random"),
+        ("model.keep_layers=4", "model: keep_layers = 4: there is no model.init"),
+        ("optimizer.schedule=cosine", "optimizer.schedule = 'cosine'"),
     ],
 )
 def test_an_impossible_value_is_refused_with_its_field(load: Load, override: str, field: str) -> None:
     with pytest.raises(ValueError, match=r"config\.yaml") as caught:
         load("", override)
     assert field in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ("objectives.sc={span: 1}", "model.decoder={}"),
+            "model.decoder.sentinels = 100: objectives.sc needs 256, one more than the most spans of data.block_tokens = 512",
+        ),
+        (
+            ("objectives.tpsc={density: 0.3}", "model.decoder={sentinels: 20}"),
+            "model.decoder.sentinels = 20: objectives.tpsc needs 52, one more than the most spans of data.side_tokens = 254",
+        ),
+        (
+            ("objectives={mlm: null, tlm: null, mt: {}, mrtd: {embeddings: disentangled}}", "model.decoder={}"),
+            "objectives.mrtd.embeddings = disentangled: the encoder's table then is the generator's",
+        ),
+        (
+            ("objectives.mt={}", "model={init: hf, freeze: encoder, decoder: {embeddings: own}}"),
+            "model.freeze = encoder: objectives.mlm would train it",
+        ),
+    ],
+)
+def test_settings_of_text_to_text_fit_each_other(load: Load, overrides: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=r"config\.yaml") as caught:
+        load("", *overrides)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_several_mistakes_are_counted(load: Load) -> None:
