@@ -24,6 +24,7 @@ from pipeline.evaluate.gold import Gold, read_gold
 from pipeline.model.encoder import Encoder
 from pipeline.objectives.catalog import build_objectives
 from pipeline.run_folder import CONFIG, METRICS, read_training
+from pipeline.settings.added_words import AddedWords
 from pipeline.settings.align_options import AlignOptions, resolve
 from pipeline.settings.schema import load_config
 from pipeline.show.picture import draw_alignments
@@ -102,7 +103,7 @@ def summarize(out: Path, golds: list[Gold]) -> dict[str, Any]:
     trained, tokenizer = load_model(out / "model")
     options = resolve(trained.config.layers, open_weights(out / "model").record.options)
     # The seed decides the initial weights: this is the model that training started from.
-    untrained = build_model(config, build_objectives(config), tokenizer.vocab_size)[0].encoder.eval()
+    untrained = build_model(config, build_objectives(config), AddedWords(tokenizer.vocab_size))[0].encoder.eval()
 
     scores: dict[str, list[float]] = {"before": [], "after": []}
     drawn: list[WordLinks] = []

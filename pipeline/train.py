@@ -40,6 +40,7 @@ from pipeline.host.stop import StopFlag
 from pipeline.objectives.catalog import build_objectives
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.run_folder import CONFIG
+from pipeline.settings.added_words import words_of
 from pipeline.settings.deepspeed_json import precision_of, refusals_told
 from pipeline.settings.schema import Config, load_config
 from pipeline.training import ranks, replicated
@@ -83,12 +84,13 @@ class Run:
         """ValueError of one line at the first thing that is wrong with it."""
         world_size = ranks.world_size()
         manifest, objectives = Manifest.load(config.data.path), build_objectives(config)
+        words = words_of(config, manifest)
         data = build_data(config, objectives, manifest)
         sizes = {name: getattr(config.batch, name) for name in data.streams}
         plan = BatchPlan(sizes, world_size, config.batch.micro_steps)
         settings = deepspeed_settings(config, plan, device.type)
         notes: list[str] = ranks.on_rank_0(lambda: check_tokenizer(config.model.init, manifest))
-        model, head_is_pretrained = build_model(config, objectives, manifest.vocab_size)
+        model, head_is_pretrained = build_model(config, objectives, words)
         validator = Validator(config, manifest, model.encoder.config)
         now = CheckpointInfo(
             0,
@@ -99,6 +101,7 @@ class Run:
             config.model_dump(mode="json"),
             asdict(model.encoder.config),
             dropouts=dropouts_of(config.model.init),
+            words=words.names,
         )
         saves = Saves(config.run, model, now)
         notes += notes_on_heads(config, model, head_is_pretrained)
@@ -171,7 +174,8 @@ def train(config: Config, resume: str | None) -> None:
 def wrap(run: Run, more_settings: dict[str, Any]) -> tuple[Any, Callable[[], float]]:
     """DeepSpeed's engine around the model, and what says the learning rate of the last step, for the log."""
     config = run.config
-    groups = parameter_groups(run.model, config.optimizer, config.run.steps)
+    freezes = config.model.freeze is not None
+    groups = parameter_groups(run.model, config.optimizer, config.run.steps, freezes)
     factors = [factor for _, factor in groups]
     settings = dict(run.settings)
     if more_settings:
@@ -188,7 +192,7 @@ def wrap(run: Run, more_settings: dict[str, Any]) -> tuple[Any, Callable[[], flo
 
     def rate() -> float:
         base: float = schedule.base_lrs[0]  # the optimizer's own, not the config's
-        return base * factors[0](schedule.last_epoch - 1)
+        return base * factors[-1 if freezes else 0](schedule.last_epoch - 1)
 
     return engine, rate
 

@@ -27,6 +27,7 @@ from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.objectives import catalog
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.run_folder import METRICS
+from pipeline.settings.added_words import words_of
 from pipeline.settings.schema import Config
 from pipeline.training import ranks
 from pipeline.training.build import build_data, build_model, deepspeed_settings, lr_factor
@@ -170,7 +171,7 @@ def train_straightforwardly(config: Config, shortcuts: Shortcuts) -> None:
     manifest, objectives = Manifest.load(config.data.path), catalog.build_objectives(config)
     data = build_data(config, objectives, manifest)
     plan = BatchPlan({"mono": config.batch.mono, "pairs": config.batch.pairs}, world_size, config.batch.micro_steps)
-    ours, _ = build_model(config, objectives, manifest.vocab_size)
+    ours, _ = build_model(config, objectives, words_of(config, manifest))
     labelling = catalog.labelling(config.objectives)
     assert labelling is not None and labelling.way.settings is not None, "DWA is one of the three"
     model = StraightforwardModel(ours, labelling.layer, labelling.way.settings, shortcuts)

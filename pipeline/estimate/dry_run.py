@@ -12,7 +12,7 @@ look into a pretrained model or at what a validation encodes.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,10 @@ from pipeline.data.views.masking import mask_sequences
 from pipeline.estimate.memory import StepWork, memory_per_rank
 from pipeline.objectives import catalog
 from pipeline.objectives.costs import Costs
+from pipeline.settings.added_words import words_of
 from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json, precision_of
 from pipeline.settings.schema import Config
-from pipeline.settings.sizes import EncoderConfig, count_parameters, scratch_sizes
+from pipeline.settings.sizes import EncoderConfig, count_parameters, scratch_sizes, with_decoder
 from pipeline.watch.hardware import PEAK_HALF_FLOPS
 from pipeline.weights.fit import check_sizes
 
@@ -210,6 +211,11 @@ def _sizes_and_samples(config: Config, pair_tokens: int) -> tuple[EncoderConfig,
     if sizes is None:
         sizes = scratch_sizes(config, vocabulary)
     check_sizes(config, sizes, vocabulary)
+    if config.model.keep_layers is not None:
+        sizes = replace(sizes, layers=min(config.model.keep_layers, sizes.layers))
+    if manifest is not None:
+        sizes = replace(sizes, vocab_size=words_of(config, manifest).vocab_size)
+    sizes = with_decoder(sizes, config)
     catalog.check_layers(config.objectives, sizes.layers)
     streams = catalog.streams(config.objectives)
     counts = {name: min(SAMPLE, getattr(config.batch, name)) for name in streams}

@@ -22,6 +22,8 @@ from pipeline.model.generator import whole_tables
 from pipeline.model.heads import MaskedLMHead, WritingHead
 from pipeline.settings import text_to_text
 
+DECODER = "decoder"
+"""The decoder's name among a model's modules beside the encoder, and so in its checkpoints."""
 _OF_A_LAYER = {  # an encoder layer's parameters, and those of a decoder's halves that have the same part in them
     "attention": {
         "query": "query",

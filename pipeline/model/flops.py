@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.settings import text_to_text
 from pipeline.settings.sizes import EncoderConfig
+from pipeline.settings.text_to_text import Decoder
 
 LOGITS_AT_ONCE = 2**28
 """Logits over the vocabulary that `linear_cross_entropy` has in memory at a time, on a GPU."""
@@ -30,7 +30,7 @@ def masked_lm_flops(sizes: EncoderConfig, predicted: int) -> float:
 
 
 def decoder_flops(
-    settings: text_to_text.Decoder,
+    settings: Decoder,
     sizes: EncoderConfig,
     source_lengths_S: np.ndarray,
     target_lengths_R: np.ndarray,

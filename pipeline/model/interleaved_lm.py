@@ -66,5 +66,5 @@ class InterleavedForCausalLM(XLMRobertaForCausalLM):
 @cache
 def register() -> None:
     """From now on Transformers' Auto classes, and so `EncoderDecoderModel`, know the name of such a decoder."""
-    AutoConfig.register(INTERLEAVED_KIND, InterleavedConfig)
-    AutoModelForCausalLM.register(InterleavedConfig, InterleavedForCausalLM)
+    AutoConfig.register(INTERLEAVED_KIND, InterleavedConfig, exist_ok=True)
+    AutoModelForCausalLM.register(InterleavedConfig, InterleavedForCausalLM, exist_ok=True)

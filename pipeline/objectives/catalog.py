@@ -7,32 +7,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
 from pipeline.model.flops import encoder_forward_flops, masked_lm_flops, pointer_flops
 from pipeline.objectives.costs import (
     Costs,
     Sample,
+    Texts,
     contrast_costs,
     contrast_work,
     generator_parameters,
     masked_lm_parameters,
+    one_side_texts,
     replaced_tokens_costs,
     replaced_tokens_work,
+    sentence_texts,
+    span_texts,
+    text_to_text_costs,
+    text_to_text_work,
     token_contrast_costs,
     token_contrast_work,
+    translation_texts,
 )
 from pipeline.settings.align_options import Labelling, Way
-from pipeline.settings.schema import (
-    Config,
+from pipeline.settings.objectives import (
     ContrastTerm,
     Objectives,
     ReplacedTokensTerm,
     Term,
     TokenContrastTerm,
+    TranslationTerm,
     WordAlignmentTerm,
 )
-from pipeline.settings.sizes import EncoderConfig
+from pipeline.settings.schema import Config, Model
+from pipeline.settings.sizes import EncoderConfig, ModelSizes, decoder_parameters
+from pipeline.settings.text_to_text_views import options_of
 
 if TYPE_CHECKING:
     from pipeline.objectives.base import Objective
@@ -57,7 +67,7 @@ class Entry:
     streams: tuple[str, ...]
     modules: Mapping[str, Callable[[Any, EncoderConfig], int]]
     """That it trains, and their parameters by its settings, 0 where these leave one out; equal names are shared."""
-    build: Callable[[str, Any], Objective]  # of its name and its settings
+    build: Callable[[str, Any, Model], Objective]  # of its name, its settings and the model's
     flops: Callable[[Any, EncoderConfig, Sample], float]
     """Labelling, and forward and backward of its own modules over a sample; of its settings."""
     figures: tuple[Figure, ...] = ()
@@ -73,8 +83,8 @@ class Entry:
     """The layers of the encoder that its settings name, by the setting."""
 
 
-def _masked_lm(stream: str) -> Callable[[str, Term], Objective]:
-    def build(name: str, term: Term) -> Objective:
+def _masked_lm(stream: str) -> Callable[[str, Term, Model], Objective]:
+    def build(name: str, term: Term, model: Model) -> Objective:
         from pipeline.objectives.masked_lm import MaskedLM
 
         return MaskedLM(name, stream)
@@ -82,19 +92,19 @@ def _masked_lm(stream: str) -> Callable[[str, Term], Objective]:
     return build
 
 
-def _word_alignment(name: str, term: WordAlignmentTerm) -> Objective:
+def _word_alignment(name: str, term: WordAlignmentTerm, model: Model) -> Objective:
     from pipeline.objectives.word_alignment import WordAlignment
 
     return WordAlignment(name, term.alignment_layer, term.alignment_settings())
 
 
-def _token_contrast(name: str, term: TokenContrastTerm) -> Objective:
+def _token_contrast(name: str, term: TokenContrastTerm, model: Model) -> Objective:
     from pipeline.objectives.token_contrast import TokenContrast
 
     return TokenContrast(name, term.labelled_by, term.layer, term.temperature, term.mask_rate)
 
 
-def _contrast(name: str, term: ContrastTerm) -> Objective:
+def _contrast(name: str, term: ContrastTerm, model: Model) -> Objective:
     if term.momentum is None:
         from pipeline.objectives.sentence_contrast import OwnKeys
 
@@ -116,13 +126,45 @@ def _masked_lm_entry(words: str, stream: str) -> Entry:
     )
 
 
-def _replaced_tokens(stream: str) -> Callable[[str, ReplacedTokensTerm], Objective]:
-    def build(name: str, term: ReplacedTokensTerm) -> Objective:
+def _replaced_tokens(stream: str) -> Callable[[str, ReplacedTokensTerm, Model], Objective]:
+    def build(name: str, term: ReplacedTokensTerm, model: Model) -> Objective:
         from pipeline.objectives.replaced_tokens import ReplacedTokens
 
         return ReplacedTokens(name, stream, term.generator_layers, term.embeddings, term.discriminator_weight)
 
     return build
+
+
+def _text_to_text(stream: str, kind: str) -> Callable[[str, Any, Model], Objective]:
+    def build(name: str, term: Any, model: Model) -> Objective:
+        from pipeline.data.batch import View
+        from pipeline.objectives.text_to_text import TextToText
+
+        assert model.decoder is not None, "the schema has asked"
+        view = View(stream, kind, options_of(name, term, model.decoder))
+        smoothing = term.label_smoothing if isinstance(term, TranslationTerm) else 0.0
+        return TextToText(name, view, model.decoder, smoothing, freezes=model.freeze is not None)
+
+    return build
+
+
+def _decoder_parameters(term: Any, sizes: EncoderConfig) -> int:
+    assert isinstance(sizes, ModelSizes)
+    return decoder_parameters(sizes.decoder, sizes)
+
+
+def _text_to_text_entry(words: str, stream: str, kind: str, texts: Texts) -> Entry:
+    return Entry(
+        words=words,
+        streams=(stream,),
+        modules={"decoder": _decoder_parameters},
+        build=_text_to_text(stream, kind),
+        flops=partial(text_to_text_work, texts=texts),
+        figures=(_ACCURACY, Figure("nll", "Cross-entropy without label smoothing", "nats per token")),
+        denoises=False,
+        costs=text_to_text_costs,
+        predicts_words=True,
+    )
 
 
 def _replaced_tokens_entry(words: str, stream: str) -> Entry:
@@ -203,13 +245,18 @@ ENTRIES: dict[str, Entry] = {
     ),
     "mrtd": _replaced_tokens_entry("MRTD, replaced tokens of monolingual text told from original ones", "mono"),
     "trtd": _replaced_tokens_entry("TRTD, replaced tokens of translation pairs told from original ones", "pairs"),
+    "sc": _text_to_text_entry("SC, spans of monolingual text written by a decoder", "mono", "spans", span_texts),
+    "tsc": _text_to_text_entry("TSC, spans of one side of translation pairs", "pairs", "spans", one_side_texts),
+    "tpsc": _text_to_text_entry("TPSC, spans of both sides of translation pairs", "pairs", "spans", span_texts),
+    "dae": _text_to_text_entry("DAE, sentences that a decoder puts right", "mono", "noise", sentence_texts),
+    "mt": _text_to_text_entry("MT, translation in either direction", "pairs", "translation", translation_texts),
 }
 """By the key of their settings, in the order in which they are computed."""
 
 
 def build_objectives(config: Config) -> list[Objective]:
     """The objectives that the config switches on, in a fixed order."""
-    return [ENTRIES[name].build(name, term) for name, term in _active(config.objectives)]
+    return [ENTRIES[name].build(name, term, config.model) for name, term in _active(config.objectives)]
 
 
 def term_weights(terms: dict[str, Term], step: int) -> dict[str, float]:
@@ -329,7 +376,7 @@ def trained_modules(terms: Mapping[str, Any]) -> set[str]:
         if (recorded := terms.get(name)) is not None:
             own = {key: value for key, value in recorded.items() if key in kind.model_fields}
             term, modules = kind.model_validate(own), ENTRIES[name].modules
-            found |= {module for module, count in modules.items() if count(term, EncoderConfig())}
+            found |= {module for module, count in modules.items() if count(term, ModelSizes())}
     return found
 
 

@@ -5,27 +5,32 @@ Knows no PyTorch: what a config would train is told without it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from pipeline.model.flops import (
+    decoder_flops,
     encoder_forward_flops,
     own_keys_flops,
     replaced_tokens_flops,
     slow_keys_flops,
     token_contrast_flops,
 )
-from pipeline.settings.schema import ContrastTerm, ReplacedTokensTerm, TokenContrastTerm
+from pipeline.settings.objectives import ContrastTerm, ReplacedTokensTerm, TokenContrastTerm
 from pipeline.settings.sentence_contrast import Constant
 from pipeline.settings.sizes import (
     EncoderConfig,
+    ModelSizes,
     count_parameters,
     distance_parameters,
     layer_parameters,
     table_parameters,
 )
+from pipeline.settings.text_to_text import Noise, SpanCorruption, Translation
+from pipeline.settings.text_to_text_views import SpanOptions
 
 
 class Sample(Protocol):
@@ -60,7 +65,7 @@ class Costs:
     backward_share: float = (
         1.0  # of its stream's tokens × the encoder's layers, what a shared pass keeps for the backward
     )
-    own_layers: int = 0  # that passes which it shares with nobody go through; 0: it shares its stream's
+    own_layers: float = 0  # that passes which it shares with nobody go through; 0: it shares its stream's
     own_passes: float = 0.0  # through the encoder to learn, in a micro-step, beside the one over masked tokens
     drawing: int = 0  # parameters that labelling needs beside the encoder's layers
 
@@ -138,3 +143,60 @@ def generator_parameters(term: ReplacedTokensTerm, sizes: EncoderConfig) -> int:
 def masked_lm_parameters(sizes: EncoderConfig) -> int:
     """Of a head that predicts words, without the matrix of words, which it shares."""
     return sizes.hidden * (sizes.hidden + 3) + sizes.vocab_size
+
+
+Texts = Callable[[Any, Sample], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""Tokens of the sources and the targets that an objective makes of a sample, by its settings, and the source of each target."""
+
+
+def span_texts(term: SpanCorruption, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of blocks, as if each were one sentence, or of both sides of pairs."""
+    special = 3 if len(sample.sides_C) else 2
+    return _span_texts(term, sample.lengths_S, sample.lengths_S - special)
+
+
+def one_side_texts(term: SpanCorruption, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the first side of each pair: which it is, is drawn."""
+    return _span_texts(term, sample.lengths_S, sample.sides_C[0::2])
+
+
+def _span_texts(
+    term: SpanCorruption, whole_S: np.ndarray, may_hide_S: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    counts = SpanOptions(term.density, term.span, term.groups).counts
+    hidden_S, spans_S = np.array([counts(tokens) for tokens in may_hide_S.tolist()]).T
+    groups_S = np.minimum(spans_S, term.groups)
+    target_S = (hidden_S + spans_S) / groups_S
+    return whole_S - hidden_S + spans_S, np.repeat(target_S, groups_S), np.repeat(np.arange(len(whole_S)), groups_S)
+
+
+def sentence_texts(term: Noise, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As if a block were one sentence: shorter ones have less attention."""
+    words_S = sample.lengths_S - 2
+    return words_S * (1 - term.drop) + 2, words_S + 1, np.arange(len(words_S))
+
+
+def translation_texts(term: Translation, sample: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    source_S, target_S = sample.sides_C[0::2] + 2, sample.sides_C[1::2] + 1
+    return source_S, target_S, np.arange(len(source_S))
+
+
+def text_to_text_work(term: Any, sizes: EncoderConfig, sample: Sample, texts: Texts) -> float:
+    """Encoding, with a backward if it learns; forward and backward of the decoder."""
+    assert isinstance(sizes, ModelSizes)
+    source_S, target_R, owner_R = texts(term, sample)
+    encodings = 1 if sizes.freezes else 3
+    encoding = encodings * encoder_forward_flops(sizes, source_S, sizes.layers)
+    return encoding + decoder_flops(sizes.decoder, sizes, source_S, target_R, owner_R)
+
+
+def text_to_text_costs(term: Any, sizes: EncoderConfig, samples: float, of_step: int) -> Costs:
+    """As if a stream's tokens were read and written by halves; each objective needs the decoder's weights for itself."""
+    assert isinstance(sizes, ModelSizes)
+    learned = 0 if sizes.freezes else sizes.layers
+    written = sizes.decoder.layers * (2.0 if sizes.decoder.layout == "interleaved" else 1.3)
+    return Costs(
+        labelled_layers=sizes.layers if sizes.freezes else 0,
+        own_layers=(learned + written) / 2,
+        own_passes=0.0 if sizes.freezes else 1.0,
+    )

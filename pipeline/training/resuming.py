@@ -15,7 +15,9 @@ from typing import Any
 
 from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.objectives import catalog
-from pipeline.settings.schema import FIXED, Config, Data, Run, Term
+from pipeline.settings.fixed import FIXED
+from pipeline.settings.objectives import Term
+from pipeline.settings.schema import Config, Data, Run
 
 
 class Fate(Enum):
@@ -31,7 +33,7 @@ _BY_FATE: dict[Fate, dict[str, str]] = {
     Fate.USED: {
         "model": "dropout",
         "batch": "micro_steps",
-        "optimizer": "lr betas eps weight_decay clip warmup_steps decay_power",
+        "optimizer": "lr betas eps weight_decay clip warmup_steps schedule decay_steps decay_power",
         "validation": "every data samples batch gold gold_pairs retrieval retrieval_sentences shown_pairs",
         "aligner": "layer method encoding",
         "run": "out log_every save_every keep keep_every time_limit_minutes non_finite_steps timeout_minutes wandb",
@@ -39,6 +41,8 @@ _BY_FATE: dict[Fate, dict[str, str]] = {
     },
     Fate.REFUSED: {
         "data": "alpha schedule block_tokens side_tokens",
+        "model": "freeze",
+        "model.decoder": "layers layout embeddings tag sentinels",
         "data.weights": "mono pairs",
         "batch": "mono pairs contrast",
         "optimizer": "torch_adam",
@@ -47,11 +51,11 @@ _BY_FATE: dict[Fate, dict[str, str]] = {
     Fate.CHECKED: {
         "": "deepspeed",  # by `reshard.needed`
         "data": "path",
-        "model": "init layers hidden heads feed_forward positions",
+        "model": "init layers hidden heads feed_forward positions keep_layers decoder",
         "optimizer": "heads_lr heads_first_steps",
         "run": "steps",
     },
-    Fate.UNUSED: {"model": "init_std"},
+    Fate.UNUSED: {"model": "init_std", "model.decoder": "start cross_attention"},
 }
 
 
@@ -147,6 +151,14 @@ def _check_heads(was: dict[str, Any], now: dict[str, Any]) -> None:
             f"{' and '.join(sorted(had))}: set it back (weight 0 takes an objective out of the loss), or start a new run "
             "from the weights alone (`python -m pipeline export`, then model.init)"
         )
+    before, after = _built_by(was), _built_by(now)
+    for module, (objective, settings) in after.items():
+        for name, wants in settings.items():
+            if before[module][1].get(name, wants) != wants:
+                raise ValueError(
+                    f"objectives.{objective}.{name} = {wants}: the checkpoint's {module} was trained with "
+                    f"{before[module][1][name]}, by objectives.{before[module][0]}; set it back"
+                )
     was_apart, apart = _heads_apart(was), _heads_apart(now)
     if was_apart != apart:
         how = {False: "with neither", True: "with one of them or both"}
@@ -158,6 +170,19 @@ def _check_heads(was: dict[str, Any], now: dict[str, Any]) -> None:
 
 def _heads(config: dict[str, Any]) -> set[str]:
     return catalog.trained_modules({name: value_of(config, f"objectives.{name}") for name in catalog.ENTRIES})
+
+
+def _built_by(config: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """By module the first objective that trains it, and those of its settings that a run which goes on must not change."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for objective, kind in catalog.settings().items():
+        if value_of(config, f"objectives.{objective}") is None:
+            continue
+        fixed = [name for name, field in kind.model_fields.items() if field.json_schema_extra == FIXED]
+        settings = {name: value_of(config, f"objectives.{objective}.{name}") for name in fixed}
+        for module in catalog.modules_of([objective]):
+            found.setdefault(module, (objective, settings))
+    return found
 
 
 def _heads_apart(config: dict[str, Any]) -> bool:

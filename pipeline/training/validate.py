@@ -24,6 +24,7 @@ from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
 from pipeline.evaluate.validation_texts import read_texts
 from pipeline.model.encoder import EncoderConfig
 from pipeline.objectives import catalog
+from pipeline.settings.added_words import AddedWords, words_of
 from pipeline.settings.align_options import AlignOptions, check_layer, chosen_over, options_of_json, trained_options
 from pipeline.settings.schema import Config
 from pipeline.training import ranks
@@ -60,7 +61,7 @@ class Validator:
             held_out = Manifest.load(self._settings.data)
             held = {"mono": held_out.mono, "pairs": held_out.pairs, "contrast": held_out.pairs}
             views = [view for objective in self._objectives for view in objective.reads if held[view.stream]]
-            self._data = open_data(config, views, held_out)
+            self._data = open_data(config, views, held_out, _words_for(config, manifest, held_out))
         self._golds, self._sentences = read_texts(self._settings)
         self._tokenizer, self._encoder = Tokenizer.load(manifest.tokenizer_dir), encoder
         self._shown = choose_pairs(self._golds, self._settings.shown_pairs, self._tokenizer, longest_side(encoder))
@@ -163,6 +164,17 @@ class Validator:
             options.way,
             longest_side=longest_side(self._encoder, options.encoding),
         )
+
+
+def _words_for(config: Config, manifest: Manifest, held_out: Manifest) -> AddedWords:
+    """The words of the run's model; ValueError where held-out text is in a language that has no tag."""
+    words = words_of(config, manifest)
+    if without := sorted(set(words_of(config, held_out).languages) - set(words.languages)):
+        raise ValueError(
+            f"validation.data = {config.validation.data}: has {without[0]}, a language that data.path = {config.data.path} has "
+            "not, and the model no tag for; leave it out"
+        )
+    return words
 
 
 def best_of(values: Figures, step: int) -> tuple[int, str] | None:

@@ -20,11 +20,12 @@ from pipeline.data.views.collate import collate
 from pipeline.estimate.dry_run import DEVICES, DryRun, cpu_flops, dry_run, table
 from pipeline.estimate.memory import StepWork, activation_bytes, memory_per_rank
 from pipeline.model.encoder import Encoder, EncoderConfig
-from pipeline.objectives.catalog import build_objectives, costs
+from pipeline.objectives.catalog import build_objectives, costs, streams
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
-from pipeline.settings.added_words import AddedWords
-from pipeline.settings.schema import Config, Term, load_config
+from pipeline.settings.added_words import AddedWords, words_of
+from pipeline.settings.objectives import Term
+from pipeline.settings.schema import Config, load_config
 from pipeline.settings.sizes import count_parameters
 from pipeline.training import replicated
 from pipeline.training.build import build_data, build_model
@@ -40,7 +41,7 @@ def estimate(config: Config, **changes: Any) -> DryRun:
 
 
 def recipe(name: str, *overrides: str) -> Config:
-    nowhere = ["data.path=nowhere", "model.init=null"]
+    nowhere = ["data.path=nowhere", "model.init=null", "model.keep_layers=null", "model.freeze=null"]
     config = load_config(ROOT / "pipeline" / "configs" / f"{name}.yaml", [*nowhere, *overrides])
     return config.model_copy(update={"deepspeed": ROOT / config.deepspeed})
 
@@ -153,7 +154,7 @@ def test_tokens_and_operations_are_those_of_the_first_step(tiny: Config, contras
     tiny = tiny if contrast is None else with_contrast(tiny, **contrast)
     objectives = build_objectives(tiny)
     manifest = Manifest.load(tiny.data.path)
-    model, _ = build_model(tiny, objectives, manifest.vocab_size)
+    model, _ = build_model(tiny, objectives, AddedWords(manifest.vocab_size))
     plan = BatchPlan({"mono": 8, "pairs": 16, "contrast": 12}, 1, 1)
     batch = build_data(tiny, objectives, manifest).micro_batch(plan, 0, 0, 0)
     result = estimate(tiny)
@@ -169,7 +170,7 @@ def test_replaced_tokens_are_counted_as_they_are_trained(tiny: Config, embedding
     content = tiny.model_dump() | {"objectives": {"mlm": None, "tlm": None, "dwa": None, "mrtd": term, "trtd": term}}
     config = Config.model_validate(content)
     objectives, manifest = build_objectives(config), Manifest.load(config.data.path)
-    model, _ = build_model(config, objectives, manifest.vocab_size)
+    model, _ = build_model(config, objectives, AddedWords(manifest.vocab_size))
     batch = build_data(config, objectives, manifest).micro_batch(BatchPlan({"mono": 8, "pairs": 16}, 1, 1), 0, 0, 0)
     result = estimate(config)
     assert result.parameters["total"] == sum(p.numel() for p in model.parameters())
@@ -177,6 +178,32 @@ def test_replaced_tokens_are_counted_as_they_are_trained(tiny: Config, embedding
     assert result.encoder_passes == 2 and result.layers == 2
     generator = sum(p.numel() for p in model.heads["generator"].parameters())
     assert result.drawing_parameters == 2 * generator
+
+
+@pytest.mark.parametrize(
+    ("terms", "decoder", "within"),
+    [
+        ({"mt": {}}, {"layers": 1}, 1e-9),
+        ({"mt": {}}, {"layers": 1, "layout": "interleaved", "embeddings": "own"}, 1e-9),
+        ({"sc": {}, "tsc": {"density": 0.2}, "tpsc": {"groups": 1}}, {"layers": 2}, 0.1),
+        ({"dae": {}}, {"layers": 1}, 0.4),  # of short sentences, whose attention is less
+    ],
+)
+def test_text_to_text_is_counted_as_it_is_trained(
+    tiny: Config, terms: dict[str, Any], decoder: dict[str, Any], within: float
+) -> None:
+    content = tiny.model_dump()
+    content["objectives"] = dict.fromkeys(("mlm", "tlm", "dwa")) | terms
+    content["model"]["decoder"] = decoder
+    config = Config.model_validate(content)
+    objectives, manifest = build_objectives(config), Manifest.load(config.data.path)
+    model, _ = build_model(config, objectives, words_of(config, manifest))
+    plan = BatchPlan({name: getattr(config.batch, name) for name in streams(config.objectives)}, 1, 1)
+    batch = build_data(config, objectives, manifest).micro_batch(plan, 0, 0, 0)
+    result = estimate(config)
+    assert result.parameters["total"] == sum(p.numel() for p in model.parameters())
+    assert result.flops_per_step == pytest.approx(model.flops(batch), rel=within)
+    assert result.encoder_passes == len(terms)
 
 
 def test_activations_are_kept_of_every_pass() -> None:
@@ -193,7 +220,7 @@ def test_activations_are_kept_of_every_pass() -> None:
 def test_what_is_held_beside_what_is_trained_is_the_twins_bytes(tiny: Config, contrast: dict[str, Any]) -> None:
     without = estimate(tiny).memory[2]
     tiny = with_contrast(tiny, **contrast)
-    model, _ = build_model(tiny, build_objectives(tiny), Manifest.load(tiny.data.path).vocab_size)
+    model, _ = build_model(tiny, build_objectives(tiny), AddedWords(Manifest.load(tiny.data.path).vocab_size))
     memory = estimate(tiny).memory[2]
     assert memory.get("replicated", 0) == replicated.bytes_of(model.twins)
     assert memory["similarities"] > 0 and "replicated" not in without and "similarities" not in without

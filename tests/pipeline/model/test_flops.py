@@ -11,7 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.data.batch import MicroBatch
+from pipeline.data.batch import MicroBatch, View
 from pipeline.data.crossing import cross
 from pipeline.data.packing import pack
 from pipeline.data.streams import Sequences
@@ -22,6 +22,7 @@ from pipeline.model.flops import decoder_flops, encoder_forward_flops
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.settings import text_to_text
+from pipeline.settings.added_words import AddedWords
 from pipeline.settings.sizes import decoder_parameters
 from pipeline.watch.hardware import peak_flops
 

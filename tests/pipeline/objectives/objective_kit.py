@@ -31,7 +31,9 @@ from pipeline.data.views.collate import add_kind
 from pipeline.objectives import catalog
 from pipeline.objectives.base import Asked, Encode, Labels, LabelTensors, Loss, Modules, Objective, Parts, Trained
 from pipeline.settings.added_words import AddedWords
-from pipeline.settings.schema import FIXED, Config, Objectives, Term
+from pipeline.settings.fixed import FIXED
+from pipeline.settings.objectives import Objectives, Term
+from pipeline.settings.schema import Config
 
 BLOTTED, UNKNOWN = 0.3, 3
 LAYER = 1
@@ -154,7 +156,7 @@ def install() -> None:
         words="a test's",
         streams=("pairs",),
         modules={"probe": lambda term, sizes: sizes.hidden * (sizes.hidden + 1)},
-        build=Probe,
+        build=lambda name, term, model: Probe(name, term),
         flops=lambda term, sizes, sample: 0.0,
     )
     Config.model_fields["objectives"] = FieldInfo(annotation=WithProbe, default=WithProbe())

@@ -27,7 +27,8 @@ from pipeline.objectives.pretraining_model import MicroStepEncoder, PretrainingM
 from pipeline.objectives.word_alignment import WordAlignment
 from pipeline.settings.added_words import AddedWords
 from pipeline.settings.align_options import Way
-from pipeline.settings.schema import ContrastTerm, Objectives, Optimizer, TokenContrastTerm
+from pipeline.settings.objectives import ContrastTerm, Objectives, TokenContrastTerm
+from pipeline.settings.schema import Model, Optimizer
 from pipeline.training import ranks, replicated
 from pipeline.training.build import parameter_groups
 from pipeline.training.step import denominators
@@ -250,7 +251,7 @@ def test_ranks_that_differ_and_rounded_twins_are_told(model: PretrainingModel, m
 
 def test_the_catalog_says_of_each_objective_what_the_objective_does() -> None:
     settings = Objectives(token_contrast=TokenContrastTerm(), contrast=ContrastTerm())
-    built = {name: catalog.ENTRIES[name].build(name, term) for name, term in settings.active().items()}
+    built = {name: catalog.ENTRIES[name].build(name, term, Model()) for name, term in settings.active().items()}
     for name, objective in built.items():
         entry = catalog.ENTRIES[name]
         assert objective.name == name and objective.streams == sorted(entry.streams)

@@ -29,7 +29,7 @@ from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.objectives.replaced_tokens import DETECTION, GENERATOR, IDS, ReplacedTokens
 from pipeline.settings.added_words import AddedWords
-from pipeline.settings.schema import Objectives, ReplacedTokensTerm, Term
+from pipeline.settings.objectives import Objectives, ReplacedTokensTerm, Term
 from pipeline.settings.sizes import count_parameters
 from pipeline.weights.consolidate import hugging_face_parts
 from pipeline.weights.hugging_face import build_encoder

@@ -27,7 +27,8 @@ from pipeline.objectives.sentence_contrast import TEXTS, VECTORS
 from pipeline.objectives.slow_keys import ENCODER, QUEUE, SLOW_PROJECTION, STEP_VECTORS
 from pipeline.objectives.slow_weights import cut_copy, follow
 from pipeline.settings.added_words import AddedWords
-from pipeline.settings.schema import ContrastTerm, Objectives
+from pipeline.settings.objectives import ContrastTerm, Objectives
+from pipeline.settings.schema import Model
 from pipeline.training import replicated
 
 VOCAB_SIZE, LAYERS, LAYER, SAMPLES = 64, 3, 2, 8
@@ -62,7 +63,7 @@ OWN_KEYS = {"queue": 0, "in_batch": True, "momentum": None}
 def model_of(term: ContrastTerm) -> PretrainingModel:
     torch.manual_seed(3)
     sizes = EncoderConfig(VOCAB_SIZE, LAYERS, 16, positions=66, heads=2, feed_forward=32, init_std=0.3)
-    model = PretrainingModel(Encoder(sizes), [catalog.ENTRIES["contrast"].build("contrast", term)])
+    model = PretrainingModel(Encoder(sizes), [catalog.ENTRIES["contrast"].build("contrast", term, Model())])
     model.add_twins()
     return model
 

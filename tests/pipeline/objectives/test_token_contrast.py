@@ -25,7 +25,7 @@ from pipeline.objectives.pretraining_model import MicroStepEncoder, PretrainingM
 from pipeline.objectives.token_contrast import PARTNER, TokenContrast
 from pipeline.settings.added_words import AddedWords
 from pipeline.settings.align_options import Way
-from pipeline.settings.schema import Objectives, TokenContrastTerm
+from pipeline.settings.objectives import Objectives, TokenContrastTerm
 
 VOCAB_SIZE, LAYERS, LAYER, TEMPERATURE = 64, 3, 2, 0.05
 SOURCE, TARGET = [9, 1, 14, 30, 6, 2], [7, 3, 14, 11, 1, 22]

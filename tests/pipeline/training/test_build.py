@@ -14,8 +14,10 @@ from pipeline.data.blend import Stage
 from pipeline.data.packing import pack
 from pipeline.data.streams import BatchPlan, blend_stages
 from pipeline.objectives.catalog import build_objectives, term_weights
+from pipeline.settings.added_words import AddedWords
 from pipeline.settings.deepspeed_json import OWNED_KEYS
-from pipeline.settings.schema import Config, Optimizer, Term
+from pipeline.settings.objectives import Term
+from pipeline.settings.schema import Config, Optimizer
 from pipeline.training.build import (
     build_data,
     build_model,
@@ -115,7 +117,7 @@ def test_a_model_from_scratch_has_the_sizes_of_the_config_and_depends_on_the_see
     models = []
     for seed in (1, 1, 2):
         config = make_config(run={"seed": seed})
-        model, head_is_pretrained = build_model(config, build_objectives(config), VOCAB_SIZE)
+        model, head_is_pretrained = build_model(config, build_objectives(config), AddedWords(VOCAB_SIZE))
         models.append(model)
     sizes = models[0].encoder.config
     assert (sizes.layers, sizes.hidden, sizes.heads, sizes.feed_forward, sizes.vocab_size) == (2, 16, 2, 32, VOCAB_SIZE)
@@ -126,14 +128,14 @@ def test_a_model_from_scratch_has_the_sizes_of_the_config_and_depends_on_the_see
 
 def test_positions_hold_the_longest_block_and_the_longest_pair() -> None:
     config = make_config(data={"block_tokens": 20, "side_tokens": 30})
-    model, _ = build_model(config, build_objectives(config), VOCAB_SIZE)
+    model, _ = build_model(config, build_objectives(config), AddedWords(VOCAB_SIZE))
     assert model.encoder.config.positions - 2 == 30 + 30 + 3
 
 
 @pytest.mark.parametrize(("kind", "has_head"), [(XLMRobertaForMaskedLM, True), (XLMRobertaModel, False)])
 def test_a_model_from_hugging_face_has_its_sizes_and_weights(tmp_path: Path, kind: type, has_head: bool) -> None:
     config = make_config(model={"init": save_hugging_face(tmp_path, kind)})
-    model, head_is_pretrained = build_model(config, build_objectives(config), VOCAB_SIZE)
+    model, head_is_pretrained = build_model(config, build_objectives(config), AddedWords(VOCAB_SIZE))
     loaded = kind.from_pretrained(tmp_path)
     theirs = loaded.roberta if has_head else loaded
     assert model.encoder.config.hidden == 24 and head_is_pretrained == has_head
@@ -151,7 +153,7 @@ def test_beside_a_model_from_hugging_face_the_generator_begins_as_its_lowest_lay
     term = {"generator_layers": 1, "embeddings": embeddings}
     terms = {"mlm": None, "tlm": None, "dwa": None, "mrtd": term, "trtd": term}
     config = make_config(model={"init": save_hugging_face(tmp_path, kind)}, objectives=terms)
-    model, head_is_pretrained = build_model(config, build_objectives(config), VOCAB_SIZE)
+    model, head_is_pretrained = build_model(config, build_objectives(config), AddedWords(VOCAB_SIZE))
     expected, packed = kind.from_pretrained(tmp_path).state_dict(), pack([[0, 5, 6, 7, 2]])
     generator = model.heads["generator"]
     assert torch.equal(generator.encoder(packed), model.encoder(packed, 1))
@@ -168,26 +170,26 @@ def test_beside_a_model_from_hugging_face_the_generator_begins_as_its_lowest_lay
 def test_relative_positions_beside_a_model_without_are_refused(tmp_path: Path) -> None:
     config = make_config(model={"init": save_hugging_face(tmp_path), "positions": "gated_relative"})
     with pytest.raises(ValueError, match=r"model\.positions = gated_relative: model\.init = .* was trained without it"):
-        build_model(config, build_objectives(config), VOCAB_SIZE)
+        build_model(config, build_objectives(config), AddedWords(VOCAB_SIZE))
 
 
 def test_an_alignment_layer_beyond_the_model_is_refused(tmp_path: Path) -> None:
     for model in ({}, {"init": save_hugging_face(tmp_path)}):
         config = make_config(model=model, objectives={"dwa": {"alignment_layer": 3}})
         with pytest.raises(ValueError, match=r"alignment_layer = 3: the model has 2 layers; choose 0 to 2"):
-            build_model(config, build_objectives(config), VOCAB_SIZE)
+            build_model(config, build_objectives(config), AddedWords(VOCAB_SIZE))
 
 
 def test_a_model_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
     config = make_config(model={"init": save_hugging_face(tmp_path)})
     with pytest.raises(ValueError, match=r"vocabulary of 64, the token files in data\.path = data have 65"):
-        build_model(config, build_objectives(config), VOCAB_SIZE + 1)
+        build_model(config, build_objectives(config), AddedWords(VOCAB_SIZE + 1))
 
 
 def test_a_model_with_too_few_positions_is_refused(tmp_path: Path) -> None:
     config = make_config(model={"init": save_hugging_face(tmp_path, max_position_embeddings=33)})
     with pytest.raises(ValueError, match=r"31 positions, data\.block_tokens and data\.side_tokens need 32"):
-        build_model(config, build_objectives(config), VOCAB_SIZE)
+        build_model(config, build_objectives(config), AddedWords(VOCAB_SIZE))
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"model\.init: .*holds no model \(neither config\.json.*give a Hugging Face model"
     ):
-        build_model(config, build_objectives(config), VOCAB_SIZE)
+        build_model(config, build_objectives(config), AddedWords(VOCAB_SIZE))
 
 
 def test_deepspeed_gets_the_batch_the_optimizer_and_the_json(make_settings: Callable[..., dict[str, Any]]) -> None:
@@ -295,7 +297,7 @@ def test_weights_of_terms_rise_over_their_own_warmup() -> None:
 
 def test_the_encoder_warms_up_after_the_heads() -> None:
     config = make_config()
-    model, _ = build_model(config, build_objectives(config), VOCAB_SIZE)
+    model, _ = build_model(config, build_objectives(config), AddedWords(VOCAB_SIZE))
     optimizer = Optimizer(lr=1e-3, heads_lr=2e-3, warmup_steps=2, heads_first_steps=3)
     (encoder, encoder_factor), (heads, heads_factor) = parameter_groups(model, optimizer, steps=12)
     assert [encoder_factor(step) for step in range(5)] == pytest.approx([0, 0, 0, 0.5 * 0.9, 0.8])
@@ -307,9 +309,26 @@ def test_the_encoder_warms_up_after_the_heads() -> None:
 
 def test_heads_with_a_rate_of_their_own_leave_the_encoder_s_as_it_is() -> None:
     config = make_config()
-    model, _ = build_model(config, build_objectives(config), VOCAB_SIZE)
+    model, _ = build_model(config, build_objectives(config), AddedWords(VOCAB_SIZE))
     optimizer = Optimizer(lr=1e-3, heads_lr=5e-3, warmup_steps=2)
     (_, encoder_factor), (_, heads_factor) = parameter_groups(model, optimizer, steps=12)
     alone = lr_factor(optimizer, 12)
     for step in range(12):
         assert (encoder_factor(step), heads_factor(step)) == pytest.approx((alone(step), 5 * alone(step)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "factors"),
+    [
+        ({"schedule": "polynomial"}, [0.5, 1, 1, 0.75, 0.5, 0.25]),
+        ({"schedule": "polynomial", "decay_power": 2.0}, [0.5, 1, 1, 0.75**2, 0.5**2, 0.25**2]),
+        ({"schedule": "inverse_sqrt"}, [0.5, 1, (2 / 3) ** 0.5, (2 / 4) ** 0.5, (2 / 5) ** 0.5, (2 / 6) ** 0.5]),
+        ({"schedule": "warmup_stable_decay", "decay_steps": 2}, [0.5, 1, 1, 1, 1, 0.5]),
+        ({"schedule": "warmup_stable_decay"}, [0.5, 1, 1, 1, 1, 1]),
+        ({"schedule": "warmup_stable_decay", "decay_steps": 99}, [0.5, 1, 1, 0.75, 0.5, 0.25]),
+    ],
+)
+def test_the_rate_follows_its_schedule(settings: dict[str, Any], factors: list[float]) -> None:
+    factor = lr_factor(Optimizer(warmup_steps=2, **settings), steps=6)
+    assert [factor(step) for step in range(6)] == pytest.approx(factors)
+    assert lr_factor(Optimizer(warmup_steps=0, schedule="inverse_sqrt"), steps=6)(0) == 1

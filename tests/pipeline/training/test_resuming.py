@@ -21,7 +21,8 @@ from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.objectives import catalog
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.settings.schema import Config
-from pipeline.settings.sizes import scratch_sizes
+from pipeline.settings.sizes import scratch_sizes, with_decoder
+from pipeline.settings.text_to_text import WRITING
 from pipeline.training.resuming import Fate, check_continues, fates, kept_alignment, value_of
 from tests.conftest import ROOT
 
@@ -29,7 +30,10 @@ RESTART = ROOT / "docs" / "restart.md"
 VOCABULARY = 100
 FULL = {
     "data": {"path": "data", "weights": {"mono": {"en": 1.0}, "pairs": {"de-en": 1.0}}},
-    "objectives": {"token_contrast": {}, "contrast": {}, "mrtd": {}, "trtd": {}},
+    "model": {"decoder": {}},
+    "objectives": {
+        name: {} for name in ("token_contrast", "contrast", "mrtd", "trtd", "sc", "tsc", "tpsc", "dae", "mt")
+    },
     "optimizer": {"heads_lr": 1e-3, "heads_first_steps": 5},
     "run": {"out": "run", "wandb": {"project": "p"}},
     "deepspeed": "zero1.json",
@@ -46,6 +50,9 @@ CHANGES: dict[str, Any] = {
     "run.wandb": None,
     "model.heads": 6,
     "model.hidden": 1536,
+    "model.decoder": {"layers": 3},
+    "data.block_tokens": 256,
+    **{f"objectives.{name}.density": 0.25 for name in ("sc", "tsc", "tpsc")},
 }
 """For fields that not just any value fits."""
 FITTING: dict[str, dict[str, Any]] = {
@@ -56,6 +63,12 @@ FITTING: dict[str, dict[str, Any]] = {
     "objectives.mrtd.embeddings": {"objectives.trtd": None},
     "objectives.trtd.generator_layers": {"objectives.mrtd": None},
     "objectives.trtd.embeddings": {"objectives.mrtd": None},
+    "model.keep_layers": {"model.init": "hf"},
+    "model.freeze": {
+        "model.init": "hf",
+        "model.decoder.embeddings": "own",
+        **{f"objectives.{name}": None for name in catalog.ENTRIES if name not in WRITING},
+    },
 }
 """What a change has to have beside it, before and after."""
 
@@ -141,6 +154,8 @@ def test_the_heads_are_those_of_the_objectives(sizes: EncoderConfig) -> None:
         for name, count in known.items():
             own = [parameter for parameter in model.heads[name].parameters() if id(parameter) not in shared]
             term = config.objectives.active()[objective.name]
+            if name == "decoder":
+                sizes = with_decoder(sizes, config)
             assert sum(parameter.numel() for parameter in own) == count(term, sizes), "tied tables are the encoder's"
 
 
@@ -162,6 +177,7 @@ def test_a_changed_field_meets_its_fate(name: str) -> None:
         ({"objectives.dwa": None}, "objectives.dwa: switched off since the checkpoint"),
         ({"objectives.contrast": None}, "objectives.contrast: switched off since the checkpoint"),
         ({"objectives.mlm": None}, ""),
+        ({"objectives.sc": None, "objectives.mt": None}, ""),
         ({"objectives.tlm": None}, ""),
         ({"objectives.mlm": None, "objectives.tlm": None}, "objectives.mlm, objectives.tlm: switched off"),
         ({"data.path": "elsewhere"}, "data.path = elsewhere: its manifest differs"),
@@ -189,8 +205,19 @@ def test_what_is_checked_is_refused_only_where_it_breaks_the_run(changes: dict[s
     assert re.match(expected, goes_on(was, now))
 
 
+def test_a_module_that_goes_to_another_objective_keeps_its_sizes() -> None:
+    blocks = config_with({"objectives.mrtd.generator_layers": 2, "objectives.trtd": None})
+    same, other = (
+        config_with({"objectives.mrtd": None, "objectives.trtd.generator_layers": layers}) for layers in (2, 3)
+    )
+    assert goes_on(blocks, same) == ""
+    assert goes_on(blocks, other) == (
+        "objectives.trtd.generator_layers = 3: the checkpoint's generator was trained with 2, by objectives.mrtd; set it back"
+    )
+
+
 def test_a_checkpoint_of_a_version_that_knew_fewer_settings_had_their_defaults() -> None:
-    few = {"data": {"path": "data"}, "objectives": {}, "optimizer": {}}
+    few = {"data": {"path": "data"}, "model": {}, "objectives": {}, "optimizer": {}}
     minimal = Config.model_validate({**FULL, **few})
     old = info_of(minimal)
     old.config = {
@@ -201,8 +228,9 @@ def test_a_checkpoint_of_a_version_that_knew_fewer_settings_had_their_defaults()
         "objectives": {"mlm": {}, "tlm": {}, "dwa": {}},
     }
     check_continues(old, info_of(minimal, 0))
+    without = {"model.decoder": None, **{f"objectives.{name}": None for name in WRITING}}
     with pytest.raises(ValueError, match=r"data\.weights\.mono = \{'en': 1\.0\}: the checkpoint was trained with \{\}"):
-        check_continues(old, info_of(config_with({}), 0))
+        check_continues(old, info_of(config_with(without), 0))
 
 
 @pytest.mark.parametrize(
