@@ -27,6 +27,7 @@ def export_command(
         Path | None, typer.Option(help="folder with the model's tokenizer, where none lies beside it")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace the export that HF_DIR holds")] = False,
+    encoder: Annotated[bool, typer.Option("--encoder", help="of a model with a decoder the encoder alone")] = False,
     to_hub: Annotated[
         str | None,
         typer.Option("--push", metavar="NAME", help="upload the folder to the hub as this model too, ORG/NAME"),
@@ -47,19 +48,24 @@ def export_command(
         check_target(to_hub, private)
     from pipeline.weights.export import WRITTEN, export
 
-    written = export(model, hf_dir, tokenizer, force, to_hub)
+    written = export(model, hf_dir, tokenizer, force, to_hub, encoder)
     known = written.known
     for note in written.notes:
         print(f"note: {note}", file=sys.stderr)
     head = "" if known.head else "; without a trained masked-LM head"
     origin = known.origin if known.info is None else f"step {known.info.step}"
     put(f"{hf_dir}: {origin}, {known.parameters / 1e6:.1f} M parameters{head}")
-    options = known.record.options
+    options = known.record.options if known.decoder is None else None
     if options is not None:
         print(f"words align at {options.describe()} ({options.why}); recorded in {hf_dir}/config.json", file=sys.stderr)
     if to_hub is not None:
         put(f"{to_hub}: {push(hf_dir, WRITTEN, to_hub, private)}")
-    print(f"next: python -m pipeline align {to_hub or hf_dir} SOURCE TARGET > links.pharaoh", file=sys.stderr)
+    uses = (
+        "align {} SOURCE TARGET > links.pharaoh"
+        if known.decoder is None
+        else "generate {} TEXT --to LANGUAGE > written"
+    )
+    print(f"next: python -m pipeline {uses.format(to_hub or hf_dir)}", file=sys.stderr)
 
 
 def report_command(

@@ -19,6 +19,8 @@ from data_prep.files import read_json
 from data_prep.tokenizers.hub import first_line
 from data_prep.tokenizers.tokenizer import Tokenizer, read_tokenizer
 from data_prep.tokenizers.tokenizer_json import JSON_NAME
+from pipeline.model.decoder_layer import INTERLEAVED_KIND
+from pipeline.model.interleaved_lm import register
 from pipeline.weights.hub import local_folder
 from pipeline.weights.hugging_face import CONFIG_NAME
 from pipeline.weights.opening import Kind, kind_of
@@ -26,6 +28,7 @@ from pipeline.weights.text_to_text_record import TextToTextRecord, text_to_text_
 
 WRITES = "encoder-decoder"
 PART = "xlm-roberta"
+_DECODERS = (PART, INTERLEAVED_KIND)
 _ADVICE = "give the export of a run with a decoder"
 _RESERVED_POSITIONS = 2  # XLM-R counts positions from the padding's id on
 
@@ -151,7 +154,7 @@ def _check_kind(content: dict[str, Any], folder: Path) -> None:
     if kind == PART:
         raise ValueError(f"{folder}: is an encoder, which writes nothing; {_ADVICE}")
     parts = [(content.get(name) or {}).get("model_type") for name in ("encoder", "decoder")]
-    if kind != WRITES or parts != [PART, PART]:
+    if kind != WRITES or parts[0] != PART or parts[1] not in _DECODERS:
         of = f" of {' and '.join(map(str, parts))}" if kind == WRITES else ""
         raise ValueError(
             f"{folder / CONFIG_NAME}: model_type is {kind!r}{of}; {WRITES} of {PART} parts is taken: {_ADVICE}"
@@ -160,6 +163,7 @@ def _check_kind(content: dict[str, Any], folder: Path) -> None:
 
 def _module_of(folder: Path) -> Any:
     kind: Any = EncoderDecoderModel
+    register()
     logging.disable_progress_bar()  # of reading weights
     try:
         module, loading = kind.from_pretrained(

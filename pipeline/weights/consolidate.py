@@ -13,6 +13,7 @@ from torch import Tensor
 from data_prep.quiet import prints_hidden
 from pipeline.checkpoints import weights_only
 from pipeline.checkpoints.manifest import CheckpointInfo
+from pipeline.model.decoder import DECODER
 from pipeline.model.generator import whole_tables
 from pipeline.model.heads import MASKED_LM_HEAD
 from pipeline.weights.hugging_face import hugging_face_state
@@ -56,8 +57,8 @@ def modules_of(state: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def hugging_face_parts(state: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
-    """State dict of `XLMRobertaForMaskedLM`, without its head where there is none, and the sentence projection where there is
-    one; other modules are left out.
+    """State dict of `XLMRobertaForMaskedLM`, without its head where there is none; the sentence projection and the decoder, by
+    its own names, where there are any; other modules are left out.
 
     Raises:
         ValueError: there is no encoder; names `source` and what it holds.
@@ -70,4 +71,6 @@ def hugging_face_parts(state: dict[str, Tensor], source: Path) -> dict[str, Tens
     if head is not None:
         head = {**head, "weight": encoder["word.weight"]}
     projection = modules.get(f"{HEADS}.{PROJECTION}", {})
-    return hugging_face_state(encoder, head) | {f"{PROJECTION}.{name}": tensor for name, tensor in projection.items()}
+    beside = {f"{PROJECTION}.{name}": tensor for name, tensor in projection.items()}
+    beside |= {f"{DECODER}.{name}": tensor for name, tensor in modules.get(f"{HEADS}.{DECODER}", {}).items()}
+    return hugging_face_state(encoder, head) | beside

@@ -25,6 +25,7 @@ from pipeline.weights.hugging_face import (
     CONFIG_NAME,
     DROPOUTS,
     hugging_face_name,
+    other_architecture,
     sizes_of,
     write_config,
 )
@@ -59,6 +60,11 @@ _NAMES = {
     r"head\.bias$": "lm_head.bias",
     r"head\.weight$": "lm_head.decoder.weight",
 }
+
+
+def is_encoder_decoder(folder: Path) -> bool:
+    """Whether a Hugging Face folder is of a model with a decoder."""
+    return other_architecture(folder) == ENCODER_DECODER
 
 
 def decoder_name(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.model.encoder import EncoderConfig
 from pipeline.model.heads import MaskedLMHead
+from pipeline.settings.added_words import AddedWords
+from pipeline.weights.begun_from import with_words
 from pipeline.weights.card_facts import run_facts
 from pipeline.weights.export_folder import clear_killed, new_folder
 from pipeline.weights.hub import SENTENCE_PROJECTION
@@ -46,6 +48,7 @@ from pipeline.weights.model_card import Known, model_card
 from pipeline.weights.model_record import SECTION, Record, section_of
 from pipeline.weights.opening import Weights, open_weights
 from pipeline.weights.sentence_projection import write_projection
+from pipeline.weights.text_to_text_model import text_to_text_config, text_to_text_state
 
 CARD_NAME = "README.md"
 WRITTEN = {
@@ -73,11 +76,19 @@ class Exported:
 
 
 def export(
-    source: Path, out: Path, tokenizer_dir: Path | None = None, force: bool = False, card_name: str | None = None
+    source: Path,
+    out: Path,
+    tokenizer_dir: Path | None = None,
+    force: bool = False,
+    card_name: str | None = None,
+    encoder_only: bool = False,
 ) -> Exported:
     """Write the model of `source` (what `open_weights` takes; of a run, its latest good checkpoint) to the folder `out`.
 
+    A model with a decoder becomes an `EncoderDecoderModel`, any other an `XLMRobertaForMaskedLM`.
+
     Args:
+        encoder_only: leave the decoder out, and the words that it has beyond the tokenizer's.
         tokenizer_dir: the tokenizer where the model's own copy is gone; it must be the same one.
         force: replace an export that `out` holds.
         card_name: what the model card calls the model and loads it by; None: the folder's name.
@@ -94,7 +105,12 @@ def export(
     _check_words(opened, tokenizer)
     read = opened.state()
     projection = opened.projection_of(read)
-    state, head = _state_of(opened, read)
+    writes = opened.decoder is not None and not encoder_only
+    if writes:
+        state, head = text_to_text_state(opened, read), True
+    else:
+        opened, read = _without_words(opened, read)
+        state, head = _state_of(opened, read)
     known = Known(
         _origin(source, opened),
         opened.sizes,
@@ -103,15 +119,16 @@ def export(
         Record(opened.record.options, tokenizer.identity()),
         opened.info,
         None if projection is None else projection.takes,
+        opened.decoder if writes else None,
     )
     beside = 0 if projection is None else projection.weight_DD.numel()
     with new_folder(out, 4 * (known.parameters + beside) + 6 * len(tokenizer.model) + _SPARE_BYTES) as folder:
         text = [] if opened.info is None else training_text(opened.info, tokenizer)
-        save_tokenizer(tokenizer, folder, opened.sizes.longest, text)
+        save_tokenizer(tokenizer, folder, opened.sizes.longest, text, opened.words if writes else ())
         save_file(state, folder / SAFETENSORS, metadata={"format": "pt"})
         if projection is not None:
             write_projection(projection, folder)
-        config = config_of(opened.sizes, opened.dropouts, known.record)
+        config = (text_to_text_config if writes else config_of)(opened, known.record)
         _write(folder / CONFIG_NAME, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         _write(
             folder / CARD_NAME, model_card(card_name or out.resolve().name, known, run_facts(opened.info, opened.place))
@@ -139,8 +156,17 @@ def _state_of(opened: Weights, read: dict[str, Tensor]) -> tuple[dict[str, Tenso
     return {name: tensor.contiguous() for name, tensor in state.items()}, head
 
 
+def _without_words(opened: Weights, read: dict[str, Tensor]) -> tuple[Weights, dict[str, Tensor]]:
+    """The same without the words that only a decoder has a use for."""
+    known = opened.sizes.vocab_size - len(opened.words)
+    state = with_words(read, AddedWords(known), opened.words, opened.sizes.init_std)
+    return replace(opened, sizes=replace(opened.sizes, vocab_size=known), words=[]), state
+
+
 def _check_words(opened: Weights, tokenizer: Tokenizer) -> None:
     """ValueError where the model has words that the tokenizer which is written has not."""
+    if opened.words:
+        return
     if added := opened.added_words(tokenizer.vocab_size):
         raise ValueError(
             f"{opened.place}: its tokenizer has added words ({', '.join(list(added)[:3])}), which an export would lose; use "
@@ -148,7 +174,7 @@ def _check_words(opened: Weights, tokenizer: Tokenizer) -> None:
         )
 
 
-def config_of(sizes: EncoderConfig, dropouts: dict[str, float], record: Record) -> dict[str, Any]:
+def config_of(opened: Weights, record: Record) -> dict[str, Any]:
     """The config.json of `XLMRobertaForMaskedLM`, with the record as a section that Transformers does not read.
 
     Dropout is that of the model which training began with, or XLM-R's: what pretraining itself used says nothing of what
@@ -160,7 +186,7 @@ def config_of(sizes: EncoderConfig, dropouts: dict[str, float], record: Record) 
         "hidden_act": "gelu",
         "tie_word_embeddings": True,
         "dtype": "float32",
-        **write_config(sizes, dropouts or DROPOUTS),
+        **write_config(opened.sizes, opened.dropouts or DROPOUTS),
         SECTION: section_of(record),
     }
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import XLMRobertaTokenizer
+from transformers import AddedToken, XLMRobertaTokenizer
 
 from data_prep.tokenizers.kinds import SPECIALS, Ids, check_kind, first_difference, parse_model, sample_lines
 from data_prep.tokenizers.tokenizer import Tokenizer
@@ -32,8 +32,16 @@ def hugging_face_tokenizer(tokenizer: Tokenizer, longest: int | None = None) -> 
     return exported
 
 
-def save_tokenizer(tokenizer: Tokenizer, out: Path, longest: int | None = None, lines: Iterable[str] = ()) -> None:
+def save_tokenizer(
+    tokenizer: Tokenizer,
+    out: Path,
+    longest: int | None = None,
+    lines: Iterable[str] = (),
+    words: Sequence[str] = (),
+) -> None:
     """Hugging Face tokenizer files, and the SentencePiece model itself, which stays the reference for ids.
+
+    words: special ones that theirs has beyond it, in the order of their ids.
 
     Raises:
         ValueError: the two give other ids for one of `lines` or of `sample_lines`; shows it.
@@ -51,4 +59,7 @@ def save_tokenizer(tokenizer: Tokenizer, out: Path, longest: int | None = None, 
             f"{out}: not written: Hugging Face's tokenizer would give other ids than the one of the token files; {difference}"
         )
     tokenizer.save(out)
+    if words:
+        exported.add_tokens([AddedToken(word, special=True, normalized=False) for word in words], special_tokens=True)
+        assert exported.convert_tokens_to_ids(words[-1]) == tokenizer.vocab_size + len(words) - 1
     exported.save_pretrained(str(out))

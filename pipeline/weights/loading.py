@@ -19,6 +19,7 @@ from pipeline.model.encoder import Encoder
 from pipeline.model.heads import MaskedLMHead
 from pipeline.model.transformers_encoder import AnyEncoder, Shape
 from pipeline.settings.align_options import AlignOptions
+from pipeline.weights.encoder_decoder import ENCODER_DECODER
 from pipeline.weights.hub import local_folder
 from pipeline.weights.hugging_face import CONFIG_NAME, build_encoder, load_head, other_architecture
 from pipeline.weights.model_record import record_of_config
@@ -67,7 +68,8 @@ def load(folder: Path, tokenizer_dir: Path | None = None, with_head: bool = Fals
         ValueError: the folder is none of these, or the tokenizer is not the model's; a head is wanted of another encoder.
     """
     folder = local_folder(folder)
-    if (kind := other_architecture(folder)) is not None:
+    kind = other_architecture(folder)
+    if kind is not None and kind != ENCODER_DECODER:
         if with_head:
             raise ValueError(f"{folder}: model_type is {kind!r}, only the head of an xlm-roberta model is read")
         return _load_other(folder, tokenizer_dir)

@@ -12,6 +12,7 @@ from data_prep.tokenizers.hub import HubName, parse_name
 from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.objectives import catalog
 from pipeline.settings.sizes import EncoderConfig
+from pipeline.settings.text_to_text import Decoder
 from pipeline.weights.card_facts import RunFacts
 from pipeline.weights.hub import SENTENCE_PROJECTION
 from pipeline.weights.model_record import Record
@@ -40,6 +41,8 @@ class Known:
     """Of the run that has trained it; None: another model, of whose training nothing is known."""
     projected: ProjectedVectors | None = None
     """What its sentence projection is for; None: it has none."""
+    decoder: Decoder | None = None
+    """Settings of its decoder; None: it has none."""
 
 
 def model_card(name: str, known: Known, facts: RunFacts) -> str:
@@ -53,7 +56,7 @@ def model_card(name: str, known: Known, facts: RunFacts) -> str:
         [
             "---",
             "library_name: transformers",
-            "pipeline_tag: fill-mask",
+            f"pipeline_tag: {'fill-mask' if known.decoder is None else 'text-generation'}",
             *([] if start is None else [f"base_model: {start.repo}"]),
             f"tags: [{'xlm-align, cross-lingual, word-alignment' if trained else 'cross-lingual'}]",
             "---",
@@ -67,13 +70,10 @@ def model_card(name: str, known: Known, facts: RunFacts) -> str:
             "## Use",
             "",
             "```python",
-            "from transformers import AutoModel, AutoTokenizer",
-            "",
-            f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
-            f'model = AutoModel.from_pretrained("{name}")',
+            *_loading(name, known),
             "```",
             "",
-            *_alignment(name, known),
+            *(_alignment(name, known) if known.decoder is None else _writing(name, known.decoder)),
             *_measured(facts),
             "## Licence",
             "",
@@ -84,14 +84,43 @@ def model_card(name: str, known: Known, facts: RunFacts) -> str:
     )
 
 
+def _loading(name: str, known: Known) -> list[str]:
+    kind = "AutoModel" if known.decoder is None else "EncoderDecoderModel"
+    interleaved = known.decoder is not None and known.decoder.layout == "interleaved"
+    return [
+        # The decoder's class is this package's, which Transformers has to be told.
+        *(["from pipeline.model.interleaved_lm import register"] if interleaved else []),
+        f"from transformers import {', '.join(sorted((kind, 'AutoTokenizer')))}",
+        "",
+        *(["register()"] if interleaved else []),
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+        f'model = {kind}.from_pretrained("{name}")',
+    ]
+
+
+def _writing(name: str, decoder: Decoder) -> list[str]:
+    where = "follows the source's `<s>`" if decoder.tag == "source" else "is what the decoder begins with"
+    return [
+        "## Text to text",
+        "",
+        f"The tag `<2xx>` of the language to write {where}.",
+        "",
+        "```",
+        f"python -m pipeline generate {name} text.en --to de > text.de",
+        "```",
+        "",
+    ]
+
+
 def _table(known: Known, facts: RunFacts) -> list[str]:
     sizes = known.sizes
     rows = {
         "sizes": f"{sizes.layers} layers, width {sizes.hidden}, {sizes.heads} heads, {sizes.vocab_size:,} words",
+        **({} if known.decoder is None else {"decoder": f"{known.decoder.layers} layers, {known.decoder.layout}"}),
         "parameters": f"{known.parameters / 1e6:,.1f} M",
         "longest input": f"{sizes.longest} tokens, special ones included",
         **({} if known.info is None else _training(known.info)),
-        "masked-LM head": "trained" if known.head else "not trained: random weights",
+        **({} if known.decoder else {"masked-LM head": "trained" if known.head else "not trained: random weights"}),
         **({} if known.projected is None else {"sentence projection": _projection(known.projected)}),
         "tokenizer (sha256)": f"`{(known.record.tokenizer or {}).get('sha256')}`",
         **({} if facts.data is None else {"training data": facts.data}),

@@ -22,6 +22,8 @@ from pipeline.settings.align_options import AlignOptions, options_of_json, train
 CONFIG_NAME = "config.json"
 SECTION = "xlm_align"
 TOKENIZER_KEY = "tokenizer"
+TEXT_TO_TEXT_KEY = "text_to_text"
+"""Of the section: what `text_to_text_record` knows, which is kept beside the rest."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def write_options(folder: Path, options: AlignOptions) -> Path:
         return found / MANIFEST
     content = json.loads(path.read_text(encoding="utf-8"))
     before = content.get(SECTION)
-    kept = {TOKENIZER_KEY: before[TOKENIZER_KEY]} if isinstance(before, dict) and TOKENIZER_KEY in before else {}
+    beside = before if isinstance(before, dict) else {}
+    kept = {key: beside[key] for key in (TOKENIZER_KEY, TEXT_TO_TEXT_KEY) if key in beside}
     content[SECTION] = options.as_json() | kept
     write_durably(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
     return path

@@ -20,13 +20,23 @@ from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import MANIFEST, CheckpointInfo, read_manifest
 from pipeline.model.encoder import EncoderConfig
 from pipeline.run_folder import CONFIG, METRICS
+from pipeline.settings.added_words import AddedWords
+from pipeline.settings.text_to_text import Decoder
 from pipeline.weights import hugging_face
+from pipeline.weights.begun_from import OF_DECODER, decoder_names
 from pipeline.weights.consolidate import full_state, hugging_face_parts
+from pipeline.weights.encoder_decoder import (
+    decoder_tensors,
+    encoder_state,
+    is_encoder_decoder,
+    read_encoder_decoder_config,
+)
 from pipeline.weights.fairseq import CHECKPOINT, read_fairseq
 from pipeline.weights.hub import WANTED, local_folder
 from pipeline.weights.hugging_face import CONFIG_NAME, DROPOUTS
 from pipeline.weights.model_record import Record, record_of_checkpoint, record_of_config
 from pipeline.weights.sentence_projection import TENSOR, ProjectedVectors, SentenceProjection, read_projection
+from pipeline.weights.text_to_text_record import TextToTextRecord, text_to_text_of_config
 from pipeline.weights.vocabulary import added_words, explains
 
 
@@ -60,6 +70,10 @@ class Weights:
     """Of a checkpoint, its manifest."""
     notes: list[str] = field(default_factory=list)
     """What the user should know of what was opened and what was not."""
+    words: list[str] = field(default_factory=list)
+    """That the model has beyond its tokenizer's, sentinels and tags: the last rows of its tables."""
+    decoder: Decoder | None = None
+    """Settings of its decoder, whose tensors `state` has too, by its own names behind `begun_from.OF_DECODER`."""
 
     @property
     def folder(self) -> Path:
@@ -107,7 +121,7 @@ class Weights:
             )
         known = tokenizer.vocab_size
         rows = self.sizes.vocab_size
-        if rows != known and not explains(rows, known, len(self.added_words(known))):
+        if rows != known and not explains(rows, known, len(self.words) or len(self.added_words(known))):
             raise ValueError(
                 f"{self.place}: the model has {self.sizes.vocab_size} words, its tokenizer {known}; "
                 "give the tokenizer that the model was trained with"
@@ -119,7 +133,7 @@ class Weights:
 
     def notes_on_words(self, tokenizer: Tokenizer) -> list[str]:
         """What a user may not expect of the vocabulary."""
-        rows = self.sizes.vocab_size - tokenizer.vocab_size
+        rows = self.sizes.vocab_size - len(self.words) - tokenizer.vocab_size
         added = list(self.added_words(tokenizer.vocab_size)) if rows else []
         notes = []
         if added:
@@ -180,6 +194,8 @@ def open_weights(place: Path, *, whole: bool = True) -> Weights:
 
 
 def _open_hugging_face(folder: Path) -> Weights:
+    if is_encoder_decoder(folder):
+        return _open_encoder_decoder(folder)
     content = hugging_face.read_config_json(folder)
     notes = []
     if checkpoint.folder_of(folder).is_dir():
@@ -200,6 +216,38 @@ def _open_hugging_face(folder: Path) -> Weights:
         lambda: hugging_face.read_state(folder) | beside,
         None if projection is None else projection.takes,
         notes=notes,
+    )
+
+
+def _open_encoder_decoder(folder: Path) -> Weights:
+    """A model with a decoder; the tensors of the encoder have the names of `XLMRobertaModel`."""
+    sizes, shape = read_encoder_decoder_config(folder)
+    path = folder / CONFIG_NAME
+    content = json.loads(path.read_text(encoding="utf-8"))
+    told = text_to_text_of_config(content, path) or TextToTextRecord()
+    # Its tables are in its files whether they are the encoder's or not.
+    decoder = Decoder(
+        layers=shape.layers, layout=shape.layout, embeddings="own", tag=told.tag, sentinels=told.sentinels
+    )
+
+    def state() -> dict[str, Tensor]:
+        tensors = {name: tensor.float() for name, tensor in hugging_face.read_tensors(folder).items()}
+        return encoder_state(tensors) | {
+            f"{OF_DECODER}{name}": tensor
+            for name, tensor in decoder_tensors(decoder_names(sizes, decoder), tensors, folder).items()
+        }
+
+    words = AddedWords(0, told.sentinels, told.languages).names
+    return Weights(
+        folder,
+        Kind.HUGGING_FACE,
+        sizes,
+        _tokenizer_beside(folder),
+        record_of_config(content, path),
+        {},
+        state,
+        words=words,
+        decoder=decoder,
     )
 
 
@@ -238,7 +286,15 @@ def _open_checkpoint(place: Path, whole: bool) -> Weights:
         _projected_of(info),
         info,
         skipped,
+        info.words,
+        _decoder_of(info),
     )
+
+
+def _decoder_of(info: CheckpointInfo) -> Decoder | None:
+    """The settings of a run's decoder, if it has one; its config has been checked when it began."""
+    told = (info.config.get("model") or {}).get("decoder")
+    return None if told is None else Decoder.model_validate(told)
 
 
 def _projected_of(info: CheckpointInfo) -> ProjectedVectors | None:

@@ -19,12 +19,15 @@ from data_prep.tokenizers.tokenizer_json import JSON_NAME
 from pipeline.model.encoder import EncoderConfig
 from pipeline.weights.hub import local_folder, named
 from pipeline.weights.hugging_face import DROPOUTS
-from pipeline.weights.opening import Kind, find_tokenizer, kind_of, open_weights
+from pipeline.weights.opening import Kind, Weights, find_tokenizer, kind_of, open_weights
 from pipeline.weights.vocabulary import added_words, explains
 
 
-def read_pretrained(init: Path, dropout: float) -> tuple[EncoderConfig, dict[str, Tensor]]:
-    """Sizes of a pretrained model, and its fp32 tensors as `Weights.state` gives them; ValueError of one line.
+def read_pretrained(init: Path, dropout: float) -> tuple[EncoderConfig, dict[str, Tensor], list[str]]:
+    """Sizes of a pretrained model, its fp32 tensors as `Weights.state` gives them, and its own words; ValueError of one line.
+
+    The words are those that it has beyond its tokenizer's, as a model with a decoder does: the last rows of its tables, which
+    the sizes leave out.
 
     What the user should know of the model is said once, by rank 0.
     """
@@ -33,13 +36,17 @@ def read_pretrained(init: Path, dropout: float) -> tuple[EncoderConfig, dict[str
         for note in opened.notes:
             if not dist.is_initialized() or dist.get_rank() == 0:
                 print(f"note: {note}", file=sys.stderr)
-        return replace(opened.sizes, dropout=dropout), opened.state()
+        return _without_words(opened, dropout), opened.state(), opened.words
 
 
 def read_sizes(init: Path, dropout: float) -> EncoderConfig:
     """Sizes alone, for which no weights are read but fairseq's."""
     with named():
-        return replace(open_weights(init, whole=False).sizes, dropout=dropout)
+        return _without_words(open_weights(init, whole=False), dropout)
+
+
+def _without_words(opened: Weights, dropout: float) -> EncoderConfig:
+    return replace(opened.sizes, dropout=dropout, vocab_size=opened.sizes.vocab_size - len(opened.words))
 
 
 def dropouts_of(init: Path | None) -> dict[str, float]:
@@ -50,6 +57,11 @@ def dropouts_of(init: Path | None) -> dict[str, float]:
     if init is None or kind_of(init) is Kind.FAIRSEQ:  # which names none, and is long to read
         return DROPOUTS
     return open_weights(init, whole=False).dropouts or DROPOUTS
+
+
+def has_decoder(init: Path) -> bool:
+    """Whether a decoder comes with a model."""
+    return kind_of(init) is not Kind.FAIRSEQ and open_weights(init, whole=False).decoder is not None
 
 
 def check_vocabulary(init: Path, rows: int, data: Path, known: int) -> None:

@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from pipeline.weights.model_record import SECTION
+from pipeline.weights.model_record import SECTION, TEXT_TO_TEXT_KEY
 
-KEY = "text_to_text"
 Place = Literal["source", "target"]
 
 
@@ -36,10 +35,10 @@ def text_to_text_of_config(content: dict[str, Any], path: Path) -> TextToTextRec
         ValueError: it is damaged; names `path` and the key.
     """
     section = content.get(SECTION)
-    found = section.get(KEY) if isinstance(section, dict) else None
+    found = section.get(TEXT_TO_TEXT_KEY) if isinstance(section, dict) else None
     if found is None:
         return None
-    where = f"{path}: {SECTION}.{KEY}"
+    where = f"{path}: {SECTION}.{TEXT_TO_TEXT_KEY}"
     if not isinstance(found, dict):
         raise ValueError(f"{where} is {found!r}, not an object; export the model again")
     tag, languages, sentinels = found.get("tag"), found.get("languages"), found.get("sentinels")

@@ -67,8 +67,6 @@ def _read_config(folder: Path) -> PretrainedConfig:
     path = folder / CONFIG_NAME
     content = json.loads(path.read_text(encoding="utf-8"))
     kind = content["model_type"]
-    if kind == "encoder-decoder":
-        raise ValueError(f"{path}: has a decoder and writes texts (python -m pipeline generate); {ENCODERS}")
     if kind not in MODEL_MAPPING_NAMES:
         if "auto_map" in content:
             raise ValueError(

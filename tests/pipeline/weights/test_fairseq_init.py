@@ -16,6 +16,7 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 from pipeline.data.packing import pack
 from pipeline.objectives.catalog import build_objectives
 from pipeline.objectives.pretraining_model import PretrainingModel
+from pipeline.settings.added_words import AddedWords
 from pipeline.settings.schema import Config
 from pipeline.training.build import build_model
 from pipeline.weights.opening import open_weights
@@ -117,7 +118,7 @@ def build(init: Path, vocab_size: int = VOCAB_SIZE, block_tokens: int = POSITION
         "deepspeed": "none.json",
     }
     config = Config.model_validate(content)
-    return build_model(config, build_objectives(config), vocab_size)
+    return build_model(config, build_objectives(config), AddedWords(vocab_size))
 
 
 def message_of(init: Path, **settings: int) -> str:
@@ -149,7 +150,7 @@ def test_hidden_states_and_logits_equal_hugging_face(
 def test_the_folder_of_the_archive_may_be_named(save: Callable[..., Path]) -> None:
     file = save()
     (file.parent / "dict.txt").write_text("▁the 1\n", encoding="utf-8")
-    sizes, _ = read_pretrained(file.parent, dropout=0.1)
+    sizes, _, _ = read_pretrained(file.parent, dropout=0.1)
     assert sizes == read_sizes(file, dropout=0.1)
     assert (sizes.layers, sizes.hidden, sizes.heads, sizes.feed_forward) == (LAYERS, WIDTH, HEADS, 40)
     assert (sizes.vocab_size, sizes.positions, sizes.dropout) == (VOCAB_SIZE, POSITIONS, 0.1)

@@ -164,8 +164,8 @@ def test_another_encoder_of_the_hub_aligns_as_its_folder_does(hub: Hub, use: Use
 def test_training_begins_with_it(hub: Hub, hf_dir: Path) -> None:
     assert read_sizes(Path(NAME), 0.0) == read_sizes(hf_dir, 0.0)
     assert not [line for line in hub.server.asked if "objects" in line and "safetensors" in line]
-    sizes, state = read_pretrained(Path(NAME), 0.0)
-    wanted_sizes, wanted = read_pretrained(hf_dir, 0.0)
+    sizes, state, _ = read_pretrained(Path(NAME), 0.0)
+    wanted_sizes, wanted, _ = read_pretrained(hf_dir, 0.0)
     assert sizes == wanted_sizes and state.keys() == wanted.keys()
     assert all(torch.equal(state[name], wanted[name]) for name in wanted)
     assert dropouts_of(Path(NAME)) == dropouts_of(hf_dir)

@@ -20,6 +20,7 @@ from pipeline.data.packing import pack
 from pipeline.finetune.start import read_start
 from pipeline.finetune.tasks.tagging import Tagging
 from pipeline.objectives.catalog import build_objectives
+from pipeline.settings.added_words import AddedWords
 from pipeline.settings.schema import Config
 from pipeline.show import demo
 from pipeline.training.build import build_model
@@ -139,7 +140,7 @@ def test_init(place: Path, house: Path) -> None:
     }
     config = Config.model_validate(content)
     tokenizer = Tokenizer.load(house / "hf")
-    model, head_is_pretrained = build_model(config, build_objectives(config), tokenizer.vocab_size)
+    model, head_is_pretrained = build_model(config, build_objectives(config), AddedWords(tokenizer.vocab_size))
     expected = load_model(house / "hf")[0].state_dict()
     assert head_is_pretrained and model.encoder.config.dropout == 0.25
     assert read_sizes(place, 0.25) == model.encoder.config
