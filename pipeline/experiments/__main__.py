@@ -36,12 +36,12 @@ def run(
     plan = read_experiment(experiment, settings or [])
     check_places(plan)
     # Measuring needs PyTorch, which takes seconds.
-    from pipeline.experiments.compare import ArmOutcome, as_json, draw, pair_table, table
+    from pipeline.experiments.compare import ArmOutcome, as_json, draw, pair_table, table, translation_table
     from pipeline.experiments.measure import Yardstick, measure_run, measure_start
     from pipeline.experiments.training import check_start_of_all, has_finished, train_all
     from pipeline.run_folder import cost
 
-    yardstick = Yardstick(plan.gold, plan.retrieval)
+    yardstick = Yardstick(plan.gold, plan.retrieval, plan.translated)
     planned = trials(plan, out, seeds or [1, 2, 3], arms or [])
     if train:
         check_start_of_all(plan, planned, os.environ)
@@ -61,6 +61,8 @@ def run(
     console = data_console()
     console.print(table(outcomes, plan.baseline, start))
     console.print(pair_table(outcomes, start))
+    if plan.translated:
+        console.print(translation_table(outcomes))
     results = json.dumps(as_json(outcomes, plan.baseline, start), indent=1)
     (out / "results.json").write_text(results + "\n", encoding="utf-8")
     draw(outcomes, start, out / "curves.png")

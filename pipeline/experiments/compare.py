@@ -14,7 +14,16 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from rich.table import Table
 
-from pipeline.experiments.measure import Measurement, best_retrieval, chosen_layer, mean_aer, reported_aer
+from pipeline.experiments.measure import (
+    Measurement,
+    best_retrieval,
+    chosen_layer,
+    mean_aer,
+    mean_translation,
+    reported_aer,
+)
+
+_SCORES = {"bleu": "BLEU", "exact_match": "exact"}
 
 
 @dataclass
@@ -110,6 +119,25 @@ def pair_table(outcomes: Sequence[ArmOutcome], start: Measurement | None) -> Tab
         drawn.add_column(column, justify="left" if column == "arm" else "right")
     for arm, aers in rows.items():
         drawn.add_row(arm, *(f"{100 * mean(aer[pair] for aer in aers):.2f}" for pair in pairs))
+    return drawn
+
+
+def translation_table(outcomes: Sequence[ArmOutcome]) -> Table:
+    """BLEU and exact match after each of the measured steps, a row an arm: means over directions, then over seeds."""
+    steps = sorted({step for outcome in outcomes for step in outcome.measured})
+    drawn = Table(title="translations, greedy, mean over directions, in %")
+    drawn.add_column("arm")
+    for score in _SCORES.values():
+        for step in steps:
+            drawn.add_column(f"{score}, step {step:,}", justify="right")
+    for arm in dict.fromkeys(o.arm for o in outcomes):
+        cells = []
+        for score in _SCORES:
+            for step in steps:
+                measured = [o.measured[step] for o in outcomes if o.arm == arm and step in o.measured]
+                found = [mean_translation(each, score) for each in measured]
+                cells.append(with_error([value for value in found if value is not None]))
+        drawn.add_row(arm, *cells)
     return drawn
 
 

@@ -7,46 +7,77 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import read_manifest
 from pipeline.evaluate.alignment_error import evaluate_halves, gold_folders
+from pipeline.evaluate.generation import check_installed, score_texts
 from pipeline.evaluate.gold import Gold, read_gold
 from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
+from pipeline.generate.generator import Generator
+from pipeline.generate.model import load_text_model
+from pipeline.generate.search import Search
 from pipeline.model.encoder import Encoder
 from pipeline.settings.align_options import AS_TRAINED, Way
 from pipeline.texts.sentence_files import Sentences, find_pairs
+from pipeline.weights.export import export
 from pipeline.weights.loading import load_model
+from pipeline.weights.opening import open_weights
 
 MEASURED = "measured.json"
 Halves = dict[str, dict[str, list[float]]]
 """By pair, AER by layer on both halves: {"chosen_on": […], "reported_on": […]}."""
 Measurement = dict[str, Any]
-"""{"aer": Halves, and at the end "aer_argmax_separate": Halves and "retrieval": {pair: [accuracy by layer]}}"""
+"""{"aer": Halves, of a model with a decoder "translation": {direction: {"bleu": …, "exact_match": …}}, and at the end
+"aer_argmax_separate": Halves and "retrieval": {pair: [accuracy by layer]}}"""
 
 
 class Yardstick:
     """The gold folders and sentences that every model is measured on."""
 
-    def __init__(self, gold: Sequence[Path], retrieval: Sequence[Path]) -> None:
+    def __init__(self, gold: Sequence[Path], retrieval: Sequence[Path], translated: Sequence[Path] = ()) -> None:
         self._golds: list[Gold] = [read_gold(folder) for folder in gold_folders(gold)]
         self._sentences: list[Sentences] = find_pairs(*retrieval)
         golds = [(g.source, g.target, [*map(sorted, g.sure)], [*map(sorted, g.possible)]) for g in self._golds]
-        content = golds, [(pair.languages, pair.read()) for pair in self._sentences]
+        self._translated: list[Sentences] = find_pairs(*translated)
+        content: Any = golds, [(pair.languages, pair.read()) for pair in self._sentences]
+        if self._translated:
+            check_installed()
+            content = content, [(pair.languages, pair.read()) for pair in self._translated]
         self.digest = hashlib.sha256(repr(content).encode()).hexdigest()
         """Of all that is in them: what was measured on something else must be measured again."""
 
-    def measure(self, encoder: Encoder, tokenizer: Tokenizer, everything: bool) -> Measurement:
-        """AER of pretraining's aligner; with `everything` that of mutual argmax on separate sides, and retrieval, too."""
+    def measure(self, folder: Path, everything: bool) -> Measurement:
+        """AER of pretraining's aligner, and translations; with `everything` AER of mutual argmax on separate sides, and
+        retrieval, too. folder: what `open_weights` takes."""
+        encoder, tokenizer = load_model(folder)
         measured: Measurement = {"aer": self._halves(encoder, tokenizer, AS_TRAINED)}
+        if self._translated and open_weights(folder, whole=False).decoder is not None:
+            measured["translation"] = self._translations(folder)
         if everything:
             measured["aer_argmax_separate"] = self._halves(encoder, tokenizer, Way("argmax", "separate"))
             pooler = SentencePooler(tokenizer, encoder.hidden_states, encoder.config.longest)
             found = evaluate_retrieval(self._sentences, pooler)
             measured["retrieval"] = {each.languages: each.mean for each in found}
         return measured
+
+    def _translations(self, folder: Path) -> dict[str, dict[str, float]]:
+        """BLEU and exact match, in per cent, of each direction, by greedy search."""
+        scores = {}
+        with TemporaryDirectory() as place:
+            export(folder, Path(place) / "model")
+            model = load_text_model(Path(place) / "model")
+            for pair in self._translated:
+                for read, written in ((0, 1), (1, 0)):
+                    texts, to = pair.read(), pair.languages[written]
+                    found = Generator(model, Search(beam=1), to).generate(texts[read])
+                    score = score_texts([each.text for each in found], texts[written], to)
+                    direction = f"{pair.languages[read]}-{to}"
+                    scores[direction] = {"bleu": score.bleu, "exact_match": score.exact_match}
+        return scores
 
     def _halves(self, encoder: Encoder, tokenizer: Tokenizer, way: Way) -> Halves:
         halves = {}
@@ -67,8 +98,7 @@ def measure_run(run: Path, yardstick: Yardstick) -> dict[int, Measurement]:
     for step, folder in folders.items():
         everything = step == max(folders)
         if step not in measured or (everything and "retrieval" not in measured[step]):
-            encoder, tokenizer = load_model(folder)
-            measured[step] = yardstick.measure(encoder, tokenizer, everything)
+            measured[step] = yardstick.measure(folder, everything)
             _keep(path, yardstick, measured)
     return dict(sorted(measured.items()))
 
@@ -78,7 +108,7 @@ def measure_start(init: Path, out: Path, yardstick: Yardstick) -> Measurement:
     path = out / "start.json"
     measured = _kept(path, yardstick)
     if not measured:
-        measured = yardstick.measure(*load_model(init), everything=True)
+        measured = yardstick.measure(init, everything=True)
         _keep(path, yardstick, measured)
     return measured
 
@@ -103,6 +133,12 @@ def reported_aer(halves: Halves) -> dict[str, float]:
     """AER of every pair on the other halves, at the chosen layer."""
     layer = chosen_layer(halves)
     return {pair: of["reported_on"][layer] for pair, of in halves.items()}
+
+
+def mean_translation(measured: Measurement, score: str) -> float | None:
+    """A score of translations, its mean over directions; None where nothing is translated."""
+    found = measured.get("translation")
+    return mean(of[score] for of in found.values()) if found else None
 
 
 def mean_aer(halves: Halves) -> float:

@@ -35,6 +35,9 @@ class Experiment(Section):
     baseline: str = Field(description="the arm that the others are compared to")
     gold: list[PathField] = Field(min_length=1, description="gold alignment folders, or folders of such")
     retrieval: list[PathField] = Field([], description="line-aligned files in the layout of PUD or Tatoeba")
+    translated: list[PathField] = Field(
+        [], description="line-aligned files, likewise, that a model with a decoder translates in both directions"
+    )
     made_by: str | None = Field(None, description="command that makes its data, to be named where that is missing")
     threads: Positive = Field(1, description="of a run, which is one rank")
     measured: NotNegative = Field(0, description="optimizer steps between measurements; 0: at the end")
@@ -76,7 +79,7 @@ def read_experiment(path: Path, settings: Sequence[str] = ()) -> Experiment:
 
 def check_places(experiment: Experiment) -> None:
     """ValueError where the gold folders or sentences are not there, with the command that makes them if there is one."""
-    for field in ("gold", "retrieval"):
+    for field in ("gold", "retrieval", "translated"):
         for place in getattr(experiment, field):
             if not place.exists():
                 mend = f"make it with `{experiment.made_by}`" if experiment.made_by else "give the folder's path"
