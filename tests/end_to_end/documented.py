@@ -56,6 +56,7 @@ SMALLER = {
     "--workers 8": "--workers 2",
     "mpiexec -n 4": "mpiexec -n 2",
     "/shared/data": "shared-data",
+    "generate hf/translator": "generate hf/translator --beam 1 --max-tokens 5",
 }
 SMALLER_TRAINING = (
     "batch.mono=8 batch.pairs=8 batch.micro_steps=2 run.log_every=1 "

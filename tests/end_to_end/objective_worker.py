@@ -36,8 +36,16 @@ TWO_RANKS = {
     **{f"straight_zero{stage}_as_1_as_2": (f"straight_zero{stage}_as_1", Cut(2, stage)) for stage in STAGES},
 }
 LOW, LOW_STEPS = Cut(1, 2, "bf16"), 100
-REPLACED = ("objectives.mrtd={generator_layers: 1}", "objectives.trtd={generator_layers: 1}")
-"""Their generator is trained as the encoder is, and shares its tables."""
+WRITING = (
+    "model.decoder={layers: 1}",
+    "objectives.sc={}",
+    "objectives.tsc={}",
+    "objectives.dae={}",
+    "objectives.mt={}",
+)
+"""Their decoder is trained as a head, and shares the encoder's tables, which have words that only it uses."""
+BESIDE = ("objectives.mrtd={generator_layers: 1}", "objectives.trtd={generator_layers: 1}", *WRITING)
+"""The generator is trained as the encoder is, and shares its tables."""
 OTHERS = ("objectives.mlm=null", "objectives.tlm=null", "objectives.dwa=null")
 REFUSED = ("objectives.probe.momentum=0.5", "objectives.probe=null")
 
@@ -61,7 +69,7 @@ def watch_loading(out: Path) -> list[str]:
 
 def straight(rank: int, config: Path, out: Path) -> None:
     for name, cut in STRAIGHT.items():
-        run(config, out, name, cut, *REPLACED)
+        run(config, out, name, cut, *BESIDE)
     for name, cut in ALONE.items():
         run(config, out, name, cut, *OTHERS)
 
@@ -69,7 +77,7 @@ def straight(rank: int, config: Path, out: Path) -> None:
 def killed(rank: int, config: Path, out: Path, dies_at: int) -> None:
     """A run that kills itself, or with `dies_at` = 0 goes on."""
     watch_loading(out)[0] = "killed"
-    run(config, out, "killed", Cut(2, 2), f"objectives.probe.dies_at={dies_at}", *REPLACED, resume="auto")
+    run(config, out, "killed", Cut(2, 2), f"objectives.probe.dies_at={dies_at}", *BESIDE, resume="auto")
 
 
 def continued(rank: int, config: Path, out: Path, cases: dict[str, tuple[str, Cut]]) -> None:
@@ -78,7 +86,7 @@ def continued(rank: int, config: Path, out: Path, cases: dict[str, tuple[str, Cu
         names[0] = name
         found = checkpoint.folder_of(out / was) / checkpoint.tag_of(STEPS if was.endswith("_as_1") else SAVED)
         more = f"run.steps={STEPS + SAVED}" if was.endswith("_as_1") else f"run.steps={STEPS}"
-        run(config, out, name, cut, more, *REPLACED, resume=str(found))
+        run(config, out, name, cut, more, *BESIDE, resume=str(found))
 
 
 def low_precision(rank: int, config: Path, out: Path) -> None:
@@ -87,7 +95,7 @@ def low_precision(rank: int, config: Path, out: Path) -> None:
     found = str(checkpoint.folder_of(out / "straight_zero2_as_1") / checkpoint.tag_of(STEPS))
     for override in REFUSED:
         try:
-            run(config, out, f"refused_{override}", Cut(1, 1), "run.steps=9", *REPLACED, override, resume=found)
+            run(config, out, f"refused_{override}", Cut(1, 1), "run.steps=9", *BESIDE, override, resume=found)
         except ValueError as error:
             (out / f"{override}.error").write_text(str(error), encoding="utf-8")
 

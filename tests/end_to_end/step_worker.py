@@ -3,7 +3,8 @@
 Usage: step_worker.py --config CONFIG --out DIR --port PORT. Rank 0 leaves the trained parameters in
 DIR/RANKS_ranks_zeroSTAGE.pt, in …_absent.pt those of steps in which some ranks have no link, in …_uneven.pt those in which
 they have very different numbers, in …_mlm.pt those of a single objective, which has one forward, and in …_replaced.pt those of
-replaced tokens, whose generator and discriminator have two; in …_disentangled.pt, at some stages, with tables of their own.
+replaced tokens, whose generator and discriminator have two; in …_disentangled.pt, at some stages, with tables of their own; in
+…_writing.pt those of text to text, and in …_interleaved.pt, at some stages, with a decoder of another layout and own tables.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pipeline.model import linear
 from pipeline.objectives.base import Labels
 from pipeline.objectives.word_alignment import PARTNER, WordAlignment
 from pipeline.settings.schema import load_config
+from pipeline.settings.text_to_text import WRITING
 from pipeline.train import train
 from pipeline.weights.consolidate import full_state
 from tests.end_to_end.forked import REPOSITORY, fork, parse_arguments
@@ -39,6 +41,12 @@ def replaced(embeddings: str) -> tuple[str, ...]:
     return ("objectives.mlm=null", *ONE_OBJECTIVE, f"objectives.mrtd={term}", f"objectives.trtd={term}")
 
 
+def writing(decoder: str) -> tuple[str, ...]:
+    """Text to text alone."""
+    terms = (f"objectives.{name}={{}}" for name in WRITING)
+    return ("objectives.mlm=null", *ONE_OBJECTIVE, f"model.decoder={decoder}", *terms)
+
+
 VARIANTS: dict[str, tuple[str, ...]] = {
     "": (),
     "_absent": (),
@@ -46,8 +54,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "_mlm": ONE_OBJECTIVE,
     "_replaced": replaced("tied"),
     "_disentangled": replaced("disentangled"),
+    "_writing": writing("{layers: 1}"),
+    "_interleaved": writing("{layers: 1, layout: interleaved, embeddings: own, tag: source}"),
 }
-STAGES_OF = {"_disentangled": (2, 3)}
+STAGES_OF = {"_disentangled": (2, 3), "_interleaved": (1, 3)}
 """Of variants that are not trained at every stage."""
 PARTS = 4  # ranks × micro-steps, in every cut
 # How many pairs of each quarter of the step keep their links. With 2 or 4 ranks the odd quarters are all that rank 1 has.

@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 import torch
 
+from data_prep.token_files.manifest import Manifest
 from pipeline.checkpoints import checkpoint
+from pipeline.generate.generator import Generator
+from pipeline.generate.model import load_text_model
+from pipeline.generate.search import Search
 from pipeline.objectives import catalog
+from pipeline.objectives.pretraining_model import PretrainingModel
+from pipeline.settings.added_words import words_of
 from pipeline.settings.schema import load_config
+from pipeline.training.build import build_model, notes_on_heads
 from pipeline.weights.consolidate import full_state
 from pipeline.weights.export import export
 from pipeline.weights.hugging_face import build_encoder
@@ -27,6 +34,9 @@ LOSSES = {
     "mlm_tlm": {"mlm_loss", "tlm_loss"},
     "infoxlm_base": INFOXLM,
     "infoxlm_large": INFOXLM,
+    "mt6_small": {"sc_loss", "tsc_loss"},
+    "deltalm_base": {"sc_loss", "tsc_loss"},
+    "xlm_t_base": {"mt_loss"},
     "xlm_e_base": {f"{name}_{part}loss" for name in ("mrtd", "trtd") for part in ("", "generator_", "discriminator_")},
 }
 XLM_ALIGN = {"mlm_loss", "tlm_loss", "dwa_loss"}
@@ -66,6 +76,72 @@ def test_all_objectives_train_together_and_alike_at_every_stage(
         for step, line in by_stage[0].items():
             for key in (f"{name}_loss" for name in catalog.ENTRIES):
                 assert lines[step][key] == pytest.approx(line[key], rel=1e-5), (step, key)
+
+
+@pytest.mark.parametrize("stage", worker.STAGES)
+def test_a_frozen_encoder_stays_what_it_was_to_the_bit(
+    runs: Path, stage: int, read_metrics: Callable[[Path, str], dict[int, dict[str, Any]]]
+) -> None:
+    place = runs / f"frozen_zero{stage}"
+    before, after = open_weights(runs / "mlm").state(), open_weights(place).state()
+    encoder = [name for name in after if name.startswith("roberta.")]
+    assert after and all(int(name.split(".")[3]) < 10 for name in encoder if ".layer." in name), "ten layers are kept"
+    known = len(before["roberta.embeddings.word_embeddings.weight"])
+    for name in encoder:
+        assert torch.equal(after[name][:known], before[name]), name
+    assert not torch.equal(after["decoder.word.weight"][:known], before["roberta.embeddings.word_embeddings.weight"])
+    of_both, of_this = (read_metrics(runs / f"frozen_zero{number}", "train") for number in (0, stage))
+    for step, line in of_both.items():
+        for key in ("dae_loss", "mt_loss"):
+            assert of_this[step][key] == pytest.approx(line[key], rel=1e-5), (step, key)
+
+
+@pytest.mark.parametrize("recipe", ["xlm_t_base", "deltalm_base"])
+def test_a_model_with_a_decoder_is_exported_whole_and_opened_again(runs: Path, recipe: str, tmp_path: Path) -> None:
+    export(runs / recipe, tmp_path / "hf")
+    of_run, of_folder = open_weights(runs / recipe), open_weights(tmp_path / "hf")
+    assert (of_folder.words, of_folder.sizes.vocab_size) == (of_run.words, of_run.sizes.vocab_size)
+    before, after = of_run.state(), of_folder.state()
+    for name, tensor in before.items():
+        if name != "decoder.head.weight":  # the word embedding
+            assert torch.equal(after[name.removeprefix("roberta.")], tensor), name
+    model = load_text_model(tmp_path / "hf")
+    assert model.tokenizer.convert_tokens_to_ids(of_run.words[-1]) == of_run.sizes.vocab_size - 1
+    language = model.record.languages[0]
+    (written,) = Generator(model, Search(beam=2, max_tokens=4), language).generate(["a b"])
+    assert written.hypotheses[0].tokens > 0
+    exported = export(runs / recipe, tmp_path / "encoder", encoder_only=True)
+    assert exported.known.sizes.vocab_size == of_run.sizes.vocab_size - len(of_run.words)
+    assert "decoder" not in (tmp_path / "encoder" / "config.json").read_text(encoding="utf-8")
+
+
+def test_a_run_begins_with_the_decoder_of_another(runs: Path) -> None:
+    path = worker.REPOSITORY / "pipeline" / "configs" / "xlm_t_base.yaml"
+    place = runs / "xlm_t_base"
+    manifest = Manifest.load(checkpoint.data_of(open_weights(place).info))
+    overrides = [*worker.SMALL, f"data.path={manifest.data_dir}", "run.out=run", f"model.init={place}"]
+
+    def begun(*more: str) -> PretrainingModel:
+        config = load_config(path, [*overrides, *more])
+        return build_model(config, catalog.build_objectives(config), words_of(config, manifest))[0]
+
+    assert not notes_on_heads(load_config(path, overrides), begun(), head_is_pretrained=True)
+    other = f"model.init={runs / 'mlm'}"
+    notes = notes_on_heads(load_config(path, [*overrides, other]), begun(other), head_is_pretrained=True)
+    assert [note.partition(" has no decoder: ")[2] for note in notes] == [
+        "it starts as the encoder's 6 lowest layer(s), its cross-attention from random weights"
+    ]
+
+    state = open_weights(place).state()
+    for name, tensor in begun().heads["decoder"].state_dict().items():
+        assert torch.equal(tensor, state[f"decoder.{name}"]), name
+    # Words go by their names: there are more of them before.
+    tags = [begun(f"model.decoder.sentinels={count}").encoder.word.weight[-1] for count in (0, 7)]
+    assert torch.equal(*tags)
+    with pytest.raises(ValueError, match=r"model.decoder: that of model.init = .* has other sizes \(layers.5"):
+        begun("model.decoder.layers=5")
+    with pytest.raises(ValueError, match=r"model.keep_layers = 13: model.init = .* has 12 layers"):
+        begun("model.keep_layers=13")
 
 
 def test_heads_learn_alone_first(runs: Path) -> None:

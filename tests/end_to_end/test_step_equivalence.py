@@ -18,6 +18,7 @@ from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.model import linear_draw
 from pipeline.objectives.catalog import build_objectives
 from pipeline.objectives.word_alignment import PARTNER
+from pipeline.settings.added_words import words_of
 from pipeline.settings.schema import load_config
 from pipeline.training.build import build_data, build_model
 
@@ -48,7 +49,7 @@ class PlainRun:
         manifest = Manifest.load(config.data.path)
         self.objectives = build_objectives(config)
         data = build_data(config, self.objectives, manifest)
-        model, _ = build_model(config, self.objectives, manifest.vocab_size)
+        model, _ = build_model(config, self.objectives, words_of(config, manifest))
         self.initial = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         self.gradient_norms, self.label_counts = [], []
         self.draws: list[Tensor] = []
