@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import data_console, put
 from pipeline import command_line, shipped
-from pipeline.benchmark.worker import CONTENDERS
+from pipeline.benchmark.worker import CONTENDERS, EVERY
 from pipeline.host.ports import free_port
 from pipeline.quickstart import binarize
 from pipeline.run_folder import read_metrics
@@ -35,23 +35,25 @@ CONFIG = shipped.CONFIGS / "benchmark.yaml"
 WORKER = shipped.PACKAGE / "benchmark" / "worker.py"
 WARM_UP = 2  # steps left out of the timings: first allocations
 LARGEST_LOSS_DIFFERENCE = 0.01
+LAST_LINES = 30  # of a contender that fails: its folder is gone by then
 
 Line = dict[str, float]
 
 
 def run(contender: str, config: Path, ranks: int, steps: int, overrides: list[str], out: Path) -> list[Line]:
     """Train a contender for `steps` steps; its metrics, a line per step."""
-    folder = out / f"{list(CONTENDERS).index(contender)}_{steps}"
+    folder = out / f"{list(EVERY).index(contender)}_{steps}"
     script = [str(WORKER), "--contender", contender, "--config", str(config)]
     settings = [f"run.steps={steps}", f"run.out={folder}", *overrides]
     command = ["deepspeed", "--num_accelerators", str(ranks), "--master_port", str(free_port()), *script, *settings]
     log = out / f"{folder.name}.log"
-    threads = str(max(1, (os.cpu_count() or 1) // ranks))
+    threads = str(max(1, len(os.sched_getaffinity(0)) // ranks))
     with log.open("wb") as output:
         environment = {**os.environ, "OMP_NUM_THREADS": threads}
         code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False).returncode
     if code:
-        raise ValueError(f"{contender}: ended with exit code {code}; its output is in {log}")
+        last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
+        raise ValueError(f"{contender}: ended with exit code {code}; the end of its output:\n{last}")
     return [{"step": step, **values} for step, values in sorted(read_metrics(folder).train.items())]
 
 

@@ -167,23 +167,16 @@ def pointed_tokens(batch: PaddedBatch) -> Tensor:
 def train_straightforwardly(config: Config, shortcuts: Shortcuts) -> None:
     """`run.steps` optimizer steps of all three objectives; rank 0 appends a line per step to metrics.jsonl, as `train` does."""
     device = ranks.start(config.run.timeout_minutes)
-    rank, world_size = ranks.rank(), ranks.world_size()
     manifest, objectives = Manifest.load(config.data.path), catalog.build_objectives(config)
     data = build_data(config, objectives, manifest)
-    plan = BatchPlan({"mono": config.batch.mono, "pairs": config.batch.pairs}, world_size, config.batch.micro_steps)
+    plan = BatchPlan(
+        {"mono": config.batch.mono, "pairs": config.batch.pairs}, ranks.world_size(), config.batch.micro_steps
+    )
     ours, _ = build_model(config, objectives, words_of(config, manifest))
     labelling = catalog.labelling(config.objectives)
     assert labelling is not None and labelling.way.settings is not None, "DWA is one of the three"
     model = StraightforwardModel(ours, labelling.layer, labelling.way.settings, shortcuts)
-    factor = lr_factor(config.optimizer, config.run.steps)
-    engine, *_ = deepspeed.initialize(
-        model=model,
-        model_parameters=list(model.parameters()),
-        config=deepspeed_settings(config, plan, device.type),
-        lr_scheduler=lambda optimizer: LambdaLR(optimizer, factor),
-    )
-    if rank == 0:
-        config.run.out.mkdir(parents=True, exist_ok=True)
+    engine = engine_of(model, config, plan, device)
     for step in range(config.run.steps):
         seconds = {"start": time.monotonic()}
         sums = _one_step(engine, config, data, plan, step, device, seconds)
@@ -199,9 +192,27 @@ def train_straightforwardly(config: Config, shortcuts: Shortcuts) -> None:
             "seconds_label": seconds["labelled"] - seconds["start"],
             "peak_memory_gb": float(peak) / 1e9,
         }
-        if rank == 0:
-            with (config.run.out / METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"kind": "train", "step": step + 1, **line}) + "\n")
+        append_metrics(config, step, line)
+
+
+def engine_of(model: nn.Module, config: Config, plan: BatchPlan, device: torch.device) -> Any:
+    """DeepSpeed's engine around a model, with the config's optimizer and schedule."""
+    factor = lr_factor(config.optimizer, config.run.steps)
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        model_parameters=list(model.parameters()),
+        config=deepspeed_settings(config, plan, device.type),
+        lr_scheduler=lambda optimizer: LambdaLR(optimizer, factor),
+    )
+    return engine
+
+
+def append_metrics(config: Config, step: int, line: dict[str, float]) -> None:
+    """Rank 0 writes what a step (from 0) was like where `train` does."""
+    if ranks.rank() == 0:
+        config.run.out.mkdir(parents=True, exist_ok=True)
+        with (config.run.out / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": "train", "step": step + 1, **line}) + "\n")
 
 
 def _one_step(

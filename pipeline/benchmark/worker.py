@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline import train
+from pipeline.benchmark.padded_translation import train_padded
 from pipeline.benchmark.straightforward import Shortcuts, train_straightforwardly
 from pipeline.model import heads, linear
 from pipeline.objectives import pretraining_model
@@ -56,8 +57,13 @@ def run_padded(shortcuts: Shortcuts, config: Path, overrides: list[str]) -> None
     train_straightforwardly(load_config(config, overrides), shortcuts)
 
 
+def run_padded_translation(config: Path, overrides: list[str]) -> None:
+    train_padded(load_config(config, overrides))
+
+
+Contender = Callable[[Path, list[str]], None]
 # In the order in which the measures add up: every contender has those of the one before it.
-CONTENDERS: dict[str, Callable[[Path, list[str]], None]] = {
+CONTENDERS: dict[str, Contender] = {
     "straightforward": partial(run_padded, Shortcuts()),
     "+ labels in one batch": partial(run_padded, Shortcuts(batched_labels=True)),
     "+ labelling stops at its layer": partial(run_padded, Shortcuts(batched_labels=True, stop_at_label_layer=True)),
@@ -69,16 +75,21 @@ CONTENDERS: dict[str, Callable[[Path, list[str]], None]] = {
     "+ vocabulary in chunks": partial(run_ours, (use_pytorchs_products,)),
     "ours (+ products by oneDNN)": partial(run_ours, ()),
 }
+TRANSLATORS: dict[str, Contender] = {
+    "EncoderDecoderModel": run_padded_translation,
+    "ours": partial(run_ours, ()),
+}
+EVERY = {**CONTENDERS, **TRANSLATORS}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--contender", required=True, choices=list(CONTENDERS))
+    parser.add_argument("--contender", required=True, choices=list(EVERY))
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--local_rank", type=int)
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_intermixed_args()
-    CONTENDERS[arguments.contender](arguments.config, arguments.overrides)
+    EVERY[arguments.contender](arguments.config, arguments.overrides)
 
 
 if __name__ == "__main__":
