@@ -1,4 +1,4 @@
-"""`python -m pipeline.benchmark` and `.translation`: contenders train on the same content with equal losses, figures are written."""
+"""`python -m pipeline.benchmark` and `.translation`: contenders do the same work, with equal losses, and figures are written."""
 
 from __future__ import annotations
 
