@@ -20,7 +20,7 @@ from pipeline.benchmark.straightforward import IGNORED, append_metrics, engine_o
 from pipeline.data.packing import Packed
 from pipeline.data.streams import BatchPlan
 from pipeline.data.training_data import TrainingData
-from pipeline.data.views.translation import Translated
+from pipeline.data.views.text_to_text import TextToText
 from pipeline.model.decoder import Decoder
 from pipeline.objectives import catalog
 from pipeline.objectives.pretraining_model import PretrainingModel
@@ -44,7 +44,7 @@ class PaddedPairs:
     label_BM: Tensor  # int64: the word that follows, IGNORED where there is none
 
     @staticmethod
-    def of(texts: Translated) -> PaddedPairs:
+    def of(texts: TextToText) -> PaddedPairs:
         assert texts.crossing.index_U is None, "every pair has one source and one target"
         return PaddedPairs(
             _rows(texts.source, texts.source.ids_T, PAD),
@@ -149,15 +149,15 @@ def _one_step(engine: Any, data: TrainingData, plan: BatchPlan, step: int, clock
     """One optimizer step; this rank's summed loss, tokens written, tokens, and places with padding: fp64 [4]."""
     batches = []
     for micro in range(plan.micro_steps):
-        stream = data.micro_batch(plan, step, micro, ranks.rank())["pairs"]
-        batches.append(PaddedPairs.of(stream.view(Translated).map(lambda tensor: tensor.to(engine.device))))
-    counts = [[0, batch.written, batch.tokens, batch.places] for batch in batches]
+        batch = data.micro_batch(plan, step, micro, ranks.rank()).to(engine.device)
+        batches.append(PaddedPairs.of(batch["pairs"].view(TextToText)))
+    counts = [[0, pairs.written, pairs.tokens, pairs.places] for pairs in batches]
     sums = torch.tensor(counts, dtype=torch.double, device=engine.device).sum(dim=0)
     written = sums[1].clone()
     dist.all_reduce(written)
     clock.lap("input")
-    for batch in batches:
-        loss = engine(batch)
+    for pairs in batches:
+        loss = engine(pairs)
         clock.lap("forward")
         engine.backward(loss * (ranks.world_size() * plan.micro_steps / written).float())
         clock.lap("backward")

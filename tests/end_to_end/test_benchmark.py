@@ -1,4 +1,4 @@
-"""`python -m pipeline.benchmark` and `.translation`: contenders do the same work, with equal losses, and figures are written."""
+"""`python -m pipeline.benchmark` and `.translation`: contenders do the same work, with equal losses; figures are written."""
 
 from __future__ import annotations
 
