@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer import TRAINING_ARGS_NAME
+
 from pipeline.finetune.files.inputs import Slice, TaskFile
 from pipeline.finetune.output import summarise, with_mean, write_predictions
 from pipeline.finetune.predict import write_record
@@ -152,6 +154,7 @@ def _one_seed(
             _say([f"seed {seed}, {language}: {told}; {path}"])
         if keep_model:
             trainer.save_model(str(out / "model"))
+            (out / "model" / TRAINING_ARGS_NAME).unlink()  # a pickle, which nobody who takes the model needs
             write_record(out / "model", task, settings)
             if start.sentencepiece is not None:  # which aligning needs, and Transformers leaves out
                 start.sentencepiece.save(out / "model")

@@ -118,6 +118,7 @@ def test_a_tiny_task_is_learned_and_written_in_xtremes_layout(
         "so that words can be aligned with it"
     )
     assert Aligner.load(out / "model").align([("the fox", "der fuchs")])[0]
+    assert not list((out / "model").glob("*.bin")), "no pickle goes with it"
     modes = {path.stat().st_mode & 0o077 for path in (out / "model").iterdir()}
     assert len(modes) == 1, "what can be read of the model by others can be read whole"
 
