@@ -33,6 +33,7 @@ def train_line(step: int, **values: float) -> dict[str, Any]:
         "dwa_links_per_pair": 7.5,
         "dwa_unalignable_pairs": 0,
         "mrtd_replaced": 0.75,
+        "mt_nll": 2.5,
         "contrast_retrieved": 0.25,
         "contrast_similarity": 12.5,
         "contrast_negatives": 63.0,
