@@ -46,9 +46,7 @@ class CheckpointInfo:
     tokenizer: dict[str, str] = field(default_factory=dict)  # its `identity`
     dropouts: dict[str, float] = field(default_factory=dict)  # for fine-tuning, by Hugging Face's names
     alignment: dict[str, Any] = field(default_factory=dict)  # see `align_options.AlignOptions.as_json`
-    words: list[str] = field(
-        default_factory=list
-    )  # that the model has beyond the tokenizer's, in the order of their ids
+    words: list[str] = field(default_factory=list)  # of the model beyond the tokenizer's, in the order of their ids
 
     @property
     def has_checksum(self) -> bool:

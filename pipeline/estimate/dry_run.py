@@ -212,7 +212,7 @@ def _sizes_and_samples(config: Config, pair_tokens: int) -> tuple[EncoderConfig,
         sizes = scratch_sizes(config, vocabulary)
     check_sizes(config, sizes, vocabulary)
     if config.model.keep_layers is not None:
-        sizes = replace(sizes, layers=min(config.model.keep_layers, sizes.layers))
+        sizes = replace(sizes, layers=config.model.keep_layers)
     if manifest is not None:
         sizes = replace(sizes, vocab_size=words_of(config, manifest).vocab_size)
     sizes = with_decoder(sizes, config)

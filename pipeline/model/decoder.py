@@ -19,7 +19,7 @@ from pipeline.data.packing import Packed
 from pipeline.model.decoder_layer import DecoderLayer
 from pipeline.model.encoder import Encoder, init_weights, with_weight_of
 from pipeline.model.generator import whole_tables
-from pipeline.model.heads import MaskedLMHead, WritingHead
+from pipeline.model.heads import WritingHead
 from pipeline.settings import text_to_text
 
 DECODER = "decoder"
@@ -91,12 +91,12 @@ class Decoder(nn.Module):
         return hidden_TD
 
     @torch.no_grad()
-    def begin_as(self, encoder: Encoder, head: MaskedLMHead | None = None) -> None:
+    def begin_as(self, encoder: Encoder) -> None:
         """Take the encoder's weights, as far as the settings say: of its lowest layers, and of its embeddings.
 
         A vanilla decoder's layer j is layer j; its cross-attention stays random, or is that layer's self-attention (XLM-T: Ma
         et al., arXiv 2012.15547). An interleaved one's is layers 2j and 2j + 1, cross-attention the self-attention of the
-        second (DeltaLM). head: the masked-LM head, whose weights the decoder's takes; None: it keeps random ones.
+        second (DeltaLM). The head keeps its own.
 
         Raises:
             ValueError: the encoder has too few layers.
@@ -108,10 +108,6 @@ class Decoder(nn.Module):
         own = self.state_dict()
         for name, their_name in self.beginnings().items():
             own[name].copy_(theirs[their_name])
-        if head is not None:
-            for name, tensor in head.state_dict().items():
-                if name != "weight":  # the word embedding, which is the decoder's own
-                    own[f"head.{name}"].copy_(tensor)
 
     def beginnings(self) -> dict[str, str]:
         """The encoder's parameter that each of the decoder's begins as, by their names; what is not named begins random."""

@@ -39,12 +39,6 @@ class TextToText(Objective):
     def modules(self, parts: Parts) -> dict[str, Trained]:
         return {DECODER: Trained(partial(Decoder, parts.encoder, self.settings))}
 
-    def begin(self, parts: Parts, pretrained: bool) -> None:
-        decoder = parts.heads[DECODER]
-        assert isinstance(decoder, Decoder)
-        if pretrained and self.settings.start == "encoder":
-            decoder.begin_as(parts.encoder)
-
     def asks(self, work: Literal["label", "losses"], batch: MicroBatch) -> Sequence[Asked]:
         reads = "label" if self.freezes else "losses"
         return [Asked(self._texts(batch).source)] if work == reads else []

@@ -177,6 +177,14 @@ class Optimizer(Section):
         False, description="PyTorch's AdamW instead of DeepSpeed's fused one, which compiles itself"
     )
 
+    @model_validator(mode="after")
+    def _decays_by_its_schedule(self) -> Optimizer:
+        if self.decay_steps and self.schedule != "warmup_stable_decay":
+            raise ValueError(
+                f"decay_steps = {self.decay_steps}: schedule = {self.schedule} has none; give warmup_stable_decay, or 0"
+            )
+        return self
+
 
 class Validation(Section):
     every: NotNegative = Field(1000, description="optimizer steps between validations; 0: none")

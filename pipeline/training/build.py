@@ -82,7 +82,7 @@ def build_model(config: Config, objectives: list[Objective], words: AddedWords) 
         sizes, state, theirs = read_pretrained(init, config.model.dropout)
     check_sizes(config, sizes, words.known)
     if init is not None:
-        sizes, state = lowest_layers(sizes, state, config.model.keep_layers, init)
+        sizes, state = lowest_layers(sizes, state, config.model.keep_layers)
         state = with_words(state, words, theirs, sizes.init_std)
     if words.names:
         sizes = replace(sizes, vocab_size=words.vocab_size)
@@ -92,8 +92,8 @@ def build_model(config: Config, objectives: list[Objective], words: AddedWords) 
     for objective in objectives:
         objective.begin(model, pretrained=init is not None)
     decoder = dict(model.heads.items()).get(DECODER)
-    if init is not None and isinstance(decoder, Decoder):
-        load_decoder(decoder, state, init)
+    if init is not None and isinstance(decoder, Decoder) and not load_decoder(decoder, state, init):
+        decoder.begin_as(model.encoder)
     model.add_twins()
     return model, head_is_pretrained
 
@@ -181,7 +181,7 @@ def lr_factor(optimizer: Optimizer, steps: int) -> Factor:
         if optimizer.schedule == "inverse_sqrt":
             return float(max(warm_up, 1) / (step + 1)) ** 0.5
         first = first_of_decay[optimizer.schedule]
-        if step < first or (optimizer.schedule == "warmup_stable_decay" and not optimizer.decay_steps):
+        if step < first:
             return 1.0
         left = (steps - step) / max(steps - first, 1)
         return max(left, 0.0) ** optimizer.decay_power

@@ -41,19 +41,12 @@ def decoder_names(sizes: EncoderConfig, settings: Settings) -> list[str]:
 
 
 def lowest_layers(
-    sizes: EncoderConfig, state: dict[str, Tensor], keep: int | None, source: Path
+    sizes: EncoderConfig, state: dict[str, Tensor], keep: int | None
 ) -> tuple[EncoderConfig, dict[str, Tensor]]:
-    """Sizes and tensors of a model of the lowest layers alone (None: all). source: of the model, for the error.
-
-    Raises:
-        ValueError: it has not so many.
-    """
+    """Sizes and tensors of a model of the lowest layers alone (None: all)."""
     if keep is None:
         return sizes, state
-    if keep > sizes.layers:
-        raise ValueError(
-            f"model.keep_layers = {keep}: model.init = {source} has {sizes.layers} layers; choose 1 to that"
-        )
+    assert keep <= sizes.layers, "`check_sizes` has asked"
 
     def is_kept(name: str) -> bool:
         layer = re.match(r"(?:roberta\.)?encoder\.layer\.(\d+)\.", name)

@@ -118,11 +118,6 @@ def decoder_tensors(names: Iterable[str], state: dict[str, Tensor], source: Path
     return found
 
 
-def has_tied_tables(state: dict[str, Tensor]) -> bool:
-    """Whether the decoder's tables of words and positions are the encoder's."""
-    return all(torch.equal(state[_ENCODER + hugging_face_name(name)], state[decoder_name(name)]) for name in _TABLES)
-
-
 def write_encoder_decoder_config(
     sizes: EncoderConfig,
     decoder: text_to_text.Decoder,

@@ -10,8 +10,12 @@ from pipeline.settings.sizes import EncoderConfig, longest_sequence
 
 
 def check_sizes(config: Config, sizes: EncoderConfig, vocab_size: int) -> None:
-    """ValueError where the data has other words, or the config asks for more positions, than the model has."""
+    """ValueError where the data has other words, or the config asks for more layers or positions, than the model has."""
     init, longest = config.model.init, longest_sequence(config)
+    if config.model.keep_layers is not None and config.model.keep_layers > sizes.layers:
+        raise ValueError(
+            f"model.keep_layers = {config.model.keep_layers}: model.init = {init} has {sizes.layers} layers; choose 1 to that"
+        )
     if config.model.positions == "gated_relative" and not sizes.gated_relative:
         raise ValueError(
             f"model.positions = gated_relative: model.init = {init} was trained without it; leave one of them out"

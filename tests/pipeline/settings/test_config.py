@@ -160,6 +160,7 @@ def test_an_override_that_cannot_be_is_refused(load: Load, override: str) -> Non
         ),
         ("model={decoder: {embeddings: own}, freeze: encoder}", "model: freeze = encoder: it would stay random"),
         ("model.keep_layers=4", "model: keep_layers = 4: there is no model.init"),
+        ("optimizer.decay_steps=5", "optimizer: decay_steps = 5: schedule = polynomial has none"),
         ("optimizer.schedule=cosine", "optimizer.schedule = 'cosine'"),
     ],
 )

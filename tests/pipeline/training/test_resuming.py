@@ -63,6 +63,7 @@ FITTING: dict[str, dict[str, Any]] = {
     "objectives.mrtd.embeddings": {"objectives.trtd": None},
     "objectives.trtd.generator_layers": {"objectives.mrtd": None},
     "objectives.trtd.embeddings": {"objectives.mrtd": None},
+    "optimizer.decay_steps": {"optimizer.schedule": "warmup_stable_decay"},
     "model.keep_layers": {"model.init": "hf"},
     "model.freeze": {
         "model.init": "hf",

@@ -10,8 +10,10 @@ import torch
 from pipeline.model.decoder import Decoder
 from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.settings.added_words import AddedWords
+from pipeline.settings.schema import Config
 from pipeline.settings.text_to_text import Decoder as Settings
 from pipeline.weights.begun_from import OF_DECODER, decoder_names, load_decoder, lowest_layers, with_words
+from pipeline.weights.fit import check_sizes
 from pipeline.weights.hugging_face import build_encoder, hugging_face_state
 
 INIT = Path("init")
@@ -21,14 +23,15 @@ WORD, BIAS = "roberta.embeddings.word_embeddings.weight", "lm_head.bias"
 def test_the_lowest_layers_are_kept_and_no_others(sizes: EncoderConfig) -> None:
     encoder = Encoder(sizes)
     state = hugging_face_state(encoder.state_dict(), None)
-    kept_sizes, kept = lowest_layers(sizes, state, 2, INIT)
+    kept_sizes, kept = lowest_layers(sizes, state, 2)
     cut = build_encoder(kept_sizes, kept, INIT)
     assert len(cut.layers) == 2
     own = encoder.state_dict()
     assert all(torch.equal(tensor, own[name]) for name, tensor in cut.state_dict().items())
-    assert lowest_layers(sizes, state, None, INIT) == (sizes, state)
+    assert lowest_layers(sizes, state, None) == (sizes, state)
+    content = {"data": {"path": "d"}, "model": {"init": INIT, "keep_layers": 4}, "run": {"out": "r"}, "deepspeed": "z"}
     with pytest.raises(ValueError, match=r"model.keep_layers = 4: model.init = init has 3 layers; choose 1 to that"):
-        lowest_layers(sizes, state, 4, INIT)
+        check_sizes(Config.model_validate(content), sizes, sizes.vocab_size)
 
 
 def test_words_are_found_by_their_names_and_others_are_drawn_alike_in_every_table() -> None:
