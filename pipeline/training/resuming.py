@@ -180,7 +180,7 @@ def _built_by(config: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
             continue
         fixed = [name for name, field in kind.model_fields.items() if field.json_schema_extra == FIXED]
         settings = {name: value_of(config, f"objectives.{objective}.{name}") for name in fixed}
-        for module in catalog.modules_of([objective]):
+        for module in catalog.ENTRIES[objective].modules:
             found.setdefault(module, (objective, settings))
     return found
 
