@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 from rich.table import Table
 
 from pipeline.experiments.measure import (
+    TRANSLATED,
     Measurement,
     best_retrieval,
     chosen_layer,
@@ -22,8 +23,6 @@ from pipeline.experiments.measure import (
     mean_translation,
     reported_aer,
 )
-
-_SCORES = {"bleu": "BLEU", "exact_match": "exact"}
 
 
 @dataclass
@@ -123,16 +122,16 @@ def pair_table(outcomes: Sequence[ArmOutcome], start: Measurement | None) -> Tab
 
 
 def translation_table(outcomes: Sequence[ArmOutcome]) -> Table:
-    """BLEU and exact match after each of the measured steps, a row an arm: means over directions, then over seeds."""
+    """BLEU, chrF and exact match after each of the measured steps, a row an arm: means over directions, then over seeds."""
     steps = sorted({step for outcome in outcomes for step in outcome.measured})
     drawn = Table(title="translations, greedy, mean over directions, in %")
     drawn.add_column("arm")
-    for score in _SCORES.values():
+    for score in TRANSLATED.values():
         for step in steps:
             drawn.add_column(f"{score}, step {step:,}", justify="right")
     for arm in dict.fromkeys(o.arm for o in outcomes):
         cells = []
-        for score in _SCORES:
+        for score in TRANSLATED:
             for step in steps:
                 measured = [o.measured[step] for o in outcomes if o.arm == arm and step in o.measured]
                 found = [mean_translation(each, score) for each in measured]

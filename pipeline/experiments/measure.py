@@ -28,10 +28,12 @@ from pipeline.weights.loading import load_model
 from pipeline.weights.opening import open_weights
 
 MEASURED = "measured.json"
+TRANSLATED = {"bleu": "BLEU", "chrf": "chrF", "exact_match": "exact"}
+"""Scores of translations, and their headings. BLEU says little where words are not parted by spaces: chrF is of characters."""
 Halves = dict[str, dict[str, list[float]]]
 """By pair, AER by layer on both halves: {"chosen_on": […], "reported_on": […]}."""
 Measurement = dict[str, Any]
-"""{"aer": Halves, of a model with a decoder "translation": {direction: {"bleu": …, "exact_match": …}}, and at the end
+"""{"aer": Halves, of a model with a decoder "translation": {direction: scores by the names of `TRANSLATED`}, and at the end
 "aer_argmax_separate": Halves and "retrieval": {pair: [accuracy by layer]}}"""
 
 
@@ -65,7 +67,7 @@ class Yardstick:
         return measured
 
     def _translations(self, folder: Path) -> dict[str, dict[str, float]]:
-        """BLEU and exact match, in per cent, of each direction, by greedy search."""
+        """Scores of each direction, in per cent, by greedy search."""
         scores = {}
         with TemporaryDirectory() as place:
             export(folder, Path(place) / "model")
@@ -76,7 +78,7 @@ class Yardstick:
                     found = Generator(model, Search(beam=1), to).generate(texts[read])
                     score = score_texts([each.text for each in found], texts[written], to)
                     direction = f"{pair.languages[read]}-{to}"
-                    scores[direction] = {"bleu": score.bleu, "exact_match": score.exact_match}
+                    scores[direction] = {name: score.metrics()[name] for name in TRANSLATED}
         return scores
 
     def _halves(self, encoder: Encoder, tokenizer: Tokenizer, way: Way) -> Halves:
