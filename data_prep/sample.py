@@ -223,12 +223,15 @@ def write_sample(
     mono_documents: int = 400,
     valid_pairs: int = 200,
     gold_pairs: int = 200,
+    task_items: int = 1_000,
 ) -> dict:
     """Write a corpus of all `GRAMMARS` under `out`; the same arguments give the same bytes anywhere.
 
     Written are `mono/{a}.txt` in CC-100's layout, `parallel/train.{a}-{b}.{a|b}` in Moses' for every two languages, both
     again for validation under `valid/`, and `gold/{a}-{b}/` with `test.{a}`, `test.{b}` (words apart in every language)
-    and `alignv2.txt`.
+    and `alignv2.txt`. `tasks/` has two that `finetune` takes, for transfer between languages, with `train-{a}.tsv`,
+    `dev-{a}.tsv` and `test-{a}.tsv` each: `object`, a clause and its object to be written, and `class`, a word and its class
+    a line. All three say other things than all else that is written, and the same in every language.
 
     Args:
         out: folder, made when it is not there; files of the same names are replaced.
@@ -237,6 +240,7 @@ def write_sample(
         mono_documents: documents of 5 to 12 sentences per language.
         valid_pairs: validation pairs of every two languages; validation has a tenth of `mono_documents`.
         gold_pairs: aligned pairs of every two languages.
+        task_items: training clauses of every language and task; a fifth of them each for dev and test.
 
     Returns:
         What was written: seed, languages, and the counts of sentences, pairs and links.
@@ -244,7 +248,13 @@ def write_sample(
     Raises:
         ValueError: for a size below 1, or more sentences than the grammar has.
     """
-    sizes = {"pairs": pairs, "mono_documents": mono_documents, "valid_pairs": valid_pairs, "gold_pairs": gold_pairs}
+    sizes = {
+        "pairs": pairs,
+        "mono_documents": mono_documents,
+        "valid_pairs": valid_pairs,
+        "gold_pairs": gold_pairs,
+        "task_items": task_items,
+    }
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"sample: {name} is {size}, it must be 1 or more")
@@ -263,6 +273,8 @@ def write_sample(
         _write_documents(out / "valid" / "mono" / f"{code}.txt", language, meanings, -(-mono_documents // 10))
         written = _write_documents(out / "mono" / f"{code}.txt", language, meanings, mono_documents)
         summary["mono_sentences"][code] = written
+    for part, items in (("train", task_items), ("dev", -(-task_items // 5)), ("test", -(-task_items // 5))):
+        _write_tasks(out / "tasks", part, languages, meanings.draw(items))
     return summary
 
 
@@ -284,6 +296,24 @@ def _write_gold(folder: Path, source: Language, target: Language, said: list[Mea
     ]
     _write_lines(folder / "alignv2.txt", links)
     return len(links)
+
+
+def _write_tasks(folder: Path, part: str, languages: list[Language], said: list[Meaning]) -> None:
+    for language in languages:
+        code = language.grammar.code
+        lines = (
+            f"{language.write(meaning)}\t{language.write(Meaning(subject=meaning.object))}"
+            for meaning in said
+            if meaning.object is not None
+        )
+        _write_lines(folder / "object" / f"{part}-{code}.tsv", lines)
+        sentences = ([f"{word.form}\t{_class_of(word)}" for word in language.say(meaning)] for meaning in said)
+        _write_lines(folder / "class" / f"{part}-{code}.tsv", chain.from_iterable([*words, ""] for words in sentences))
+
+
+def _class_of(word: Word) -> str:
+    """The object's particle is an adposition, as the treebanks of Japanese have it: every class is in every language."""
+    return "adposition" if word.slot is None else word.slot[0]
 
 
 def _write_documents(path: Path, language: Language, meanings: _Meanings, documents: int) -> int:

@@ -83,7 +83,7 @@ def score_text_command(
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="also write the scores to this file")] = None,
 ) -> None:
-    """Print BLEU, chrF, ROUGE-L, exact match and the share in the right language, in per cent, of texts in a file.
+    """Print BLEU, chrF, ROUGE-L, exact match and the shares in the right script and language, in per cent, of texts in a file.
 
     Example: python -m pipeline score-text out.de reference.de --language de
     """

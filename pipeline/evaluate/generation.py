@@ -1,10 +1,12 @@
-"""How good texts are beside references: BLEU and chrF by sacrebleu, ROUGE-L by rouge-score, exact match, their language.
+"""How good texts are beside references: BLEU and chrF by sacrebleu, ROUGE-L by rouge-score, exact match, script, language.
 
 Knows texts and codes of languages; nothing of models. The two libraries are the extra `generation`.
 """
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -25,12 +27,14 @@ class GenerationScore:
     chrf: float
     rouge_l: float
     exact_match: float
+    script: float
     right_language: float | None
     signature: str  # sacrebleu's, of BLEU: what must be equal for two scores to be compared
 
     def metrics(self) -> dict[str, float]:
         """The figures that there are."""
         found = {"bleu": self.bleu, "chrf": self.chrf, "rouge_l": self.rouge_l, "exact_match": self.exact_match}
+        found |= {"script": self.script}
         return found | ({} if self.right_language is None else {"language": self.right_language})
 
 
@@ -62,9 +66,26 @@ def score_texts(texts: Sequence[str], references: Sequence[str], language: str |
         chrf.score,
         _rouge_l(texts, references, characters=rules != "13a"),
         100 * same / len(texts),
+        same_script(texts, references),
         right_language(texts, language),
         str(bleu.get_signature()),
     )
+
+
+def same_script(texts: Sequence[str], references: Sequence[str]) -> float:
+    """Per cent of the texts most of whose letters are of a script that a tenth of the references' letters are of too.
+
+    Tells languages apart where their scripts do, also those that no identifier knows; a text without letters counts as wrong.
+    """
+    letters = _scripts("".join(references))
+    right = {script for script, count in letters.items() if 10 * count >= letters.total()}
+    main = (_scripts(text).most_common(1) for text in texts)
+    return 100 * sum(bool(found) and found[0][0] in right for found in main) / len(texts)
+
+
+def _scripts(text: str) -> Counter[str]:
+    """Letters by script, as Unicode's names of them begin with it: LATIN, HANGUL, CJK."""
+    return Counter(unicodedata.name(letter, "?").split()[0] for letter in text if letter.isalpha())
 
 
 def right_language(texts: Sequence[str], language: str | None) -> float | None:

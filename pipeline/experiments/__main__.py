@@ -36,12 +36,20 @@ def run(
     plan = read_experiment(experiment, settings or [])
     check_places(plan)
     # Measuring needs PyTorch, which takes seconds.
-    from pipeline.experiments.compare import ArmOutcome, as_json, draw, pair_table, table, translation_table
+    from pipeline.experiments.compare import (
+        ArmOutcome,
+        as_json,
+        draw,
+        pair_table,
+        table,
+        task_table,
+        translation_table,
+    )
     from pipeline.experiments.measure import Yardstick, measure_run, measure_start
     from pipeline.experiments.training import check_start_of_all, has_finished, train_all
     from pipeline.run_folder import cost
 
-    yardstick = Yardstick(plan.gold, plan.retrieval, plan.translated)
+    yardstick = Yardstick(plan.gold, plan.retrieval, plan.translated, plan.finetuned)
     planned = trials(plan, out, seeds or [1, 2, 3], arms or [])
     if train:
         check_start_of_all(plan, planned, os.environ)
@@ -55,7 +63,8 @@ def run(
     outcomes = []
     for trial in finished:
         teraflops, seconds = cost(trial.out)
-        outcomes.append(ArmOutcome(trial.arm, trial.seed, measure_run(trial.out, yardstick), teraflops, seconds / 60))
+        measured = measure_run(trial.out, yardstick, trial.seed)
+        outcomes.append(ArmOutcome(trial.arm, trial.seed, measured, teraflops, seconds / 60))
     init = common_start(plan, finished)
     start = measure_start(init, out, yardstick) if init is not None else None
     console = data_console()
@@ -63,6 +72,8 @@ def run(
     console.print(pair_table(outcomes, start))
     if plan.translated:
         console.print(translation_table(outcomes))
+    for name, task in plan.finetuned.items():
+        console.print(task_table(outcomes, start, name, task.shown))
     results = json.dumps(as_json(outcomes, plan.baseline, start), indent=1)
     (out / "results.json").write_text(results + "\n", encoding="utf-8")
     draw(outcomes, start, out / "curves.png")

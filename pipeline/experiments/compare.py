@@ -140,6 +140,27 @@ def translation_table(outcomes: Sequence[ArmOutcome]) -> Table:
     return drawn
 
 
+def task_table(outcomes: Sequence[ArmOutcome], start: Measurement | None, task: str, shown: Sequence[str]) -> Table:
+    """Scores of a task by language, a row an arm, means over seeds; arms that cannot do the task are left out."""
+    rows: dict[str, list[Measurement]] = {} if start is None else {"start": [start]}
+    for outcome in outcomes:
+        rows.setdefault(outcome.arm, []).append(outcome.last)
+    found = {arm: [each["finetuned"][task] for each in of if task in each["finetuned"]] for arm, of in rows.items()}
+    languages = list(dict.fromkeys(language for scores in found.values() for each in scores for language in each))
+    drawn = Table(title=f"{task}, fine-tuned, in %")
+    drawn.add_column("arm")
+    for metric in shown:
+        for language in languages:
+            drawn.add_column(f"{metric}, {language}", justify="right")
+    for arm, scores in found.items():
+        if scores:
+            cells = (
+                with_error([each[lang][m] for each in scores if m in each[lang]]) for m in shown for lang in languages
+            )
+            drawn.add_row(arm, *cells)
+    return drawn
+
+
 def as_json(outcomes: Sequence[ArmOutcome], baseline: str, start: Measurement | None) -> dict[str, Any]:
     """All that was measured, and the comparison."""
     arms: dict[str, Any] = {}

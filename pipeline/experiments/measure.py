@@ -17,6 +17,8 @@ from pipeline.evaluate.alignment_error import evaluate_halves, gold_folders
 from pipeline.evaluate.generation import check_installed, score_texts
 from pipeline.evaluate.gold import Gold, read_gold
 from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
+from pipeline.experiments.plan import FineTuning
+from pipeline.experiments.transfer import Tasks
 from pipeline.generate.generator import Generator
 from pipeline.generate.model import load_text_model
 from pipeline.generate.search import Search
@@ -34,13 +36,19 @@ Halves = dict[str, dict[str, list[float]]]
 """By pair, AER by layer on both halves: {"chosen_on": […], "reported_on": […]}."""
 Measurement = dict[str, Any]
 """{"aer": Halves, of a model with a decoder "translation": {direction: scores by the names of `TRANSLATED`}, and at the end
-"aer_argmax_separate": Halves and "retrieval": {pair: [accuracy by layer]}}"""
+"aer_argmax_separate": Halves, "retrieval": {pair: [accuracy by layer]} and "finetuned": {task: {language: scores}}}"""
 
 
 class Yardstick:
     """The gold folders and sentences that every model is measured on."""
 
-    def __init__(self, gold: Sequence[Path], retrieval: Sequence[Path], translated: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        gold: Sequence[Path],
+        retrieval: Sequence[Path],
+        translated: Sequence[Path] = (),
+        finetuned: Mapping[str, FineTuning] | None = None,
+    ) -> None:
         self._golds: list[Gold] = [read_gold(folder) for folder in gold_folders(gold)]
         self._sentences: list[Sentences] = find_pairs(*retrieval)
         golds = [(g.source, g.target, [*map(sorted, g.sure)], [*map(sorted, g.possible)]) for g in self._golds]
@@ -49,21 +57,26 @@ class Yardstick:
         if self._translated:
             check_installed()
             content = content, [(pair.languages, pair.read()) for pair in self._translated]
+        self._tasks = Tasks(finetuned or {})
+        if self._tasks.content:
+            content = content, self._tasks.content
         self.digest = hashlib.sha256(repr(content).encode()).hexdigest()
         """Of all that is in them: what was measured on something else must be measured again."""
 
-    def measure(self, folder: Path, everything: bool) -> Measurement:
-        """AER of pretraining's aligner, and translations; with `everything` AER of mutual argmax on separate sides, and
-        retrieval, too. folder: what `open_weights` takes."""
+    def measure(self, folder: Path, everything: bool, seed: int = 1) -> Measurement:
+        """AER of pretraining's aligner, and translations; with `everything` AER of mutual argmax on separate sides, retrieval,
+        and tasks fine-tuned with `seed`, too. folder: what `open_weights` takes."""
         encoder, tokenizer = load_model(folder)
         measured: Measurement = {"aer": self._halves(encoder, tokenizer, AS_TRAINED)}
-        if self._translated and open_weights(folder, whole=False).decoder is not None:
+        writes = open_weights(folder, whole=False).decoder is not None
+        if self._translated and writes:
             measured["translation"] = self._translations(folder)
         if everything:
             measured["aer_argmax_separate"] = self._halves(encoder, tokenizer, Way("argmax", "separate"))
             pooler = SentencePooler(tokenizer, encoder.hidden_states, encoder.config.longest)
             found = evaluate_retrieval(self._sentences, pooler)
             measured["retrieval"] = {each.languages: each.mean for each in found}
+            measured["finetuned"] = self._tasks.measure(folder, seed, writes)
         return measured
 
     def _translations(self, folder: Path) -> dict[str, dict[str, float]]:
@@ -92,15 +105,15 @@ class Yardstick:
         return halves
 
 
-def measure_run(run: Path, yardstick: Yardstick) -> dict[int, Measurement]:
-    """Measurements by step of all checkpoints of a run, kept beside them; of the last one everything."""
+def measure_run(run: Path, yardstick: Yardstick, seed: int = 1) -> dict[int, Measurement]:
+    """Measurements by step of all checkpoints of a run, kept beside them; of the last one everything. seed: of fine-tuning."""
     path = run / MEASURED
     measured = {int(step): values for step, values in _kept(path, yardstick).items()}
     folders = dict(_checkpoints(run))
     for step, folder in folders.items():
         everything = step == max(folders)
         if step not in measured or (everything and "retrieval" not in measured[step]):
-            measured[step] = yardstick.measure(folder, everything)
+            measured[step] = yardstick.measure(folder, everything, seed)
             _keep(path, yardstick, measured)
     return dict(sorted(measured.items()))
 

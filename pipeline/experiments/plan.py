@@ -14,13 +14,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from data_prep.sections import NotNegative, PathField, Positive, Section, checked, dump_yaml, read_yaml
 from pipeline import shipped
 from pipeline.settings.schema import Config, load_config
+
+
+class FineTuning(Section):
+    """A task that models are fine-tuned for at the end of training, to be measured by it."""
+
+    task: Literal["classify", "tag", "qa", "generate"] = Field(description="as of the command `finetune`")
+    train: list[str] = Field(min_length=1, description="FILE or LANGUAGE=FILE")
+    dev: str | None = Field(None, description="FILE or LANGUAGE=FILE by which the best epoch is chosen")
+    test: list[str] = Field(min_length=1, description="FILE or LANGUAGE=FILE, one a language")
+    settings: dict[str, Any] = Field(
+        {}, description="as the options of `finetune`: {epochs: 3, learning_rate: 1.0e-3, train_layers: 1-3}"
+    )
+    shown: list[str] = Field(min_length=1, description="metrics in the table, as accuracy or exact_match")
 
 
 class Experiment(Section):
@@ -38,6 +51,7 @@ class Experiment(Section):
     translated: list[PathField] = Field(
         [], description="line-aligned files, likewise, that a model with a decoder translates in both directions"
     )
+    finetuned: dict[str, FineTuning] = Field({}, description="tasks that models are fine-tuned for at the end, by name")
     made_by: str | None = Field(None, description="command that makes its data, to be named where that is missing")
     threads: Positive = Field(1, description="of a run, which is one rank")
     measured: NotNegative = Field(0, description="optimizer steps between measurements; 0: at the end")
@@ -79,11 +93,14 @@ def read_experiment(path: Path, settings: Sequence[str] = ()) -> Experiment:
 
 def check_places(experiment: Experiment) -> None:
     """ValueError where the gold folders or sentences are not there, with the command that makes them if there is one."""
-    for field in ("gold", "retrieval", "translated"):
-        for place in getattr(experiment, field):
-            if not place.exists():
-                mend = f"make it with `{experiment.made_by}`" if experiment.made_by else "give the folder's path"
-                raise ValueError(f"{field}: {place}: no such file or folder; {mend}")
+    places = [(field, place) for field in ("gold", "retrieval", "translated") for place in getattr(experiment, field)]
+    for name, task in experiment.finetuned.items():
+        files = [*task.train, *([task.dev] if task.dev else []), *task.test]
+        places += [(f"finetuned.{name}", Path(file.partition("=")[2] or file)) for file in files]
+    for field, place in places:
+        if not place.exists():
+            mend = f"make it with `{experiment.made_by}`" if experiment.made_by else "give the folder's path"
+            raise ValueError(f"{field}: {place}: no such file or folder; {mend}")
 
 
 def trials(experiment: Experiment, out: Path, seeds: Sequence[int], arms: Sequence[str] = ()) -> list[Trial]:

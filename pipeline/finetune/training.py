@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from pipeline.finetune.tasks.task import Features, Settings, Start, Task
 
 EVAL_BATCH = 32
-METRICS = ("accuracy", "exact_match", "f1", "bleu", "chrf", "rouge_l", "language")
+METRICS = ("accuracy", "exact_match", "f1", "bleu", "chrf", "rouge_l", "script", "language")
 
 
 @dataclass

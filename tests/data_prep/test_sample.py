@@ -70,6 +70,8 @@ def test_layout_is_complete(corpus: Path) -> None:
         expected |= {f"parallel/train.{name}.{code}" for code in (source, target)}
         expected |= {f"valid/parallel/valid.{name}.{code}" for code in (source, target)}
         expected |= {f"gold/{name}/{file}" for file in (f"test.{source}", f"test.{target}", "alignv2.txt")}
+    for task in ("object", "class"):
+        expected |= {f"tasks/{task}/{part}-{code}.tsv" for part in ("train", "dev", "test") for code in CODES}
     assert set(contents(corpus)) == expected
 
 
@@ -166,3 +168,34 @@ def test_size_below_one_is_refused_before_anything_is_written(tmp_path: Path, fi
     with pytest.raises(ValueError, match=f"{field} is 0"):
         write_sample(tmp_path / "out", **{**SIZES, field: 0})
     assert not (tmp_path / "out").exists()
+
+
+def test_tasks_say_the_same_in_every_language_and_nothing_that_stands_elsewhere(corpus: Path) -> None:
+    objects = {code: read_lines(corpus / "tasks" / "object" / f"test-{code}.tsv") for code in CODES}
+    classes = {code: (corpus / "tasks" / "class" / f"test-{code}.tsv").read_text(encoding="utf-8") for code in CODES}
+    assert len({len(lines) for lines in objects.values()}) == 1
+    assert {text.count("\n\n") for text in classes.values()} == {200}
+    trained = {line for path in (corpus / "parallel").iterdir() for line in read_lines(path)}
+    for code in CODES:
+        learned = {line.split("\t")[0] for line in read_lines(corpus / "tasks" / "object" / f"train-{code}.tsv")}
+        for line in objects[code]:
+            clause, asked = line.split("\t")
+            assert asked in clause and asked != clause and clause not in trained | learned
+
+
+def test_a_word_has_the_class_of_its_concept(corpus: Path) -> None:
+    """Sentence by sentence the languages have equal classes, in orders of their own, but for the particle of objects."""
+    counted = {}
+    for code in CODES:
+        text = (corpus / "tasks" / "class" / f"test-{code}.tsv").read_text(encoding="utf-8")
+        sentences = [[line.split("\t") for line in sentence.split("\n")] for sentence in text.strip().split("\n\n")]
+        particle = Language(next(g for g in GRAMMARS if g.code == code), 0).particle.form
+        counted[code] = [sorted(tag for word, tag in sentence if word != particle) for sentence in sentences]
+    assert counted["qaa"] == counted["qab"] == counted["qac"]
+    assert {tag for sentence in counted["qaa"] for tag in sentence} == {
+        "noun",
+        "verb",
+        "adjective",
+        "adverb",
+        "adposition",
+    }

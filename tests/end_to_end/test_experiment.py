@@ -19,12 +19,22 @@ from pipeline.experiments.training import has_finished
 @pytest.mark.launch
 def test_from_an_experiment_to_its_table(corpus: Any, tmp_path: Path) -> None:
     """Two arms are trained beside each other, measured and compared; the same command again trains nothing."""
+    sample = corpus.data.parent / "sample"
     content = {
         "config": str(corpus.config),
         "settings": {"run.steps": 4, "optimizer.torch_adam": True},
         "arms": {"tlm": {"objectives.dwa": None}, "all": {}},
         "baseline": "tlm",
-        "gold": [str(corpus.data.parent / "sample" / "gold" / "qaa-qab")],
+        "gold": [str(sample / "gold" / "qaa-qab")],
+        "finetuned": {
+            "class": {
+                "task": "tag",
+                "train": [f"qaa={sample}/tasks/class/dev-qaa.tsv"],
+                "test": [f"{code}={sample}/tasks/class/test-{code}.tsv" for code in ("qaa", "qab")],
+                "settings": {"epochs": 0.2, "max_length": 40},
+                "shown": ["accuracy"],
+            }
+        },
         "measured": 2,
     }
     path, out = tmp_path / "experiment.yaml", tmp_path / "out"
@@ -45,6 +55,11 @@ def test_from_an_experiment_to_its_table(corpus: Any, tmp_path: Path) -> None:
             ("tlm", 1, ["2", "4"]),
             ("all", 1, ["2", "4"]),
         ]
+        assert "class, fine-tuned, in %" in done.stdout and "accuracy, qab" in done.stdout
+    for run in results["runs"]:
+        scores = run["measured"]["4"]["finetuned"]["class"]
+        assert scores["mean"]["accuracy"] == scores["qab"]["accuracy"] > 0, "qaa was trained on"
+        assert "finetuned" not in run["measured"]["2"]
     plan = read_experiment(path)
     assert all(has_finished(plan, trial) for trial in trials(plan, out, [1]))
     assert not has_finished(plan, trials(plan, out, [2])[0])

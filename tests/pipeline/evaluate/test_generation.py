@@ -21,7 +21,7 @@ ENGLISH = ["The dog runs quickly across the street.", "We bought a new car yeste
 def test_texts_that_equal_their_references_are_perfect() -> None:
     score = score_texts(GERMAN, GERMAN, "de")
     assert score.metrics() == pytest.approx(
-        {"bleu": 100, "chrf": 100, "rouge_l": 100, "exact_match": 100, "language": 100}
+        {"bleu": 100, "chrf": 100, "rouge_l": 100, "exact_match": 100, "script": 100, "language": 100}
     )
 
 
@@ -60,6 +60,24 @@ def test_the_share_in_the_right_language_counts_others_and_empty_texts_as_wrong(
     assert score_texts([*GERMAN, *ENGLISH], [*GERMAN, *GERMAN], "de").right_language == 50
     assert score_texts([GERMAN[0], ""], GERMAN, "de").right_language == 50
     assert score_texts(GERMAN, GERMAN, "qaa").right_language is None
+
+
+@pytest.mark.parametrize(
+    ("text", "references", "share"),
+    [
+        ("кошка", ["дом"], 100),
+        ("cat", ["дом"], 0),
+        ("", ["дом"], 0),
+        ("...", ["дом"], 0),
+        ("кошка a", ["дом"], 100),
+        ("кот abcd", ["дом"], 0),
+        ("漢字", ["ひらがなと漢字"], 100),  # kanji alone are Japanese too
+        ("ひらがな", ["漢字漢字"], 0),
+        ("дом", ["..."], 0),
+    ],
+)
+def test_the_script_of_most_letters_is_one_of_the_references(text: str, references: list[str], share: float) -> None:
+    assert score_texts([text], references).script == share
 
 
 def test_the_command_prints_and_writes_what_the_measures_say(use: Callable[..., Done], tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ import yaml
 
 from pipeline.evaluate.alignment_error import evaluate, evaluate_halves
 from pipeline.evaluate.gold import read_gold
-from pipeline.experiments.compare import ArmOutcome, as_json, differences, draw, standard_error, table
+from pipeline.experiments.compare import ArmOutcome, as_json, differences, draw, standard_error, table, task_table
 from pipeline.experiments.measure import Yardstick, best_retrieval, chosen_layer, mean_aer, measure_start, reported_aer
-from pipeline.experiments.plan import common_start, read_experiment, trials
+from pipeline.experiments.plan import check_places, common_start, read_experiment, trials
 from pipeline.experiments.training import has_finished
+from pipeline.experiments.transfer import Tasks
 from pipeline.settings.align_options import Way
 from pipeline.weights.loading import load_model
 from tests.conftest import ROOT
@@ -100,6 +101,38 @@ def test_a_wrong_arm_or_setting_is_named(experiment: Path, tmp_path: Path) -> No
         read_experiment(experiment, ["optimizer.lr"])
     with pytest.raises(ValueError, match=r"nothing.yaml: no such experiment, neither as a file nor by name"):
         read_experiment(tmp_path / "nothing.yaml")
+
+
+def test_a_task_s_files_and_settings_are_checked_before_anything_is_trained(experiment: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(experiment.read_text(encoding="utf-8"))
+    task = {"task": "tag", "train": ["qaa=train.tsv"], "test": ["qab=test.tsv"], "shown": ["accuracy"]}
+    content |= {"finetuned": {"class": task}, "gold": [str(tmp_path)], "made_by": "make it"}
+    experiment.write_text(yaml.safe_dump(content), encoding="utf-8")
+    plan = read_experiment(experiment)
+    with pytest.raises(
+        ValueError, match=r"^finetuned\.class: train\.tsv: no such file or folder; make it with `make it`$"
+    ):
+        check_places(plan)
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.tsv").write_text("word\tnoun\n", encoding="utf-8")
+    made = {name: [f"qaa={tmp_path}/{name}.tsv"] for name in ("train", "test")}
+    tuning = plan.finetuned["class"].model_copy(update=made)
+    check_places(plan.model_copy(update={"finetuned": {"class": tuning}}))
+    first = Tasks({"class": tuning})
+    (tmp_path / "test.tsv").write_text("word\tverb\n", encoding="utf-8")
+    assert Tasks({"class": tuning}).content != first.content, "another yardstick"
+    tuning.settings = {"epoch": 3}
+    with pytest.raises(ValueError, match=r"^finetuned\.class\.settings\.epoch: is none of batch, .*epochs"):
+        Tasks({"class": tuning})
+
+
+def test_a_task_s_table_has_the_arms_that_can_do_it() -> None:
+    outcomes = [outcome("writes", 1, 0.1), outcome("writes", 2, 0.1), outcome("reads", 1, 0.1)]
+    for index, each in enumerate(outcomes):
+        done = {"object": {"qaa": {"exact_match": 90.0 + 2 * index}}} if each.arm == "writes" else {}
+        each.last["finetuned"] = done
+    drawn = task_table(outcomes, None, "object", ["exact_match"])
+    assert [list(column.cells) for column in drawn.columns] == [["writes"], ["91.00 ± 1.00"]]
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
