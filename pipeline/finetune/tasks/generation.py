@@ -7,6 +7,7 @@ that of the texts to write, unless all are to be written in one.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -198,6 +199,12 @@ class WritingTrainer(Trainer):
     def __init__(self, *, how: Search, words: Words, **more: Any) -> None:
         super().__init__(**more)
         self._how, self._words = how, words
+
+    def compute_loss(self, *arguments: Any, **named: Any) -> Any:
+        with warnings.catch_warnings():
+            # Transformers would rather make the decoder's inputs of the labels; these begin with a tag.
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers.models.encoder_decoder")
+            return super().compute_loss(*arguments, **named)
 
     def prediction_step(
         self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None

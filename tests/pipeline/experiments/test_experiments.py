@@ -121,9 +121,9 @@ def test_a_task_s_files_and_settings_are_checked_before_anything_is_trained(expe
     first = Tasks({"class": tuning})
     (tmp_path / "test.tsv").write_text("word\tverb\n", encoding="utf-8")
     assert Tasks({"class": tuning}).content != first.content, "another yardstick"
-    tuning.settings = {"epoch": 3}
+    wrong = tuning.model_copy(update={"settings": {"epoch": 3}})
     with pytest.raises(ValueError, match=r"^finetuned\.class\.settings\.epoch: is none of batch, .*epochs"):
-        Tasks({"class": tuning})
+        Tasks({"class": wrong})
 
 
 def test_a_task_s_table_has_the_arms_that_can_do_it() -> None:
