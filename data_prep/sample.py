@@ -3,7 +3,7 @@
 It is text for the quickstart and the tests, in the layouts that the readers take, and knows nothing of tokenizers, token
 files or models.
 
-How a sentence comes about: `_Meanings` draws what is said (who does what to whom, where and how); a `Language` says it.
+How a sentence comes about: `Meanings` draws what is said (who does what to whom, where and how); a `Language` says it.
 Every concept keeps its place in the meaning as a slot, so two sentences of one meaning align where their slots agree.
 """
 
@@ -149,7 +149,7 @@ def _new_words(grammar: Grammar, rng: random.Random) -> Iterator[str]:
             yield form
 
 
-class _Meanings:
+class Meanings:
     """Draws clauses, none twice: what one part of the corpus says, no other part says. Titles may come again."""
 
     def __init__(self, seed: int) -> None:
@@ -259,7 +259,7 @@ def write_sample(
         if size < 1:
             raise ValueError(f"sample: {name} is {size}, it must be 1 or more")
     languages = [Language(grammar, seed) for grammar in GRAMMARS]
-    meanings = _Meanings(seed)
+    meanings = Meanings(seed)
     codes = [language.grammar.code for language in languages]
     summary: dict = {"seed": seed, "languages": codes, "mono_sentences": {}, "pairs": {}, "gold_links": {}}
     # Held-out text first: it is a fair draw, and training text gets what is left.
@@ -316,7 +316,7 @@ def _class_of(word: Word) -> str:
     return "adposition" if word.slot is None else word.slot[0]
 
 
-def _write_documents(path: Path, language: Language, meanings: _Meanings, documents: int) -> int:
+def _write_documents(path: Path, language: Language, meanings: Meanings, documents: int) -> int:
     """Write documents with a blank line between them; returns the number of sentences."""
     lengths = [meanings.rng.choice(range(5, 13)) for _ in range(documents)]
     texts = ([meanings.title(), *meanings.draw(length - 1)] for length in lengths)
