@@ -21,6 +21,7 @@ from pipeline.commands import (
     score,
     show,
     symmetrize,
+    xtreme,
 )
 
 ELSEWHERE = {
@@ -69,6 +70,9 @@ for _name, _command in (
     ("finetune", finetune.finetune_command),
     ("predict", finetune.predict_command),
     ("generate", generate.generate_command),
+    ("xtreme", xtreme.xtreme_command),
+    ("xtreme-check", xtreme.xtreme_check_command),
+    ("xtreme-sample", xtreme.xtreme_sample_command),
     ("export", run.export_command),
     ("report", run.report_command),
     ("quickstart", run.quickstart_command),

@@ -99,7 +99,7 @@ def finetune_command(
         dropout=dropout,
         freeze_embeddings=freeze_embeddings,
         bf16=bf16,
-        on_cpu=_on_cpu(device),
+        on_cpu=trains_on_cpu(device),
         report_to=tuple(report_to or ()),
     )
     if seed + seeds > 2**32:
@@ -122,7 +122,7 @@ def predict_command(
     """
     from pipeline.finetune.predict import predict
 
-    done = predict(model_dir, file, raw=raw, on_cpu=_on_cpu(device))
+    done = predict(model_dir, file, raw=raw, on_cpu=trains_on_cpu(device))
     put(done.text, end="")
     scores = "".join(f", {metric} {value:.2f}" for metric, value in done.scores.items())
     print("; ".join([f"{done.items:,} items{scores}", *done.notes]), file=sys.stderr)
@@ -144,7 +144,7 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _on_cpu(device: str) -> bool:
+def trains_on_cpu(device: str) -> bool:
     """Whether the CPU is meant; ValueError for one GPU of several: the Trainer takes all that it sees."""
     from pipeline.model.devices import device_of
 

@@ -87,6 +87,7 @@ def _arguments(
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
         per_device_train_batch_size=settings.batch,
         per_device_eval_batch_size=EVAL_BATCH,
         seed=seed,

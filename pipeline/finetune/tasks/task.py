@@ -33,7 +33,9 @@ class Settings:
     """Question answering: tokens of the context that two windows share."""
     dropout: float = 0.1
     warmup: float = 0.1
-    """Share of the steps over which the learning rate rises; it falls linearly to 0 after them."""
+    """Share of the steps over which the learning rate rises, or from 1 on their number; it falls linearly to 0 after them."""
+    weight_decay: float = 0.0
+    """Of AdamW, on all weights but biases and norms."""
     freeze_embeddings: bool = False
     """Keep the word embeddings as they are."""
     bf16: bool = False

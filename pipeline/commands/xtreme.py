@@ -1,0 +1,187 @@
+"""The commands `xtreme`, `xtreme-check` and `xtreme-sample`: a model's row on XTREME, its predictions, a miniature."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from data_prep.files import write_text
+from data_prep.standard_output import data_console, put
+from pipeline.commands.options import DeviceOption, DtypeOption, ModelDir, TokenizerDir
+from pipeline.xtreme.catalog import choose_tasks
+
+if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
+    from pipeline.xtreme.results import Outcome
+    from pipeline.xtreme.transfer import Mode
+
+DataOption = Annotated[Path, typer.Option(help="folder that XTREME's scripts/download_data.sh makes (`download`)")]
+TasksOption = Annotated[
+    list[str] | None, typer.Option(help="a task alone, or several apart by commas; may be repeated; default: all nine")
+]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="folder with TASK/test-LANGUAGE.tsv or .json, right answers that the test files lack; default: DATA/labels",
+        show_default=False,
+    ),
+]
+
+
+def xtreme_command(
+    hf_dir: ModelDir,
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="folder for what is found; where it was begun before, it is gone on with")],
+    tasks: TasksOption = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="the first seed")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="how many; mean and deviation are shown")] = 1,
+    grid: Annotated[
+        str, typer.Option(help="none: the settings of XTREME's scripts; published: XLM-E's grid, chosen on English dev")
+    ] = "none",
+    few_shot: Annotated[
+        int, typer.Option(min=0, help="train on so many labelled items of each other language too")
+    ] = 0,
+    translated: Annotated[
+        Path | None,
+        typer.Option(
+            help="translate-train-all: folder with TASK/train-LANGUAGE.tsv or .json, trained on beside English"
+        ),
+    ] = None,
+    labels: LabelsOption = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", help="instead of the published one")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.01, help="instead of the published number")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="rows of a step, instead of 32")] = None,
+    freeze_embeddings: Annotated[
+        bool, typer.Option("--freeze-embeddings", help="keep the word embeddings as they are: faster, less memory")
+    ] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="bf16 autocast, where the hardware has it")] = False,
+    layer: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="of sentence vectors; default: 8 of 12, 14 of 24; for others it is needed", show_default=False
+        ),
+    ] = None,
+    tokenizer: TokenizerDir = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+) -> None:
+    """Fine-tune a model for XTREME's tasks, and print its row beside published ones.
+
+    OUT has results.json, row.md, row.tex, languages.png, and predictions/ as XTREME's leaderboard takes them. What is
+    finished is not done again. Exit code 1 where a task's files are damaged; a task without files is said and left out.
+
+    Example: python -m pipeline xtreme hf/base --data download --out xtreme/base --seeds 5
+    """
+    from pipeline.commands.finetune import trains_on_cpu
+    from pipeline.model.devices import choose_place
+    from pipeline.xtreme.recipes import Changes
+    from pipeline.xtreme.run import Request, footnotes, run
+
+    chosen = choose_tasks(_names(tasks))
+    if seed + seeds > 2**32:
+        raise ValueError(f"--seed {seed} --seeds {seeds}: the last one is too large; all must be below 2^32")
+    request = Request(
+        model=hf_dir,
+        data=data,
+        out=out,
+        tasks=tuple(chosen),
+        seeds=tuple(range(seed, seed + seeds)),
+        grid=_grid(grid),
+        changes=Changes(learning_rate, epochs, batch, freeze_embeddings, bf16, trains_on_cpu(device)),
+        mode=_mode(few_shot, translated),
+        labels=_labels(labels, data),
+        layer=layer,
+        place=choose_place(device, dtype),
+        tokenizer=tokenizer,
+    )
+    outcome = run(request)
+    _write(outcome, footnotes(request, outcome), out)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def xtreme_check_command(
+    predictions: Annotated[Path, typer.Argument(help="folder with TASK/test-LANGUAGE.tsv or .json")],
+    data: DataOption,
+    tasks: TasksOption = None,
+) -> None:
+    """Check predictions as XTREME's leaderboard would: a line per problem, exit code 1 on any.
+
+    Example: python -m pipeline xtreme-check xtreme/base/predictions --data download
+    """
+    from pipeline.xtreme.submission import problems
+
+    if not data.is_dir():
+        raise ValueError(f"--data {data}: no such folder; give what XTREME's scripts/download_data.sh makes")
+    chosen = choose_tasks(_names(tasks))
+    found = problems(predictions, data, chosen)
+    for problem in found:
+        print(f"error: {problem}", file=sys.stderr)
+    if found:
+        raise typer.Exit(1)
+    put(f"{predictions}: all predictions are of their test sets, of {len(chosen)} tasks")
+
+
+def xtreme_sample_command(
+    out: Annotated[Path, typer.Argument(help="new folder")],
+    items: Annotated[int, typer.Option(min=1, help="to train on, of every task; a third of it for dev and test")] = 60,
+    seed: Annotated[int, typer.Option(min=0, help="chooses words and sentences")] = 0,
+) -> None:
+    """Write a miniature of XTREME in invented languages: every task in the layout of its download, few sentences.
+
+    Example: python -m pipeline xtreme-sample download
+    """
+    from pipeline.xtreme.sample import write_sample
+
+    names = write_sample(out, items, seed)
+    put(f"{out}: {len(names)} tasks in 4 invented languages, labels of the test sets in {out / 'labels'}")
+
+
+def _names(tasks: list[str] | None) -> list[str]:
+    return [name.strip() for text in tasks or [] for name in text.split(",") if name.strip()]
+
+
+def _grid(grid: str) -> str:
+    from pipeline.xtreme.recipes import GRIDS
+
+    if grid not in GRIDS:
+        raise ValueError(f"--grid {grid}: is none of {', '.join(GRIDS)}")
+    return grid
+
+
+def _mode(few_shot: int, translated: Path | None) -> Mode:
+    from pipeline.xtreme.transfer import Mode
+
+    if few_shot and translated is not None:
+        raise ValueError(f"--few-shot {few_shot}: is another way to train than --translated; give one of them")
+    if translated is not None and not translated.is_dir():
+        raise ValueError(f"--translated {translated}: no such folder; give one with TASK/train-LANGUAGE.tsv or .json")
+    return Mode(few_shot, translated)
+
+
+def _labels(labels: Path | None, data: Path) -> Path | None:
+    if labels is not None and not labels.is_dir():
+        raise ValueError(f"--labels {labels}: no such folder; give one with TASK/test-LANGUAGE.tsv or .json")
+    beside = data / "labels"
+    return labels if labels is not None else beside if beside.is_dir() else None
+
+
+def _write(outcome: Outcome, notes: list[str], out: Path) -> None:
+    """The tables on standard output, and everything as files."""
+    from pipeline.xtreme.picture import draw_by_language
+    from pipeline.xtreme.tables import as_latex, as_markdown, for_terminal, tables_of
+
+    tables = tables_of(outcome)
+    console = data_console(140)
+    for table in tables[:2]:
+        console.print(for_terminal(table))
+    for note in notes:
+        put(f"- {note}")
+    write_text(out / "row.md", as_markdown(tables, notes))
+    write_text(out / "row.tex", as_latex(tables, notes))
+    draw_by_language(outcome, out / "languages.png")
+    content = outcome.as_json() | {"notes": notes}
+    write_text(out / "results.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")

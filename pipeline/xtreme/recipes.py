@@ -1,0 +1,119 @@
+"""How each task is fine-tuned in what has been published: one setting each, and the grids that tables come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from pipeline.finetune.tasks.task import Settings
+
+SCRIPTS = "XTREME's scripts/train_*.sh"
+XLM_E = "XLM-E (arXiv 2106.16138), appendix"
+GRIDS = ("none", "published")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings to try, and whose they are."""
+
+    candidates: tuple[Settings, ...]
+    best_epoch: bool
+    """Whether English dev chooses the epoch; otherwise the last one counts."""
+    source: str
+
+
+def _settings(
+    epochs: float,
+    learning_rate: float,
+    max_length: int = 128,
+    batch: int = 32,
+    warmup: float = 0.1,
+    weight_decay: float = 0.0,
+) -> Settings:
+    return Settings(
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch=batch,
+        max_length=max_length,
+        stride=128 if max_length > 128 else 0,
+        warmup=warmup,
+        weight_decay=weight_decay,
+    )
+
+
+# run_classify.py and run_tag.py keep what is best on English dev and have no warm-up; run_squad.py keeps the last.
+_CLASSIFY, _TAG = _settings(5, 2e-5, warmup=0), _settings(10, 2e-5, warmup=0)
+_QA = _settings(3, 3e-5, 384, warmup=500, weight_decay=1e-4)
+_OF_SCRIPTS = {
+    "udpos": Recipe((_TAG,), True, SCRIPTS),
+    "panx": Recipe((_TAG,), True, SCRIPTS),
+    "xquad": Recipe((_QA,), False, SCRIPTS),
+    "mlqa": Recipe((_QA,), False, SCRIPTS),
+    "tydiqa": Recipe((_QA,), False, SCRIPTS),
+    "xnli": Recipe((_CLASSIFY,), True, SCRIPTS),
+    "pawsx": Recipe((_CLASSIFY,), True, SCRIPTS),
+}
+
+
+def _grid(
+    rates: Sequence[float],
+    epochs: Sequence[float],
+    batches: Sequence[int] = (32,),
+    max_length: int = 128,
+    warmup: float = 0.1,
+) -> tuple[Settings, ...]:
+    return tuple(
+        _settings(count, rate, max_length, batch, warmup) for batch, rate, count in product(batches, rates, epochs)
+    )
+
+
+_OF_XLM_E = {
+    "udpos": _grid((1e-5, 2e-5, 3e-5), (10,), (8, 16, 32)),
+    "panx": _grid((5e-6, 6e-6, 7e-6, 8e-6, 9e-6), (10,), (8,)),
+    "xquad": _grid((2e-5, 3e-5, 4e-5), (4,), max_length=384),
+    "mlqa": _grid((2e-5, 3e-5, 4e-5), (2, 3, 4), max_length=384),
+    "tydiqa": _grid((2e-5, 3e-5, 4e-5), (10, 20, 40), max_length=384),
+    "xnli": _grid((5e-6, 6e-6, 7e-6, 8e-6), (10,), warmup=12_500),
+    "pawsx": _grid((8e-6, 9e-6, 1e-5, 2e-5), (10,)),
+}
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a user has otherwise than published; None: as published."""
+
+    learning_rate: float | None = None
+    epochs: float | None = None
+    batch: int | None = None
+    freeze_embeddings: bool = False
+    bf16: bool = False
+    on_cpu: bool = False
+
+    @property
+    def words(self) -> str:
+        """What of it changes results, for a footnote; empty: nothing."""
+        given = {"learning rate": self.learning_rate, "epochs": self.epochs, "batch": self.batch}
+        said = [f"{name} {value:g}" for name, value in given.items() if value is not None]
+        return ", ".join(said + ["frozen embeddings"] * self.freeze_embeddings)
+
+
+def recipe_of(task: str, grid: str, changes: Changes) -> Recipe:
+    """The recipe of a task; grid: one of `GRIDS`."""
+    found = _OF_SCRIPTS[task] if grid == "none" else Recipe(_OF_XLM_E[task], True, XLM_E)
+    given = {
+        name: getattr(changes, name)
+        for name in ("learning_rate", "epochs", "batch")
+        if getattr(changes, name) is not None
+    }
+    found_settings = (replace(settings, **given) for settings in found.candidates)
+    changed = (
+        replace(
+            settings,
+            freeze_embeddings=changes.freeze_embeddings,
+            bf16=changes.bf16,
+            on_cpu=changes.on_cpu,
+        )
+        for settings in found_settings
+    )
+    return replace(found, candidates=tuple(dict.fromkeys(changed)))
