@@ -56,6 +56,10 @@ def finetune_command(
         int | None, typer.Option(min=4, help="tokens of a row; default: 128, generate 256, qa 384")
     ] = None,
     stride: Annotated[int | None, typer.Option(min=0, help="qa: tokens shared by two windows of a context")] = None,
+    subwords: Annotated[
+        str | None,
+        typer.Option(help="tag: what a word is to the head, its first subword (first, default) or their sum"),
+    ] = None,
     to: Annotated[
         str | None, typer.Option(help="generate: language of all texts to write; default: each file's")
     ] = None,
@@ -91,10 +95,12 @@ def finetune_command(
     """
     of_writing = _given(train_layers=train_layers, label_smoothing=label_smoothing, beam=beam)
     chosen = _task(task, to, of_writing)
+    of_tagging = _subwords(task, subwords)
     settings = replace(
         chosen.defaults,
         **_given(epochs=epochs, learning_rate=learning_rate, max_length=max_length, stride=stride),
         **of_writing,
+        **of_tagging,
         batch=batch,
         dropout=dropout,
         freeze_embeddings=freeze_embeddings,
@@ -176,6 +182,17 @@ def _files(
         Slice.parse("--dev-items", dev_items),
         Slice.parse("--test-items", test_items),
     )
+
+
+def _subwords(kind: Kind, subwords: str | None) -> dict[str, Any]:
+    """The setting of tagging; ValueError where it is not of this task, or there is no such way."""
+    from pipeline.finetune.tasks.tagging import SUBWORDS
+
+    if subwords is not None and kind is not Kind.tag:
+        raise ValueError(f"--subwords {subwords}: is of tag alone; leave it out")
+    if subwords not in (None, *SUBWORDS):
+        raise ValueError(f"--subwords {subwords}: is none of {', '.join(SUBWORDS)}")
+    return _given(subwords=subwords)
 
 
 def _task(kind: Kind, to: str | None, of_writing: dict[str, Any]) -> Task[Any, Any]:

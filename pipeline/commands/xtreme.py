@@ -58,6 +58,9 @@ def xtreme_command(
         bool, typer.Option("--freeze-embeddings", help="keep the word embeddings as they are: faster, less memory")
     ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="bf16 autocast, where the hardware has it")] = False,
+    subwords: Annotated[
+        str, typer.Option(help="POS and NER: a word is to the head its first subword (first) or their sum (sum)")
+    ] = "first",
     layer: Annotated[
         int | None,
         typer.Option(
@@ -90,7 +93,9 @@ def xtreme_command(
         tasks=tuple(chosen),
         seeds=tuple(range(seed, seed + seeds)),
         grid=_grid(grid),
-        changes=Changes(learning_rate, epochs, batch, freeze_embeddings, bf16, trains_on_cpu(device)),
+        changes=Changes(
+            learning_rate, epochs, batch, freeze_embeddings, bf16, trains_on_cpu(device), _subwords(subwords)
+        ),
         mode=_mode(few_shot, translated),
         labels=_labels(labels, data),
         layer=layer,
@@ -150,6 +155,14 @@ def _grid(grid: str) -> str:
     if grid not in GRIDS:
         raise ValueError(f"--grid {grid}: is none of {', '.join(GRIDS)}")
     return grid
+
+
+def _subwords(subwords: str) -> str:
+    from pipeline.finetune.tasks.tagging import SUBWORDS
+
+    if subwords not in SUBWORDS:
+        raise ValueError(f"--subwords {subwords}: is none of {', '.join(SUBWORDS)}")
+    return subwords
 
 
 def _mode(few_shot: int, translated: Path | None) -> Mode:

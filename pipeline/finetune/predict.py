@@ -19,7 +19,7 @@ from pipeline.finetune.files.read_tagged import Sentence
 from pipeline.finetune.tasks.classification import Classification
 from pipeline.finetune.tasks.generation import Generation
 from pipeline.finetune.tasks.question_answering import QuestionAnswering
-from pipeline.finetune.tasks.tagging import Tagging
+from pipeline.finetune.tasks.tagging import FIRST, Tagging, TaggingSettings
 from pipeline.finetune.tasks.task import Scores, Settings, Task
 from pipeline.finetune.training import outputs_of, predictor
 from pipeline.texts.lines import read_lines
@@ -47,7 +47,9 @@ class Predictions:
 
 def write_record(folder: Path, task: Task[Any, Any], settings: Settings) -> None:
     """Keep with a model what task it is for and how long its rows are."""
-    kept = {"task": task.kind, "max_length": settings.max_length, "stride": settings.stride}
+    kept: dict[str, Any] = {"task": task.kind, "max_length": settings.max_length, "stride": settings.stride}
+    if isinstance(settings, TaggingSettings) and settings.subwords != FIRST:
+        kept["subwords"] = settings.subwords
     write_text(folder / RECORD, json.dumps(kept, indent=1) + "\n")
 
 
@@ -67,12 +69,14 @@ def predict(folder: Path, file: Path, *, raw: bool = False, on_cpu: bool = False
     if task.kind == Generation.kind:
         raise ValueError(f"{folder}: writes texts; use python -m pipeline generate {folder} {file}")
     settings = replace(task.defaults, max_length=record["max_length"], stride=record["stride"], on_cpu=on_cpu)
+    if isinstance(settings, TaggingSettings):
+        settings = replace(settings, subwords=record.get("subwords", FIRST))
     labels = AutoConfig.from_pretrained(folder, local_files_only=True).id2label
     task.labels = [] if task.kind == "qa" else [labels[number] for number in range(len(labels))]
     items = _read(task, file, raw)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     features = task.features(items, tokenizer, settings, with_labels=False).by_length()
-    model = task.model.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    model = task.built_by(settings).from_pretrained(folder, local_files_only=True, use_safetensors=True)
     with tempfile.TemporaryDirectory() as scratch:
         outputs = outputs_of(predictor(task, model, tokenizer, settings, Path(scratch)), features)
     found = task.predictions(items, features, outputs)

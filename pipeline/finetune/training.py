@@ -35,7 +35,7 @@ def fine_tune(
     The head, the order of the rows and dropout are the seed's. Checkpoints, one an epoch with `dev`, go to `out`.
     """
     set_seed(seed)
-    model = start.model(task.model, task.labels, settings.dropout)
+    model = start.model(task.built_by(settings), task.labels, settings.dropout)
     task.freeze(model, settings)
     bars = sys.stderr.isatty()
     transformers_logging.set_verbosity_error()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 
+from pipeline.finetune.tasks.tagging import FIRST, TaggingSettings
 from pipeline.finetune.tasks.task import Settings
 
 SCRIPTS = "XTREME's scripts/train_*.sh"
 XLM_E = "XLM-E (arXiv 2106.16138), appendix"
+TAGGING = ("udpos", "panx")
 GRIDS = ("none", "published")
 
 
@@ -89,6 +91,8 @@ class Changes:
     freeze_embeddings: bool = False
     bf16: bool = False
     on_cpu: bool = False
+    subwords: str = FIRST
+    """Of tagging."""
 
     @property
     def words(self) -> str:
@@ -106,14 +110,18 @@ def recipe_of(task: str, grid: str, changes: Changes) -> Recipe:
         for name in ("learning_rate", "epochs", "batch")
         if getattr(changes, name) is not None
     }
-    found_settings = (replace(settings, **given) for settings in found.candidates)
     changed = (
         replace(
-            settings,
+            _of_tagging(settings, changes) if task in TAGGING else settings,
+            **given,
             freeze_embeddings=changes.freeze_embeddings,
             bf16=changes.bf16,
             on_cpu=changes.on_cpu,
         )
-        for settings in found_settings
+        for settings in found.candidates
     )
     return replace(found, candidates=tuple(dict.fromkeys(changed)))
+
+
+def _of_tagging(settings: Settings, changes: Changes) -> TaggingSettings:
+    return TaggingSettings(**asdict(settings), subwords=changes.subwords)

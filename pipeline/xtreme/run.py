@@ -18,6 +18,7 @@ from torch import Tensor
 from data_prep.files import sha256_of_json
 from pipeline.evaluate.protocols import choose
 from pipeline.finetune.start import EncoderStart, read_start
+from pipeline.finetune.tasks.tagging import SUM
 from pipeline.finetune.tasks.task import Settings
 from pipeline.model.devices import Place
 from pipeline.weights.hub import pinned
@@ -315,8 +316,7 @@ def footnotes(request: Request, outcome: Outcome) -> list[str]:
         )
     if request.changes.words:
         notes.append(f"not as published: {request.changes.words}")
-    notes.append(
-        "tags are predicted at a word's first subword; sentences that are too long are tagged by windows that overlap"
-    )
+    seen = "the sum of a word's subwords" if request.changes.subwords == SUM else "a word's first subword"
+    notes.append(f"tags are predicted from {seen}; sentences that are too long are tagged by windows that overlap")
     notes += [note for result in outcome.results for note in result.notes]
     return notes + [f"{name}: not done" for name in outcome.not_done]

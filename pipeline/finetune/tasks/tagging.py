@@ -1,6 +1,7 @@
 """Tagging: a tag for every word, POS or entities.
 
-Words are encoded one by one. The first subword of a word carries its tag, the others carry none. A sentence that is too long is
+Words are encoded one by one. The first subword of a word carries its tag, the others carry none; what the head sees there is
+that subword, or the sum of the word's subwords. A sentence that is too long is
 cut into windows of whole words that overlap by about half; a word's tag is taken from the window where it is farther from
 the edge, so that every word has exactly one.
 """
@@ -8,6 +9,7 @@ the edge, so that every word has exactly one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,24 @@ from transformers import AutoModelForTokenClassification, DataCollatorForTokenCl
 
 from pipeline.finetune.files.read_tagged import Sentence, read_tagged
 from pipeline.finetune.tasks.scores import accuracy, span_f1
+from pipeline.finetune.tasks.summed_subwords import STARTS, SummedSubwords, collator_with_starts
 from pipeline.finetune.tasks.task import Features, Scores, Settings, Task
 
 NO_LABEL = -100
 """What the loss leaves out."""
 SPACE_PIECE = "▁"
+FIRST, SUM = "first", "sum"
+SUBWORDS = (FIRST, SUM)
 Window = tuple[int, int, int, int]
 """First word and end of a window, and of the words in it that are its own."""
+
+
+@dataclass(frozen=True)
+class TaggingSettings(Settings):
+    """Of this task alone."""
+
+    subwords: str = FIRST
+    """What a word is to the head, one of `SUBWORDS`."""
 
 
 class Tagging(Task[Sentence, list[str]]):
@@ -30,7 +43,7 @@ class Tagging(Task[Sentence, list[str]]):
 
     kind, suffix = "tag", "tsv"
     model = AutoModelForTokenClassification
-    defaults = Settings(epochs=10, learning_rate=2e-5, batch=32, max_length=128, stride=0)
+    defaults = TaggingSettings(epochs=10, learning_rate=2e-5, batch=32, max_length=128, stride=0)
 
     @property
     def entities(self) -> bool:
@@ -84,10 +97,13 @@ class Tagging(Task[Sentence, list[str]]):
             for first, end, own_first, own_end in windows:
                 ids = [tokenizer.bos_token_id, *chain(*words[first:end]), tokenizer.eos_token_id]
                 row = {"input_ids": ids, "attention_mask": [1] * len(ids)}
-                starts = accumulate((len(word) for word in words[first:end]), initial=1)
+                starts = list(accumulate((len(word) for word in words[first:end]), initial=1))
                 place_of = {
                     word: at for word, at in zip(range(first, end), starts, strict=False) if own_first <= word < own_end
                 }
+                if _sums(settings):
+                    inside = ([at] * len(word) for at, word in zip(starts, words[first:end], strict=False))
+                    row[STARTS] = [0, *chain(*inside), len(ids) - 1]
                 if with_labels:
                     row["labels"] = self._labels(sentence, place_of, len(ids))
                 features.add(row, (index, place_of))
@@ -103,7 +119,12 @@ class Tagging(Task[Sentence, list[str]]):
         return labels
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-        return DataCollatorForTokenClassification(tokenizer, label_pad_token_id=NO_LABEL)
+        usual = DataCollatorForTokenClassification(tokenizer, label_pad_token_id=NO_LABEL)
+        with_starts = collator_with_starts(usual)
+        return lambda rows: with_starts(rows) if STARTS in rows[0] else usual(rows)
+
+    def built_by(self, settings: Settings) -> Any:
+        return SummedSubwords if _sums(settings) else self.model
 
     def reduce(self, logits: Any, labels: Any) -> Any:
         return logits.argmax(dim=-1)
@@ -123,6 +144,10 @@ class Tagging(Task[Sentence, list[str]]):
 
     def text(self, items: Sequence[Sentence], predictions: Sequence[list[str]]) -> str:
         return "\n".join("".join(f"{tag}\n" for tag in tags) for tags in predictions)
+
+
+def _sums(settings: Settings) -> bool:
+    return isinstance(settings, TaggingSettings) and settings.subwords == SUM
 
 
 def encode_words(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[list[int]]:

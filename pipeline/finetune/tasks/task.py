@@ -97,6 +97,10 @@ class Task(ABC, Generic[Item, Prediction]):
     labels: list[str]
     """All labels of the training data, sorted; empty for a task without labels."""
 
+    def built_by(self, settings: Settings) -> Any:
+        """The class whose `from_config` builds the model with these settings, and whose `from_pretrained` loads it."""
+        return self.model
+
     @property
     @abstractmethod
     def name(self) -> str:

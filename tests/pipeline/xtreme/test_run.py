@@ -267,6 +267,7 @@ def test_a_row_needs_the_same_seeds_of_all_its_tasks() -> None:
 
 
 MISTAKES = {
+    "--subwords last": "--subwords last: is none of first, sum",
     "--tasks xlni": "--tasks xlni: is none of udpos",
     "--grid best": "--grid best: is none of none, published",
     "--few-shot 2 --translated .": "is another way to train than --translated",
