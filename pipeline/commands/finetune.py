@@ -60,6 +60,30 @@ def finetune_command(
         str | None,
         typer.Option(help="tag: what a word is to the head, its first subword (first, default) or their sum"),
     ] = None,
+    code_switch: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="classify and tag: a dictionary, FILE or LANGUAGE=FILE, a word and its translation a line; what is said of a "
+            "sentence with words from it must agree with what is said of the sentence (xTune); may be repeated"
+        ),
+    ] = None,
+    switch_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="of the words, to be looked up in a dictionary; default: 0.3")
+    ] = None,
+    consistency: Annotated[float | None, typer.Option(min=0, help="weight of that agreement; default: 5")] = None,
+    consistency_mean: Annotated[
+        str | None,
+        typer.Option(
+            help="over elements, as released (default): the weight is divided by the number of labels; or items"
+        ),
+    ] = None,
+    first_stage: Annotated[
+        Path | None,
+        typer.Option(help="OUT/model of a training with dictionaries, whose second stage this is (xTune)"),
+    ] = None,
+    model_consistency: Annotated[
+        float | None, typer.Option(min=0, help="weight of the agreement with the first stage; default: 5")
+    ] = None,
     to: Annotated[
         str | None, typer.Option(help="generate: language of all texts to write; default: each file's")
     ] = None,
@@ -94,7 +118,14 @@ def finetune_command(
     Example: python -m pipeline finetune tag hf/base --train train-en.tsv --dev dev-en.tsv --out pos --test test-*.tsv
     """
     of_writing = _given(train_layers=train_layers, label_smoothing=label_smoothing, beam=beam)
-    chosen = _task(task, to, of_writing)
+    agreement = _given(
+        switch_share=switch_share,
+        weight=consistency,
+        mean=consistency_mean,
+        first_stage=first_stage,
+        model_weight=model_consistency,
+    )
+    chosen = _consistent(task, code_switch or [], agreement, seed) or _task(task, to, of_writing)
     of_tagging = _subwords(task, subwords)
     settings = replace(
         chosen.defaults,
@@ -193,6 +224,31 @@ def _subwords(kind: Kind, subwords: str | None) -> dict[str, Any]:
     if subwords not in (None, *SUBWORDS):
         raise ValueError(f"--subwords {subwords}: is none of {', '.join(SUBWORDS)}")
     return _given(subwords=subwords)
+
+
+def _consistent(kind: Kind, dictionaries: list[str], options: dict[str, Any], seed: int) -> Task[Any, Any] | None:
+    """The task with example consistency; None: it is not asked for. ValueError where the options do not go together."""
+    from pipeline.finetune.code_switching import CodeSwitcher, read_dictionary
+    from pipeline.finetune.consistency import MEANS
+    from pipeline.finetune.tasks.consistent import Consistency, ConsistentClassification, ConsistentTagging
+
+    if not dictionaries and options:
+        raise ValueError(
+            "--switch-share, --consistency… and --first-stage: are of --code-switch; give a dictionary too"
+        )
+    if not dictionaries:
+        return None
+    kinds = {Kind.classify: ConsistentClassification, Kind.tag: ConsistentTagging}
+    if kind not in kinds:
+        raise ValueError(f"--code-switch {dictionaries[0]}: is of classify and tag; leave it out")
+    if options.get("mean", MEANS[0]) not in MEANS:
+        raise ValueError(f"--consistency-mean {options['mean']}: is none of {', '.join(MEANS)}")
+    if "model_weight" in options and "first_stage" not in options:
+        raise ValueError(f"--model-consistency {options['model_weight']:g}: is of --first-stage; give that model too")
+    files = [TaskFile.parse(text) for text in dictionaries]
+    share = options.pop("switch_share", 0.3)
+    switcher = CodeSwitcher({file.language: read_dictionary(file.path) for file in files}, share, seed)
+    return kinds[kind](Consistency(switcher, **options))
 
 
 def _task(kind: Kind, to: str | None, of_writing: dict[str, Any]) -> Task[Any, Any]:

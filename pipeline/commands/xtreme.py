@@ -50,6 +50,12 @@ def xtreme_command(
             help="translate-train-all: folder with TASK/train-LANGUAGE.tsv or .json, trained on beside English"
         ),
     ] = None,
+    dictionaries: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder with MUSE's en-LANGUAGE.txt: xTune's example consistency, but for question answering"
+        ),
+    ] = None,
     labels: LabelsOption = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", help="instead of the published one")] = None,
     epochs: Annotated[float | None, typer.Option(min=0.01, help="instead of the published number")] = None,
@@ -96,7 +102,7 @@ def xtreme_command(
         changes=Changes(
             learning_rate, epochs, batch, freeze_embeddings, bf16, trains_on_cpu(device), _subwords(subwords)
         ),
-        mode=_mode(few_shot, translated),
+        mode=_mode(few_shot, translated, dictionaries),
         labels=_labels(labels, data),
         layer=layer,
         place=choose_place(device, dtype),
@@ -165,14 +171,16 @@ def _subwords(subwords: str) -> str:
     return subwords
 
 
-def _mode(few_shot: int, translated: Path | None) -> Mode:
+def _mode(few_shot: int, translated: Path | None, dictionaries: Path | None) -> Mode:
     from pipeline.xtreme.transfer import Mode
 
     if few_shot and translated is not None:
         raise ValueError(f"--few-shot {few_shot}: is another way to train than --translated; give one of them")
     if translated is not None and not translated.is_dir():
         raise ValueError(f"--translated {translated}: no such folder; give one with TASK/train-LANGUAGE.tsv or .json")
-    return Mode(few_shot, translated)
+    if dictionaries is not None and not dictionaries.is_dir():
+        raise ValueError(f"--dictionaries {dictionaries}: no such folder; give one with en-LANGUAGE.txt")
+    return Mode(few_shot, translated, dictionaries)
 
 
 def _labels(labels: Path | None, data: Path) -> Path | None:

@@ -107,10 +107,11 @@ def run(
 
     def features(items: Sequence[Any], what: str, with_labels: bool) -> Features:
         made = task.features(items, start.tokenizer, settings, with_labels)
-        _say([f"{what}: {times:,} {note}" for note, times in made.notes.items() if times])
+        _say_notes(what, made)
         return made
 
-    train = features(data.train, "train", with_labels=True)
+    train = task.train_features(data.train, start.tokenizer, settings)
+    _say_notes("train", train)
     dev = None if data.dev is None else Labelled(data.dev, features(data.dev, "dev", with_labels=True).by_length())
     test = {
         language: Labelled(items, features(items, language, with_labels=False).by_length())
@@ -193,6 +194,7 @@ def _write_results(
         "name": outcome.name,
         "model": str(pinned(folder)),
         "settings": asdict(settings),
+        **task.described(),
         "files": _files_as_json(files),
         "runs": [{"seed": seed, "scores": scores} for seed, scores in zip(seeds, outcome.runs, strict=False)],
         "summary": outcome.summary,
@@ -210,6 +212,10 @@ def _files_as_json(files: Files) -> dict[str, Any]:
         "dev": None if files.dev is None else entry(files.dev, files.dev_part),
         "test": [entry(source, files.test_part) for source in files.test],
     }
+
+
+def _say_notes(what: str, features: Features) -> None:
+    _say([f"{what}: {times:,} {note}" for note, times in features.notes.items() if times])
 
 
 def _say(lines: Sequence[str]) -> None:

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.finetune.code_switching import CodeSwitcher, read_dictionary
 from pipeline.finetune.start import EncoderStart
 from pipeline.finetune.tasks.classification import Classification
+from pipeline.finetune.tasks.consistent import Consistency, ConsistentClassification, ConsistentTagging
 from pipeline.finetune.tasks.question_answering import QuestionAnswering
 from pipeline.finetune.tasks.tagging import Tagging
 from pipeline.finetune.tasks.task import Features, Settings, Task
@@ -26,6 +28,11 @@ HELD_OUT = 10
 """Where a task has no English dev set, every so many-th part of the training data, at its end, chooses in its stead."""
 
 
+TRAIN = "train"
+SWITCH_SHARE = {"pawsx": 0.5}
+"""Of xTune's code-switching, by task; 0.3 for others."""
+
+
 class SpanTagging(Tagging):
     """Tagging whose best epoch is that of the best F1 over spans, of POS tags too, as XTREME's run_tag.py has it."""
 
@@ -34,7 +41,29 @@ class SpanTagging(Tagging):
         return "f1"
 
 
-_KINDS: dict[str, type[Task[Any, Any]]] = {"classify": Classification, "tag": SpanTagging, "qa": QuestionAnswering}
+class ConsistentSpanTagging(ConsistentTagging):
+    """The same, with example consistency."""
+
+    @property
+    def headline(self) -> str:
+        return "f1"
+
+
+def kind_of(task: XtremeTask, dictionaries: Path | None) -> Task[Any, Any]:
+    """How a task is trained; questions are, whether there are dictionaries or not, as they are."""
+    if task.kind == "qa":
+        return QuestionAnswering()
+    if dictionaries is None:
+        return Classification() if task.kind == "classify" else SpanTagging()
+    read = {}
+    for language in task.languages:
+        path = dictionaries / f"{ENGLISH}-{language}.txt"
+        if path.exists():
+            read[language] = read_dictionary(path)
+    if not read:
+        raise ValueError(f"{dictionaries / f'{ENGLISH}-{LANGUAGE}.txt'}: no such file for any language of {task.name}")
+    consistency = Consistency(CodeSwitcher(read, SWITCH_SHARE.get(task.name, 0.3), seed=1))
+    return ConsistentClassification(consistency) if task.kind == "classify" else ConsistentSpanTagging(consistency)
 
 
 @dataclass(frozen=True)
@@ -47,9 +76,17 @@ class Mode:
     """A folder with the English training data in other languages, all of which are trained on: `TASK/train-LANGUAGE.tsv`
     or `.json`."""
 
+    dictionaries: Path | None = None
+    """A folder with MUSE's dictionaries, `en-LANGUAGE.txt`: tags and labels are trained with xTune's example consistency."""
+
     @property
     def words(self) -> str:
         """What it is called."""
+        more = "" if self.dictionaries is None else ", with xTune's example consistency but for question answering"
+        return self._data + more
+
+    @property
+    def _data(self) -> str:
         if self.translated is not None:
             return "translate-train-all"
         return f"few-shot, {self.few_shot} items a language" if self.few_shot else "zero-shot"
@@ -74,8 +111,10 @@ class Material:
         """Rows of items, made once for all trainings with rows of the same lengths."""
         key = (what, settings.max_length, settings.stride)
         if key not in self._features:
-            made = self.task.features(items, start.tokenizer, settings, with_labels)
-            self._features[key] = made if what == "train" else made.by_length()
+            if what == TRAIN:
+                self._features[key] = self.task.train_features(items, start.tokenizer, settings)
+            else:
+                self._features[key] = self.task.features(items, start.tokenizer, settings, with_labels).by_length()
         return self._features[key]
 
 
@@ -91,7 +130,7 @@ def read_material(
         ValueError: a file is missing or not as it should be, or has labels that training cannot teach; names it.
     """
     first = tasks[0]
-    kind = _KINDS[first.kind]()
+    kind = kind_of(first, mode.dictionaries)
     path = data / first.train
     train = kind.read(path)
     kind.learn(path, train)
@@ -162,7 +201,7 @@ def train_and_predict(
             "leave the task out with --tasks"
         )
     task = material.task
-    train = material.features(start, settings, "train", material.train, True)
+    train = material.features(start, settings, TRAIN, material.train, True)
     dev = None
     if choosing:
         assert material.dev is not None, "read where it is needed"

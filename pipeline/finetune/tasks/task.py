@@ -141,6 +141,10 @@ class Task(ABC, Generic[Item, Prediction]):
     ) -> Features:
         """Rows for the model."""
 
+    def train_features(self, items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, settings: Settings) -> Features:
+        """Rows to train on."""
+        return self.features(items, tokenizer, settings, with_labels=True)
+
     @abstractmethod
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Tensor]]:
         """What pads rows to a batch."""
@@ -153,6 +157,10 @@ class Task(ABC, Generic[Item, Prediction]):
     def trainer(self, settings: Settings) -> Callable[..., Trainer]:
         """What trains and predicts."""
         return Trainer
+
+    def described(self) -> dict[str, Any]:
+        """How it is trained, beside the settings, for the record."""
+        return {}
 
     def arguments(self, settings: Settings) -> dict[str, Any]:
         """For the Trainer, beside those of all tasks."""

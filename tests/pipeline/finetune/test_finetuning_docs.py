@@ -24,9 +24,11 @@ COMMANDS = [line for line in TEXT.splitlines() if line.startswith("python -m pip
 def workspace(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the page names."""
     monkeypatch.chdir(tmp_path)
-    for folder in ("hf", "xnli", "panx", "squad", "xquad", "pud/pos"):
+    for folder in ("hf", "xnli", "panx", "squad", "xquad", "pud/pos", "dicts"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "hf" / "base").symlink_to(model_dir)
+    for language in ("de", "fr"):
+        Path(f"dicts/en-{language}.txt").write_text("fox fuchs\nbox\tkiste\n", encoding="utf-8")
     for name in ("train-en", "dev-en", "test-en", "test-de"):
         Path(f"xnli/{name}.tsv").write_text(pairs(8, 1), encoding="utf-8")
         Path(f"panx/{name}.tsv").write_text(conll(sentences(8, 1), lambda word: f"B-{tag_of(word)}"), encoding="utf-8")
@@ -63,7 +65,7 @@ def test_command_of_the_page(workspace: Path, use: Callable[..., Done], command:
 
 
 def test_every_option_stands_on_the_page_with_its_default(use: Callable[..., Done]) -> None:
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 5
     named = set(re.findall(r"--[a-z][a-z0-9-]+", TEXT)) - {"--prediction-folder", "--prediction"}
     offered = set(re.findall(r"--[a-z][a-z0-9-]+", use("finetune", "--help").out)) - {
         "--help",

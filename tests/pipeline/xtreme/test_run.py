@@ -22,7 +22,7 @@ from pipeline.xtreme.record import finished, making
 from pipeline.xtreme.results import Figure
 from pipeline.xtreme.run import Model, Outcome, Request, fingerprint, footnotes, run
 from pipeline.xtreme.submission import prediction_path
-from pipeline.xtreme.transfer import Material, Mode, read_material
+from pipeline.xtreme.transfer import Material, Mode, kind_of, read_material
 from tests.pipeline.conftest import Done
 
 
@@ -233,6 +233,20 @@ def test_translate_train_all_trains_on_every_language_that_the_folder_has(downlo
         read_material([TASKS["xnli"]], download, {"xnli": ["en"]}, mode, True)
 
 
+def test_dictionaries_make_tags_and_labels_consistent_and_leave_questions_as_they_are(
+    download: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"en-\{language\}.txt: no such file for any language of xnli"):
+        kind_of(TASKS["xnli"], tmp_path)
+    (tmp_path / "en-ru.txt").write_text("nogifo генасо\n", encoding="utf-8")
+    mode = Mode(dictionaries=tmp_path)
+    assert mode.words == "zero-shot, with xTune's example consistency but for question answering"
+    material = read_material([TASKS["udpos"]], download, {"udpos": ["en"]}, mode, True)
+    assert material.task.headline == "f1" and material.task.described()["consistency"]["languages"] == ["ru"]
+    assert kind_of(TASKS["xnli"], tmp_path).described()["consistency"]["switch_share"] == 0.3
+    assert kind_of(TASKS["xquad"], tmp_path).described() == {}
+
+
 def begin_and_interrupt(folder: Path) -> None:
     with making(folder, {}):
         (folder / "half").write_text("x", encoding="utf-8")
@@ -267,6 +281,7 @@ def test_a_row_needs_the_same_seeds_of_all_its_tasks() -> None:
 
 
 MISTAKES = {
+    "--dictionaries nowhere": "--dictionaries nowhere: no such folder",
     "--subwords last": "--subwords last: is none of first, sum",
     "--tasks xlni": "--tasks xlni: is none of udpos",
     "--grid best": "--grid best: is none of none, published",

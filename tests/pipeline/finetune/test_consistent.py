@@ -1,0 +1,197 @@
+"""Training with code-switched sentences: what is switched, which logits are compared, and the loss of a step by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainingArguments
+
+from pipeline.finetune.code_switching import CodeSwitcher, read_dictionary
+from pipeline.finetune.files.read_pairs import SentencePair
+from pipeline.finetune.files.read_tagged import Sentence
+from pipeline.finetune.start import read_start
+from pipeline.finetune.tasks.consistent import (
+    Consistency,
+    ConsistencyTrainer,
+    ConsistentClassification,
+    ConsistentTagging,
+    at_places,
+)
+from pipeline.finetune.tasks.tagging import encode_words
+from tests.pipeline.finetune.conftest import QUICK, Done, conll, sentences
+from tests.pipeline.finetune.test_classification import pairs
+
+FOX = {"de": {"fox": ["fuchs"], "lazy": ["faulen"]}}
+
+
+def switcher(share: float = 1.0, seed: int = 1) -> CodeSwitcher:
+    return CodeSwitcher(FOX, share, seed)
+
+
+def test_words_are_switched_by_share_and_seed_and_only_where_a_dictionary_has_them() -> None:
+    words = ["the", "lazy", "Fox", "and", "the", "fox"]
+    assert switcher().switch(words) == ["the", "faulen", "fuchs", "and", "the", "fuchs"]
+    assert switcher(share=0).switch(words) == words
+    many = ["fox"] * 2000
+    switched = switcher(share=0.3).switch(many)
+    assert switched == switcher(share=0.3).switch(many) != switcher(share=0.3, seed=2).switch(many)
+    assert 0.27 < switched.count("fuchs") / len(many) < 0.33
+
+
+def test_a_dictionary_is_read_as_muse_publishes_it(write: Callable[[str, str], Path]) -> None:
+    assert read_dictionary(write("en-de.txt", "Fox fuchs\nfox\tfähe\n")) == {"fox": ["fuchs", "fähe"]}
+    with pytest.raises(ValueError, match=r"en-de\.txt:2: 'a b c' is not a word and its translation"):
+        read_dictionary(write("en-de.txt", "fox fuchs\na b c\n"))
+
+
+def loss_of(
+    task: Any, start: Any, rows: Any, tmp_path: Path, training: bool, teacher: Any = None
+) -> tuple[Any, Any, Any]:
+    """(the trainer's loss, the model, the batch)."""
+    torch.manual_seed(1)
+    model = start.model(task.built_by(task.defaults), task.labels, 0.0).train(training)
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    batch = task.collator(start.tokenizer)(rows)
+    trainer = ConsistencyTrainer(consistency=task.consistency, teacher=teacher, model=model, args=args)
+    return trainer.compute_loss(model, dict(batch)), model, batch
+
+
+def by_hand(logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    p, q = (each.double().softmax(-1) for each in (logits, others))
+    return ((p - q) * (p.log() - q.log())).mean()  # both divergences, over items and labels
+
+
+def test_the_loss_of_pairs_is_the_tasks_and_five_times_the_consistency(model_dir: Path, tmp_path: Path) -> None:
+    task, start = ConsistentClassification(Consistency(switcher())), read_start(model_dir)
+    task.labels = ["A", "B", "C"]
+    items = [SentencePair("the lazy fox", "my fox", "A", 1), SentencePair("box", "five dozen jugs", "C", 2)]
+    settings = replace(task.defaults, max_length=64)
+    rows = task.train_features(items, start.tokenizer, settings).rows
+    assert rows[0]["other_input_ids"] == start.tokenizer("the faulen fuchs", "my fuchs")["input_ids"]
+    loss, model, batch = loss_of(task, start, rows, tmp_path, training=True)
+    logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    others = model(batch["other_input_ids"], attention_mask=batch["other_attention_mask"]).logits
+    of_task = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 2]))
+    assert loss.item() == pytest.approx(of_task.item() + 5 * by_hand(logits, others).item(), rel=1e-5)
+    evaluated, _, _ = loss_of(task, start, rows, tmp_path, training=False)
+    assert evaluated.item() == pytest.approx(of_task.item(), rel=1e-5)
+    assert "other_input_ids" not in task.features(items, start.tokenizer, settings, True).rows[0], "dev"
+
+
+@pytest.mark.parametrize("subwords", ["first", "sum"])
+def test_words_are_compared_with_themselves_wherever_they_stand(model_dir: Path, tmp_path: Path, subwords: str) -> None:
+    task, start = ConsistentTagging(Consistency(switcher(), weight=2.0, mean="items")), read_start(model_dir)
+    task.labels = ["A", "B"]
+    items = [Sentence(["the", "lazy", "fox"], ["A", "B", "A"]), Sentence(["box"], ["B"])]
+    settings = replace(task.defaults, max_length=64, subwords=subwords)
+    rows = task.train_features(items, start.tokenizer, settings).rows
+    lengths = [len(pieces) for pieces in encode_words(start.tokenizer, ["the", "faulen"])]
+    assert rows[0]["other_places"] == [1, 1 + lengths[0], 1 + sum(lengths)]
+    task.defaults = settings
+    loss, model, batch = loss_of(task, start, rows, tmp_path, training=True)
+    named = [name for name in ("input_ids", "attention_mask", "word_starts") if name in batch]
+    logits = model(**{name: batch[name] for name in named}).logits
+    others = model(**{name: batch[f"other_{name}"] for name in named}).logits
+    words = at_places(logits, batch["places"])
+    assert words.shape == (4, 2)
+    of_task = torch.nn.functional.cross_entropy(words, torch.tensor([0, 1, 0, 1]))
+    agreement = 2 * 2 * by_hand(words, at_places(others, batch["other_places"]))
+    assert loss.item() == pytest.approx(of_task.item() + agreement.item(), rel=1e-5)
+
+
+def test_long_sentences_whose_windows_differ_share_the_words_that_both_have(model_dir: Path) -> None:
+    long = CodeSwitcher({"de": {"fox": ["sphinxofblackquartzjudgemyvow"]}}, 0.5, 1)
+    task, start = ConsistentTagging(Consistency(long)), read_start(model_dir)
+    task.labels = ["A"]
+    settings = replace(task.defaults, max_length=32)
+    rows = task.train_features([Sentence(["fox", "box"] * 20, ["A"] * 40)], start.tokenizer, settings).rows
+    assert len(rows) > 1
+    for row in rows:
+        assert len(row["places"]) == len(row["other_places"])
+    assert any(row["places"] for row in rows)
+
+
+def test_in_the_second_stage_switched_items_are_trained_on_and_agree_with_the_first(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    task = ConsistentTagging(Consistency(switcher(), weight=0.0, first_stage=tmp_path, model_weight=3.0))
+    start = read_start(model_dir)
+    task.labels = ["A", "B"]
+    settings = replace(task.defaults, max_length=64)
+    items = [Sentence(["the", "lazy", "fox"], ["A", "B", "A"]), Sentence(["box"], ["B"])]
+    features = task.train_features(items, start.tokenizer, settings)
+    assert [row["augmented"] for row in features.rows] == [False, False, True, True] and len(features.places) == 4
+    assert (
+        features.rows[2]["input_ids"] == features.rows[0]["other_input_ids"]
+        and features.rows[3]["labels"] == features.rows[1]["labels"]
+    )
+    torch.manual_seed(9)
+    teacher = start.model(task.model, task.labels, 0.0).eval()
+    loss, model, batch = loss_of(task, start, features.rows, tmp_path, True, teacher)
+    logits, taught = (
+        each(batch["input_ids"], attention_mask=batch["attention_mask"]).logits for each in (model, teacher)
+    )
+    of_task = torch.nn.functional.cross_entropy(
+        at_places(logits, batch["places"]), torch.tensor([0, 1, 0, 1, 0, 1, 0, 1])
+    )
+    said, wanted = (at_places(each[2:], batch["places"][2:]).double().log_softmax(-1) for each in (logits, taught))
+    assert loss.item() == pytest.approx(of_task.item() + 3 * (wanted.exp() * (wanted - said)).mean().item(), rel=1e-5)
+    loss.backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    with pytest.raises(ValueError, match=r"--first-stage .* holds no model; give the folder `model`"):
+        task.trainer(settings)
+    teacher.config.id2label = {0: "A", 1: "C"}
+    teacher.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has the labels A, C, not A, B"):
+        task.trainer(settings)
+
+
+def test_the_command_trains_with_dictionaries_and_records_them(
+    use: Callable[..., Done], write: Callable[[str, str], Path], model_dir: Path, tmp_path: Path
+) -> None:
+    train, test = write("train-en.tsv", conll(sentences(16, 1))), write("test-de.tsv", conll(sentences(8, 2)))
+    words = write("en-de.txt", "fox fuchs\n")
+    out = tmp_path / "out"
+    more = ["--epochs", "1", "--code-switch", str(words), "--consistency", "1", "--consistency-mean", "items"]
+    done = use(
+        "finetune", "tag", str(model_dir), "--train", str(train), "--test", str(test), "--out", str(out), *QUICK, *more
+    )
+    assert done.code == 0, done.err
+    recorded = json.loads((out / "results.json").read_text(encoding="utf-8"))["consistency"]
+    assert recorded == {"weight": 1.0, "mean": "items", "switch_share": 0.3, "languages": ["de"]}
+    second = [*more, "--first-stage", str(out / "model"), "--model-consistency", "0.3"]
+    words_of = [
+        "finetune",
+        "tag",
+        str(model_dir),
+        "--train",
+        str(train),
+        "--test",
+        str(test),
+        "--out",
+        str(tmp_path / "two"),
+    ]
+    assert use(*words_of, *QUICK, *second).code == 0
+    recorded = json.loads((tmp_path / "two" / "results.json").read_text(encoding="utf-8"))["consistency"]
+    assert recorded["model_weight"] == 0.3
+
+
+def test_options_that_do_not_go_together_are_told(
+    use: Callable[..., Done], write: Callable[[str, str], Path], model_dir: Path
+) -> None:
+    file, words = str(write("x-en.tsv", pairs(4, 1))), str(write("en-de.txt", "fox fuchs\n"))
+    usual = [str(model_dir), "--train", file, "--test", file, "--out", "out"]
+    assert (
+        "are of --code-switch; give a dictionary too" in use("finetune", "classify", *usual, "--consistency", "1").err
+    )
+    assert "is of classify and tag; leave it out" in use("finetune", "qa", *usual, "--code-switch", words).err
+    alone = ["--code-switch", words, "--model-consistency", "1"]
+    assert "is of --first-stage; give that model too" in use("finetune", "classify", *usual, *alone).err
+    wrong = ["--code-switch", words, "--consistency-mean", "median"]
+    assert "--consistency-mean median: is none of elements, items" in use("finetune", "classify", *usual, *wrong).err
