@@ -41,6 +41,9 @@ def finetune_command(
     dev: Annotated[
         str | None, typer.Option(help="FILE by which the best epoch is chosen; without it, the last")
     ] = None,
+    eval_every: Annotated[
+        int | None, typer.Option(min=1, help="steps between two evaluations on --dev; default: once an epoch")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="XTREME's name of the data set, a folder of the predictions")] = None,
     train_items: Annotated[
         str | None, typer.Option(help="FIRST-LAST: these sentences, pairs or questions alone")
@@ -127,8 +130,11 @@ def finetune_command(
     )
     chosen = _consistent(task, code_switch or [], agreement, seed) or _task(task, to, of_writing)
     of_tagging = _subwords(task, subwords)
+    if eval_every is not None and dev is None:
+        raise ValueError(f"--eval-every {eval_every}: is of --dev; give that file too")
     settings = replace(
         chosen.defaults,
+        **_given(eval_every=eval_every),
         **_given(epochs=epochs, learning_rate=learning_rate, max_length=max_length, stride=stride),
         **of_writing,
         **of_tagging,

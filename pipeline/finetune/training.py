@@ -1,7 +1,8 @@
-"""Hugging Face's Trainer as it is used here: seeded, a line an epoch, and the best epoch's model where there is a dev file."""
+"""Hugging Face's Trainer as it is used here: seeded, a line an epoch, and the best model by a dev file where there is one."""
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,9 +31,9 @@ class Labelled:
 def fine_tune(
     task: Task[Any, Any], start: Start, settings: Settings, seed: int, train: Features, dev: Labelled | None, out: Path
 ) -> Trainer:
-    """A trainer whose model is trained on `train`; with `dev`, as it was after the epoch with the best headline metric.
+    """A trainer whose model is trained on `train`; with `dev`, as it was when it had the best headline metric.
 
-    The head, the order of the rows and dropout are the seed's. Checkpoints, one an epoch with `dev`, go to `out`.
+    The head, the order of the rows and dropout are the seed's. Checkpoints, with `dev` one an evaluation, go to `out`.
     """
     set_seed(seed)
     model = start.model(task.built_by(settings), task.labels, settings.dropout)
@@ -51,11 +52,20 @@ def fine_tune(
         preprocess_logits_for_metrics=task.reduce,
         callbacks=[_Lines()],
     )
+    if dev is not None:
+        _check_evaluated(settings, math.ceil(len(train.rows) / trainer.args.train_batch_size))
     trainer.remove_callback(ProgressCallback if bars else PrinterCallback)
     if bars:
         trainer.add_callback(_Bars())
     trainer.train()
     return trainer
+
+
+def _check_evaluated(settings: Settings, steps_an_epoch: int) -> None:
+    """ValueError where no evaluation would come before the end, so that none could choose."""
+    steps = math.ceil(steps_an_epoch * settings.epochs)
+    if settings.eval_every is not None and settings.eval_every > steps:
+        raise ValueError(f"--eval-every {settings.eval_every}: training has {steps} steps; give fewer")
 
 
 def predictor(task: Task[Any, Any], model: Any, tokenizer: Any, settings: Settings, scratch: Path) -> Trainer:
@@ -81,7 +91,10 @@ def _arguments(
     task: Task[Any, Any], settings: Settings, seed: int, with_dev: bool, bars: bool, out: Path
 ) -> TrainingArguments:
     on_cpu = settings.on_cpu or not torch.cuda.is_available()
-    once_an_epoch = "epoch" if with_dev else "no"
+    when = "no" if not with_dev else "epoch" if settings.eval_every is None else "steps"
+    steps = (
+        {} if settings.eval_every is None else {"eval_steps": settings.eval_every, "save_steps": settings.eval_every}
+    )
     return TrainingArguments(
         output_dir=str(out),
         num_train_epochs=settings.epochs,
@@ -96,8 +109,9 @@ def _arguments(
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         logging_strategy="epoch",
-        eval_strategy=once_an_epoch,
-        save_strategy=once_an_epoch,
+        eval_strategy=when,
+        save_strategy=when,
+        **steps,
         save_only_model=True,
         save_total_limit=1,
         load_best_model_at_end=with_dev,

@@ -36,6 +36,8 @@ class Settings:
     """Share of the steps over which the learning rate rises, or from 1 on their number; it falls linearly to 0 after them."""
     weight_decay: float = 0.0
     """Of AdamW, on all weights but biases and norms."""
+    eval_every: int | None = None
+    """Steps between two evaluations on dev; None: an evaluation at the end of every epoch."""
     freeze_embeddings: bool = False
     """Keep the word embeddings as they are."""
     bf16: bool = False

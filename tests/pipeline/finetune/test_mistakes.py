@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.finetune.conftest import Done
+from tests.pipeline.finetune.conftest import QUICK, Done, conll, sentences
 
 GOOD = {
     "train-en.tsv": "a\tX\nb\tY\n",
@@ -96,3 +96,29 @@ def test_a_folder_that_is_no_model_or_an_output_that_is_not_empty(
     (tmp_path / "out" / "mine").write_text("", encoding="utf-8")
     done = fine_tune(*TAG, "test-de.tsv")
     assert done.error == "error: --out out: is not empty; give a new folder"
+
+
+def test_dev_is_evaluated_within_an_epoch_where_that_is_asked_for(
+    use: Callable[..., Done], write: Callable[[str, str], Path], model_dir: Path, tmp_path: Path
+) -> None:
+    files = {
+        name: str(write(f"{name}-en.tsv", conll(sentences(16, seed))))
+        for seed, name in enumerate(("train", "dev", "test"))
+    }
+    words = [
+        "finetune",
+        "tag",
+        str(model_dir),
+        "--train",
+        files["train"],
+        "--test",
+        files["test"],
+        *QUICK,
+        "--epochs",
+        "1",
+    ]
+    done = use(*words, "--dev", files["dev"], "--eval-every", "1", "--out", str(tmp_path / "out"))
+    assert done.code == 0 and done.err.count("  dev: accuracy") == 2, done.err
+    late = use(*words, "--dev", files["dev"], "--eval-every", "3", "--out", str(tmp_path / "late"))
+    assert "--eval-every 3: training has 2 steps; give fewer" in late.err
+    assert "--eval-every 3: is of --dev" in use(*words, "--eval-every", "3", "--out", str(tmp_path / "none")).err
