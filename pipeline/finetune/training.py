@@ -92,9 +92,9 @@ def _arguments(
 ) -> TrainingArguments:
     on_cpu = settings.on_cpu or not torch.cuda.is_available()
     when = "no" if not with_dev else "epoch" if settings.eval_every is None else "steps"
-    steps = (
-        {} if settings.eval_every is None else {"eval_steps": settings.eval_every, "save_steps": settings.eval_every}
-    )
+    steps: dict[str, Any] = {}
+    if settings.eval_every is not None:
+        steps = {"eval_steps": settings.eval_every, "save_steps": settings.eval_every}
     return TrainingArguments(
         output_dir=str(out),
         num_train_epochs=settings.epochs,
