@@ -1,19 +1,20 @@
 """Times `align` against its peers on the same pairs, after checking that all find the same links.
 
-    python kernels/benchmark.py [--device cuda] [--quick] [--json FILE] [--csv FILE] [--picture FILE]
+    python kernels/benchmark.py [--device cuda] [--quick] [--minutes N] [--json FILE] [--csv FILE] [--picture FILE]
 
 The same command on CPU and GPU; what a machine cannot run is left out with a line. Contenders run in turns, a figure is the
-median over repeats, a ratio that of paired repeats. GB/s counts every hidden state once, whatever a contender reads.
+median over repeats, a ratio that of paired repeats. GB/s counts every hidden state once, whatever a contender reads. On a GPU
+the released algorithm, a loop of Python over pairs and cells, runs on few of the pairs; its time is scaled to all of them.
 """
 
 import argparse
 import csv
 import json
-import platform
+import math
+import os
 import statistics
-import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from benchmark_peers import (
     released_labels,
     released_product,
 )
+from record import Record, environment
 
 from sinkhorn_align import AlignmentSettings, Spans, align
 from sinkhorn_align import Links as Answer
@@ -37,6 +39,9 @@ from sinkhorn_align.cpu.native import align_native
 
 LARGEST_DISAGREEMENT = 0.002
 """Share of links that fp32 may place elsewhere than the float64 reference, where two candidates are all but equal."""
+CHECKED_PAIRS = 256
+"""Pairs of a case whose links are compared with the reference's, which takes them one by one."""
+RELEASED_PAIRS_ON_GPU = 64
 LOG_LENGTH, LOG_LENGTH_SPREAD, LOG_RATIO, LOG_RATIO_SPREAD = 3.03, 0.58, 0.17, 0.21
 """XLM-R tokens a side of 12,000 pairs of Multi30k en-de, en-cs and TICO-19 en-fr, en-hi: mean and spread of the source
 side's log length, and of the log of target over source."""
@@ -47,23 +52,37 @@ Run = Callable[[], object]
 
 @dataclass
 class Contender:
-    """What is timed; `links` turns its result into links to check, None where it gives none."""
+    """What is timed; `links` turns its result into links to check, None where it gives none; `pairs`, where it takes fewer."""
 
     run: Run
     links: Callable[[Any], Links] | None = None
+    pairs: int | None = None
 
 
 @dataclass
 class Figures:
-    """The entries of the JSON file, and what was left out."""
+    """The entries of the JSON file, and what was left out; until when (`time.monotonic`) anything more is begun."""
 
+    record: Record
+    until: float = math.inf
     entries: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+
+    def add(self, entry: dict[str, Any]) -> None:
+        self.entries.append(entry)
+        self.record.add("figure", entry)
 
     def leave_out(self, what: str) -> None:
         if what not in self.left_out:
             self.left_out.append(what)
+            self.record.add("left out", {"what": what})
             print(f"left out: {what}", flush=True)
+
+    def time_is_up(self, what: str) -> bool:
+        """Whether it is too late to begin something, which is then left out."""
+        if late := time.monotonic() > self.until:
+            self.leave_out(f"{what}: the time is up")
+        return late
 
 
 def make_case(name: str, source_length_B: torch.Tensor, target_length_B: torch.Tensor, width: int, device: str) -> Case:
@@ -80,35 +99,29 @@ def make_case(name: str, source_length_B: torch.Tensor, target_length_B: torch.T
     return Case(name, hidden_TD.to(device, dtype), Spans(*(vector.int() for vector in starts)))
 
 
-def cases(device: str, quick: bool) -> list[Case]:
-    """Ragged pairs with the lengths of real corpora, then pairs of one length."""
-    found = []
-    for pairs, width in (
-        [(32, 384), (256, 768)] if quick or device == "cpu" else [(256, 768), (2048, 768), (2048, 1024)]
-    ):
+def cases(device: str, quick: bool) -> Iterator[Case]:
+    """Ragged pairs with the lengths of real corpora, then pairs of one length; what tells most comes first."""
+    if device == "cpu":
+        ragged, lengths, uniform = [(32, 384), (256, 768)], (32,) if quick else (16, 64, 128), 64
+    else:
+        ragged = [(2048, 768)] if quick else [(2048, 768), (256, 768), (2048, 1024)]
+        lengths, uniform = (64,) if quick else (64, 32, 16, 128, 256), 2048
+    for pairs, width in ragged:
         generator = torch.Generator().manual_seed(2)
         log_length_B = LOG_LENGTH + LOG_LENGTH_SPREAD * torch.randn(pairs, generator=generator)
         log_ratio_B = LOG_RATIO + LOG_RATIO_SPREAD * torch.randn(pairs, generator=generator)
         sides = [torch.exp(log_B).round().long().clamp(1, 254) for log_B in (log_length_B, log_length_B + log_ratio_B)]
-        found.append(make_case(f"{pairs} pairs of real lengths, width {width}", *sides, width, device))
-    lengths = (32,) if quick else (16, 64, 128) if device == "cpu" else (16, 32, 64, 128, 256)
+        yield make_case(f"{pairs} pairs of real lengths, width {width}", *sides, width, device)
     for length in lengths:
-        length_B = torch.full((64 if device == "cpu" else 2048,), length)
-        found.append(
-            make_case(f"{len(length_B)} pairs of {length} x {length}, width 768", length_B, length_B, 768, device)
-        )
-    return found
+        length_B = torch.full((uniform,), length)
+        yield make_case(f"{uniform} pairs of {length} x {length}, width 768", length_B, length_B, 768, device)
 
 
 def contenders(case: Case, figures: Figures, compiled: bool) -> dict[str, Contender]:
     """What is timed on a case, by name."""
     settings, cuda = AlignmentSettings(), case.hidden_TD.is_cuda
     found = {OURS: Contender(lambda: align(case.hidden_TD, case.spans, settings), links_of_answer)}
-    padded_BLD = padded_sequences(case)
-    gram_BLL = released_product(padded_BLD)
-    as_given = {"links": lambda links: links}
-    found[RELEASED] = Contender(lambda: released_labels(case, released_product(padded_BLD)), **as_given)
-    found[RELEASED_LABELS] = Contender(lambda: released_labels(case, gram_BLL), **as_given)
+    found |= released_contenders(case.first(RELEASED_PAIRS_ON_GPU) if cuda else case)
     of_mask = {"links": lambda answer: links_of_mask(case, answer[0])}
     found["PyTorch, one padded block"] = Contender(lambda: padded_labels(*padded_sides(case)), **of_mask)
     if compiled:
@@ -127,6 +140,18 @@ def contenders(case: Case, figures: Figures, compiled: bool) -> dict[str, Conten
         found["align, batched PyTorch"] = batched
         found[OURS_LABELS] = Contender(labels_alone(case, settings), links_of_answer)
     return found
+
+
+def released_contenders(case: Case) -> dict[str, Contender]:
+    """The released algorithm from hidden states, and from the product on."""
+    padded_BLD = padded_sequences(case)
+    gram_BLL = released_product(padded_BLD)
+    return {
+        RELEASED: Contender(
+            lambda: released_labels(case, released_product(padded_BLD)), lambda links: links, case.spans.pairs
+        ),
+        RELEASED_LABELS: Contender(lambda: released_labels(case, gram_BLL), lambda links: links, case.spans.pairs),
+    }
 
 
 def labels_alone(case: Case, settings: AlignmentSettings) -> Run:
@@ -160,17 +185,36 @@ def links_of_answer(answer: Answer) -> Links:
 
 def correct(case: Case, running: dict[str, Contender], figures: Figures) -> dict[str, Contender]:
     """Those that find the reference's links, but for near-ties; the others are named and not timed."""
-    expected = links_of_answer(align(case.hidden_TD.cpu(), case.spans, AlignmentSettings(), backend="reference"))
-    kept = {}
+    kept: dict[str, Contender] = {}
+    expected_of: dict[int, Links] = {}
     for name, contender in running.items():
-        answer = contender.run()
-        if contender.links:
-            differing = len(contender.links(answer) ^ expected) / len(expected)
+        if figures.time_is_up(f"{name} on {case.name}"):
+            continue
+        part = case.first(min(CHECKED_PAIRS, contender.pairs or CHECKED_PAIRS))
+        if contender.links and part.spans.pairs not in expected_of:
+            expected_of[part.spans.pairs] = reference_links(part)
+        try:
+            answer = contender.run()
+            found = contender.links(answer) if contender.links else None
+        except Exception as error:  # of a peer, or of a compiler: the others are still timed
+            figures.leave_out(f"{name} on {case.name}: {type(error).__name__}: {first_line(error)}")
+            continue
+        if found is not None:
+            expected = expected_of[part.spans.pairs]
+            differing = len({link for link in found if link[0] < len(part.hidden_TD)} ^ expected) / len(expected)
             if differing > LARGEST_DISAGREEMENT:
                 figures.leave_out(f"{name} on {case.name}: {differing:.1%} of its links are not the reference's")
                 continue
         kept[name] = contender
     return kept
+
+
+def reference_links(case: Case) -> Links:
+    return links_of_answer(align(case.hidden_TD.cpu(), case.spans, AlignmentSettings(), backend="reference"))
+
+
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")
 
 
 def seconds_of(run: Run, device: str) -> float:
@@ -198,10 +242,12 @@ def measure(case: Case, figures: Figures, repeats: int, device: str, copy: float
     """Add the figures of one case."""
     running = correct(case, contenders(case, figures, compiled), figures)
     seconds: dict[str, list[float]] = {name: [] for name in running}
-    for _ in range(repeats):
-        for name, contender in running.items():
-            seconds[name].append(seconds_of(contender.run, device))
     pairs = case.spans.pairs
+    for repeat in range(repeats):
+        if repeat and figures.time_is_up(f"repeats {repeat + 1} to {repeats} of {case.name}"):
+            break
+        for name, contender in running.items():
+            seconds[name].append(seconds_of(contender.run, device) * pairs / (contender.pairs or pairs))
     print(f"\n{case.name}, {str(case.hidden_TD.dtype)[6:]}, {device}")
     for name, own in seconds.items():
         middle = statistics.median(own)
@@ -215,9 +261,11 @@ def measure(case: Case, figures: Figures, repeats: int, device: str, copy: float
         entry = {"name": case.name, "contender": name, "value": middle * 1e6, "unit": "µs", "ratio_to": ratios}
         entry |= {"pairs_per_second": pairs / middle, "gigabytes_per_second": case.least_bytes / middle / 1e9}
         entry["share_of_copy"] = case.least_bytes / middle / copy
+        if running[name].pairs not in (None, pairs):
+            entry["scaled_from_pairs"] = running[name].pairs
         if device == "cuda":
             entry["launches"], entry["syncs"] = launches_and_syncs(running[name].run)
-        figures.entries.append(entry)
+        figures.add(entry)
         told = f"{ratios[RELEASED]:8.2f} x released" if RELEASED in ratios else ""
         if name == OURS_LABELS and RELEASED_LABELS in ratios:
             told = f"{ratios[RELEASED_LABELS]:8.2f} x released labelling"
@@ -257,24 +305,6 @@ def draw(entries: list[dict[str, Any]], path: str) -> None:
     figure.savefig(path, dpi=110)
 
 
-def environment(device: str) -> dict[str, Any]:
-    """What a figure depends on besides the code."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    )
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    return {
-        "device": name,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "commit": commit.stdout.strip(),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -283,31 +313,49 @@ def main() -> None:
     parser.add_argument(
         "--no-compile", action="store_true", help="leave torch.compile out, which takes a while to start"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the figures there")
-    parser.add_argument("--csv", metavar="FILE", help="and there, a row a figure")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="nothing is begun after so many (default: no limit)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the figures there, anew after every case")
+    parser.add_argument("--record", metavar="FILE", help="append a line of JSON to it for every figure once it is made")
+    parser.add_argument("--csv", metavar="FILE", help="write the figures there too, a row a figure")
     parser.add_argument("--picture", metavar="FILE", help="draw them into a PNG")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: no CUDA device is there; leave it out for the CPU")
 
-    figures, device = Figures(), arguments.device
+    device = arguments.device
+    figures = Figures(Record(arguments.record), time.monotonic() + 60 * arguments.minutes)
     here = environment(device)
     copy = copy_rate(device, arguments.repeats)
-    print(", ".join(f"{key} {value}" for key, value in here.items()), f"copy {copy / 1e9:.1f} GB/s", sep=", ")
+    here["copy_gigabytes_per_second"] = copy / 1e9
+    figures.record.add("environment", here)
+    print(", ".join(f"{key} {value}" for key, value in here.items()))
     for case in cases(device, arguments.quick):
-        measure(case, figures, arguments.repeats, device, copy, not arguments.no_compile)
-    if arguments.json:
-        content = {"environment": {**here, "copy_gigabytes_per_second": copy / 1e9}, "figures": figures.entries}
-        content["left_out"] = figures.left_out
-        Path(arguments.json).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        if not figures.time_is_up(case.name):
+            measure(case, figures, arguments.repeats, device, copy, not arguments.no_compile)
+        if arguments.json:
+            content = {"environment": here, "figures": figures.entries, "left_out": figures.left_out}
+            write_whole(arguments.json, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if arguments.csv:
-        rows = [{k: v for k, v in entry.items() if k != "ratio_to"} for entry in figures.entries]
-        with open(arguments.csv, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_table(figures.entries, arguments.csv)
     if arguments.picture:
         draw(figures.entries, arguments.picture)
+
+
+def write_whole(path: str, text: str) -> None:
+    """Replace a file: whoever reads it, at any time, finds all of one version."""
+    beside = Path(f"{path}.new")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def write_table(entries: list[dict[str, Any]], path: str) -> None:
+    rows = [{k: v for k, v in entry.items() if k != "ratio_to"} for entry in entries]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":

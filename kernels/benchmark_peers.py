@@ -29,6 +29,14 @@ class Case:
         """All sides of all pairs have one length."""
         return len(torch.unique(torch.cat([self.spans.source_length_B, self.spans.target_length_B]))) == 1
 
+    def first(self, pairs: int) -> "Case":
+        """Its first pairs alone; their tokens keep their places."""
+        if self.spans.pairs <= pairs:
+            return self
+        spans = Spans(*(vector[:pairs] for vector in self.spans))
+        tokens = int(spans.source_length_B.sum() + spans.target_length_B.sum()) + 3 * pairs
+        return Case(self.name, self.hidden_TD[:tokens], spans)
+
     @property
     def least_bytes(self) -> int:
         """Each side's hidden states, read once."""
@@ -43,7 +51,11 @@ def padded_sequences(case: Case) -> Tensor:
 
 
 def released_product(padded_BLD: Tensor) -> Tensor:
-    """The Gram matrix of whole sequences, of which the released code uses one block per pair."""
+    """The Gram matrix of whole sequences in fp32, of which the released code uses one block per pair.
+
+    A bf16 matrix would round similarities of some thousands to multiples of 8 or 16, and so give other links.
+    """
+    padded_BLD = padded_BLD.float()
     return torch.bmm(padded_BLD, padded_BLD.transpose(1, 2))
 
 

@@ -16,7 +16,7 @@ KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 def script(monkeypatch):
     monkeypatch.syspath_prepend(str(KERNELS))
     yield importlib.import_module("benchmark"), importlib.import_module("benchmark_peers")
-    for name in ("benchmark", "benchmark_peers"):
+    for name in ("benchmark", "benchmark_peers", "record"):
         sys.modules.pop(name)
 
 
@@ -39,18 +39,53 @@ def test_one_command_times_all_that_this_machine_can_run(tmp_path):
 
 def test_who_finds_other_links_is_named_and_not_timed(script):
     benchmark, _ = script
-    case = benchmark.cases("cpu", True)[0]
-    figures = benchmark.Figures()
+    case = next(benchmark.cases("cpu", True))
+    figures = benchmark.Figures(benchmark.Record(None))
     running = benchmark.contenders(case, figures, compiled=False)
     running["wrong"] = benchmark.Contender(lambda: {(0, 1)}, lambda links: links)
+    running["broken"] = benchmark.Contender(lambda: 1 // 0, lambda links: links)
     kept = benchmark.correct(case, running, figures)
-    assert set(running) - set(kept) == {"wrong"}
+    assert set(running) - set(kept) == {"wrong", "broken"}
     assert any(line.startswith("wrong on 32 pairs") for line in figures.left_out)
+    assert "broken on 32 pairs of real lengths, width 384: ZeroDivisionError" in "\n".join(figures.left_out)
+
+
+def test_the_released_algorithm_finds_its_links_in_bf16_and_on_few_of_the_pairs(script):
+    benchmark, _ = script
+    case = next(benchmark.cases("cpu", True))
+    case.hidden_TD = 10 * case.hidden_TD.bfloat16()  # similarities of thousands, as XLM-R's
+    running = benchmark.released_contenders(case.first(8))
+    kept = benchmark.correct(case, running, benchmark.Figures(benchmark.Record(None)))
+    assert set(kept) == set(running) and {contender.pairs for contender in kept.values()} == {8}
+    figures = benchmark.Figures(benchmark.Record(None))
+    benchmark.contenders = lambda *_: kept
+    benchmark.measure(case, figures, 1, "cpu", 1e9, compiled=False)
+    assert {entry["scaled_from_pairs"] for entry in figures.entries} == {8}
+
+
+def test_figures_are_kept_as_they_are_made_and_nothing_is_begun_late(script, tmp_path):
+    benchmark, _ = script
+    record = tmp_path / "record.jsonl"
+    figures = benchmark.Figures(benchmark.Record(str(record)), until=0)
+    figures.add({"name": "n", "value": 1})
+    case = next(benchmark.cases("cpu", True))
+    assert benchmark.correct(case, {"late": benchmark.Contender(lambda: 1 // 0)}, figures) == {}
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    assert lines[0] == {"kind": "figure", "name": "n", "value": 1}
+    assert lines[1] == {"kind": "left out", "what": f"late on {case.name}: the time is up"}
+
+
+def test_the_commit_is_the_environments_where_there_is_no_git(script, monkeypatch):
+    record = sys.modules["record"]
+    monkeypatch.setenv("PATH", "")
+    assert record.environment("cpu")["commit"] == "unknown"
+    monkeypatch.setenv("COMMIT", "abc1234")
+    assert record.environment("cpu")["commit"] == "abc1234"
 
 
 def test_the_released_algorithm_reads_its_own_block_of_the_gram_matrix(script):
     benchmark, peers = script
-    case = benchmark.cases("cpu", True)[0]
+    case = next(benchmark.cases("cpu", True))
     found = peers.released_labels(case, peers.released_product(peers.padded_sequences(case)))
     sides = zip(*(vector.tolist() for vector in case.spans[:2]), strict=True)
     source = {token for start, length in sides for token in range(start, start + length)}
