@@ -28,6 +28,7 @@ from benchmark_peers import (
     padded_sequences,
     padded_sides,
     pot_plan,
+    real_lengths,
     released_labels,
     released_product,
 )
@@ -42,9 +43,6 @@ LARGEST_DISAGREEMENT = 0.002
 CHECKED_PAIRS = 256
 """Pairs of a case whose links are compared with the reference's, which takes them one by one."""
 RELEASED_PAIRS_ON_GPU = 64
-LOG_LENGTH, LOG_LENGTH_SPREAD, LOG_RATIO, LOG_RATIO_SPREAD = 3.03, 0.58, 0.17, 0.21
-"""XLM-R tokens a side of 12,000 pairs of Multi30k en-de, en-cs and TICO-19 en-fr, en-hi: mean and spread of the source
-side's log length, and of the log of target over source."""
 OURS, OURS_LABELS = "align", "align, labelling alone"
 RELEASED, RELEASED_LABELS = "released", "released, labelling alone"
 Run = Callable[[], object]
@@ -107,11 +105,7 @@ def cases(device: str, quick: bool) -> Iterator[Case]:
         ragged = [(2048, 768)] if quick else [(2048, 768), (256, 768), (2048, 1024)]
         lengths, uniform = (64,) if quick else (64, 32, 16, 128, 256), 2048
     for pairs, width in ragged:
-        generator = torch.Generator().manual_seed(2)
-        log_length_B = LOG_LENGTH + LOG_LENGTH_SPREAD * torch.randn(pairs, generator=generator)
-        log_ratio_B = LOG_RATIO + LOG_RATIO_SPREAD * torch.randn(pairs, generator=generator)
-        sides = [torch.exp(log_B).round().long().clamp(1, 254) for log_B in (log_length_B, log_length_B + log_ratio_B)]
-        yield make_case(f"{pairs} pairs of real lengths, width {width}", *sides, width, device)
+        yield make_case(f"{pairs} pairs of real lengths, width {width}", *real_lengths(pairs), width, device)
     for length in lengths:
         length_B = torch.full((uniform,), length)
         yield make_case(f"{uniform} pairs of {length} x {length}, width 768", length_B, length_B, 768, device)

@@ -1,9 +1,12 @@
 """What `benchmark` and `gpu_checks` write: the machine of a figure, and lines of JSON, each kept once it is made."""
 
 import json
+import math
 import os
 import platform
 import subprocess
+import time
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +33,30 @@ class Record:
             file.write(json.dumps({"kind": kind, **entry}, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+@dataclass
+class Report:
+    """What a run finds, said and recorded at once, and until when (`time.monotonic`) anything more is begun."""
+
+    record: Record
+    until: float = math.inf
+    checks: dict[str, bool] = field(default_factory=dict)
+
+    def check(self, name: str, passed: bool, detail: str) -> None:
+        print(f"{'ok    ' if passed else 'FAILED'} {name}: {detail}", flush=True)
+        self.checks[name] = passed
+        self.record.add("check", {"name": name, "passed": passed, "detail": detail})
+
+    def leave_out(self, what: str) -> None:
+        print(f"left out: {what}", flush=True)
+        self.record.add("left out", {"what": what})
+
+    def time_is_up(self, what: str) -> bool:
+        """Whether it is too late to begin something, which is then left out."""
+        if late := time.monotonic() > self.until:
+            self.leave_out(f"{what}: the time is up")
+        return late
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The script for the day a GPU is at hand, dry-run in Triton's interpreter."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -19,24 +20,57 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *command], env=variables, capture_output=True, text=True, check=False)
 
 
+def read(out: Path) -> dict[str, list[dict]]:
+    """The lines of a record by kind."""
+    by_kind: dict[str, list[dict]] = {}
+    for line in out.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        by_kind.setdefault(entry["kind"], []).append(entry)
+    return by_kind
+
+
+@pytest.fixture
+def gpu_checks(monkeypatch):
+    monkeypatch.syspath_prepend(str(KERNELS))
+    yield importlib.import_module("gpu_checks")
+    for name in ("gpu_checks", "gpu_speed", "gpu_batches", "record", "benchmark_peers"):
+        sys.modules.pop(name)
+
+
 def test_gpu_checks_run_dry_to_the_end(tmp_path):
-    out = tmp_path / "gpu_checks.json"
-    checks = run(str(KERNELS / "gpu_checks.py"), "--dry-run", "--out", str(out))
+    out = tmp_path / "gpu_checks.jsonl"
+    checks = run(str(KERNELS / "gpu_checks.py"), "--dry-run", "--out", str(out), COMMIT="abc1234", PATH="")
     assert checks.returncode == 0, checks.stdout + checks.stderr
-    report = json.loads(out.read_text(encoding="utf-8"))
-    assert report["environment"]["dry_run"] is True
-    assert len(report["checks"]) == 11
-    assert all(check["passed"] for check in report["checks"])
-    assert [line.split(":")[0] for line in report["left_out"]] == ["sync and CUDA graph checks", "compute-sanitizer"]
-    timed = [figure["contender"] for figure in report["benchmark"]]
-    assert timed == [
-        "copy_",
-        "fused, planned",
-        "product + Sinkhorn/filter kernel, planned",
-        "align, triton",
-        "align, torch",
+    record = read(out)
+    (environment,) = record["environment"]
+    assert environment["dry_run"] is True and environment["commit"] == "abc1234"
+    assert len(record["check"]) == 7
+    assert all(check["passed"] for check in record["check"])
+    assert [line["what"].split(":")[0] for line in record["left out"]] == [
+        "compiling",
+        "sync and CUDA graph checks",
+        "compute-sanitizer",
     ]
-    assert len(report["tuning"]) == 1
+    timed = ["fused, planned", "product + Sinkhorn/filter kernel, planned", "align, triton", "align, torch"]
+    assert [figure["contender"] for figure in record["figure"]] == ["copy_", *timed, *timed]
+    assert record["figure"][1]["name"].startswith("3 pairs of real lengths")
+    assert len(record["tuning"]) == 2 and record["tuning"][0]["is_default"]
+
+
+def test_a_section_that_fails_leaves_its_record_and_the_others_go_on(gpu_checks, tmp_path, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("CUDA error: an illegal memory access\nand more")
+
+    def late(*_):
+        report.until = 0
+
+    sections = {"right": fails, "repeatable": late, "speed": fails}
+    monkeypatch.setattr(gpu_checks, "SECTIONS", sections)
+    report = gpu_checks.Report(gpu_checks.Record(str(tmp_path / "r.jsonl")))
+    gpu_checks.run_sections(list(sections), report, gpu_checks.DRY, "cpu")
+    record = read(tmp_path / "r.jsonl")
+    assert [line["detail"] for line in record["check"]] == ["RuntimeError: CUDA error: an illegal memory access"]
+    assert [line["what"] for line in record["left out"]] == ["speed: the time is up"]
 
 
 def test_gpu_checks_without_a_gpu_say_so_in_one_line():
