@@ -20,7 +20,7 @@ from pipeline.cluster.options import Options
 from pipeline.estimate.dry_run import DryRun, dry_run
 from pipeline.host import ports
 from pipeline.host.agent import count_gpus, free_bytes
-from pipeline.settings.deepspeed_json import load_deepspeed_json
+from pipeline.settings.deepspeed_json import load_deepspeed_json, offloads
 from pipeline.settings.schema import Config, load_config
 from pipeline.training import start_check
 from pipeline.watch.wandb_sink import check_wandb
@@ -121,8 +121,8 @@ class HostCheck:
     def compiler(self) -> str:
         """DeepSpeed compiles its communication on CPUs, and its Adam for GPUs, at the first start."""
         compiler = os.environ.get("CXX", "c++")
-        offloads = "offload" in str(load_deepspeed_json(self.config.deepspeed))
-        needed = self.device == "cpu" or offloads or not self.config.optimizer.torch_adam
+        own_adam = self.config.optimizer.adam == "deepspeed" or offloads(load_deepspeed_json(self.config.deepspeed))
+        needed = self.device == "cpu" or own_adam
         if shutil.which(compiler) is None:
             if needed:
                 raise ValueError(f"no {compiler}; apt-get install g++, or set CXX")

@@ -91,7 +91,7 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
     """
     _check_arguments(device, gpus, utilisation, pair_tokens)
     settings = load_deepspeed_json(config.deepspeed)
-    check_fits(config.deepspeed, settings, "cpu" if device == "cpu" else "cuda", config.optimizer.torch_adam)
+    check_fits(config.deepspeed, settings, "cpu" if device == "cpu" else "cuda", config.optimizer.adam)
     sizes, samples, notes = _sizes_and_samples(config, pair_tokens)
     plan = BatchPlan({name: getattr(config.batch, name) for name in samples}, gpus, config.batch.micro_steps)
     parameters = count_parameters(sizes, catalog.count_parameters(config.objectives, sizes))

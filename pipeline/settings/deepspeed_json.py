@@ -118,8 +118,8 @@ def load_deepspeed_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_fits(path: Path, settings: dict[str, Any], device: str, torch_adam: bool) -> None:
-    """ValueError where these settings do not train on a device, "cpu" or another, or with PyTorch's own Adam."""
+def check_fits(path: Path, settings: dict[str, Any], device: str, adam: str) -> None:
+    """ValueError where these settings do not train on a device, "cpu" or another, or with the Adam that was chosen."""
     zero = settings.get("zero_optimization", {})
     if settings.get("fp16", {}).get("enabled"):
         if device == "cpu":
@@ -127,15 +127,18 @@ def check_fits(path: Path, settings: dict[str, Any], device: str, torch_adam: bo
         if zero.get("stage", 0) == 0:
             # At stage 0 DeepSpeed unscales gradients of a loss that it never scaled.
             raise ValueError(f"{path}: fp16 needs ZeRO stage 1 or higher; use ds_configs/zero1_fp16.json")
-    if all((zero.get(what) or {}).get("device", "none") == "none" for what in ("offload_optimizer", "offload_param")):
-        return
-    if device == "cpu":
+    if device == "cpu" and offloads(settings):
         raise ValueError(f"{path}: offload needs a GPU, this machine trains on the CPU; use one without it")
-    if torch_adam:
-        raise ValueError(
-            f"optimizer.torch_adam = true: {path} offloads the optimizer, for which DeepSpeed has an Adam of its own; set it "
-            "to false"
-        )
+    if device == "cpu" and adam == "deepspeed":
+        raise ValueError("optimizer.adam = deepspeed: it needs a GPU, this machine trains on the CPU; take torch")
+
+
+def offloads(settings: dict[str, Any]) -> bool:
+    """Whether weights or the optimizer's states lie outside of the GPU; DeepSpeed's Adam for the host then updates them."""
+    zero = settings.get("zero_optimization", {})
+    return any(
+        (zero.get(what) or {}).get("device", "none") != "none" for what in ("offload_optimizer", "offload_param")
+    )
 
 
 @contextmanager

@@ -173,8 +173,10 @@ class Optimizer(Section):
         0, description="steps of warmup_stable_decay's decay; 0: none, for a run to go on from"
     )
     decay_power: Single = Field(1.0, gt=0, description="power of the decay to 0: 1 is a straight line, 0.5 falls late")
-    torch_adam: bool = Field(
-        False, description="PyTorch's AdamW instead of DeepSpeed's fused one, which compiles itself"
+    adam: Literal["torch", "deepspeed"] = Field(
+        "torch",
+        description="torch: PyTorch's fused AdamW; deepspeed: DeepSpeed's, on GPUs, which nvcc compiles at the first start; "
+        "what is offloaded has DeepSpeed's of the host whatever is said here",
     )
 
     @model_validator(mode="after")

@@ -27,7 +27,7 @@ from pipeline.objectives.base import Objective
 from pipeline.objectives.catalog import check_layers
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.settings.added_words import AddedWords, words_of
-from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json
+from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json, offloads
 from pipeline.settings.schema import Config, Optimizer
 from pipeline.settings.sizes import scratch_sizes
 from pipeline.settings.text_to_text import Decoder as DecoderSettings
@@ -143,7 +143,7 @@ def _beginning(settings: DecoderSettings) -> str:
 def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str, Any]:
     """The complete DeepSpeed config: the JSON's ZeRO stage and precision, everything else from ours."""
     settings = load_deepspeed_json(config.deepspeed)
-    check_fits(config.deepspeed, settings, device, config.optimizer.torch_adam)
+    check_fits(config.deepspeed, settings, device, config.optimizer.adam)
     per_rank = sum(plan.global_sizes.values()) // (plan.world_size * plan.micro_steps)
     return {
         **settings,
@@ -151,21 +151,20 @@ def deepspeed_settings(config: Config, plan: BatchPlan, device: str) -> dict[str
         "gradient_accumulation_steps": plan.micro_steps,
         "train_batch_size": per_rank * plan.world_size * plan.micro_steps,
         "gradient_clipping": config.optimizer.clip,
-        "optimizer": _adamw(config.optimizer, device),
+        "optimizer": _adamw(config.optimizer, by_torch=config.optimizer.adam == "torch" and not offloads(settings)),
     }
 
 
-def _adamw(optimizer: Optimizer, device: str) -> dict[str, Any]:
-    torch_adam = optimizer.torch_adam or device == "cpu"
+def _adamw(optimizer: Optimizer, by_torch: bool) -> dict[str, Any]:
     params = {
         "lr": optimizer.lr,
         "betas": optimizer.betas,
         "eps": optimizer.eps,
         "weight_decay": optimizer.weight_decay,
-        "torch_adam": torch_adam,
+        "torch_adam": by_torch,
         "adam_w_mode": True,
         # DeepSpeed's own is fused by itself and takes no such word.
-        **({"fused": True} if torch_adam else {}),
+        **({"fused": True} if by_torch else {}),
     }
     return {"type": "AdamW", "params": params}
 

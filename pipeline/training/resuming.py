@@ -45,7 +45,7 @@ _BY_FATE: dict[Fate, dict[str, str]] = {
         "model.decoder": "layers layout embeddings tag sentinels",
         "data.weights": "mono pairs",
         "batch": "mono pairs contrast",
-        "optimizer": "torch_adam",
+        "optimizer": "adam",
         "run": "seed",
     },
     Fate.CHECKED: {

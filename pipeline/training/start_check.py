@@ -41,7 +41,7 @@ def check_start(config: Config, resume: str | None, ranks: int | None, device: s
 def check_deepspeed(config: Config, device: str) -> str:
     """The DeepSpeed JSON; returns what it says."""
     settings = load_deepspeed_json(config.deepspeed)
-    check_fits(config.deepspeed, settings, device, config.optimizer.torch_adam)
+    check_fits(config.deepspeed, settings, device, config.optimizer.adam)
     stage = settings.get("zero_optimization", {}).get("stage", 0)
     return f"{config.deepspeed.name}: ZeRO {stage}, {precision_of(settings)}"
 

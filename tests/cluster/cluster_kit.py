@@ -134,7 +134,7 @@ def make_corpus(folder: Path) -> Path:
         "model": {"layers": 2, "hidden": 64, "heads": 2, "feed_forward": 128},
         "objectives": {"dwa": {"alignment_layer": 1}},
         "batch": {"mono": 12, "pairs": 24},
-        "optimizer": {"lr": 1e-3, "warmup_steps": 2, "clip": 0.5, "torch_adam": True},
+        "optimizer": {"lr": 1e-3, "warmup_steps": 2, "clip": 0.5},
         "validation": {"every": 0},
         "run": {"out": "run", "steps": 12, "save_every": 6, "log_every": 1},
         "deepspeed": str(REPOSITORY / "ds_configs" / "zero2_fp32.json"),

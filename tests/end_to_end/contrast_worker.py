@@ -58,7 +58,6 @@ def run(
         "objectives.mlm=null",
         "objectives.dwa=null",
         f"objectives.contrast={ARMS[arm]}",
-        "optimizer.torch_adam=true",
         *more,
     ]
     pipeline.train.train(load_config(config, overrides), None if resume is None else str(resume))

@@ -71,7 +71,6 @@ def train_cases(rank: int, config: Path, out: Path) -> None:
             f"run.steps={STEPS}",
             f"run.save_every={SAVE_EVERY}",
             f"run.non_finite_steps={MOST}",
-            "optimizer.torch_adam=true",
         )
         if rank == 1:
             fault.start(*FAULTS[kind])

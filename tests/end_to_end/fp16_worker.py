@@ -64,7 +64,6 @@ def run(arguments: argparse.Namespace, name: str, stage: int, steps: int, floor:
         f"run.out={arguments.out / name}",
         f"run.steps={steps}",
         "run.save_every=5",
-        "optimizer.torch_adam=true",
     )
     try:
         pipeline.train.train(load_config(arguments.config, overrides), resume)

@@ -54,7 +54,6 @@ SMALL = (
     "model.feed_forward=64",
     "batch.mono=32",
     "batch.pairs=32",
-    "optimizer.torch_adam=true",
     "run.log_every=1",
     f"run.steps={STEPS}",
 )

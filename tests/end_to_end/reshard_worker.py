@@ -70,7 +70,6 @@ def overrides_of(out: Path, name: str, cut: Cut, steps: int, saved: int) -> list
         f"run.steps={steps}",
         f"run.save_every={saved}",
         f"batch.micro_steps={PARTS // cut.ranks}",
-        "optimizer.torch_adam=true",
     ]
 
 

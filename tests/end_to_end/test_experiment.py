@@ -22,7 +22,7 @@ def test_from_an_experiment_to_its_table(corpus: Any, tmp_path: Path) -> None:
     sample = corpus.data.parent / "sample"
     content = {
         "config": str(corpus.config),
-        "settings": {"run.steps": 4, "optimizer.torch_adam": True},
+        "settings": {"run.steps": 4},
         "arms": {"tlm": {"objectives.dwa": None}, "all": {}},
         "baseline": "tlm",
         "gold": [str(sample / "gold" / "qaa-qab")],

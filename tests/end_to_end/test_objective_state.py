@@ -113,7 +113,6 @@ def test_the_other_objectives_losses_are_as_without_it_until_it_moves_the_weight
         f"run.out={tmp_path}",
         "run.steps=1",
         "batch.micro_steps=2",
-        "optimizer.torch_adam=true",
         *worker.WRITING,
     )
     done = launcher.one_rank("--config", corpus.config, *arguments)

@@ -75,7 +75,7 @@ def test_auto_passes_over_a_damaged_checkpoint_and_resumes_the_one_before_with_o
     straight = read_metrics(run, "train")
     (shard,) = (checkpoint.folder_of(run) / checkpoint.tag_of(worker.STEPS)).glob("*_rank_1_*optim_states.pt")
     shard.write_bytes(shard.read_bytes()[::-1])
-    arguments = (f"run.out={run}", f"run.steps={worker.STEPS}", "optimizer.torch_adam=true", "batch.micro_steps=2")
+    arguments = (f"run.out={run}", f"run.steps={worker.STEPS}", "batch.micro_steps=2")
     done = launcher.one_rank("--config", corpus.config, "--resume", "auto", *arguments)
     assert done.code == 0, done.output
     assert f"skipped a checkpoint: {shard}: damaged" in done.output
@@ -91,7 +91,7 @@ def test_a_stage_that_deepspeed_cannot_change_to_is_refused_with_the_ways_out(
 ) -> None:
     found = checkpoint.folder_of(runs / str(worker.Cut(1, 2))) / checkpoint.tag_of(worker.SAVED)
     to_zero3 = f"deepspeed={worker.deepspeed_json(runs, worker.Cut(1, 3))}"
-    arguments = (f"run.out={tmp_path / 'run'}", to_zero3, "batch.micro_steps=2", "optimizer.torch_adam=true")
+    arguments = (f"run.out={tmp_path / 'run'}", to_zero3, "batch.micro_steps=2")
     done = launcher.one_rank("--config", corpus.config, "--resume", found, *arguments)
     assert done.code == 1 and "Traceback" not in done.output
     (line,) = done.errors

@@ -57,7 +57,7 @@ def test_the_first_update_is_the_new_settings_adamw(runs: Path, case: str) -> No
     ("override", "parts"),
     [
         ("objectives.dwa=null", ("objectives.dwa: switched off", "weight", "model.init")),
-        ("optimizer.torch_adam=false", ("optimizer.torch_adam = False", "trained with True", "set it back")),
+        ("optimizer.adam=deepspeed", ("optimizer.adam = deepspeed", "needs a GPU")),
         ("run.seed=2", ("run.seed = 2", "trained with 1")),
         ("run.steps=1", ("run.steps = 1", "has done 2 already")),
         ("model.layers=3", ("model: ", "layers 2, here 3")),

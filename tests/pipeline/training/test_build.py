@@ -210,12 +210,19 @@ def test_deepspeed_gets_the_batch_the_optimizer_and_the_json(make_settings: Call
 
 
 @pytest.mark.parametrize(
-    ("device", "torch_adam", "expected"), [("cpu", False, True), ("cuda", False, False), ("cuda", True, True)]
+    ("device", "adam", "offload", "expected"),
+    [
+        ("cpu", "torch", "none", True),
+        ("cuda", "torch", "none", True),
+        ("cuda", "deepspeed", "none", False),
+        ("cuda", "torch", "cpu", False),
+    ],
 )
-def test_the_fused_optimizer_is_for_gpus(
-    make_settings: Callable[..., dict[str, Any]], device: str, torch_adam: bool, expected: bool
+def test_adam_is_pytorchs_unless_deepspeeds_is_asked_for_or_offload_needs_it(
+    make_settings: Callable[..., dict[str, Any]], device: str, adam: str, offload: str, expected: bool
 ) -> None:
-    settings = make_settings({}, device, torch_adam=torch_adam)
+    zero = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": offload}}}
+    settings = make_settings(zero, device, adam=adam)
     assert settings["optimizer"]["params"]["torch_adam"] is expected
     assert settings["optimizer"]["params"].get("fused", False) is expected
 
@@ -258,13 +265,12 @@ def test_every_deepspeed_file_of_the_repository_is_what_its_name_says(path: Path
         assert settings["bf16"]["check_grad_overflow"], "its default moved once"
 
 
-@pytest.mark.parametrize(("device", "mistake"), [("cpu", "offload needs a GPU"), ("cuda", "torch_adam = true")])
-def test_offload_that_cannot_work_is_refused(
-    make_settings: Callable[..., dict[str, Any]], device: str, mistake: str
-) -> None:
+def test_what_needs_a_gpu_is_refused_on_the_cpu(make_settings: Callable[..., dict[str, Any]]) -> None:
     zero = {"stage": 2, "offload_optimizer": {"device": "cpu"}}
-    with pytest.raises(ValueError, match=mistake):
-        make_settings({"zero_optimization": zero}, device, torch_adam=device == "cuda")
+    with pytest.raises(ValueError, match="offload needs a GPU"):
+        make_settings({"zero_optimization": zero}, "cpu")
+    with pytest.raises(ValueError, match=r"optimizer\.adam = deepspeed: it needs a GPU"):
+        make_settings({}, "cpu", adam="deepspeed")
     make_settings({"zero_optimization": zero}, "cuda")
     make_settings({"zero_optimization": {"offload_optimizer": {"device": "none"}}}, "cpu")
 
