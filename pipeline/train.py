@@ -50,6 +50,7 @@ from pipeline.training.build import (
     build_model,
     deepspeed_settings,
     notes_on_heads,
+    notes_on_order,
     parameter_groups,
 )
 from pipeline.training.divergence import clear_padding
@@ -105,6 +106,7 @@ class Run:
         )
         saves = Saves(config.run, model, now)
         notes += notes_on_heads(config, model, head_is_pretrained)
+        notes += notes_on_order(settings, config.batch.micro_steps, objectives)
         return Run(config, manifest, plan, data, model, settings, validator, saves, notes)
 
     def batches(self, device: torch.device, step: int) -> list[MicroBatch]:

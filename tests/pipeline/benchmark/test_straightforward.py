@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from pipeline.benchmark import worker as benchmark_worker
+from pipeline.benchmark.step import CONFIG, OURS
 from pipeline.benchmark.straightforward import PaddedBatch, Shortcuts, StraightforwardModel
 from pipeline.benchmark.worker import whole_logits
 from pipeline.data.batch import MicroBatch, View
@@ -23,12 +25,22 @@ from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.objectives.word_alignment import PARTNER, WordAlignment
 from pipeline.settings.added_words import AddedWords
+from pipeline.settings.schema import Run
+from pipeline.training.saves import Saves
 from pipeline.weights.hugging_face import hugging_face_state
 from sinkhorn_align import AlignmentSettings
 
 VOCAB_SIZE, LAYER = 64, 2
 TOLERANCE = 1e-5
 MakeSequences = Callable[..., Sequences]
+
+
+def test_what_is_only_timed_saves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Saves, "due", Saves.due)  # is put back
+    monkeypatch.setattr(benchmark_worker.train, "train", lambda config, resume: None)
+    benchmark_worker.EVERY[OURS](CONFIG, [f"run.out={tmp_path}"])
+    run = Run(out=tmp_path, steps=5)
+    assert not Saves(run, None, None).due(5, True)  # type: ignore[arg-type]
 
 
 @pytest.fixture

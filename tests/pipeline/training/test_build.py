@@ -24,6 +24,7 @@ from pipeline.training.build import (
     deepspeed_settings,
     lr_factor,
     notes_on_heads,
+    notes_on_order,
     parameter_groups,
 )
 from tests.conftest import ROOT
@@ -263,6 +264,20 @@ def test_every_deepspeed_file_of_the_repository_is_what_its_name_says(path: Path
     assert offloaded == ({"offload_optimizer", *(["offload_param"] if stage == "zero3" else [])} if offload else set())
     if precision == "bf16":
         assert settings["bf16"]["check_grad_overflow"], "its default moved once"
+    if precision == "fp16":
+        assert settings["fp16"]["initial_scale_power"] == 16, "the loss is divided by the tokens before it is scaled"
+    if stage == "zero3":
+        assert settings["zero_optimization"]["log_trace_cache_warnings"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "micro_steps", "objective", "told"),
+    [(3, 1, "dwa", True), (3, 2, "dwa", False), (2, 1, "dwa", False), (3, 1, "mlm", False)],
+)
+def test_zero3_that_cannot_look_ahead_says_so(stage: int, micro_steps: int, objective: str, told: bool) -> None:
+    objectives = [one for one in build_objectives(make_config()) if one.name == objective]
+    notes = notes_on_order({"zero_optimization": {"stage": stage}}, micro_steps, objectives)
+    assert [note.partition(":")[0] for note in notes] == ["batch.micro_steps = 1"] * told
 
 
 def test_what_needs_a_gpu_is_refused_on_the_cpu(make_settings: Callable[..., dict[str, Any]]) -> None:
