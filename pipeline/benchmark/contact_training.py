@@ -1,63 +1,67 @@
-"""Everything about training that needs a GPU, in one command: speed beside the straightforward step, utilisation, precision.
+"""Training, as `first_contact` looks at it: its speed beside the straightforward step, its losses in every precision, a resume.
 
-    python pipeline/benchmark/gpu_checks.py --data DATA_DIR [--minutes 25] [--json FILE] [--dry-run]
-
-On one GPU, at the size of XLM-R base: real tokens a second and memory against the straightforward step at equal batches; the
-share of the device's peak that our step reaches in fp16 and bf16; and the loss curves of both over 500 steps, beside what
-another seed changes. `--dry-run` does the same on a CPU, small, with bf16 and fp32; its figures mean nothing.
+Every run is a start of the deepspeed launcher; one that fails is told, and the next is made.
 """
 
 from __future__ import annotations
 
-import json
-import platform
+import os
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
-from typing import Annotated, Any
+from typing import Any
 
-if __name__ == "__main__":
-    # Started as a file: put the repository on the path instead of this folder, whose names are not top-level modules.
-    # With PYTHONSAFEPATH the folder is not there, and nothing is replaced.
-    sys.path[: 0 if getattr(sys.flags, "safe_path", False) else 1] = [str(Path(__file__).resolve().parents[2])]
-
-import deepspeed
 import torch
-import typer
 
-from pipeline import command_line, shipped
-from pipeline.benchmark.step import BASELINE, CONFIG, OURS, Line, figures, run, summary, total_loss
-from pipeline.quickstart import binarize
+from data_prep.tokenizers.tokenizer import Tokenizer
+from pipeline import shipped
+from pipeline.benchmark.contact_items import Contact
+from pipeline.benchmark.step import BASELINE, CONFIG, OURS, Line, run, total_loss
+from pipeline.checkpoints import checkpoint
+from pipeline.data.packing import pack
+from pipeline.host.ports import free_port
+from pipeline.run_folder import read_metrics
+from pipeline.weights.loading import load_model
 
-LAST = 50  # steps at the end of a curve whose mean is compared
+LAST = 10  # steps at the end of a curve whose mean is compared
+MOST_HIDDEN_DIFFERENCE = 1e-3
 
 
 @dataclass(frozen=True)
-class CheckSizes:
-    """How much a run does; a dry run does as little as reaches every line."""
+class TrainingSizes:
+    """How much is done; a rehearsal does as little as reaches every line."""
 
-    precisions: tuple[str, str]
     model: tuple[str, ...]
-    equal_batch: tuple[str, ...]  # that the straightforward step's memory holds
-    large_batch: tuple[str, ...]  # that fills the device
+    equal_batch: tuple[str, ...]
+    """That the straightforward step's memory holds."""
+    large_batch: tuple[str, ...]
+    """That fills the device."""
+    precisions: tuple[str, ...]
     timed_steps: int
+    log_every: int
+    """Every line of metrics waits for the device."""
+    curves: tuple[str, ...]
     curve_steps: int
+    saved_step: int
 
 
-REAL = CheckSizes(
-    ("fp16", "bf16"),
+LONG = ("data.block_tokens=512", "data.side_tokens=254")
+SHORT = ("data.block_tokens=64", "data.side_tokens=30")
+REAL = TrainingSizes(
     ("model.layers=12", "model.hidden=768", "model.heads=12", "model.feed_forward=3072", "optimizer.lr=2e-4"),
-    ("data.block_tokens=512", "data.side_tokens=254", "batch.mono=16", "batch.pairs=64"),
-    ("data.block_tokens=512", "data.side_tokens=254", "batch.mono=128", "batch.pairs=512"),
-    timed_steps=30,
-    curve_steps=500,
+    (*LONG, "batch.mono=16", "batch.pairs=64"),
+    (*LONG, "batch.mono=128", "batch.pairs=512"),
+    ("fp16", "bf16"),
+    timed_steps=12,
+    log_every=4,
+    curves=("1_fp32", "1_fp16", "1_bf16", "2_fp16", "3_fp16", "2_bf16", "3_bf16", "0_bf16"),
+    curve_steps=60,
+    saved_step=40,
 )
-DRY = CheckSizes(
-    ("bf16", "fp32"),
+SMALL = TrainingSizes(
     (
         "model.layers=2",
         "model.hidden=32",
@@ -65,147 +69,128 @@ DRY = CheckSizes(
         "model.feed_forward=64",
         "objectives={dwa: {alignment_layer: 1}}",
     ),
-    ("data.block_tokens=64", "data.side_tokens=30", "batch.mono=2", "batch.pairs=4"),
-    ("data.block_tokens=64", "data.side_tokens=30", "batch.mono=4", "batch.pairs=8"),
+    (*SHORT, "batch.mono=2", "batch.pairs=4"),
+    (*SHORT, "batch.mono=4", "batch.pairs=8"),
+    ("bf16",),
     timed_steps=4,
-    curve_steps=5,
+    log_every=2,
+    curves=("1_fp32", "3_bf16"),
+    curve_steps=3,
+    saved_step=2,
 )
 
 
-@dataclass
-class Session:
-    """Where runs are made, and until when another may be started."""
-
-    sizes: CheckSizes
-    data: Path
-    folder: Path
-    end: float
-
-    def train(self, contender: str, precision: str, steps: int, *settings: str) -> list[Line] | None:
-        """The metrics of a run, a line per step; None, and a line said, where the time is up or the run failed."""
-        what = f"{contender}, {precision}, {steps} steps"
-        if time.monotonic() > self.end:
-            print(f"left out: {what}: the time is up", flush=True)
-            return None
-        out = Path(tempfile.mkdtemp(dir=self.folder))
-        stage = f"deepspeed=ds_configs/zero1_{precision}.json"
-        try:
-            return run(
-                contender, CONFIG, 1, steps, [f"data.path={self.data}", stage, *self.sizes.model, *settings], out
-            )
-        except ValueError as error:
-            tail = "\n".join(next(out.glob("*.log")).read_text(encoding="utf-8").splitlines()[-15:])
-            print(f"FAILED {what}: {error}\n{tail}", flush=True)
-            return None
+def sizes_of(contact: Contact) -> TrainingSizes:
+    return SMALL if contact.rehearse else REAL
 
 
-def compare_with_straightforward(session: Session) -> list[dict[str, Any]]:
-    """Speed and memory at equal batches."""
-    precision = session.sizes.precisions[0]
-    results = {}
-    for contender in (BASELINE, OURS):
-        lines = session.train(contender, precision, session.sizes.timed_steps, *session.sizes.equal_batch)
-        if lines:
-            results[contender] = summary(lines)
-    return figures(results, f"equal batches, {precision}")
+def trained(contact: Contact, contender: str, deepspeed: str, steps: int, *settings: str) -> list[Line] | None:
+    """The metrics of a run, a line per logged step; None, and why, where the time is up or the run failed."""
+    what = f"{contender}, ZeRO {deepspeed}, {steps} steps, {' '.join(settings[-2:])}"
+    if contact.time_is_up(what):
+        return None
+    out = Path(tempfile.mkdtemp(dir=contact.record.path.parent))
+    overrides = [f"data.path={contact.data}", f"deepspeed=ds_configs/zero{deepspeed}.json", *settings]
+    try:
+        return run(contender, CONFIG, 1, steps, overrides, out)
+    except (ValueError, OSError) as error:
+        contact.record.add("left out", {"what": f"{what}: {error}"})
+        return None
 
 
-def utilisation(session: Session) -> list[dict[str, Any]]:
-    """What our step reaches with a batch that fills the device, by precision."""
-    entries = []
-    for precision in session.sizes.precisions:
-        lines = session.train(OURS, precision, session.sizes.timed_steps, *session.sizes.large_batch)
-        for name, unit in (
-            ("utilisation", "share of peak"),
-            ("tflops_per_device", "TFLOP/s"),
-            ("tokens_per_second", "/s"),
-        ):
-            values = [line[name] for line in (lines or [])[2:] if name in line]
-            if values:
-                entries.append(
-                    {
-                        "name": name,
-                        "contender": f"ours, {precision}",
-                        "value": median(values),
-                        "unit": unit,
-                        "ratio_to": {},
-                    }
-                )
-    return entries
+def speed(contact: Contact) -> int:
+    """Tokens a second, use of the device and memory: of our step with batches of both sizes, of the straightforward one."""
+    sizes = sizes_of(contact)
+    first = sizes.precisions[0]
+    runs = [(BASELINE, first, "equal batches", sizes.equal_batch), (OURS, first, "equal batches", sizes.equal_batch)]
+    runs += [(OURS, precision, "large batches", sizes.large_batch) for precision in sizes.precisions]
+    found: dict[str, dict[str, float]] = {}
+    for contender, precision, batch, settings in runs:
+        log = f"run.log_every={sizes.log_every}"
+        lines = trained(contact, contender, f"1_{precision}", sizes.timed_steps, *sizes.model, log, *settings)
+        for name, value in medians(lines or []).items():
+            case = f"{batch}, {precision}: {name}"
+            others = {other: value / theirs for other, theirs in found.get(case, {}).items() if theirs}
+            contact.figure(case, contender, value, UNITS[name], ratio_to=others)
+            found.setdefault(case, {})[contender] = value
+    return 0
 
 
-def curves(session: Session) -> list[dict[str, Any]]:
-    """Mean loss of the last steps in both precisions, and in the first one with another seed."""
-    ends = {}
-    for precision, seed in (
-        (session.sizes.precisions[0], 1),
-        (session.sizes.precisions[1], 1),
-        (session.sizes.precisions[0], 2),
-    ):
-        settings = (*session.sizes.equal_batch, f"run.seed={seed}")
-        lines = session.train(OURS, precision, session.sizes.curve_steps, *settings)
-        if lines:
-            ends[f"{precision}, seed {seed}"] = fmean(total_loss(line) for line in lines[-LAST:])
-    return [
-        {
-            "name": f"loss, mean of the last {LAST} of {session.sizes.curve_steps} steps",
-            "contender": name,
-            "value": value,
-            "unit": "nats",
-            "ratio_to": {other: value / theirs for other, theirs in ends.items() if other != name},
-        }
-        for name, value in ends.items()
-    ]
+UNITS = {
+    "tokens_per_second": "real tokens/s",
+    "tflops_per_device": "TFLOP/s",
+    "utilisation": "of the peak",
+    "peak_memory_gb": "GB",
+}
 
 
-def environment() -> dict[str, str]:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=shipped.PACKAGE
+def medians(lines: list[Line]) -> dict[str, float]:
+    """Of the lines after the first, which has the first allocations; of memory the most."""
+    timed = lines[1:]
+    found = {name: median(line[name] for line in timed if name in line) for name in UNITS if timed and name in timed[0]}
+    return {**found, **({"peak_memory_gb": max(line["peak_memory_gb"] for line in lines)} if lines else {})}
+
+
+def curves(contact: Contact) -> int:
+    """The losses of one model on the same batches in every precision and ZeRO stage, beside fp32's."""
+    sizes, ends = sizes_of(contact), dict[str, float]()
+    for deepspeed in sizes.curves:
+        # At ZeRO 3 one micro-step would have it gather nothing ahead.
+        micro_steps = "batch.micro_steps=2" if deepspeed.startswith("3") else "batch.micro_steps=1"
+        model = sizes.model if contact.rehearse else ()
+        lines = trained(contact, OURS, deepspeed, sizes.curve_steps, *model, *SHORT, micro_steps)
+        if not lines:
+            continue
+        ends[deepspeed] = own = fmean(total_loss(line) for line in lines[-LAST:])
+        more: dict[str, Any] = {"skipped_steps": lines[-1]["skipped_steps"], "curve": [total_loss(x) for x in lines]}
+        beside = {f"ZeRO {other}": own / theirs for other, theirs in ends.items() if other != deepspeed}
+        name = f"loss, mean of the last {LAST} of {sizes.curve_steps} steps"
+        contact.figure(name, f"ZeRO {deepspeed}", own, "nats", ratio_to=beside, **more)
+    return 0
+
+
+def resume(contact: Contact) -> int:
+    """A run that goes on beside the straight one, and its export beside Hugging Face's own model."""
+    sizes, folder = sizes_of(contact), contact.record.path.parent
+    steps, precision = sizes.saved_step + 5, sizes.precisions[0]
+    straight, resumed = folder / "straight", folder / "resumed"
+    settings = [f"data.path={contact.data}", f"deepspeed=ds_configs/zero1_{precision}.json", *sizes.model]
+    settings += [*sizes.equal_batch, f"run.steps={steps}", f"run.save_every={sizes.saved_step}"]
+    start(settings, straight)
+    saved = checkpoint.folder_of(straight) / checkpoint.tag_of(sizes.saved_step)
+    start(settings, resumed, "--resume", str(saved))
+    expected, found = (read_metrics(out).train for out in (straight, resumed))
+    differences = [abs(total_loss(found[step]) / total_loss(expected[step]) - 1) for step in sorted(found)]
+    same = len(differences) == 5 and max(differences) < 1e-2
+    detail = f"largest relative difference of the loss in {len(differences)} steps: {max(differences):.2e}"
+    contact.check("a resumed run goes on as the straight one", same, detail)
+    if not contact.time_is_up("export"):
+        check_export(contact, straight, folder / "model")
+    return 0
+
+
+def start(settings: list[str], out: Path, *more: str) -> None:
+    """Train by the loop's own command."""
+    script = [str(shipped.PACKAGE / "train.py"), "--config", str(CONFIG), *more]
+    launcher = ["deepspeed", "--num_accelerators", "1", "--master_port", str(free_port())]
+    subprocess.run([*launcher, *script, *settings, f"run.out={out}"], check=True, env=dict(os.environ))
+
+
+def check_export(contact: Contact, trained: Path, model: Path) -> None:
+    """The exported model's hidden states by Hugging Face's code beside ours, in fp32."""
+    from transformers import AutoModel
+
+    # Not isolated, as commands are elsewhere: the packages may be carried, and found by PYTHONPATH.
+    subprocess.run([sys.executable, "-m", "pipeline", "export", str(trained), str(model)], check=True)
+    encoder, tokenizer = load_model(model)
+    assert isinstance(tokenizer, Tokenizer)
+    ids_L = torch.arange(5, 29) % tokenizer.vocab_size
+    device = torch.device(contact.device)
+    with torch.no_grad():
+        own_LD = encoder.to(device).eval()(pack([ids_L.tolist()]).to(device))
+        theirs = AutoModel.from_pretrained(model).to(device).eval()
+        expected_LD = theirs(ids_L[None].to(device)).last_hidden_state[0]
+    difference = float((own_LD - expected_LD).abs().max())
+    contact.check(
+        "exported hidden states are ours", difference < MOST_HIDDEN_DIFFERENCE, f"at most {difference:.1e} off"
     )
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return {
-        "device": device,
-        "torch": torch.__version__,
-        "deepspeed": deepspeed.__version__,
-        "commit": commit.stdout.strip(),
-        "command": " ".join(sys.argv),
-    }
-
-
-def gpu_checks(
-    data: Annotated[Path | None, typer.Option(help="DATA_DIR; by default a small corpus is generated")] = None,
-    minutes: Annotated[float, typer.Option(help="no run is started after so many minutes")] = 25,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures there")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="small and on the CPU")] = False,
-) -> None:
-    """Check and time training on a GPU.
-
-    Example: python pipeline/benchmark/gpu_checks.py --data data --json figures.json
-    """
-    if not dry_run and not torch.cuda.is_available():
-        raise ValueError("gpu_checks: no CUDA device; --dry-run does the same, small, on the CPU")
-    with tempfile.TemporaryDirectory(prefix="pipeline_gpu_checks_") as folder:
-        if data is None:
-            binarize(Path(folder), seed=1)
-        session = Session(
-            DRY if dry_run else REAL, data or Path(folder) / "data", Path(folder), time.monotonic() + 60 * minutes
-        )
-        entries: list[dict[str, Any]] = []
-        for check in (utilisation, compare_with_straightforward, curves):
-            found = check(session)
-            entries += found
-            for entry in found:
-                print(json.dumps(entry), flush=True)
-            if json_file:
-                content = {"environment": environment(), "figures": entries}
-                json_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def main() -> None:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(gpu_checks)
-    command_line.run(app)
-
-
-if __name__ == "__main__":
-    main()
