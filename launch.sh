@@ -3,6 +3,7 @@
 #   ./launch.sh setup                                         make .venv and install the project into it
 #   ./launch.sh quickstart [--out DIR] [--seed N] [--steps N] the whole pipeline on a small generated corpus, on the CPU
 #   ./launch.sh test [pytest options]                         format, lint, types and all tests
+#   ./launch.sh test-oldest [pytest options]                  the tests of the parts, with the oldest versions that are allowed
 #   ./launch.sh train CONFIG [--resume auto|PATH] [--num_accelerators N] [key=value ...]        on this host
 #   ./launch.sh train CONFIG --hostfile H [--launcher pdsh|openmpi|mpich|slurm] [--keep-going N] ...   on many
 #   ./launch.sh train CONFIG --hostfile H --no_ssh --node_rank K --master_addr A ...            one of many, by hand
@@ -17,7 +18,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # What lies in the caller's folder, as a random.py, is not taken for Python's modules: -I for a process and its workers,
 # PYTHONSAFEPATH for what it starts besides (from Python 3.11 on).
 export PYTHONSAFEPATH=1
-venv_at() { venv="$1/.venv" isolated=("$1/.venv/bin/python" -I); }
+environment=.venv constraints=constraints.txt
+venv_at() { venv="$1/$environment" isolated=("$1/$environment/bin/python" -I); }
 venv_at "$here"
 
 fail() { echo "error: $*" >&2; exit 1; }
@@ -44,10 +46,10 @@ use_plain_path() {
 install() {
     local name=$1 stamp="$venv/.installed-$1" want
     shift
-    want=$(cd "$here" && cat setup.cfg constraints.txt && echo "$@")
+    want=$(cd "$here" && cat setup.cfg "$constraints" && echo "$@")
     [ "$(cat "$stamp" 2>/dev/null || true)" = "$want" ] && return
-    echo "installing ($name) into .venv ..."
-    (cd "$here" && "${isolated[@]}" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@")
+    echo "installing ($name) into $environment ..."
+    (cd "$here" && "${isolated[@]}" -m pip install --quiet --disable-pip-version-check -c "$constraints" "$@")
     printf '%s\n' "$want" > "$stamp"
 }
 
@@ -121,6 +123,16 @@ run_tests() {
     python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder "$@"
 }
 
+# test_oldest: what needs neither a GPU nor the launcher, in an environment beside .venv that nothing else uses.
+test_oldest() {
+    install test -e ".[test]"
+    cd "$here"
+    unset PYTHONSAFEPATH
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+    python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile -m "not launch and not shared" \
+        tests/kernels tests/pipeline/{data,model,objectives,settings,training} "$@"
+}
+
 help() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }
 
 command=${1:-}
@@ -130,7 +142,13 @@ case $command in
     setup) setup; echo "ready: .venv ($("$venv/bin/python" --version))" ;;
     quickstart) setup; exec "${isolated[@]}" -m pipeline quickstart "$@" ;;
     test) setup; run_tests "$@" ;;
+    test-oldest)
+        environment=.venv-oldest constraints=constraints-oldest.txt
+        venv_at "$here"
+        setup
+        test_oldest "$@"
+        ;;
     train | check) setup; exec "${isolated[@]}" -m pipeline.cluster.launch "$command" "$@" ;;
     "") help >&2; exit 2 ;;
-    *) echo "error: $command: no such command; choose setup, quickstart, test, train or check (--help says more)" >&2; exit 2 ;;
+    *) echo "error: $command: no such command; choose setup, quickstart, test, test-oldest, train or check (--help says more)" >&2; exit 2 ;;
 esac

@@ -35,7 +35,7 @@ def clone(tmp_path: Path) -> Path:
     folder = tmp_path / "a 'clone' $(touch ran) (1) [x] \"q\""
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / ".venv" / "pyvenv.cfg").touch()
-    for name in ("launch.sh", "setup.cfg", "constraints.txt"):
+    for name in ("launch.sh", "setup.cfg", "constraints.txt", "constraints-oldest.txt"):
         shutil.copy(ROOT / name, folder / name)
     python = folder / ".venv" / "bin" / "python"
     python.write_text(PYTHON)
@@ -77,9 +77,8 @@ def test_help_is_data_and_no_mistake(clone: Path, word: str) -> None:
 def test_an_unknown_command_is_one_line_and_code_2(clone: Path) -> None:
     code, output, errors = run(clone, "trian")
     assert (code, output) == (2, "")
-    assert (
-        errors == "error: trian: no such command; choose setup, quickstart, test, train or check (--help says more)\n"
-    )
+    known = "setup, quickstart, test, test-oldest, train or check"
+    assert errors == f"error: trian: no such command; choose {known} (--help says more)\n"
     code, output, errors = run(clone)
     assert (code, output) == (2, "") and errors.startswith("Usage:\n")
 
@@ -93,6 +92,18 @@ def test_an_environment_without_pip_is_made_whole(clone: Path) -> None:
     done = len(calls(clone))
     assert run(clone, "setup")[0] == 0
     assert not any("pip" in call for call in calls(clone)[done:]), "what is whole is not looked at again"
+
+
+def test_the_oldest_versions_have_an_environment_of_their_own(clone: Path) -> None:
+    (clone / "pip").touch()
+    shutil.copytree(clone / ".venv", clone / ".venv-oldest")
+    code, output, errors = run(clone, "test-oldest", "-x")
+    assert code == 0, errors
+    assert "installing (test) into .venv-oldest" in output
+    installs = [call for call in calls(clone) if "-m pip install" in call]
+    assert installs and all("-c constraints-oldest.txt" in call for call in installs)
+    assert any("-m pytest" in call and " -x " in call for call in calls(clone))
+    assert not list((clone / ".venv").glob(".installed-*"))
 
 
 def test_an_environment_beyond_repair_is_named_and_left_alone(clone: Path) -> None:
