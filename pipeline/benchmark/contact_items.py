@@ -146,11 +146,10 @@ def check_attention(contact: Contact) -> None:
     given = [torch.randn(packed.tokens, width, device=contact.device) for _ in range(4)]
     results = []
     for dtype in (torch.float32, torch.bfloat16):
-        *inputs, upstream = (tensor.to(dtype).detach() for tensor in given)
-        for tensor in inputs:
-            tensor.requires_grad_()
-        mixed_TD = attend(*inputs, packed, heads, dropout=0.0)
-        mixed_TD.backward(upstream)
+        query_TD, key_TD, value_TD, upstream_TD = (tensor.to(dtype).detach() for tensor in given)
+        inputs = [tensor.requires_grad_() for tensor in (query_TD, key_TD, value_TD)]
+        mixed_TD = attend(query_TD, key_TD, value_TD, packed, heads, dropout=0.0)
+        mixed_TD.backward(upstream_TD)
         results.append([mixed_TD.detach(), *(tensor.grad for tensor in inputs)])
     for name, exact, own in zip(("values", *(f"gradient of {what}" for what in "qkv")), *results, strict=True):
         assert exact is not None and own is not None

@@ -53,12 +53,12 @@ SLOWER_IN_REHEARSAL = 10
 
 def run_items(arguments: argparse.Namespace, record: Record) -> bool:
     """Every chosen item, one after another; whether all of them ended well."""
-    end = record.started + 60 * arguments.minutes
+    slower = SLOWER_IN_REHEARSAL if arguments.rehearse else 1
+    end = record.started + 60 * (10 * slower if arguments.minutes is None else arguments.minutes)
     variables, all_well = carried(arguments), True
     for item in arguments.only or ITEMS:
         own = Record(record.path, item, record.started)
-        most = ITEMS[item] * (SLOWER_IN_REHEARSAL if arguments.rehearse else 1)
-        seconds = min(float(most), end - time.time())
+        seconds = min(float(ITEMS[item] * slower), end - time.time())
         if seconds <= 0:
             own.add("left out", {"what": f"{item}: the time is up"})
             continue
@@ -163,7 +163,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, metavar="DATA_DIR", help="token files to train on")
     parser.add_argument("--out", type=Path, help="folder of the record and of what is needed meanwhile")
-    parser.add_argument("--minutes", type=float, default=10, help="nothing runs longer (default 10)")
+    parser.add_argument(
+        "--minutes", type=float, help=f"nothing runs longer (default 10, of a rehearsal {10 * SLOWER_IN_REHEARSAL})"
+    )
     parser.add_argument("--only", nargs="+", choices=list(ITEMS), metavar="ITEM", help=", ".join(ITEMS))
     parser.add_argument("--wheels", type=Path, metavar="DIR", help="carried packages")
     parser.add_argument("--triton-cache", type=Path, metavar="DIR", help="carried kernels, as ~/.triton/cache has them")
