@@ -21,10 +21,11 @@ from itertools import product
 if "--dry-run" in sys.argv:
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 
+import numpy
 import torch
 
 try:
-    import triton  # noqa: F401  # what the modules below cannot do without
+    import triton
 except ModuleNotFoundError:
     sys.exit("error: the package triton is not installed; `pip install triton` (it comes with PyTorch for CUDA)")
 import gpu_speed
@@ -190,6 +191,17 @@ def run_sections(chosen: list[str], report: Report, sizes: Sizes, device: str) -
             report.check(name, False, f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
 
 
+def interpreter_fails() -> str:
+    """Why Triton's interpreter cannot run here, or nothing."""
+    versions = [tuple(map(int, given.split(".")[:2])) for given in (triton.__version__, numpy.__version__)]
+    if versions[0] < (3, 7) and versions[1] >= (2, 4):
+        return (
+            f"the interpreter of Triton {triton.__version__} does not know NumPy {numpy.__version__}; take Triton 3.7, or "
+            "NumPy before 2.4"
+        )
+    return ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="example: python kernels/gpu_checks.py --out gpu.jsonl"
@@ -206,6 +218,10 @@ def main() -> int:
     arguments = parser.parse_args()
     if not arguments.dry_run and not torch.cuda.is_available():
         print("error: gpu_checks needs a CUDA device and finds none; use --dry-run", file=sys.stderr)
+        return 2
+
+    if arguments.dry_run and (why := interpreter_fails()):
+        print(f"error: {why}", file=sys.stderr)
         return 2
 
     device, sizes = ("cpu", DRY) if arguments.dry_run else ("cuda", REAL)

@@ -73,6 +73,16 @@ def test_a_section_that_fails_leaves_its_record_and_the_others_go_on(gpu_checks,
     assert [line["what"] for line in record["left out"]] == ["speed: the time is up"]
 
 
+def test_an_interpreter_that_does_not_know_numpy_is_one_line(gpu_checks, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(gpu_checks.triton, "__version__", "3.6.0")
+    monkeypatch.setattr(gpu_checks.numpy, "__version__", "2.5.5")
+    monkeypatch.setattr(sys, "argv", ["gpu_checks.py", "--dry-run", "--out", str(tmp_path / "r.jsonl")])
+    assert gpu_checks.main() == 2
+    assert "Triton 3.6.0 does not know NumPy 2.5.5; take Triton 3.7" in capsys.readouterr().err
+    monkeypatch.setattr(gpu_checks.numpy, "__version__", "2.3.5")
+    assert not gpu_checks.interpreter_fails()
+
+
 def test_gpu_checks_without_a_gpu_say_so_in_one_line():
     checks = run(str(KERNELS / "gpu_checks.py"), CUDA_VISIBLE_DEVICES="")
     assert checks.returncode == 2
