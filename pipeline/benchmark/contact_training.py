@@ -46,6 +46,7 @@ class TrainingSizes:
     curves: tuple[str, ...]
     curve_steps: int
     saved_step: int
+    """Of the run that is resumed; more than half of its steps, so that it is still there at its end."""
 
 
 LONG = ("data.block_tokens=512", "data.side_tokens=254")
@@ -76,7 +77,7 @@ SMALL = TrainingSizes(
     log_every=2,
     curves=("1_fp32", "3_bf16"),
     curve_steps=3,
-    saved_step=2,
+    saved_step=6,
 )
 
 

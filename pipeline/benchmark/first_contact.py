@@ -91,7 +91,8 @@ def run_item(item: str, arguments: argparse.Namespace, variables: dict[str, str]
     if code == 0:
         return ""
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return f"exit code {code}: " + " / ".join(lines[-LAST_LINES:])
+    told = [line for line in lines if line.startswith("error: ")]
+    return f"exit code {code}: " + " / ".join((told or lines)[-LAST_LINES:])
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
