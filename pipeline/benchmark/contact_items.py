@@ -9,55 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline import shipped
-from pipeline.benchmark.contact_record import Record
+from pipeline.benchmark.contact_record import Contact
 
 KERNELS = shipped.PACKAGE.parent / "kernels"
-RESERVE = 3
-"""Seconds before its end at which an item begins nothing more: it writes what it has."""
 BATCH = 9_120
 """Tokens of a micro-step of the released recipe."""
 VOCABULARIES = (250_002, 250_112)
 """XLM-R's, and the next multiple of 128."""
 LARGEST_ERROR = 0.02
 """Relative, of attention in bf16 beside fp32."""
-
-
-@dataclass(frozen=True)
-class Contact:
-    """What an item is given."""
-
-    record: Record
-    data: Path | None
-    rehearse: bool
-    end: float
-    """`time.monotonic` at which it is killed."""
-
-    @property
-    def device(self) -> str:
-        return "cpu" if self.rehearse else "cuda"
-
-    def left(self) -> float:
-        """Seconds in which something may be begun."""
-        return self.end - time.monotonic() - RESERVE
-
-    def figure(self, name: str, contender: str, value: float, unit: str, **more: Any) -> None:
-        self.record.add("figure", {"name": name, "contender": contender, "value": value, "unit": unit, **more})
-
-    def check(self, name: str, passed: bool, detail: str) -> None:
-        self.record.add("check", {"name": name, "passed": passed, "detail": detail})
-
-    def time_is_up(self, what: str) -> bool:
-        if late := self.left() <= 0:
-            self.record.add("left out", {"what": f"{what}: the time is up"})
-        return late
 
 
 def kernels(*sections: str) -> Callable[[Contact], int]:

@@ -18,6 +18,8 @@ from typing import Any
 
 PACKAGES = ("torch", "triton", "deepspeed", "transformers", "numpy")
 GPU_FACTS = ("name", "driver_version", "clocks.sm", "clocks.max.sm", "power.limit", "memory.total")
+RESERVE = 3
+"""Seconds before its end at which an item begins nothing more: it writes what it has."""
 Entry = dict[str, Any]
 
 
@@ -37,6 +39,36 @@ class Record:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+@dataclass(frozen=True)
+class Contact:
+    """What an item is given."""
+
+    record: Record
+    data: Path | None
+    rehearse: bool
+    end: float
+    """`time.monotonic` at which it is killed."""
+
+    @property
+    def device(self) -> str:
+        return "cpu" if self.rehearse else "cuda"
+
+    def left(self) -> float:
+        """Seconds in which something may be begun."""
+        return self.end - time.monotonic() - RESERVE
+
+    def figure(self, name: str, contender: str, value: float, unit: str, **more: Any) -> None:
+        self.record.add("figure", {"name": name, "contender": contender, "value": value, "unit": unit, **more})
+
+    def check(self, name: str, passed: bool, detail: str) -> None:
+        self.record.add("check", {"name": name, "passed": passed, "detail": detail})
+
+    def time_is_up(self, what: str) -> bool:
+        if late := self.left() <= 0:
+            self.record.add("left out", {"what": f"{what}: the time is up"})
+        return late
 
 
 def read(path: Path) -> list[Entry]:

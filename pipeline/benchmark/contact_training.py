@@ -18,7 +18,7 @@ import torch
 
 from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline import shipped
-from pipeline.benchmark.contact_items import Contact
+from pipeline.benchmark.contact_record import Contact
 from pipeline.benchmark.step import BASELINE, CONFIG, OURS, Line, run, total_loss
 from pipeline.checkpoints import checkpoint
 from pipeline.data.packing import pack

@@ -29,7 +29,7 @@ if __name__ == "__main__":
     # With PYTHONSAFEPATH the folder is not there, and nothing is replaced.
     sys.path[: 0 if getattr(sys.flags, "safe_path", False) else 1] = [str(Path(__file__).resolve().parents[2])]
 
-from pipeline.benchmark.contact_record import Record, environment, read, table
+from pipeline.benchmark.contact_record import Contact, Record, environment, read, table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ITEMS = {
@@ -156,7 +156,7 @@ def make_item(item: str, arguments: argparse.Namespace) -> int:
     from pipeline.benchmark import contact_items
 
     record = Record(arguments.out / "record.jsonl", item, float(os.environ.get("STARTED", time.time())))
-    contact = contact_items.Contact(record, arguments.data, arguments.rehearse, time.monotonic() + arguments.seconds)
+    contact = Contact(record, arguments.data, arguments.rehearse, time.monotonic() + arguments.seconds)
     return contact_items.ITEMS[item](contact)
 
 

@@ -5,8 +5,7 @@ With P parameters, N ranks and b bytes a weight (2 in fp16 and bf16, 4 in fp32),
 - weights: b·P; in stage 3 b·P/N, and b·min(P, stage3_max_live_parameters) of gathered ones.
 - optimizer: Adam's two moments and a master copy in fp32, 12·P, in stages 1 to 3 12·P/N; fp32 in stage 0 has no copy, 8·P.
 - gradients, of a bytes each, 4 where `data_types.grad_accum_dtype` is fp32, else b: a·P in stage 1, or a·P/N where there is one
-  micro-step, as in stages 2 and 3; b·P in stage 0. bf16 in stage 1 with a = 4, which DeepSpeed has an optimizer of its own for,
-  holds (a + b)·P, and no buckets.
+  micro-step, as in stages 2 and 3; b·P in stage 0.
 - buckets, in stages 1 to 3: one of reduce_bucket_size elements of b bytes, through which gradients are reduced.
 - activations: b·T·L·(10·D + 2·F) for T tokens of a micro-step, L layers, width D and inner width F: what autograd keeps of
   `model.Layer`, as counted on the CPU, without dropout. For replaced tokens L has the generator's layers and the
@@ -75,10 +74,9 @@ def memory_per_rank(work: StepWork, settings: dict[str, Any], stage: int) -> dic
     gathered = width * min(whole, zero.get("stage3_max_live_parameters", _MAX_LIVE_PARAMETERS)) if stage == 3 else 0.0
     optimizer = (12 if half or stage else 8) * part
     wide = 4 if stage and settings.get("data_types", {}).get("grad_accum_dtype") == "fp32" else width
-    own_bf16 = stage == 1 and precision_of(settings) == "bf16" and wide == 4 and not offloads_optimizer
     # What is offloaded leaves the device as it was made, and is summed on the host.
     kept = width if offloads_optimizer and stage == 2 else wide
-    gradients = (wide + width) * whole if own_bf16 else kept * (whole if stage == 1 and work.micro_steps > 1 else part)
+    gradients = kept * (whole if stage == 1 and work.micro_steps > 1 else part)
     update = 4 * part if half or stage == 3 else 0.0
     own = (
         {"replicated": float(work.replicated), "similarities": work.compared}
@@ -89,7 +87,7 @@ def memory_per_rank(work: StepWork, settings: dict[str, Any], stage: int) -> dic
         "weights": gathered + (0 if offloads_weights else weights),
         "optimizer": 0.0 if offloads_optimizer else optimizer,
         "gradients": 0.0 if offloads_optimizer and stage == 3 else gradients,
-        "buckets": width * zero.get("reduce_bucket_size", _REDUCE_BUCKET) if stage and not own_bf16 else 0.0,
+        "buckets": width * zero.get("reduce_bucket_size", _REDUCE_BUCKET) if stage else 0.0,
         "activations": activation_bytes(work.sizes, work.tokens, width) + _bias_bytes(work, width),
         "vocabulary": _vocabulary_bytes(work, width),
         "update": 0.0 if offloads_optimizer else update,

@@ -127,6 +127,13 @@ def check_fits(path: Path, settings: dict[str, Any], device: str, adam: str) -> 
         if zero.get("stage", 0) == 0:
             # At stage 0 DeepSpeed unscales gradients of a loss that it never scaled.
             raise ValueError(f"{path}: fp16 needs ZeRO stage 1 or higher; use ds_configs/zero1_fp16.json")
+    wide = settings.get("data_types", {}).get("grad_accum_dtype") == "fp32"
+    if wide and precision_of(settings) == "bf16" and zero.get("stage", 0) < 2 and not offloads(settings):
+        # Stage 0 knows no such sums; at stage 1 BF16_Optimizer's checkpoints are none that DeepSpeed's own converter reads.
+        raise ValueError(
+            f"{path}: data_types.grad_accum_dtype = fp32 needs ZeRO stage 2 or 3 in bf16: what stage 1 saves with it cannot "
+            "be exported; use ds_configs/zero2_bf16.json, or remove it"
+        )
     if device == "cpu" and offloads(settings):
         raise ValueError(f"{path}: offload needs a GPU, this machine trains on the CPU; use one without it")
     if device == "cpu" and adam == "deepspeed":

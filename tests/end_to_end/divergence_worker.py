@@ -85,7 +85,7 @@ def main() -> None:
     allow_fp16_on_the_cpu()
     for stage, precision in [*CUTS, FP16]:
         settings: dict[str, object] = {"zero_optimization": {"stage": stage}}
-        if precision != "fp32" and stage > 0:
+        if precision != "fp32" and stage > 1:
             settings["data_types"] = {"grad_accum_dtype": "fp32"}
         if precision != "fp32":
             settings[precision] = {"enabled": True, **({"initial_scale_power": 7} if precision == "fp16" else {})}

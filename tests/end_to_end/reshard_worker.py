@@ -57,7 +57,7 @@ def write_deepspeed_jsons(out: Path) -> None:
         settings: dict[str, object] = {"zero_optimization": {"stage": cut.stage}}
         if cut.precision != "fp32":
             settings[cut.precision] = {"enabled": True}
-            settings["data_types"] = {"grad_accum_dtype": "fp32"}
+            settings["data_types"] = {"grad_accum_dtype": None if (cut.stage, cut.precision) == (1, "bf16") else "fp32"}
         if cut.precision == "fp16":
             settings["fp16"] = {"enabled": True, "initial_scale_power": 7, "loss_scale_window": 2}
         deepspeed_json(out, cut).write_text(json.dumps(settings), encoding="utf-8")

@@ -26,8 +26,7 @@ from pipeline.training import ranks
 from pipeline.training.build import deepspeed_settings
 from tests.end_to_end.forked import REPOSITORY, allow_fp16_on_the_cpu, fork, parse_arguments
 
-# The optimizer of zero1_bf16, BF16_Optimizer, lets go of its tensors only when the next engine is made: it comes last.
-FILES = sorted((REPOSITORY / "ds_configs").glob("*.json"), key=lambda path: (path.stem == "zero1_bf16", path.stem))
+FILES = sorted((REPOSITORY / "ds_configs").glob("*.json"))
 RANKS, MICRO_STEPS, WIDTH, LAYERS = 2, 2, 256, 8
 # DeepSpeed's defaults are larger than the whole model here.
 SMALL = {

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from pipeline.benchmark import contact_training, first_contact
-from pipeline.benchmark.contact_items import ITEMS, Contact, check_attention
-from pipeline.benchmark.contact_record import Entry, Record, environment, read, table
+from pipeline.benchmark.contact_items import ITEMS, check_attention
+from pipeline.benchmark.contact_record import Contact, Entry, Record, environment, read, table
 from pipeline.benchmark.step import BASELINE, OURS
 
 SCRIPT = Path(first_contact.__file__)

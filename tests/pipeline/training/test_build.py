@@ -280,6 +280,21 @@ def test_zero3_that_cannot_look_ahead_says_so(stage: int, micro_steps: int, obje
     assert [note.partition(":")[0] for note in notes] == ["batch.micro_steps = 1"] * told
 
 
+@pytest.mark.parametrize(
+    ("stage", "offload", "refused"), [(0, False, True), (1, False, True), (1, True, False), (2, False, False)]
+)
+def test_sums_in_fp32_that_cannot_be_exported_are_refused(
+    make_settings: Callable[..., dict[str, Any]], stage: int, offload: bool, refused: bool
+) -> None:
+    zero = {"stage": stage, "offload_optimizer": {"device": "cpu" if offload else "none"}}
+    given = {"zero_optimization": zero, "bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
+    if refused:
+        with pytest.raises(ValueError, match=r"grad_accum_dtype = fp32 needs ZeRO stage 2 or 3 in bf16"):
+            make_settings(given, "cuda")
+    else:
+        assert make_settings(given, "cuda")["data_types"] == {"grad_accum_dtype": "fp32"}
+
+
 def test_what_needs_a_gpu_is_refused_on_the_cpu(make_settings: Callable[..., dict[str, Any]]) -> None:
     zero = {"stage": 2, "offload_optimizer": {"device": "cpu"}}
     with pytest.raises(ValueError, match="offload needs a GPU"):
