@@ -12,7 +12,7 @@ With P parameters, N ranks and b bytes a weight (2 in fp16 and bf16, 4 in fp32),
   encoder's, beside those of the pass that other objectives share. With relative positions 4·b·L·H more for each pair of tokens
   of a sequence, with H heads: as counted on the CPU in bf16; in fp32 it is half of that.
 - vocabulary: per objective that predicts words the gradient of the V × D matrix in fp32 (4·V·D), which is made in the forward,
-  and one chunk of logits in b bytes and twice in fp32 (see `linear_cross_entropy`).
+  and one chunk of logits in fp32 and of their gradients in b bytes, as on a GPU (see `linear_cross_entropy`).
 - replicated, where objectives keep any: slow weights and queues in fp32, whole on every rank.
 - similarities, likewise: those of a micro-step's sentences, four times in fp32.
 - update: gradients in fp32 for the optimizer, 4·P in stage 0 and 4·P/N in the others; fp32 copies them in stage 3 only.
@@ -113,4 +113,4 @@ def _vocabulary_bytes(work: StepWork, width: int) -> float:
     if not work.word_objectives:
         return 0.0
     logits = min(work.predicted * work.sizes.vocab_size, LOGITS_AT_ONCE)
-    return 4 * work.sizes.vocab_size * work.sizes.hidden * work.word_objectives + (width + 8) * logits
+    return 4 * work.sizes.vocab_size * work.sizes.hidden * work.word_objectives + (width + 4) * logits

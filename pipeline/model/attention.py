@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.data.crossing import Crossing
 from pipeline.data.packing import AttentionGroup, Packed
+from pipeline.model import devices
 from pipeline.model.position_bias import PositionBias
 
 WIDEST_VARIABLE_HEAD = 256  # flash attention's
@@ -79,7 +80,8 @@ def attend_across(
 
 
 def _takes_variable_lengths(query_TD: Tensor, heads: int, dropout: float) -> bool:
-    return takes_variable_lengths(query_TD.device.type, query_TD.dtype, query_TD.shape[1] // heads, dropout)
+    device_type = "cuda" if devices.on_gpu(query_TD) else query_TD.device.type
+    return takes_variable_lengths(device_type, query_TD.dtype, query_TD.shape[1] // heads, dropout)
 
 
 def takes_variable_lengths(device_type: str, dtype: torch.dtype, head_width: int, dropout: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 AUTO = "auto"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -28,6 +29,11 @@ def choose_place(device: str | torch.device, dtype: str) -> Place:
     """What `device_of` and `dtype_of` say."""
     on = device_of(device)
     return Place(on, dtype_of(dtype, on))
+
+
+def on_gpu(tensor: Tensor) -> bool:
+    """Whether operations are to be those of a GPU: whoever counts these without one says yes here."""
+    return tensor.is_cuda
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:

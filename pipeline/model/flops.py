@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.settings.sizes import EncoderConfig
 from pipeline.settings.text_to_text import Decoder
 
-LOGITS_AT_ONCE = 2**28
+LOGITS_AT_ONCE = 2**29
 """Logits over the vocabulary that `linear_cross_entropy` has in memory at a time, on a GPU."""
 
 

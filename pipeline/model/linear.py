@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from pipeline.model import devices
+
 WORTH_IT = 1 << 24
 """Multiplications from which on oneDNN is asked: it takes a millisecond or two to prepare for a shape that it has not seen,
 and the number of tokens changes from batch to batch."""
@@ -78,7 +80,7 @@ def product(left_MK: Tensor, right_KN: Tensor) -> Tensor:
 
 def takes_onednn(input_TK: Tensor, weight_NK: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
     """Whether oneDNN is asked: fp32 matrices, large enough, on a CPU with AVX-512, and `torch.backends.mkldnn.enabled`."""
-    if input_TK.device.type != "cpu":
+    if input_TK.device.type != "cpu" or devices.on_gpu(input_TK):
         return False
     _keep_few_shapes()
     if input_TK.dtype not in dtypes or input_TK.ndim != 2 or input_TK.numel() * len(weight_NK) < WORTH_IT:

@@ -12,10 +12,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pipeline.model import devices
+from pipeline.model.cross_entropy import add_logit_gradients, padded, padded_bias, row_losses
 from pipeline.model.flops import LOGITS_AT_ONCE
 from pipeline.model.linear import linear, product
 
 LOGITS_AT_ONCE_ON_CPU = 2**26
+ROWS_AT_ONCE = 128
+"""Rows that a chunk on a GPU is a multiple of, as the tiles of a product are."""
 # Gradients are made before the loss scale is known. Those of rare words are as small as 1 / V, below fp16's normal range.
 FP16_SCALE = 2.0**12
 
@@ -26,8 +30,8 @@ def linear_cross_entropy(
     """Summed cross-entropy of `input @ weight.T + bias`, and how many targets are the first argmax of their row.
 
     input_PD, weight_VD, bias_V: one floating dtype; target_P: int64, P may be 0. Logits and losses are taken in fp32 (in
-    fp64 for fp64 input). At most `logits_at_once` logits (at least one row's) are in memory at a time; by default 2**26
-    on the CPU, else 2**28. Returns (loss: scalar, fp32 or fp64; correct: scalar int64).
+    fp64 for fp64 input). At most `logits_at_once` logits (at least one row's; on a GPU 128 rows') are in memory at a time; by
+    default 2**26 on the CPU, else 2**29. Returns (loss: scalar, fp32 or fp64; correct: scalar int64).
     """
     loss, _, correct = smoothed_cross_entropy(input_PD, weight_VD, bias_V, target_P, 0.0, logits_at_once)
     return loss, correct
@@ -46,9 +50,23 @@ def smoothed_cross_entropy(
     (Szegedy et al., CVPR 2016; `torch.nn.functional.cross_entropy` has the same definition.) Returns (the smoothed loss;
     without gradient the loss that is not smoothed, in the same dtype; correct).
     """
-    default = LOGITS_AT_ONCE_ON_CPU if input_PD.device.type == "cpu" else LOGITS_AT_ONCE
-    rows = max((logits_at_once or default) // len(weight_VD), 1)
+    fused = takes_kernels(input_PD)
+    most = logits_at_once or (LOGITS_AT_ONCE if devices.on_gpu(input_PD) else LOGITS_AT_ONCE_ON_CPU)
+    rows = max(most // len(weight_VD), 1)
+    rows = equal_rows(len(input_PD), rows) if fused else rows
     return _LinearCrossEntropy.apply(input_PD, weight_VD, bias_V, target_P, smoothing, rows, torch.is_grad_enabled())
+
+
+def takes_kernels(input_PD: Tensor) -> bool:
+    """Whether the logits go through the kernels of `cross_entropy`: on a GPU, in fp32 or half precision."""
+    return devices.on_gpu(input_PD) and input_PD.dtype != torch.float64
+
+
+def equal_rows(rows: int, most: int) -> int:
+    """Rows of each of the fewest chunks that have at most `most`, but whole multiples of 128."""
+    most = max(most // ROWS_AT_ONCE, 1) * ROWS_AT_ONCE
+    chunks = max(-(-rows // most), 1)
+    return max(-(-rows // (chunks * ROWS_AT_ONCE)), 1) * ROWS_AT_ONCE
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -64,27 +82,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         differentiate: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         wide = torch.promote_types(input_PD.dtype, torch.float32)
-        plain = torch.zeros((), dtype=wide, device=input_PD.device)
-        beyond = torch.zeros_like(plain)  # what smoothing adds to it
-        correct = torch.zeros((), dtype=torch.long, device=input_PD.device)
         sums = _Gradients(input_PD, weight_VD, wide) if differentiate else None
-        for first in range(0, len(input_PD), rows):
-            chunk = slice(first, first + rows)
-            logits_CV = linear(input_PD[chunk], weight_VD, bias_V).to(wide)
-            target_C1 = target_P[chunk, None]
-            highest_C1, argmax_C1 = logits_CV.max(dim=1, keepdim=True)
-            target_logit_C1 = logits_CV.gather(1, target_C1)
-            if smoothing:
-                beyond += smoothing * (target_logit_C1 - logits_CV.mean(dim=1, keepdim=True)).sum()
-            share_CV = logits_CV.softmax(dim=1)
-            del logits_CV
-            # The largest share is at least 1 / V, so that its logarithm is safe where the target's might underflow.
-            plain += (highest_C1 - share_CV.gather(1, argmax_C1).log() - target_logit_C1).sum()
-            correct += (argmax_C1 == target_C1).sum()
-            if sums is not None:
-                if smoothing:
-                    share_CV -= smoothing / len(weight_VD)
-                sums.add(chunk, share_CV.scatter_add_(1, target_C1, share_CV.new_full(target_C1.shape, smoothing - 1)))
+        chunks = _by_kernels if takes_kernels(input_PD) else _by_tensors
+        plain, beyond, correct = chunks(input_PD, weight_VD, bias_V, target_P, smoothing, rows, sums)
         ctx.mark_non_differentiable(plain, correct)
         ctx.gradients = sums
         return plain + beyond, plain, correct
@@ -97,22 +97,98 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return *sums.scaled(upstream), None, None, None, None
 
 
+def _by_tensors(
+    input_PD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor,
+    target_P: Tensor,
+    smoothing: float,
+    rows: int,
+    sums: _Gradients | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss without smoothing, what smoothing adds to it, correct ones; gradients into `sums`."""
+    wide = torch.promote_types(input_PD.dtype, torch.float32)
+    plain = torch.zeros((), dtype=wide, device=input_PD.device)
+    beyond = torch.zeros_like(plain)
+    correct = torch.zeros((), dtype=torch.long, device=input_PD.device)
+    for first in range(0, len(input_PD), rows):
+        chunk = slice(first, first + rows)
+        logits_CV = linear(input_PD[chunk], weight_VD, bias_V).to(wide)
+        target_C1 = target_P[chunk, None]
+        highest_C1, argmax_C1 = logits_CV.max(dim=1, keepdim=True)
+        target_logit_C1 = logits_CV.gather(1, target_C1)
+        if smoothing:
+            beyond += smoothing * (target_logit_C1 - logits_CV.mean(dim=1, keepdim=True)).sum()
+        share_CV = logits_CV.softmax(dim=1)
+        del logits_CV
+        # The largest share is at least 1 / V, so that its logarithm is safe where the target's might underflow.
+        plain += (highest_C1 - share_CV.gather(1, argmax_C1).log() - target_logit_C1).sum()
+        correct += (argmax_C1 == target_C1).sum()
+        if sums is not None:
+            if smoothing:
+                share_CV -= smoothing / len(weight_VD)
+            sums.add(chunk, share_CV.scatter_add_(1, target_C1, share_CV.new_full(target_C1.shape, smoothing - 1)))
+    return plain, beyond, correct
+
+
+def _by_kernels(
+    input_PD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor,
+    target_P: Tensor,
+    smoothing: float,
+    rows: int,
+    sums: _Gradients | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by `cross_entropy`: logits in fp32 as the product accumulates them, their gradients in the dtype of the input.
+
+    Rows of both buffers have a padded length, and their chunks are written into the same memory.
+    """
+    words = len(weight_VD)
+    rows = min(rows, max(len(input_PD), 1))
+    bias_U = padded_bias(bias_V)
+    logits_CU = input_PD.new_zeros(rows, padded(words), dtype=torch.float32)
+    plain, beyond = torch.zeros((2,), device=input_PD.device).unbind()
+    correct = torch.zeros((), dtype=torch.long, device=input_PD.device)
+    d_logits_CU = torch.empty_like(logits_CU, dtype=input_PD.dtype) if sums is not None else None
+    for first in range(0, len(input_PD), rows):
+        chunk = slice(first, first + rows)
+        target_C = target_P[chunk]
+        of_chunk_CU = logits_CU[: len(target_C)]
+        _wide_product(input_PD[chunk], weight_VD.T, out=of_chunk_CU[:, :words])
+        found = row_losses(of_chunk_CU, bias_U, target_C, words, bool(smoothing))
+        plain = plain + (found.log_sum_C - found.target_C).sum()
+        correct = correct + found.hit_C.sum()
+        if smoothing:
+            beyond = beyond + smoothing * (found.target_C - found.mean_C).sum()
+        if sums is not None and d_logits_CU is not None:
+            d_chunk_CU = d_logits_CU[: len(target_C)]
+            into = d_chunk_CU, sums.d_bias_U
+            add_logit_gradients(of_chunk_CU, bias_U, target_C, found.log_sum_C, words, smoothing, sums.factor, *into)
+            sums.add_products(chunk, d_chunk_CU[:, :words])
+    return plain, beyond, correct
+
+
 class _Gradients:
     """Gradients of the summed loss, accumulated over chunks in `wide`, multiplied by a power of two in fp16."""
 
     def __init__(self, input_PD: Tensor, weight_VD: Tensor, wide: torch.dtype) -> None:
         self._input_PD, self._weight_VD = input_PD, weight_VD
-        self._factor = FP16_SCALE if input_PD.dtype == torch.float16 else 1.0
+        self.factor = FP16_SCALE if input_PD.dtype == torch.float16 else 1.0
         self._d_input_PD = torch.empty_like(input_PD, dtype=wide)
         self._d_weight_VD: Tensor | None = None
-        self._d_bias_V = torch.zeros(len(weight_VD), dtype=wide, device=weight_VD.device)
+        self.d_bias_U = torch.zeros(padded(len(weight_VD)), dtype=wide, device=weight_VD.device)
+        self._d_bias_V = self.d_bias_U[: len(weight_VD)]
 
     def add(self, chunk: slice, d_logits_CV: Tensor) -> None:
         """Take one chunk's gradient with respect to its logits."""
         self._d_bias_V += d_logits_CV.sum(dim=0)
-        d_logits_CV = d_logits_CV if self._factor == 1 else d_logits_CV.mul_(self._factor)
-        d_logits_CV = d_logits_CV.to(self._input_PD.dtype)
-        self._d_input_PD[chunk] = _wide_product(d_logits_CV, self._weight_VD)
+        d_logits_CV = d_logits_CV if self.factor == 1 else d_logits_CV.mul_(self.factor)
+        self.add_products(chunk, d_logits_CV.to(self._input_PD.dtype))
+
+    def add_products(self, chunk: slice, d_logits_CV: Tensor) -> None:
+        """The same without the bias, of the gradient times `factor` in the input's dtype."""
+        _wide_product(d_logits_CV, self._weight_VD, out=self._d_input_PD[chunk])
         if self._d_weight_VD is None:
             self._d_weight_VD = _wide_product(d_logits_CV.T, self._input_PD[chunk])
         elif self._d_weight_VD.dtype == d_logits_CV.dtype:
@@ -125,20 +201,31 @@ class _Gradients:
         """The gradients times `upstream`, in the parameters' dtype; used up afterwards."""
         if self._d_weight_VD is None:
             self._d_weight_VD = torch.zeros_like(self._weight_VD, dtype=self._d_bias_V.dtype)
-        dtype, factor = self._weight_VD.dtype, upstream / self._factor
+        dtype, factor = self._weight_VD.dtype, upstream / self.factor
         return (
-            self._d_input_PD.mul_(factor).to(dtype),
-            self._d_weight_VD.mul_(factor).to(dtype),
-            self._d_bias_V.mul_(upstream).to(dtype),
+            _times(self._d_input_PD, factor, dtype),
+            _times(self._d_weight_VD, factor, dtype),
+            _times(self._d_bias_V, upstream, dtype),
         )
 
 
-def _wide_product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right, in fp32 at least: a sum over thousands of tokens can be beyond fp16's range."""
+def _times(wide: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """wide * factor in `dtype`; `wide` is used up. A GPU multiplies and rounds in one pass over memory."""
+    if devices.on_gpu(wide) and dtype != wide.dtype:
+        return torch.mul(wide, factor, out=torch.empty_like(wide, dtype=dtype))
+    return wide.mul_(factor).to(dtype)
+
+
+def _wide_product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """left @ right, in fp32 at least: a sum over thousands of tokens can be beyond fp16's range. Into `out`, if given."""
+    if devices.on_gpu(left):
+        if left.dtype in (torch.float32, torch.float64):
+            return torch.mm(left, right, out=out)
+        return torch.mm(left, right, out_dtype=torch.float32, out=out)
     if left.dtype in (torch.float32, torch.float64):
-        return product(left, right)
-    if left.device.type == "cuda":
-        return torch.mm(left, right, out_dtype=torch.float32)
-    if left.dtype == torch.bfloat16:
-        return (left @ right).float()
-    return left.float() @ right.float()
+        found = product(left, right)
+    elif left.dtype == torch.bfloat16:
+        found = (left @ right).float()
+    else:
+        found = left.float() @ right.float()
+    return found if out is None else out.copy_(found)

@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.model.flops import LOGITS_AT_ONCE
 from pipeline.model.linear import linear
 
-LOGITS_AT_ONCE_ON_CPU = 2**25
+LOGITS_AT_ONCE, LOGITS_AT_ONCE_ON_CPU = 2**28, 2**25
 WHOLE = 2.0**40
 """The likeliest word's share of a row, as a whole number: of 2**22 words a sum is below 2**63, and a word is left out that is
 less than 2**-41 as likely as that one, which is below what fp32 tells apart."""
