@@ -5,13 +5,13 @@ Knows hidden states and where sequences lie; nothing of words.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.data.crossing import Crossing
 from pipeline.data.packing import Packed
 from pipeline.model.attention import attend, attend_across
-from pipeline.model.linear import Linear, LinearGELU
+from pipeline.model.linear import Linear, LinearGELU, linears
+from pipeline.model.residual_norm import ResidualNorm
 from pipeline.settings.sizes import EncoderConfig
 
 INTERLEAVED_KIND = "xlm-roberta-interleaved"
@@ -27,14 +27,14 @@ class _Attention(nn.Module):
         self.heads, self.rate = config.heads, config.dropout
         self.query, self.key, self.value = Linear(width, width), Linear(width, width), Linear(width, width)
         self.out = Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.norm = ResidualNorm(width, eps=config.norm_eps)
 
     @property
     def dropout(self) -> float:
         return self.rate if self.training else 0.0
 
     def _added(self, hidden_TD: Tensor, mixed_TD: Tensor) -> Tensor:
-        added_TD: Tensor = self.norm(hidden_TD + F.dropout(self.out(mixed_TD), self.rate, self.training))
+        added_TD: Tensor = self.norm(hidden_TD, self.out(mixed_TD), self.rate)
         return added_TD
 
 
@@ -42,7 +42,8 @@ class SelfAttention(_Attention):
     """Of every token to itself and to those before it in its sequence."""
 
     def forward(self, hidden_TD: Tensor, target: Packed) -> Tensor:
-        sides = self.query(hidden_TD), self.key(hidden_TD), self.value(hidden_TD)
+        query_TD, key_TD, value_TD = linears(hidden_TD, (self.query, self.key, self.value))
+        sides = query_TD, key_TD, value_TD
         return self._added(hidden_TD, attend(*sides, target, self.heads, self.dropout, causal=True))
 
 
@@ -50,7 +51,8 @@ class CrossAttention(_Attention):
     """Of every token of a target to all tokens of its source."""
 
     def forward(self, hidden_TD: Tensor, memory_UD: Tensor, target: Packed, crossing: Crossing) -> Tensor:
-        sides = self.query(hidden_TD), self.key(memory_UD), self.value(memory_UD)
+        key_UD, value_UD = linears(memory_UD, (self.key, self.value))
+        sides = self.query(hidden_TD), key_UD, value_UD
         return self._added(hidden_TD, attend_across(*sides, target, crossing, self.heads, self.dropout))
 
 
@@ -62,11 +64,10 @@ class FeedForward(nn.Module):
         self.rate = config.dropout
         self.up = LinearGELU(config.hidden, config.feed_forward)
         self.down = Linear(config.feed_forward, config.hidden)
-        self.norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
+        self.norm = ResidualNorm(config.hidden, eps=config.norm_eps)
 
     def forward(self, hidden_TD: Tensor) -> Tensor:
-        fed_TD = self.down(self.up(hidden_TD))
-        added_TD: Tensor = self.norm(hidden_TD + F.dropout(fed_TD, self.rate, self.training))
+        added_TD: Tensor = self.norm(hidden_TD, self.down(self.up(hidden_TD)), self.rate)
         return added_TD
 
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from data_prep.tokenizers.special_ids import PAD
 from pipeline.data.packing import Packed
 from pipeline.model.attention import attend
-from pipeline.model.linear import Linear, LinearGELU
+from pipeline.model.linear import Linear, LinearGELU, linears
 from pipeline.model.position_bias import Distances, Gate, PositionBias
+from pipeline.model.residual_norm import ResidualNorm
 from pipeline.settings.sizes import EncoderConfig
 
 
@@ -30,24 +31,24 @@ class Layer(nn.Module):
         self.heads, self.dropout = config.heads, config.dropout
         self.query, self.key, self.value = Linear(width, width), Linear(width, width), Linear(width, width)
         self.attention_out = Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.attention_norm = ResidualNorm(width, eps=config.norm_eps)
         self.up = LinearGELU(width, config.feed_forward)
         self.down = Linear(config.feed_forward, width)
-        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.norm = ResidualNorm(width, eps=config.norm_eps)
         self.gate = Gate(width, config.heads) if config.gated_relative else None
 
     def forward(self, hidden_TD: Tensor, packed: Packed, distance_HO: Tensor | None = None) -> Tensor:
         """distance_HO: see `PositionBias`; None: there is none."""
-        query_TD, key_TD, value_TD = self.query(hidden_TD), self.key(hidden_TD), self.value(hidden_TD)
+        query_TD, key_TD, value_TD = linears(hidden_TD, (self.query, self.key, self.value))
         dropout = self.dropout if self.training else 0.0
         bias = None
         if distance_HO is not None:
             assert self.gate is not None
             bias = PositionBias(distance_HO, self.gate(query_TD))
         mixed_TD = self.attention_out(attend(query_TD, key_TD, value_TD, packed, self.heads, dropout, bias))
-        hidden_TD = self.attention_norm(hidden_TD + F.dropout(mixed_TD, self.dropout, self.training))
-        fed_TD = self.down(self.up(hidden_TD))
-        return self.norm(hidden_TD + F.dropout(fed_TD, self.dropout, self.training))
+        hidden_TD = self.attention_norm(hidden_TD, mixed_TD, self.dropout)
+        output_TD: Tensor = self.norm(hidden_TD, self.down(self.up(hidden_TD)), self.dropout)
+        return output_TD
 
 
 class Encoder(nn.Module):

@@ -7,6 +7,7 @@ MKL keeps to AVX2 on processors that are not Intel's: oneDNN makes more than twi
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -71,6 +72,19 @@ def linear_gelu(input_TK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = Non
     return F.gelu(linear(input_TK, weight_NK, bias_N))
 
 
+def linears(input_TK: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
+    """What each layer, all of one width and with a bias, makes of the same input; on a GPU one product of them all.
+
+    Not at ZeRO-3, which brings a layer's weights when that layer is called.
+    """
+    if not devices.on_gpu(input_TK) or any(hasattr(layer.weight, "ds_id") for layer in layers):
+        return [layer(input_TK) for layer in layers]
+    found: tuple[Tensor, ...] = _Together.apply(
+        input_TK, *(layer.weight for layer in layers), *(layer.bias for layer in layers)
+    )
+    return found
+
+
 def product(left_MK: Tensor, right_KN: Tensor) -> Tensor:
     """left @ right [M, N], as `torch.mm` up to rounding; not differentiable."""
     if takes_onednn(left_MK, right_KN.T):
@@ -118,6 +132,29 @@ class _OneDNNLinear(torch.autograd.Function):
             product(upstream_TN.T, input_TK) if wants_weight else None,
             upstream_TN.sum(dim=0) if wants_bias else None,
         )
+
+
+class _Together(torch.autograd.Function):
+    """Weights of several layers, then their biases."""
+
+    @staticmethod
+    def forward(ctx: Any, input_TK: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        layers = len(parameters) // 2
+        weight_NK = torch.cat(parameters[:layers])
+        ctx.save_for_backward(input_TK, weight_NK)
+        ctx.layers = layers
+        return torch.addmm(torch.cat(parameters[layers:]), input_TK, weight_NK.T).chunk(layers, dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        input_TK, weight_NK = ctx.saved_tensors
+        upstream_TN = torch.cat(upstream, dim=1)
+        d_input_TK = upstream_TN @ weight_NK if ctx.needs_input_grad[0] else None
+        if not any(ctx.needs_input_grad[1:]):
+            return d_input_TK, *[None] * (2 * ctx.layers)
+        d_weights, d_biases = upstream_TN.T @ input_TK, upstream_TN.sum(dim=0)
+        return d_input_TK, *d_weights.chunk(ctx.layers), *d_biases.chunk(ctx.layers)
 
 
 def _onednn(

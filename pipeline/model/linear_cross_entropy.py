@@ -147,7 +147,8 @@ def _by_kernels(
     words = len(weight_VD)
     rows = min(rows, max(len(input_PD), 1))
     bias_U = padded_bias(bias_V)
-    logits_CU = input_PD.new_zeros(rows, padded(words), dtype=torch.float32)
+    logits_CU = input_PD.new_empty(rows, padded(words), dtype=torch.float32)
+    logits_CU[:, words:] = 0
     plain, beyond = torch.zeros((2,), device=input_PD.device).unbind()
     correct = torch.zeros((), dtype=torch.long, device=input_PD.device)
     d_logits_CU = torch.empty_like(logits_CU, dtype=input_PD.dtype) if sums is not None else None
