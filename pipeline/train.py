@@ -54,7 +54,7 @@ from pipeline.training.build import (
     parameter_groups,
 )
 from pipeline.training.divergence import clear_padding
-from pipeline.training.prefetch import prefetched
+from pipeline.training.prefetch import Inputs, prefetched
 from pipeline.training.saves import Saves
 from pipeline.training.step import TrainingStep
 from pipeline.training.validate import Validator
@@ -149,9 +149,10 @@ def train(config: Config, resume: str | None) -> None:
 
     # 4. The loop.
     step, stopping, losses = saves.first_step, False, dict[str, float]()
-    inputs = prefetched(partial(run.batches, device), step, config.run.steps)
+    made = prefetched(partial(run.batches, device), step, config.run.steps)
+    inputs = Inputs(made, engine.device)
     while step < config.run.steps and not stopping:
-        stopping = one_step.run(next(inputs), step, lambda: stop.set or limit.near())
+        stopping = one_step.run(inputs, step, lambda: stop.set or limit.near())
         step += 1
         if step % config.run.log_every == 0 or step == config.run.steps:
             values = meter.read()  # all ranks: it sums over them
@@ -168,7 +169,7 @@ def train(config: Config, resume: str | None) -> None:
                 monitor.record("checkpoint", step, {"path": str(folder)})
             meter.clock.restart()
 
-    inputs.close()
+    made.close()
     if monitor:
         end(monitor, config, step, losses, limit.was_near)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +31,32 @@ class AttentionGroup:
         return replace(self, index_GL=self.index_GL + tokens)
 
 
+class LaidOut(NamedTuple):
+    """Sequences of similar length padded together, the groups' [G * L] layouts one after the other."""
+
+    groups: list[AttentionGroup]
+    place_T: Tensor  # int64: where each token lies in them
+
+    def to(self, device: torch.device) -> LaidOut:
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return LaidOut([group.map(moved) for group in self.groups], moved(self.place_T))
+
+
+class Layout:
+    """How a batch is padded, on the device that asks: on a GPU hardly any attention does, so that nothing is copied there."""
+
+    def __init__(self, make: Callable[[torch.device], LaidOut]) -> None:
+        self._make = make
+        self._on: dict[torch.device, LaidOut] = {}
+
+    def on(self, device: torch.device) -> LaidOut:
+        if device not in self._on:
+            self._on[device] = self._make(device)
+        return self._on[device]
+
+
 @dataclass
 class Packed:
     """A packed batch of S sequences with T tokens in all."""
@@ -38,8 +65,7 @@ class Packed:
     positions_T: Tensor  # int64, from FIRST_POSITION on in every sequence
     offsets_S1: np.ndarray  # int64 on the host: sequence s is tokens offsets[s]:offsets[s + 1]
     bounds_S1: Tensor  # int32: the same, beside the tokens
-    groups: list[AttentionGroup]
-    place_T: Tensor  # int64: where each token lies when the groups' [G * L] layouts follow one another
+    layout: Layout  # shared by all batches that differ in ids alone
     types_T: Tensor | None = None  # int64: token types, where a model has more than one
 
     @property
@@ -57,6 +83,15 @@ class Packed:
         return int(np.diff(self.offsets_S1).max())
 
     @property
+    def groups(self) -> list[AttentionGroup]:
+        return self.layout.on(self.ids_T.device).groups
+
+    @property
+    def place_T(self) -> Tensor:  # noqa: N802
+        """Where each token lies in the groups' layouts, int64."""
+        return self.layout.on(self.ids_T.device).place_T
+
+    @property
     def laid_out(self) -> int:
         """Tokens of the groups' layouts, padding included."""
         return sum(group.index_GL.numel() for group in self.groups)
@@ -66,14 +101,12 @@ class Packed:
         return replace(self, ids_T=ids_T)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Packed:
-        """The same batch with every tensor changed."""
+        """The same batch with every tensor changed but the layout's, which follow by themselves."""
         return replace(
             self,
             ids_T=change(self.ids_T),
             positions_T=change(self.positions_T),
             bounds_S1=change(self.bounds_S1),
-            groups=[group.map(change) for group in self.groups],
-            place_T=change(self.place_T),
             types_T=None if self.types_T is None else change(self.types_T),
         )
 
@@ -104,13 +137,13 @@ def pack_flat(ids_T: np.ndarray, lengths_S: np.ndarray) -> Packed:
         size, length = groups[-1].index_GL.shape
         first_S[members_G] = laid_out + length * np.arange(size)
         laid_out += size * length
+    laid_out_there = LaidOut(groups, torch.from_numpy(within_T + np.repeat(first_S, lengths_S)))
     return Packed(
         torch.from_numpy(ids_T),
         torch.from_numpy(within_T + FIRST_POSITION),
         offsets_S1,
         torch.from_numpy(offsets_S1.astype(np.int32)),
-        groups,
-        torch.from_numpy(within_T + np.repeat(first_S, lengths_S)),
+        Layout(laid_out_there.to),
     )
 
 
@@ -121,14 +154,22 @@ def join(parts: Sequence[Packed]) -> Packed:
     assert all(part.types_T is None for part in parts), "what is trained has one token type"
     starts = np.cumsum([0, *(part.tokens for part in parts)])[:-1].tolist()
     placed = list(zip(parts, starts, strict=True))
-    laid_out = np.cumsum([0, *(part.laid_out for part in parts)])[:-1].tolist()
+
+    def one_after_another(device: torch.device) -> LaidOut:
+        of_parts = [part.layout.on(device) for part in parts]
+        sizes = [sum(group.index_GL.numel() for group in groups) for groups, _ in of_parts]
+        begins = np.cumsum([0, *sizes])[:-1].tolist()
+        return LaidOut(
+            [group.shifted(start) for (groups, _), start in zip(of_parts, starts, strict=True) for group in groups],
+            torch.cat([place_T + begin for (_, place_T), begin in zip(of_parts, begins, strict=True)]),
+        )
+
     return Packed(
         torch.cat([part.ids_T for part in parts]),
         torch.cat([part.positions_T for part in parts]),
         np.concatenate([[0], *(part.offsets_S1[1:] + start for part, start in placed)]),
         torch.cat([parts[0].bounds_S1[:1], *(part.bounds_S1[1:] + start for part, start in placed)]),
-        [group.shifted(start) for part, start in placed for group in part.groups],
-        torch.cat([part.place_T + start for part, start in zip(parts, laid_out, strict=True)]),
+        Layout(one_after_another),
     )
 
 

@@ -129,6 +129,10 @@ class Objective(ABC):
         """Before denoising, in `eval()` and without gradient: labels, which `count` and `loss` are given again."""
         return Labels({}, {})
 
+    def label_all(self, encode: Encode, modules: Modules, batches: Sequence[MicroBatch]) -> list[Labels]:
+        """`label` of some micro-batches of a step, whose passes are one: on a GPU as many at a time as there is room for."""
+        return [self.label(encode, modules, batch) for batch in batches]
+
     def exchange(self, labels: Sequence[LabelTensors]) -> Sequence[LabelTensors]:
         """Between labelling and the losses of a step, without gradient: what ranks have to tell each other, in one go.
 

@@ -130,30 +130,45 @@ class PretrainingModel(nn.Module):
     def forward(
         self,
         work: Work,
-        batch: MicroBatch | Packed,
+        batch: MicroBatch | Sequence[MicroBatch] | Packed,
         labels: dict[str, LabelTensors] | None = None,
         layers: int | None = None,
     ) -> dict[str, dict[str, Any]]:
         """One of three kinds of work, each returning plain dictionaries of tensors, which DeepSpeed looks through.
 
-        "label": by objective "labels" and "metrics" of a micro-batch (no gradient).
+        "label": by objective "labels" and "metrics" of a micro-batch (no gradient); of several, whose passes are one, by their
+        numbers.
         "losses": by objective its summed "loss" and its metrics; `labels` as "label" gave them.
         "hidden": hidden states of a packed batch after layers 0 … `layers`, keyed by layer.
         """
         if work == "hidden":
             assert isinstance(batch, Packed)
             return {"hidden": {str(k): h for k, h in enumerate(self.encoder.hidden_states(batch, layers))}}
+        assert not isinstance(batch, Packed)
+        if work == "label":
+            return self._label(batch) if isinstance(batch, MicroBatch) else self._label_all(batch)
         assert isinstance(batch, MicroBatch)
         encode = MicroStepEncoder(self.encoder, self._asked(work, batch))
-        if work == "label":
-            found = {o.name: o.label(encode, self._modules_of_objectives, batch) for o in self._reading(batch)}
-            return {name: {"labels": label.tensors, "metrics": label.metrics} for name, label in found.items()}
         assert labels is not None, "the batch has not been labelled"
         losses = {
             o.name: o.loss(encode, self._modules_of_objectives, batch, labels[o.name]) for o in self._reading(batch)
         }
         totals = dict(zip(losses, touched(self, [loss.total for loss in losses.values()]), strict=True))
         return {name: {"loss": totals[name], **loss.metrics} for name, loss in losses.items()}
+
+    def _label(self, batch: MicroBatch) -> dict[str, dict[str, Any]]:
+        (found,) = self._label_all([batch]).values()
+        return found
+
+    def _label_all(self, batches: Sequence[MicroBatch]) -> dict[str, dict[str, Any]]:
+        asked = [asked for batch in batches for asked in self._asked("label", batch)]
+        encode = MicroStepEncoder(self.encoder, asked)
+        by_number: dict[str, dict[str, Any]] = {str(number): {} for number in range(len(batches))}
+        for objective in self._reading(batches[0]):
+            found = objective.label_all(encode, self._modules_of_objectives, batches)
+            for by_objective, label in zip(by_number.values(), found, strict=True):
+                by_objective[objective.name] = {"labels": label.tensors, "metrics": label.metrics}
+        return by_number
 
     @property
     def _modules_of_objectives(self) -> Modules:

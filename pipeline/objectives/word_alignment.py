@@ -30,7 +30,7 @@ from pipeline.objectives.base import (
     Trained,
 )
 from pipeline.settings.sizes import EncoderConfig
-from sinkhorn_align import AlignmentSettings, align
+from sinkhorn_align import AlignmentSettings, Links, Spans, align
 
 HEAD = "word_alignment"
 PARTNER = "partner_T"
@@ -54,14 +54,22 @@ class WordAlignment(Objective):
         return [Asked(pairs.clean, self.alignment_layer) if work == "label" else Asked(pairs.view(MaskedTokens).packed)]
 
     def label(self, encode: Encode, modules: Modules, batch: MicroBatch) -> Labels:
-        pairs = batch["pairs"]
-        spans = pairs.spans
-        assert spans is not None, "word alignment reads pairs"
-        hidden_TD = encode(pairs.clean, self.alignment_layer)
-        links = align(hidden_TD, spans, self.settings)
+        return self._labels(align(self._clean(encode, batch), _spans(batch), self.settings), _spans(batch))
+
+    def label_all(self, encode: Encode, modules: Modules, batches: Sequence[MicroBatch]) -> list[Labels]:
+        if len(batches) == 1:
+            return super().label_all(encode, modules, batches)
+        hidden = [self._clean(encode, batch) for batch in batches]
+        found = align_together(hidden, [_spans(batch) for batch in batches], self.settings)
+        return [self._labels(links, _spans(batch)) for links, batch in zip(found, batches, strict=True)]
+
+    def _clean(self, encode: Encode, batch: MicroBatch) -> Tensor:
+        return encode(batch["pairs"].clean, self.alignment_layer)
+
+    def _labels(self, links: Links, spans: Spans) -> Labels:
         metrics = {
             "links": links.count(),
-            "pairs": torch.full((), spans.pairs, device=hidden_TD.device),
+            "pairs": torch.full((), spans.pairs, device=links.partner_T.device),
             "unalignable_pairs": (links.status_B != 0).sum(),
         }
         return Labels({PARTNER: links.partner_T}, metrics)
@@ -91,6 +99,38 @@ class WordAlignment(Objective):
             "links_per_pair": sums["links"] / max(sums["pairs"], 1),
             "unalignable_pairs": sums["unalignable_pairs"],
         }
+
+
+def _spans(batch: MicroBatch) -> Spans:
+    spans = batch["pairs"].spans
+    assert spans is not None, "word alignment reads pairs"
+    return spans
+
+
+def align_together(hidden: Sequence[Tensor], spans: Sequence[Spans], settings: AlignmentSettings) -> list[Links]:
+    """The links of several flat batches by one call: those of a pair never depend on its neighbours. hidden: [T, D] of each."""
+    tokens = [len(hidden_TD) for hidden_TD in hidden]
+    starts = [sum(tokens[:number]) for number in range(len(tokens))]
+    moved = [
+        Spans(one.source_start_B + start, one.source_length_B, one.target_start_B + start, one.target_length_B)
+        for one, start in zip(spans, starts, strict=True)
+    ]
+    links = align(torch.cat(list(hidden)), Spans(*map(torch.cat, zip(*moved, strict=True))), settings)
+    parts = zip(
+        links.links_RT.split(tokens, dim=1),
+        links.partner_T.split(tokens),
+        links.score_T.split(tokens),
+        links.status_B.split([one.pairs for one in spans]),
+        strict=True,
+    )
+
+    def within(index: Tensor, start: int) -> Tensor:
+        return torch.where(index >= 0, index - start, index)
+
+    return [
+        Links(within(links_RT, start), within(partner_T, start), score_T, status_B)
+        for (links_RT, partner_T, score_T, status_B), start in zip(parts, starts, strict=True)
+    ]
 
 
 def _partners(batch: MicroBatch, labels: LabelTensors) -> Tensor:

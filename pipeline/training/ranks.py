@@ -31,6 +31,8 @@ from pipeline.host.stop import outlive_terminal
 
 LOOPBACK_SCHEME = "loopback"  # by which PyTorch knows the way in which the ranks of one host meet
 PATH = "a path"
+ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+"""Variables that tell PyTorch how to take memory of GPUs: the name that all versions know, and the newer one."""
 """The only key of the JSON object that stands for one."""
 
 
@@ -53,6 +55,9 @@ def start(timeout_minutes: int) -> torch.device:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         print(f"{world_size()} ranks meet at {place} over {interface} with {backend}", flush=True)
     if accelerator.device_name() != "cpu":
+        # The number of tokens is new in every micro-step: blocks of memory that cannot grow would be left over.
+        if not any(name in os.environ for name in ALLOCATOR):
+            os.environ[ALLOCATOR[0]] = "expandable_segments:True"
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
     timeout = timedelta(minutes=timeout_minutes)
     try:

@@ -20,8 +20,12 @@ from pipeline.settings.schema import Config
 from pipeline.training import ranks
 from pipeline.training.divergence import NonFiniteSteps, poison
 from pipeline.training.loss_scale import LossScale
+from pipeline.training.prefetch import Inputs
 from pipeline.watch.meter import Meter
 
+SEQUENCES_AT_ONCE = 2048
+"""Blocks and pairs that are labelled at a time on a GPU, where a micro-batch's few tokens would not keep it busy. Ranks must
+agree on it: at ZeRO-3 every forward is a communication."""
 Labelled = dict[str, LabelTensors]
 """The labels of a micro-batch, by objective."""
 
@@ -34,19 +38,19 @@ class TrainingStep:
         self._non_finite = NonFiniteSteps(engine, objectives, config.run.non_finite_steps)
         self.loss_scale = LossScale(engine)
 
-    def run(self, batches: Sequence[MicroBatch], step: int, stop: Callable[[], bool]) -> bool:
-        """Do optimizer step `step` (from 0) on this rank's micro-batches; whether any rank was told to stop, or has to.
+    def run(self, inputs: Inputs, step: int, stop: Callable[[], bool]) -> bool:
+        """Do optimizer step `step` (from 0) on this rank's next micro-batches; whether any rank was told to stop, or has to.
 
         Raises:
             ValueError: too many steps in a row were not finite, or overflow fp16 at the smallest loss scale.
         """
         seed = hash_key(self._config.run.seed, DROPOUT, step, ranks.rank())
         torch.manual_seed(int(seed))  # dropout, if any: the same after a resume
-        on_device = [batch.to(self._engine.device) for batch in batches]
+        on_device = inputs.take()
         self._meter.clock.lap("input")
         labels = self._label(on_device)
         shared = self._share(on_device, labels, stop())
-        losses = self._denoise(on_device, labels, shared[: len(self._objectives)], step)
+        losses = self._denoise(on_device, labels, shared[: len(self._objectives)], step, inputs.fetch)
         self._meter.count(shared[:-1], sum(map(self._engine.module.flops, on_device)))
         # engine.step() has waited for the device, to know whether to skip; so reading these costs no further wait.
         stopping = bool(shared[-1])
@@ -61,10 +65,12 @@ class TrainingStep:
         self._engine.eval()
         labels: list[Labelled] = []
         with torch.no_grad():
-            for batch in batches:
-                found = self._engine("label", batch)
-                self._meter.add({name: label["metrics"] for name, label in found.items()})
-                labels.append({name: label["labels"] for name, label in found.items()})
+            at_once = labelled_at_once(batches) if self._engine.device.type == "cuda" else 1
+            for first in range(0, len(batches), at_once):
+                found = self._engine("label", batches[first : first + at_once])
+                for of_batch in found.values():
+                    self._meter.add({name: label["metrics"] for name, label in of_batch.items()})
+                    labels.append({name: label["labels"] for name, label in of_batch.items()})
             for objective in self._objectives:
                 told = objective.exchange([labelled[objective.name] for labelled in labels])
                 for labelled, own in zip(labels, told, strict=True):
@@ -76,17 +82,24 @@ class TrainingStep:
     def _share(self, batches: Sequence[MicroBatch], labels: Sequence[Labelled], stop: bool) -> Tensor:
         """4b. One all-reduce a step, fp64: what each objective predicts, all tokens, and how many ranks are to stop."""
         counts = torch.stack([sum_counts(objective, batches, labels) for objective in self._objectives])
-        tokens = sum(batch.tokens for batch in batches)
-        shared = torch.cat([counts, torch.tensor([tokens, stop], device=self._engine.device)]).double()
+        # Filled there, not copied there: a copy from ordinary memory waits for the device.
+        own = [torch.full((1,), value, device=counts.device) for value in (sum(b.tokens for b in batches), int(stop))]
+        shared = torch.cat([counts, *own]).double()
         dist.all_reduce(shared)
         return shared
 
     def _denoise(
-        self, batches: Sequence[MicroBatch], labels: Sequence[Labelled], counts: Tensor, step: int
+        self,
+        batches: Sequence[MicroBatch],
+        labels: Sequence[Labelled],
+        counts: Tensor,
+        step: int,
+        fetch: Callable[[], None],
     ) -> list[dict[str, Tensor]]:
         """4c. Denoising, one backward a micro-step; this rank's losses by objective, of each.
 
-        DeepSpeed averages over ranks and micro-steps, hence the factor.
+        DeepSpeed averages over ranks and micro-steps, hence the factor. fetch: what copies the next step's batches, before the
+        last `engine.step()` waits for the device.
         """
         weights = term_weights(self._config.objectives.active(), step)
         scales = [
@@ -106,6 +119,8 @@ class TrainingStep:
             self._meter.clock.lap("forward")
             self._engine.backward((loss * poison(loss)).float())
             self._meter.clock.lap("backward")
+            if len(losses) == len(batches):
+                fetch()
             self._engine.step()
             self._meter.clock.lap("step")
         return losses
@@ -117,6 +132,12 @@ class TrainingStep:
             for objective in self._objectives:
                 own = [labelled[objective.name] for labelled in labels]
                 objective.after_step(self._engine.module, step, applied, own)
+
+
+def labelled_at_once(batches: Sequence[MicroBatch]) -> int:
+    """Micro-batches that are labelled together: all of a step have as many samples, on every rank."""
+    samples = sum(len(stream.sample_S) for stream in batches[0].streams.values())
+    return max(SEQUENCES_AT_ONCE // max(samples, 1), 1)
 
 
 def sum_counts(objective: Objective, batches: Sequence[MicroBatch], labels: Sequence[Labelled]) -> Tensor:

@@ -290,3 +290,17 @@ def test_new_weights_have_the_spread_of_the_config_and_padding_rows_are_zero(std
     assert abs(float(encoder.word.weight[2:].std()) / std - 1) < 0.05
     assert abs(float(encoder.layers[0].query.weight.std()) / std - 1) < 0.05
     assert not encoder.word.weight[1].any() and not encoder.position.weight[1].any()
+
+
+def test_a_layout_is_made_for_a_device_when_an_attention_asks_and_never_copied_with_a_batch() -> None:
+    packed, copied = pack([[0, 5, 2], [0, 5, 6, 7, 2]]), list[Tensor]()
+
+    def copy(tensor: Tensor) -> Tensor:
+        copied.append(tensor)
+        return tensor.clone()
+
+    other = packed.map(copy)
+    assert len(copied) == 3 and other.layout is packed.layout
+    assert other.with_ids(packed.ids_T).groups is packed.groups
+    joined = join([packed, other])
+    assert torch.equal(joined.place_T, torch.cat([packed.place_T, packed.place_T + packed.laid_out]))

@@ -153,6 +153,26 @@ def test_labels_are_aligned_on_the_unmasked_pairs_at_the_alignment_layer(pairs: 
     assert int(metrics["links"]) == int((expected.links_RT >= 0).sum()) > 0
 
 
+def test_micro_batches_labelled_together_have_the_labels_of_each_alone(
+    sizes: EncoderConfig, make_sequences: MakeSequences
+) -> None:
+    objectives = [MaskedLM("tlm", "pairs"), WordAlignment("dwa", 1, AlignmentSettings())]
+    model = PretrainingModel(Encoder(sizes), objectives).double().eval()
+    parts = [(SOURCE[:2], TARGET[:2]), (SOURCE[2:], TARGET[2:]), (SOURCE, TARGET)]
+    batches = [alone(collate(make_sequences(*part), 1, AddedWords(sizes.vocab_size), [PAIRS])) for part in parts]
+    passes: list[int] = []
+    model.encoder.register_forward_hook(lambda *_: passes.append(1))
+    with torch.no_grad():
+        together = model("label", batches)
+        assert len(passes) == 1
+        for number, batch in enumerate(batches):
+            found = model("label", batch)
+            assert torch.equal(together[str(number)]["dwa"]["labels"][PARTNER], found["dwa"]["labels"][PARTNER])
+            assert (found["dwa"]["labels"][PARTNER] >= 0).any()
+            for name, value in found["dwa"]["metrics"].items():
+                assert torch.equal(together[str(number)]["dwa"]["metrics"][name], value)
+
+
 def test_without_filtering_every_masked_token_has_a_partner_and_cells_are_counted(pairs: StreamBatch) -> None:
     encode = FixedEncoder(torch.randn(pairs.clean.tokens, 16))
     objective = WordAlignment("dwa", 2, AlignmentSettings(filter_rounds=0))

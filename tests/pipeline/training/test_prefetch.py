@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Generator
 
 import pytest
+import torch
 
-from pipeline.training.prefetch import prefetched
+from pipeline.training.prefetch import Inputs, prefetched
 
 
 def test_results_come_in_order_and_end() -> None:
@@ -59,3 +61,36 @@ def test_closing_ends_the_thread() -> None:
     next(batches)
     batches.close()
     assert not any(thread.name.startswith("input") for thread in threading.enumerate())
+
+
+class Batch:
+    """Knows where it was copied."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.device = number, ""
+
+    def to(self, device: torch.device) -> Batch:
+        self.device = device.type
+        return self
+
+
+def test_batches_are_copied_ahead_to_a_gpu_alone() -> None:
+    taken: list[int] = []
+
+    def steps() -> Generator[list[Batch]]:
+        for number in range(3):
+            taken.append(number)
+            yield [Batch(number)]
+
+    for device, ahead in (("cpu", 1), ("cuda", 2)):
+        taken.clear()
+        inputs = Inputs(steps(), torch.device(device))  # type: ignore[arg-type]
+        first = inputs.take()[0]
+        assert isinstance(first, Batch) and first.device == device
+        inputs.fetch()
+        inputs.fetch()
+        assert len(taken) == ahead
+        assert [inputs.take()[0].number for _ in range(2)] == [1, 2]  # type: ignore[attr-defined]
+        inputs.fetch()
+        with pytest.raises(StopIteration):
+            inputs.take()
