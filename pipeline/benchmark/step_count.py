@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -26,6 +26,7 @@ from pipeline.data.views.collate import collate
 from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.model import devices
 from pipeline.model.encoder import Encoder
+from pipeline.model.linear_cross_entropy import linear_cross_entropy
 from pipeline.objectives.masked_lm import MaskedLM
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.objectives.word_alignment import WordAlignment
@@ -43,28 +44,35 @@ NOTHING_RUNS = {
     "_unsafe_view",
     "promote_types",
 }
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
-ATTENTION = ("_varlen_attn", "_varlen_attn_backward")
+PRODUCTS = ("mm", "addmm", "bmm")
+ACCUMULATES = "add_"
+
+
+class Launch(NamedTuple):
+    """One call: what it reads and writes, and the operations of a product."""
+
+    name: str
+    moved: int  # bytes
+    flops: float
 
 
 @dataclass
 class Work:
-    """Launches, and bytes that they read and write, by the operation."""
+    """Calls in their order."""
 
-    launches: Counter[str] = field(default_factory=Counter)
-    moved: Counter[str] = field(default_factory=Counter)
+    launches: list[Launch] = field(default_factory=list)
 
     @property
-    def total(self) -> int:
-        return self.launches.total()
+    def counts(self) -> Counter[str]:
+        return Counter(launch.name for launch in self.launches)
 
 
 class Counting(TorchDispatchMode):
-    """Counts what runs while it is entered."""
+    """Counts what runs while it is entered. least: numbers of a tensor from which on its bytes are counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, least: int = 0) -> None:
         super().__init__()
-        self.work = Work()
+        self.work, self._least = Work(), least
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
@@ -74,19 +82,26 @@ class Counting(TorchDispatchMode):
             # What is handed over to be written into is counted as a result, or, where there is none, once.
             targets = {argument.name for argument in func._schema.arguments if argument.is_out}
             read = [value for key, value in given.items() if key not in targets]
-            self.work.launches[name] += 1
-            self.work.moved[name] += sum(map(_bytes, tree_leaves((args, read, made))))
+            moved = sum(map(self._bytes, tree_leaves((args, read, made))))
+            self.work.launches.append(Launch(name, moved, _product_flops(name, args)))
         return made
+
+    def _bytes(self, value: Any) -> int:
+        large = isinstance(value, Tensor) and value.numel() >= self._least
+        return value.numel() * value.element_size() if large else 0
+
+
+def _product_flops(name: str, arguments: Sequence[Any]) -> float:
+    if name not in PRODUCTS:
+        return 0.0
+    left, right = arguments[1:3] if name == "addmm" else arguments[:2]
+    return 2.0 * left.numel() * right.shape[-1]
 
 
 def _only_views(func: Any) -> bool:
     """Whether what it returns is memory that it was given, unchanged."""
     returned = [value.alias_info for value in func._schema.returns]
     return bool(returned) and all(alias is not None and not alias.is_write for alias in returned)
-
-
-def _bytes(value: Any) -> int:
-    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
 
 
 @contextmanager
@@ -118,9 +133,30 @@ class MicroStep:
     predicted: int
     flops: float
 
+    @property
+    def accumulating(self) -> int:
+        """Launches of the backward that add a gradient to what is there: none in the first micro-step of a step."""
+        return self.backward.counts[ACCUMULATES]
+
     def launches(self, micro_steps: int) -> float:
-        """Launches of a micro-step; all of a step's are labelled at once."""
-        return self.label.total / micro_steps + self.forward.total + self.backward.total
+        """Of forward and backward, without those; all micro-batches of a step are labelled at once."""
+        own = len(self.forward.launches) + len(self.backward.launches) - self.accumulating
+        return len(self.label.launches) / micro_steps + own
+
+
+def bytes_a_logit(rows: int, words: int, width: int, dtype: torch.dtype = torch.bfloat16) -> dict[str, float]:
+    """What `linear_cross_entropy` and its gradient move of each logit, by call; products with the weights among them."""
+    assert min(rows, words) > width, "what else is moved has to be smaller"
+    with as_on_gpu() as mode:
+        shapes = (rows, width), (words, width), (words,)
+        leaves = [torch.empty(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+        target_P = mode.from_tensor(torch.zeros(rows, dtype=torch.long))
+        with Counting(least=rows * words) as counting:
+            linear_cross_entropy(*leaves, target_P)[0].backward()
+    moved: Counter[str] = Counter()
+    for launch in counting.work.launches:
+        moved[launch.name] += launch.moved
+    return {name: bytes_ / (rows * words) for name, bytes_ in moved.items() if bytes_}
 
 
 def count_micro_step(
