@@ -148,11 +148,12 @@ def bytes_a_logit(rows: int, words: int, width: int, dtype: torch.dtype = torch.
     """What `linear_cross_entropy` and its gradient move of each logit, by call; products with the weights among them."""
     assert min(rows, words) > width, "what else is moved has to be smaller"
     with as_on_gpu() as mode:
-        shapes = (rows, width), (words, width), (words,)
-        leaves = [torch.empty(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+        input_PD, weight_VD, bias_V = (
+            torch.empty(shape, dtype=dtype, requires_grad=True) for shape in ((rows, width), (words, width), (words,))
+        )
         target_P = mode.from_tensor(torch.zeros(rows, dtype=torch.long))
         with Counting(least=rows * words) as counting:
-            linear_cross_entropy(*leaves, target_P)[0].backward()
+            linear_cross_entropy(input_PD, weight_VD, bias_V, target_P)[0].backward()
     moved: Counter[str] = Counter()
     for launch in counting.work.launches:
         moved[launch.name] += launch.moved

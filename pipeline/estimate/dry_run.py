@@ -22,6 +22,7 @@ from rich.table import Table
 from data_prep.token_files.manifest import Manifest
 from pipeline.data.streams import BatchPlan, Sequences, blend_stages, limits_of, mixing_of, open_streams
 from pipeline.data.views.masking import mask_sequences
+from pipeline.estimate.filling import Filling, fewest_micro_steps
 from pipeline.estimate.memory import StepWork, memory_per_rank
 from pipeline.objectives import catalog
 from pipeline.objectives.costs import Costs
@@ -29,10 +30,11 @@ from pipeline.settings.added_words import words_of
 from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json, precision_of
 from pipeline.settings.schema import Config
 from pipeline.settings.sizes import EncoderConfig, count_parameters, scratch_sizes, with_decoder
-from pipeline.watch.hardware import PEAK_HALF_FLOPS
+from pipeline.watch.hardware import MEMORY, PEAK_HALF_FLOPS
 from pipeline.weights.fit import check_sizes
 
 DEVICES = {name.lower().replace(" ", "-"): peak for name, peak in PEAK_HALF_FLOPS.items()}
+MEMORIES = {name.lower().replace(" ", "-"): memory for name, memory in MEMORY.items()}
 SAMPLE = 128  # blocks and pairs that stand for the step's
 XLMR_VOCABULARY = 250_002
 
@@ -62,6 +64,8 @@ class DryRun:
     """Parameters that objectives need whole on every rank after a step."""
     labelled_layers: int = 0
     """Layers of the trained encoder that labelling runs, where it does not label words."""
+    filling: Filling | None = None
+    """The fewest micro-steps that fit the device's memory at this config's stage; None where it is not known, or none do."""
 
     def as_json(self) -> dict[str, Any]:
         tokens = sum(self.tokens_per_step.values())
@@ -101,12 +105,11 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         scale[name] * catalog.flops(config.objectives, name, sizes, sizes.layers, sample)
         for name, sample in samples.items()
     )
-    parts = gpus * config.batch.micro_steps
-    costs = {
-        name: catalog.costs(config.objectives, name, sizes, plan.global_sizes[name] / parts, plan.global_sizes[name])
-        for name in samples
-    }
-    work = _work(config, gpus, sizes, parameters["total"], samples, scale, costs)
+
+    def of_micro_steps(count: int) -> tuple[StepWork, dict[str, Costs]]:
+        return _work(config, gpus * count, plan, sizes, parameters["total"], samples, scale)
+
+    work, costs = of_micro_steps(config.batch.micro_steps)
     precision = precision_of(settings)
     days = None
     if device == "cpu":
@@ -121,6 +124,18 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
     else:
         days = config.run.steps * flops / (gpus * DEVICES[device] * utilisation) / 86_400
     notes += _validation_notes(config)
+    stage = settings.get("zero_optimization", {}).get("stage", 0)
+
+    def total(micro_steps: int) -> float:
+        return memory_per_rank(of_micro_steps(micro_steps)[0], settings, stage)["total"]
+
+    filling = None
+    if device != "cpu":
+        filling = fewest_micro_steps(total, plan.global_sizes.values(), gpus, MEMORIES[device])
+        if filling is None:
+            notes.append(
+                f"not even one sample of a stream at a time fits a {device}: take a higher ZeRO stage, or offload"
+            )
     # fp16 does not train at stage 0.
     stages = range(1 if precision == "fp16" else 0, 4)
     return DryRun(
@@ -128,7 +143,7 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         gpus=gpus,
         utilisation=utilisation,
         precision=precision,
-        stage=settings.get("zero_optimization", {}).get("stage", 0),
+        stage=stage,
         parameters=parameters,
         layers=sizes.layers,
         encoder_passes=catalog.denoises(config.objectives) + sum(of_stream.own_passes for of_stream in costs.values()),
@@ -142,35 +157,43 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         exchanged=sum(of_stream.exchanged for of_stream in costs.values()),
         averaged=sum(of_stream.averaged for of_stream in costs.values()),
         labelled_layers=max(of_stream.labelled_layers for of_stream in costs.values()),
+        filling=filling,
     )
 
 
 def _work(
     config: Config,
-    ranks: int,
+    parts: int,
+    plan: BatchPlan,
     sizes: EncoderConfig,
     parameters: int,
     samples: dict[str, _Sample],
     scale: dict[str, float],
-    costs: dict[str, Costs],
-) -> StepWork:
-    """What a rank works on in a micro-step; scale: how many samples of a stream a step has for one of these."""
-    parts = ranks * config.batch.micro_steps
+) -> tuple[StepWork, dict[str, Costs]]:
+    """What a rank works on in a micro-step, and what objectives take of each stream.
+
+    parts: micro-steps of all ranks; scale: how many samples of a stream a step has for one of these.
+    """
+    costs = {
+        name: catalog.costs(config.objectives, name, sizes, plan.global_sizes[name] / parts, plan.global_sizes[name])
+        for name in samples
+    }
     share = {name: scale[name] / parts for name in samples}
     passes = {name: costs[name].backward_share for name in samples}
     pairs = {name: float((sample.lengths_S.astype(np.float64) ** 2).sum()) for name, sample in samples.items()}
-    return StepWork(
+    work = StepWork(
         sizes=sizes,
         parameters=parameters,
         word_objectives=catalog.predicting_words(config.objectives),
         tokens=sum(share[name] * sample.tokens * passes[name] for name, sample in samples.items()),
         predicted=max(share[name] * sample.predicted for name, sample in samples.items()),
-        ranks=ranks,
-        micro_steps=config.batch.micro_steps,
+        ranks=plan.world_size,
+        micro_steps=parts // plan.world_size,
         replicated=sum(of_stream.replicated for of_stream in costs.values()),
         compared=sum(of_stream.compared for of_stream in costs.values()),
         pairs_of_tokens=sum(share[name] * count * passes[name] for name, count in pairs.items()),
     )
+    return work, costs
 
 
 def cpu_flops(width: int = 1024, seconds: float = 0.3) -> float:
@@ -309,6 +332,8 @@ def table(result: DryRun) -> Group:
         where = "this CPU" if result.device == "cpu" else f"{result.gpus} × {result.device}"
         where += f" at {result.utilisation:.0%} of the peak"
         facts.add_row(f"days on {where}", f"{result.days:,.2f}")
+    if result.filling is not None:
+        facts.add_row(f"micro-steps that fill a {result.device}", str(result.filling))
     stages = [f"ZeRO-{stage}" + (" ←" if stage == result.stage else "") for stage in result.memory]
     title = f"GB per rank in {result.precision}, {result.gpus} ranks (← this config)"
     memory = Table("", *stages, title=title, title_justify="left")

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 # Dense half-precision peaks of the data sheets (no sparsity), by a part of the name that CUDA gives the device.
 PEAK_HALF_FLOPS = {"B200": 2.25e15, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "V100": 125e12}
+# Bytes of memory, likewise; of those that are sold with more or less of it, the most.
+MEMORY = {"B200": 180e9, "H200": 141e9, "H100 PCIe": 80e9, "H100": 80e9, "A100": 80e9, "V100": 32e9}
 
 
 def peak_flops(device: torch.device) -> float | None:

@@ -18,6 +18,7 @@ from pipeline.data.batch import MicroBatch, View
 from pipeline.data.streams import BatchPlan, Sequences
 from pipeline.data.views.collate import collate
 from pipeline.estimate.dry_run import DEVICES, DryRun, cpu_flops, dry_run, table
+from pipeline.estimate.filling import FILLED, FRAMEWORK, fewest_micro_steps
 from pipeline.estimate.memory import StepWork, activation_bytes, memory_per_rank
 from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.objectives.catalog import build_objectives, costs, streams
@@ -329,3 +330,29 @@ def test_the_command_prints_tables_or_json() -> None:
     assert json.loads(as_json.stdout)["gpus"] == 4
     wrong = subprocess.run([*command, "--device", "tpu"], capture_output=True, text=True, check=False, cwd=ROOT)
     assert wrong.returncode == 1 and wrong.stderr.startswith("error: --device tpu: not listed")
+
+
+def test_the_fewest_micro_steps_that_fit_fill_a_device() -> None:
+    def of(device: str, micro_steps: int = 16) -> DryRun:
+        return estimate(recipe("xlm_align_base", f"batch.micro_steps={micro_steps}"), device=device, gpus=8)
+
+    small, large = of("v100").filling, of("h200").filling
+    assert small is not None and large is not None and 1 <= large.micro_steps < small.micro_steps
+    needed = {count: of("v100", count).memory[1]["total"] for count in (small.micro_steps, small.micro_steps // 2)}
+    assert needed[small.micro_steps] + FRAMEWORK == small.needed <= FILLED * 32e9
+    assert needed[small.micro_steps // 2] + FRAMEWORK > FILLED * 32e9
+    on_cpu = recipe("xlm_align_base", "deepspeed=ds_configs/zero1_bf16.json")
+    assert estimate(on_cpu, device="cpu").filling is None
+
+
+def test_cuts_share_samples_evenly_and_none_may_fit() -> None:
+    asked: list[int] = []
+
+    def total(micro_steps: int) -> float:
+        asked.append(micro_steps)
+        return 96e9 / micro_steps
+
+    found = fewest_micro_steps(total, [48, 96], 2, 32e9)
+    assert asked == [1, 2, 3, 4] and found is not None
+    assert str(found) == "batch.micro_steps=4: 25 of 32 GB"
+    assert fewest_micro_steps(lambda _: 40e9, [48, 96], 2, 32e9) is None
