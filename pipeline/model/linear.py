@@ -92,6 +92,14 @@ def product(left_MK: Tensor, right_KN: Tensor) -> Tensor:
     return left_MK @ right_KN
 
 
+def wide_scores(left_CQD: Tensor, right_CLD: Tensor) -> Tensor:
+    """Products of rows, left @ right.T of each of C, in fp32 [C, Q, L]; on a GPU as they are summed, not rounded before."""
+    if devices.on_gpu(left_CQD) and left_CQD.dtype in (torch.float16, torch.bfloat16):
+        scores_CQL: Tensor = _WideScores.apply(left_CQD, right_CLD)
+        return scores_CQL
+    return (left_CQD @ right_CLD.transpose(1, 2)).float()
+
+
 def takes_onednn(input_TK: Tensor, weight_NK: Tensor, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
     """Whether oneDNN is asked: fp32 matrices, large enough, on a CPU with AVX-512, and `torch.backends.mkldnn.enabled`."""
     if input_TK.device.type != "cpu" or devices.on_gpu(input_TK):
@@ -155,6 +163,20 @@ class _Together(torch.autograd.Function):
             return d_input_TK, *[None] * (2 * ctx.layers)
         d_weights, d_biases = upstream_TN.T @ input_TK, upstream_TN.sum(dim=0)
         return d_input_TK, *d_weights.chunk(ctx.layers), *d_biases.chunk(ctx.layers)
+
+
+class _WideScores(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, left_CQD: Tensor, right_CLD: Tensor) -> Tensor:
+        ctx.save_for_backward(left_CQD, right_CLD)
+        return torch.bmm(left_CQD, right_CLD.transpose(1, 2), out_dtype=torch.float32)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream_CQL: Tensor) -> tuple[Tensor, Tensor]:
+        left_CQD, right_CLD = ctx.saved_tensors
+        upstream_CQL = upstream_CQL.to(left_CQD.dtype)
+        return torch.bmm(upstream_CQL, right_CLD), torch.bmm(upstream_CQL.transpose(1, 2), left_CQD)
 
 
 def _onednn(

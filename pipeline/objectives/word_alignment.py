@@ -18,6 +18,7 @@ from pipeline.data.batch import MicroBatch, View
 from pipeline.data.views.masked_tokens import MaskedTokens, Pointers
 from pipeline.model.flops import pointer_flops
 from pipeline.model.heads import PointerHead
+from pipeline.model.linear import wide_scores
 from pipeline.objectives.base import (
     Asked,
     Encode,
@@ -152,6 +153,6 @@ def _pointer_scores(query_PD: Tensor, key_TD: Tensor, pointers: Pointers) -> tup
     # An empty sentence keeps one column, or its softmax, which nobody asks for, would have no gradient but NaN.
     inside_CL = column_L < pointers.other_length_C.clamp(min=1)[:, None]
     key_CLD = key_TD[pointers.other_start_C[:, None] + torch.where(inside_CL, column_L, 0)]
-    scores_CQL = (padded_CQD @ key_CLD.transpose(1, 2)).float() * width**-0.5
+    scores_CQL = wide_scores(padded_CQD, key_CLD) * width**-0.5
     scores_PL = scores_CQL[place].masked_fill(~inside_CL[pointers.sentence_P], float("-inf"))
     return scores_PL, pointers.other_start_C[pointers.sentence_P]

@@ -79,7 +79,12 @@ class Model(Section):
     hidden: Positive = Field(768, description="hidden width")
     heads: Positive = Field(12, description="attention heads")
     feed_forward: Positive = Field(3072, description="inner width of the feed-forward network")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout everywhere; the released recipe has none")
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="dropout everywhere; the released recipe has none, and attention on a GPU is several times slower with it",
+    )
     positions: Literal["absolute", "gated_relative"] = Field(
         "absolute",
         description="gated_relative: beside learned positions XLM-E's gated relative position bias, which neither Hugging "

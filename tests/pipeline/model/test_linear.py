@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.model import linear
+from pipeline.model import devices, linear
 
 onednn = pytest.mark.skipif(
     not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()),
@@ -165,3 +165,27 @@ print(*(os.environ.get(name) for name in linear.SHAPE_CACHES))"""
     environment = {name: value for name, value in os.environ.items() if name not in linear.SHAPE_CACHES}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None", "None", linear.SHAPES_KEPT, linear.SHAPES_KEPT]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_scores_on_a_gpu_are_not_rounded_before_they_are_wide(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batched = torch.bmm
+
+    def as_on_gpu(left: Tensor, right: Tensor, out_dtype: torch.dtype | None = None) -> Tensor:
+        return batched(left.float(), right.float()).to(out_dtype or left.dtype)
+
+    leaves = [torch.randn(shape).to(dtype).requires_grad_() for shape in ((3, 5, 16), (3, 7, 16))]
+    wanted = leaves[0].double() @ leaves[1].double().transpose(1, 2)
+    rounded = linear.wide_scores(*leaves)
+    monkeypatch.setattr(torch, "bmm", as_on_gpu)
+    monkeypatch.setattr(devices, "on_gpu", lambda _: True)
+    scores = linear.wide_scores(*leaves)
+    assert scores.dtype == rounded.dtype == torch.float32
+    assert (scores - wanted).abs().max() < 1e-5 < (rounded - wanted).abs().max()
+    upstream = torch.randn(3, 5, 7)
+    ours, theirs = (torch.autograd.grad((of * upstream).sum(), leaves) for of in (scores, wanted))
+    tolerance = 4 * torch.finfo(dtype).eps
+    for our, their in zip(ours, theirs, strict=True):
+        assert our.dtype == dtype and (our - their).norm() <= tolerance * their.norm()
