@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.model import devices
+
 ALIGNED = 64
 """Logits that a row's length is a multiple of: products on GPUs are slow over rows that do not begin at 16 bytes."""
 LOSS_BLOCK, LOSS_WARPS = 4096, 8
@@ -45,9 +47,9 @@ def _row_losses(
     found = _empty_rows(logits_CU)
     if len(logits_CU):
         stride = logits_CU.stride(0)
-        kernel[(len(logits_CU),)](
-            logits_CU, stride, bias_U, target_C, words, *found, MEAN=mean, BLOCK=LOSS_BLOCK, num_warps=LOSS_WARPS
-        )
+        how = {"MEAN": mean, "BLOCK": LOSS_BLOCK, "num_warps": LOSS_WARPS}
+        with devices.launching_on(logits_CU):
+            kernel[(len(logits_CU),)](logits_CU, stride, bias_U, target_C, words, *found, **how)
     return found
 
 
@@ -91,12 +93,25 @@ def add_logit_gradients(
 
     rows, stride = logits_CU.shape
     blocks = -(-stride // GRADIENT_BLOCK)
-    kernel[(blocks,)](
-        *(logits_CU, stride, bias_U, target_C, log_sum_C, gradient_CU, column_sum_U, rows, smoothing, words, factor),
-        ROWS=GRADIENT_ROWS,
-        BLOCK=GRADIENT_BLOCK,
-        num_warps=GRADIENT_WARPS,
-    )
+    with devices.launching_on(logits_CU):
+        kernel[(blocks,)](
+            *(
+                logits_CU,
+                stride,
+                bias_U,
+                target_C,
+                log_sum_C,
+                gradient_CU,
+                column_sum_U,
+                rows,
+                smoothing,
+                words,
+                factor,
+            ),
+            ROWS=GRADIENT_ROWS,
+            BLOCK=GRADIENT_BLOCK,
+            num_warps=GRADIENT_WARPS,
+        )
 
 
 @add_logit_gradients.register_fake

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,11 @@ def choose_place(device: str | torch.device, dtype: str) -> Place:
 def on_gpu(tensor: Tensor) -> bool:
     """Whether operations are to be those of a GPU: whoever counts these without one says yes here."""
     return tensor.is_cuda
+
+
+def launching_on(tensor: Tensor) -> AbstractContextManager[object]:
+    """Triton launches on the current device, which need not be the tensor's; on a CPU there is nothing to choose."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:

@@ -39,7 +39,8 @@ def add_and_norm(
     found, (tokens, width) = _empty(left_TD), left_TD.shape
     block = 1 << (width - 1).bit_length()
     if tokens:
-        kernel[(tokens,)](left_TD, right_TD, weight_D, bias_D, *found, width, eps, BLOCK=block, num_warps=WARPS)
+        with devices.launching_on(left_TD):
+            kernel[(tokens,)](left_TD, right_TD, weight_D, bias_D, *found, width, eps, BLOCK=block, num_warps=WARPS)
     return found
 
 
