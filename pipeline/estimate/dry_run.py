@@ -111,31 +111,17 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
 
     work, costs = of_micro_steps(config.batch.micro_steps)
     precision = precision_of(settings)
-    days = None
-    if device == "cpu":
-        peak = cpu_flops()
-        days = config.run.steps * flops / (peak * utilisation) / 86_400
-        notes.append(
-            f"days: this machine made {peak / 1e9:,.0f} GFLOP/s in a product of matrices, measured just now; that training "
-            f"makes {utilisation:.0%} of it is assumed (--utilisation; narrow models make less)"
-        )
-    elif precision == "fp32":
-        notes.append("no days: the peaks of GPUs are known in half precision, not in fp32")
-    else:
-        days = config.run.steps * flops / (gpus * DEVICES[device] * utilisation) / 86_400
+    days, told = _days(config.run.steps * flops, device, gpus, utilisation, precision)
+    notes += told
     notes += _validation_notes(config)
     stage = settings.get("zero_optimization", {}).get("stage", 0)
 
     def total(micro_steps: int) -> float:
         return memory_per_rank(of_micro_steps(micro_steps)[0], settings, stage)["total"]
 
-    filling = None
-    if device != "cpu":
-        filling = fewest_micro_steps(total, plan.global_sizes.values(), gpus, MEMORIES[device])
-        if filling is None:
-            notes.append(
-                f"not even one sample of a stream at a time fits a {device}: take a higher ZeRO stage, or offload"
-            )
+    filling = None if device == "cpu" else fewest_micro_steps(total, plan.global_sizes.values(), gpus, MEMORIES[device])
+    if filling is None and device != "cpu":
+        notes.append(f"not even one sample of a stream at a time fits a {device}: take a higher ZeRO stage, or offload")
     # fp16 does not train at stage 0.
     stages = range(1 if precision == "fp16" else 0, 4)
     return DryRun(
@@ -159,6 +145,20 @@ def dry_run(config: Config, device: str, gpus: int, utilisation: float, pair_tok
         labelled_layers=max(of_stream.labelled_layers for of_stream in costs.values()),
         filling=filling,
     )
+
+
+def _days(flops: float, device: str, gpus: int, utilisation: float, precision: str) -> tuple[float | None, list[str]]:
+    """Days of so many operations, None where they are not known, and what is to be said of them."""
+    if device == "cpu":
+        peak = cpu_flops()
+        said = (
+            f"days: this machine made {peak / 1e9:,.0f} GFLOP/s in a product of matrices, measured just now; that training "
+            f"makes {utilisation:.0%} of it is assumed (--utilisation; narrow models make less)"
+        )
+        return flops / (peak * utilisation) / 86_400, [said]
+    if precision == "fp32":
+        return None, ["no days: the peaks of GPUs are known in half precision, not in fp32"]
+    return flops / (gpus * DEVICES[device] * utilisation) / 86_400, []
 
 
 def _work(
