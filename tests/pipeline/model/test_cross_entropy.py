@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,6 +25,7 @@ from pipeline.model.cross_entropy import (
     row_losses_by_tensors,
 )
 from pipeline.model.linear_cross_entropy import equal_rows, smoothed_cross_entropy
+from tests.conftest import ROOT
 
 pytest.importorskip("triton")
 
@@ -110,3 +117,13 @@ def test_chunks_are_equal_and_whole_tiles() -> None:
         *(128, 128, 128, 256, 896, 512, 640, 768)
     ]
     assert equal_rows(500, 1) == 128
+
+
+def test_kernels_compile_for_gpus_and_read_and_write_16_bytes_at_a_time() -> None:
+    script = Path(__file__).with_name("compile_kernels.py")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    wide = json.loads(done.stdout)
+    assert {name: of["ld"] for name, of in wide.items()} == dict.fromkeys(wide, True)
+    assert all(of["st"] for name, of in wide.items() if "row_losses" not in name)
