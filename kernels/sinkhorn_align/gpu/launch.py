@@ -5,13 +5,24 @@ It lays out what the kernels read and write; `fused` and `streamed` hold the ker
 
 import math
 from collections.abc import Callable
+from functools import cache, partial
+from itertools import cycle
 
 import torch
 from torch import Tensor
 
 from sinkhorn_align.gpu.fused import align_pairs_fused
-from sinkhorn_align.gpu.streamed import align_pairs_streamed, similarity_to_scratch
-from sinkhorn_align.gpu.tiles import PRODUCT_TILE, Launch, Plan, Tile, capability_of, fused_tile, streamed_options
+from sinkhorn_align.gpu.streamed import align_pairs_streamed
+from sinkhorn_align.gpu.tiles import (
+    FUSED_TILES,
+    PRODUCT_TILE,
+    Launch,
+    Plan,
+    Tile,
+    capability_of,
+    fused_tile,
+    streamed_options,
+)
 from sinkhorn_align.links import Links, PairStatus
 from sinkhorn_align.settings import (
     CLIP_FLOOR,
@@ -65,12 +76,40 @@ def launch_into(
     *,
     unfused: bool = False,
 ) -> None:
-    """Run the kernels of a plan over contiguous fp16, bf16 or fp32 hidden states; `answer` holds that of no links."""
-    for launch in plan.launches:
-        if launch.fused and not unfused:
-            _launch_fused(answer, hidden_TD, plan, launch, settings, tile_of)
-        else:
-            _launch_streamed(answer, hidden_TD, plan, launch, settings)
+    """Run the kernels of a plan over contiguous fp16, bf16 or fp32 hidden states; `answer` holds that of no links.
+
+    On a GPU the launches run side by side: each may leave multiprocessors idle while its last pairs are at work.
+    """
+    runs = [
+        partial(_launch_fused, answer, hidden_TD, plan, launch, settings, tile_of)
+        if launch.fused and not unfused
+        else partial(_launch_streamed, answer, hidden_TD, plan, launch, settings)
+        for launch in plan.launches
+    ]
+    if hidden_TD.is_cuda:
+        _side_by_side(runs, hidden_TD.device)
+    else:
+        for run in runs:
+            run()
+
+
+def _side_by_side(runs: list[Callable[[], None]], device: torch.device) -> None:
+    """After what is queued on the current stream, and before what is queued on it next; a graph captures it as branches."""
+    current = torch.cuda.current_stream(device)
+    side = _side_streams(device)[: max(0, len(runs) - 1)]
+    for stream in side:
+        stream.wait_stream(current)
+    for run, stream in zip(runs, cycle([current, *side]), strict=False):
+        with torch.cuda.stream(stream):
+            run()
+    for stream in side:
+        current.wait_stream(stream)
+
+
+@cache
+def _side_streams(device: torch.device) -> list[torch.cuda.Stream]:
+    """One for each fused tile, which is as many as a batch has launches beside that of its long pairs."""
+    return [torch.cuda.Stream(device) for _ in FUSED_TILES]
 
 
 def _launch_fused(
@@ -94,7 +133,6 @@ def _launch_fused(
         launch.first,
         plan.vectors_5B.shape[1],
         **constants(settings),
-        COSINE=settings.similarity == "cosine",
         **tile_of(launch.rows, launch.columns, hidden_TD.element_size(), capability_of(hidden_TD.device)).options(),
     )
 
@@ -102,37 +140,26 @@ def _launch_fused(
 def _launch_streamed(answer: Links, hidden_TD: Tensor, plan: Plan, launch: Launch, settings: AlignmentSettings) -> None:
     (tokens, width), device = hidden_TD.shape, hidden_TD.device
     pairs, rows, columns = launch.pairs, launch.rows, launch.columns
-    planned = plan.vectors_5B.shape[1]
-    most = {"MOST_ROWS": rows, "MOST_COLUMNS": columns}
-    similarity_BMN = torch.empty((pairs, rows, columns), device=device)
-    similarity_to_scratch[(pairs, -(-rows // PRODUCT_TILE), -(-columns // PRODUCT_TILE))](
+    align_pairs_streamed[(pairs, -(-rows // PRODUCT_TILE), -(-columns // PRODUCT_TILE))](
         hidden_TD,
         plan.vectors_5B,
-        similarity_BMN,
-        width,
-        launch.first,
-        planned,
-        **most,
-        COSINE=settings.similarity == "cosine",
-        **fused_tile(PRODUCT_TILE, PRODUCT_TILE, hidden_TD.element_size(), capability_of(device)).options(),
-    )
-    align_pairs_streamed[(pairs,)](
-        plan.vectors_5B,
-        similarity_BMN,
-        torch.empty((pairs, rows), device=device),
-        torch.empty((2, pairs, rows), dtype=torch.int32, device=device),
-        torch.empty((pairs, columns), device=device),
-        torch.empty((2, pairs, columns), dtype=torch.int32, device=device),
+        torch.empty((pairs, rows, columns), device=device),
+        torch.empty((pairs, 2, rows), device=device),
+        torch.empty((pairs, 2, rows), dtype=torch.int32, device=device),
+        torch.empty((pairs, 2, columns), dtype=torch.int32, device=device),
+        torch.zeros((pairs, 2), dtype=torch.int32, device=device),
         answer.links_RT,
         answer.partner_T,
         answer.score_T,
         answer.status_B,
+        width,
         tokens,
         launch.first,
-        planned,
+        plan.vectors_5B.shape[1],
+        rows,
+        columns,
         **constants(settings),
-        **most,
-        **streamed_options(columns),
+        **streamed_options(hidden_TD.element_size()),
     )
 
 
@@ -140,11 +167,12 @@ def constants(settings: AlignmentSettings) -> dict[str, float | int]:
     """What both paths' kernels are given of the settings and the definition, by parameter name."""
     return {
         "temperature": settings.temperature,
-        "log_discount": math.log(settings.discount),
+        "log_discount": math.log2(settings.discount),
         "clip_floor": CLIP_FLOOR,
         "largest_similarity": LARGEST_SIMILARITY,
+        "iterations": settings.sinkhorn_iterations,
         "COST_IS_CLIP": settings.cost == "clip",
-        "ITERATIONS": settings.sinkhorn_iterations,
+        "COSINE": settings.similarity == "cosine",
         "ROUNDS": settings.filter_rounds,
         "SMALLEST_FOR_MORE_ROUNDS": SMALLEST_SIDE_FOR_MORE_ROUNDS,
         "NON_FINITE": int(PairStatus.NON_FINITE),

@@ -1,230 +1,426 @@
 """The Triton path for pairs that no on-chip tile holds: similarities in scratch, read in tiles of rows, pass by pass.
 
-Two launches: tiles of S by as many programs as there are tiles, then Sinkhorn and filtering by one program a pair, whose
-scratch (at most 1 MB) stays in the second-level cache. The steps and their order are the reference's.
+One launch: as many programs as a pair has tiles of S compute one each, and the last of them to be done goes on with Sinkhorn
+and filtering, so that nobody waits. Its scratch (at most 1 MB) stays in the second-level cache. The steps and their order are
+the reference's, in logarithms of base 2.
 """
 
 import triton
 import triton.language as tl
 
-from sinkhorn_align.gpu.fused import BATCH_SIZES, NO_MASS, NONE, any_of, heavier_link, similarity_tile, spans_of
+from sinkhorn_align.gpu.arithmetic import exp2, log2
+from sinkhorn_align.gpu.fused import BATCH_SIZES, LN2, LOG2_E, NO_MASS, NONE, any_of, largest_magnitude, spans_of
+from sinkhorn_align.gpu.similarity import similarity_tile
 
-
-@triton.jit(do_not_specialize=BATCH_SIZES[:2])
-def similarity_to_scratch(
-    hidden,
-    pair_vectors,
-    scratch,
-    width,
-    first,
-    planned,
-    MOST_ROWS: tl.constexpr,
-    MOST_COLUMNS: tl.constexpr,
-    COSINE: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
-    """One tile of S of one pair into `scratch`, fp32 [pairs of the launch, MOST_ROWS, MOST_COLUMNS]. Grid: pairs × row ×
-    column tiles. pair_vectors, first, planned: as in `align_pairs_fused`.
-    """
-    which = tl.program_id(0)
-    _, source_start, rows, target_start, columns = spans_of(pair_vectors, first + which, planned)
-    row_M = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
-    column_N = tl.program_id(2) * BLOCK_N + tl.arange(0, BLOCK_N)
-    real_M, real_N = row_M < rows, column_N < columns
-    similarity_MN = similarity_tile(
-        hidden, source_start, target_start, real_M, real_N, row_M, column_N, width, COSINE, BLOCK_M, BLOCK_N, BLOCK_K
-    )
-    at_MN = which.to(tl.int64) * MOST_ROWS * MOST_COLUMNS + row_M[:, None] * MOST_COLUMNS + column_N[None, :]
-    tl.store(scratch + at_MN, similarity_MN, mask=real_M[:, None] & real_N[None, :])
+NOTHING = tl.constexpr(-3e38)
+"""log2 K of padding: no mass beside any real cell, and still a number in a difference."""
 
 
 @triton.jit
-def log_kernel(similarity_MN, real_MN, one_token, temperature, clip_floor, COST_IS_CLIP: tl.constexpr):
-    """log K of a tile of S; no mass on padding, and none to choose among where a side has one token."""
-    kernel_MN = tl.log(tl.maximum(similarity_MN, clip_floor)) if COST_IS_CLIP else similarity_MN / temperature
-    kernel_MN = tl.where(one_token, 0.0, kernel_MN)
-    return tl.where(real_MN, kernel_MN, NO_MASS)
+def store_tile(
+    hidden,
+    similarity,
+    arrivals,
+    source_start,
+    rows,
+    target_start,
+    columns,
+    width,
+    most_columns,
+    COSINE: tl.constexpr,
+    TILE: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """This program's tile of S into scratch. Returns whether it was the pair's last, and of the last the largest |S|.
+
+    arrivals: int32 [2] of zeros: how many tiles have been stored, and the bits of the largest |S| in them.
+    """
+    begin_M, begin_N = tl.program_id(1) * TILE, tl.program_id(2) * TILE
+    row_M, column_N = begin_M + tl.arange(0, TILE), begin_N + tl.arange(0, TILE)
+    real_M, real_N = row_M < rows, column_N < columns
+    similarity_MN = similarity_tile(
+        hidden, source_start + begin_M, target_start + begin_N, real_M, real_N, width, COSINE, TILE, TILE, BLOCK_K
+    )
+    at_MN = row_M[:, None] * most_columns + column_N[None, :]
+    tl.store(similarity + at_MN, similarity_MN, mask=real_M[:, None] & real_N[None, :])
+    tl.atomic_max(arrivals + 1, largest_magnitude(similarity_MN).to(tl.int32, bitcast=True))
+    tl.debug_barrier()  # the whole tile is written before it is counted
+    last = tl.atomic_add(arrivals, 1) == tl.cdiv(rows, TILE) * tl.cdiv(columns, TILE) - 1
+    tl.debug_barrier()
+    return last, tl.load(arrivals + 1).to(tl.float32, bitcast=True)
 
 
-@triton.jit(do_not_specialize=BATCH_SIZES)
-def align_pairs_streamed(
-    pair_vectors,
+@triton.jit
+def log_kernel_tile(similarity, row_M, column_N, rows, columns, most_columns, floor, scale, COST_IS_CLIP: tl.constexpr):
+    """log2 K of some rows and all columns; no mass on padding."""
+    real_MN = (row_M < rows)[:, None] & (column_N < columns)[None, :]
+    similarity_MN = tl.load(similarity + row_M[:, None] * most_columns + column_N[None, :], mask=real_MN, other=0.0)
+    log_kernel_MN = log2(tl.maximum(similarity_MN, floor)) if COST_IS_CLIP else similarity_MN * scale
+    return tl.where(real_MN, log_kernel_MN, NOTHING)
+
+
+@triton.jit
+def row_step(log_kernel_MN, column_potential_N, real_M):
+    """The potentials that give the rows of a tile a mass of one."""
+    value_MN = log_kernel_MN + column_potential_N[None, :]
+    largest_M = tl.max(value_MN, axis=1)
+    total_M = tl.sum(exp2(value_MN - largest_M[:, None]), axis=1)
+    return tl.where(real_M, -(largest_M + log2(total_M)), 0.0)
+
+
+@triton.jit
+def column_potentials(
+    similarity,
+    row_potential,
+    rows,
+    columns,
+    most_columns,
+    floor,
+    scale,
+    iterations,
+    COST_IS_CLIP: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """Sinkhorn, but for the last row step of the clip cost. Row potentials go to scratch.
+
+    A pass takes the row step of the iteration before (clip) or of its own (exp), then its column step, whose sums over rows are
+    carried along with their largest term so far.
+    """
+    column_N = tl.arange(0, BLOCK_N)
+    potential_N = tl.zeros((BLOCK_N,), dtype=tl.float32)
+    for iteration in range(iterations):
+        largest_N = tl.full((BLOCK_N,), NOTHING, dtype=tl.float32)
+        total_N = tl.zeros((BLOCK_N,), dtype=tl.float32)
+        for begin in range(0, rows, BLOCK_M):
+            row_M = begin + tl.arange(0, BLOCK_M)
+            value_MN = log_kernel_tile(
+                similarity, row_M, column_N, rows, columns, most_columns, floor, scale, COST_IS_CLIP
+            )
+            if (iteration > 0) | (not COST_IS_CLIP):
+                potential_M = row_step(value_MN, potential_N, row_M < rows)
+                tl.store(row_potential + row_M, potential_M, mask=row_M < rows)
+                value_MN += potential_M[:, None]
+            larger_N = tl.maximum(largest_N, tl.max(value_MN, axis=0))
+            total_N = total_N * exp2(largest_N - larger_N) + tl.sum(exp2(value_MN - larger_N[None, :]), axis=0)
+            largest_N = larger_N
+        potential_N = tl.where(column_N < columns, -(largest_N + log2(total_N)), 0.0)
+        tl.debug_barrier()
+    return potential_N
+
+
+@triton.jit
+def best_cells(
     similarity,
     row_floats,
     row_integers,
-    column_floats,
+    potential_N,
+    open_N,
+    rows,
+    columns,
+    most_rows,
+    most_columns,
+    floor,
+    scale,
+    log_discount,
+    row_step_left,
+    COST_IS_CLIP: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """One pass over log2 P: the first largest cell of every row, into scratch, and of every column, returned with its value.
+
+    row_floats: potentials, then the largest values of rows; row_integers: whether a row has a link, then its best column.
+    """
+    column_N = tl.arange(0, BLOCK_N)
+    value_N = tl.full((BLOCK_N,), float("-inf"), dtype=tl.float32)
+    best_row_N = tl.zeros((BLOCK_N,), dtype=tl.int32)
+    for begin in range(0, rows, BLOCK_M):
+        row_M = begin + tl.arange(0, BLOCK_M)
+        real_M = row_M < rows
+        value_MN = log_kernel_tile(similarity, row_M, column_N, rows, columns, most_columns, floor, scale, COST_IS_CLIP)
+        if row_step_left:
+            tl.store(row_floats + row_M, row_step(value_MN, potential_N, real_M), mask=real_M)
+            tl.debug_barrier()
+        value_MN += tl.load(row_floats + row_M, mask=real_M, other=0.0)[:, None] + potential_N[None, :]
+        open_M = tl.load(row_integers + row_M, mask=real_M, other=0) == 0
+        less_MN = tl.where(
+            open_M[:, None],
+            tl.where(open_N, 0.0, log_discount)[None, :],
+            tl.where(open_N, log_discount, NO_MASS)[None, :],
+        )
+        value_MN = tl.where(real_M[:, None] & (column_N < columns)[None, :], value_MN + less_MN, NOTHING)
+        tl.store(row_floats + most_rows + row_M, tl.max(value_MN, axis=1), mask=real_M)
+        tl.store(row_integers + most_rows + row_M, tl.argmax(value_MN, axis=1, tie_break_left=True), mask=real_M)
+        larger_N = tl.max(value_MN, axis=0)
+        better_N = larger_N > value_N  # an equal value of an earlier row stays
+        best_row_N = tl.where(better_N, begin + tl.argmax(value_MN, axis=0, tie_break_left=True), best_row_N)
+        value_N = tl.where(better_N, larger_N, value_N)
+    return value_N, best_row_N
+
+
+@triton.jit
+def link_columns(
+    row_integers,
+    partner,
+    score,
+    source_start,
+    target_start,
+    most_rows,
+    value_N,
+    best_row_N,
+    open_N,
+    real_N,
+    adds,
+    log_discount,
+):
+    """The columns' view of the links: does the best row lead back? Returns which are open still."""
+    column_N = tl.arange(0, open_N.shape[0])
+    found_N = (tl.load(row_integers + most_rows + best_row_N, mask=real_N, other=NONE) == column_N) & real_N & adds
+    row_linked_N = tl.load(row_integers + best_row_N, mask=real_N, other=0) > 0
+    mass_N = value_N - tl.where(row_linked_N, log_discount, 0.0)
+    new_N = found_N & open_N
+    tl.store(partner + target_start + column_N, source_start + best_row_N, mask=new_N)
+    tl.store(score + target_start + column_N, mass_N * LN2, mask=new_N)
+    return open_N & ~found_N
+
+
+@triton.jit
+def link_rows(
+    row_floats,
+    row_integers,
     column_integers,
     links,
     partner,
     score,
+    source_start,
+    target_start,
+    rows,
+    most_rows,
+    most_columns,
+    adds,
+    log_discount,
+    BLOCK_L: tl.constexpr,
+):
+    """The rows' view of the links, from what the columns were before this round. Returns how many rows are open still.
+
+    column_integers: whether a column has a link, then its best row.
+    """
+    open_rows = 0
+    for begin in range(0, rows, BLOCK_L):
+        row_L = begin + tl.arange(0, BLOCK_L)
+        real_L = row_L < rows
+        best_L = tl.load(row_integers + most_rows + row_L, mask=real_L, other=0)
+        found_L = (tl.load(column_integers + most_columns + best_L, mask=real_L, other=NONE) == row_L) & real_L & adds
+        tl.store(links + source_start + row_L, target_start + best_L, mask=found_L)
+        open_L = (tl.load(row_integers + row_L, mask=real_L, other=1) == 0) & real_L
+        column_linked_L = tl.load(column_integers + best_L, mask=real_L, other=0) > 0
+        mass_L = tl.load(row_floats + most_rows + row_L, mask=real_L, other=0.0)
+        mass_L -= tl.where(column_linked_L, log_discount, 0.0)
+        tl.store(partner + source_start + row_L, target_start + best_L, mask=found_L & open_L)
+        tl.store(score + source_start + row_L, mass_L * LN2, mask=found_L & open_L)
+        open_L = open_L & ~found_L
+        tl.store(row_integers + row_L, tl.where(open_L, 0, 1), mask=real_L)
+        open_rows += tl.sum(open_L.to(tl.int32), axis=0)
+    return open_rows
+
+
+@triton.jit
+def align_stored(
+    similarity,
+    row_floats,
+    row_integers,
+    column_integers,
+    links,
+    partner,
+    score,
+    tokens,
+    source_start,
+    rows,
+    target_start,
+    columns,
+    most_rows,
+    most_columns,
+    log_discount,
+    floor,
+    scale,
+    iterations,
+    COST_IS_CLIP: tl.constexpr,
+    ROUNDS: tl.constexpr,
+    SMALLEST_FOR_MORE_ROUNDS: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """Sinkhorn and filtering of one pair from its similarities; BLOCK_N holds all columns, rows come BLOCK_M at a time."""
+    column_N = tl.arange(0, BLOCK_N)
+    real_N = column_N < columns
+    for begin in range(0, rows, BLOCK_N):
+        row_L = begin + tl.arange(0, BLOCK_N)
+        tl.store(row_floats + row_L, tl.zeros((BLOCK_N,), dtype=tl.float32), mask=row_L < rows)
+        tl.store(row_integers + row_L, tl.zeros((BLOCK_N,), dtype=tl.int32), mask=row_L < rows)
+    tl.store(column_integers + column_N, tl.zeros((BLOCK_N,), dtype=tl.int32), mask=real_N)
+    tl.debug_barrier()
+    potential_N = column_potentials(
+        similarity,
+        row_floats,
+        rows,
+        columns,
+        most_columns,
+        floor,
+        scale,
+        iterations,
+        COST_IS_CLIP,
+        BLOCK_M,
+        BLOCK_N,
+    )
+    open_N, open_rows = real_N, rows
+    for round_ in tl.static_range(ROUNDS):
+        adds = (open_rows > 0) & any_of(open_N)
+        if round_ > 0:
+            adds = adds & (tl.minimum(rows, columns) >= SMALLEST_FOR_MORE_ROUNDS)
+        value_N, best_row_N = best_cells(
+            similarity,
+            row_floats,
+            row_integers,
+            potential_N,
+            open_N,
+            rows,
+            columns,
+            most_rows,
+            most_columns,
+            floor,
+            scale,
+            log_discount,
+            (iterations > 0) & COST_IS_CLIP & (round_ == 0),
+            COST_IS_CLIP,
+            BLOCK_M,
+            BLOCK_N,
+        )
+        tl.store(column_integers + most_columns + column_N, best_row_N, mask=real_N)
+        tl.debug_barrier()
+        open_N = link_columns(
+            row_integers,
+            partner,
+            score,
+            source_start,
+            target_start,
+            most_rows,
+            value_N,
+            best_row_N,
+            open_N,
+            real_N,
+            adds,
+            log_discount,
+        )
+        tl.debug_barrier()
+        open_rows = link_rows(
+            row_floats,
+            row_integers,
+            column_integers,
+            links + round_ * tokens.to(tl.int64),
+            partner,
+            score,
+            source_start,
+            target_start,
+            rows,
+            most_rows,
+            most_columns,
+            adds,
+            log_discount,
+            BLOCK_N,
+        )
+        tl.debug_barrier()
+        tl.store(column_integers + column_N, tl.where(open_N, 0, 1), mask=real_N)
+        tl.debug_barrier()
+
+
+@triton.jit(do_not_specialize=(*BATCH_SIZES, "most_rows", "most_columns", "iterations"))
+def align_pairs_streamed(
+    hidden,
+    pair_vectors,
+    similarity,
+    row_floats,
+    row_integers,
+    column_integers,
+    arrivals,
+    links,
+    partner,
+    score,
     status,
+    width,
     tokens,
     first,
     planned,
+    most_rows,
+    most_columns,
     temperature,
     log_discount,
     clip_floor,
     largest_similarity,
+    iterations,
     COST_IS_CLIP: tl.constexpr,
-    ITERATIONS: tl.constexpr,
+    COSINE: tl.constexpr,
     ROUNDS: tl.constexpr,
     SMALLEST_FOR_MORE_ROUNDS: tl.constexpr,
     NON_FINITE: tl.constexpr,
-    MOST_ROWS: tl.constexpr,
-    MOST_COLUMNS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    TILE: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_CELLS: tl.constexpr,
+    LONGEST: tl.constexpr,
 ):
-    """Align one pair from its similarities; BLOCK_N holds all columns, rows come BLOCK_M at a time.
+    """Align one pair by all programs with its index on the grid's first axis; the others are row and column tiles.
 
-    similarity: what `similarity_to_scratch` wrote. Scratch of the pair, of any content: row_floats [pairs, MOST_ROWS] (row
-    potentials), row_integers [2, pairs, MOST_ROWS] (best column; linked so far), column_floats [pairs, MOST_COLUMNS]
-    (column potentials), column_integers [2, pairs, MOST_COLUMNS] (best row; linked so far). The rest as in
-    `align_pairs_fused`. A barrier stands between writing scratch and reading it in another layout.
+    Scratch of each pair of the launch: similarity fp32 [most_rows, most_columns], row_floats and row_integers
+    [2, most_rows], column_integers [2, most_columns], arrivals int32 [2] of zeros. LONGEST columns at most; half as many, where
+    they are enough, are held beside twice the rows. The rest as in `align_pairs_fused`.
     """
     which = tl.program_id(0)
     pair, source_start, rows, target_start, columns = spans_of(pair_vectors, first + which, planned)
-    pairs = tl.num_programs(0)
-    similarity += which.to(tl.int64) * MOST_ROWS * MOST_COLUMNS
-    row_potential, column_potential = row_floats + which * MOST_ROWS, column_floats + which * MOST_COLUMNS
-    best_column, row_linked = row_integers + which * MOST_ROWS, row_integers + (pairs + which) * MOST_ROWS
-    best_row, column_linked = column_integers + which * MOST_COLUMNS, column_integers + (pairs + which) * MOST_COLUMNS
-
-    column_N = tl.arange(0, BLOCK_N)
-    real_N = column_N < columns
-    shorter = tl.minimum(rows, columns)
-    one_token = (shorter == 1) & (ITERATIONS > 0)
-
-    # Whether all of S is a number within range; row potentials and links start at none.
-    broken_N = tl.zeros((BLOCK_N,), dtype=tl.int32)
-    for begin in range(0, rows, BLOCK_M):
-        row_M = begin + tl.arange(0, BLOCK_M)
-        real_MN = (row_M < rows)[:, None] & real_N[None, :]
-        similarity_MN = tl.load(similarity + row_M[:, None] * MOST_COLUMNS + column_N[None, :], mask=real_MN, other=0.0)
-        in_range_MN = tl.abs(similarity_MN) * tl.maximum(1.0, 1.0 / temperature) <= largest_similarity
-        broken_N = tl.maximum(broken_N, tl.max((~in_range_MN).to(tl.int32), axis=0))
-        tl.store(row_potential + row_M, tl.zeros((BLOCK_M,), dtype=tl.float32), mask=row_M < rows)
-        tl.store(row_linked + row_M, tl.zeros((BLOCK_M,), dtype=tl.int32), mask=row_M < rows)
-    finite = tl.max(broken_N, axis=0) == 0
-    tl.store(status + pair, tl.where(finite, 0, NON_FINITE))
-    if not finite:
-        return
-    tl.store(column_linked + column_N, tl.zeros((BLOCK_N,), dtype=tl.int32), mask=real_N)
-    tl.debug_barrier()
-
-    # Sinkhorn: a pass takes the row step of the iteration before (clip) or of its own (exp), then its column step, whose
-    # sums over rows are carried along with their largest term so far.
-    potential_N = tl.zeros((BLOCK_N,), dtype=tl.float32)
-    for iteration in tl.static_range(ITERATIONS):
-        largest_N = tl.full((BLOCK_N,), NO_MASS, dtype=tl.float32)
-        total_N = tl.zeros((BLOCK_N,), dtype=tl.float32)
-        for begin in range(0, rows, BLOCK_M):
-            row_M = begin + tl.arange(0, BLOCK_M)
-            real_M = row_M < rows
-            real_MN = real_M[:, None] & real_N[None, :]
-            at_MN = row_M[:, None] * MOST_COLUMNS + column_N[None, :]
-            similarity_MN = tl.load(similarity + at_MN, mask=real_MN, other=0.0)
-            kernel_MN = log_kernel(similarity_MN, real_MN, one_token, temperature, clip_floor, COST_IS_CLIP)
-            if iteration > 0 or not COST_IS_CLIP:
-                potential_M = row_step(kernel_MN, potential_N, real_M)
-                tl.store(row_potential + row_M, potential_M, mask=real_M)
-                kernel_MN += potential_M[:, None]
-            larger_N = tl.maximum(largest_N, tl.max(kernel_MN, axis=0))
-            total_N = total_N * tl.exp(largest_N - larger_N) + tl.sum(tl.exp(kernel_MN - larger_N[None, :]), axis=0)
-            largest_N = larger_N
-        potential_N = tl.where(real_N, -(largest_N + tl.log(total_N)), 0.0)
-        tl.debug_barrier()
-    tl.store(column_potential + column_N, potential_N, mask=real_N)
-
-    # Rounds of mutual argmax.
-    open_N = real_N
-    partner_N = tl.full((BLOCK_N,), NONE, dtype=tl.int32)
-    mass_N = tl.full((BLOCK_N,), float("-inf"), dtype=tl.float32)
-    open_rows = rows
-    for round_ in tl.static_range(ROUNDS):
-        adds = (open_rows > 0) & any_of(open_N)
-        if round_ > 0:
-            adds = adds & (shorter >= SMALLEST_FOR_MORE_ROUNDS)
-        best_value_N = tl.full((BLOCK_N,), float("-inf"), dtype=tl.float32)
-        best_row_N = tl.zeros((BLOCK_N,), dtype=tl.int32)
-        for begin in range(0, rows, BLOCK_M):
-            row_M = begin + tl.arange(0, BLOCK_M)
-            real_M = row_M < rows
-            real_MN = real_M[:, None] & real_N[None, :]
-            at_MN = row_M[:, None] * MOST_COLUMNS + column_N[None, :]
-            similarity_MN = tl.load(similarity + at_MN, mask=real_MN, other=0.0)
-            plan_MN = log_kernel(similarity_MN, real_MN, one_token, temperature, clip_floor, COST_IS_CLIP)
-            if round_ == 0 and COST_IS_CLIP and ITERATIONS > 0:
-                potential_M = row_step(plan_MN, potential_N, real_M)  # the last half step of the clip cost
-                tl.store(row_potential + row_M, potential_M, mask=real_M)
-            else:
-                potential_M = tl.load(row_potential + row_M, mask=real_M, other=0.0)
-            plan_MN = plan_MN + potential_M[:, None] + potential_N[None, :]
-            if round_ > 0:
-                open_M = (tl.load(row_linked + row_M, mask=real_M, other=1) == 0) & real_M
-                plan_MN = tl.where(open_M[:, None] ^ open_N[None, :], plan_MN + log_discount, plan_MN)
-                plan_MN = tl.where((open_M[:, None] | open_N[None, :]) & real_MN, plan_MN, NO_MASS)
-            tl.store(best_column + row_M, tl.argmax(plan_MN, axis=1, tie_break_left=True), mask=real_M)
-            value_N = tl.max(plan_MN, axis=0)
-            better_N = value_N > best_value_N  # an equal value of an earlier row stays
-            best_row_N = tl.where(better_N, begin + tl.argmax(plan_MN, axis=0, tie_break_left=True), best_row_N)
-            best_value_N = tl.where(better_N, value_N, best_value_N)
-        best_row_N = tl.where(best_row_N < rows, best_row_N, 0)
-        tl.store(best_row + column_N, best_row_N, mask=real_N)
-        tl.debug_barrier()
-
-        # The columns' view of the links: does the best row lead back?
-        leads_back_N = tl.load(best_column + best_row_N, mask=real_N, other=NONE) == column_N
-        row_open_N = tl.load(row_linked + best_row_N, mask=real_N, other=1) == 0
-        found_N = tl.where(leads_back_N & real_N & adds & (open_N | row_open_N), best_row_N, NONE)
-        similarity_N = tl.load(similarity + best_row_N * MOST_COLUMNS + column_N, mask=real_N, other=0.0)
-        kernel_N = log_kernel(similarity_N, real_N, one_token, temperature, clip_floor, COST_IS_CLIP)
-        found_mass_N = kernel_N + tl.load(row_potential + best_row_N, mask=real_N, other=0.0) + potential_N
-        partner_N, mass_N = heavier_link(found_N, found_mass_N, partner_N, mass_N)
-        open_N = open_N & (found_N < 0)
-        tl.debug_barrier()
-
-        # The rows' view, from what the columns were before this round.
-        open_rows = 0
-        for begin in range(0, rows, BLOCK_M):
-            row_M = begin + tl.arange(0, BLOCK_M)
-            real_M = row_M < rows
-            best_M = tl.load(best_column + row_M, mask=real_M, other=0)
-            best_M = tl.where(best_M < columns, best_M, 0)
-            open_M = (tl.load(row_linked + row_M, mask=real_M, other=1) == 0) & real_M
-            leads_back_M = tl.load(best_row + best_M, mask=real_M, other=NONE) == row_M
-            column_open_M = tl.load(column_linked + best_M, mask=real_M, other=1) == 0
-            found_M = tl.where(leads_back_M & real_M & adds & (open_M | column_open_M), best_M, NONE)
-            similarity_M = tl.load(similarity + row_M * MOST_COLUMNS + best_M, mask=real_M, other=0.0)
-            kernel_M = log_kernel(similarity_M, real_M, one_token, temperature, clip_floor, COST_IS_CLIP)
-            column_potential_M = tl.load(column_potential + best_M, mask=real_M, other=0.0)
-            found_mass_M = kernel_M + tl.load(row_potential + row_M, mask=real_M, other=0.0) + column_potential_M
-            token_M = source_start + row_M
-            partner_M = tl.load(partner + token_M, mask=real_M, other=NONE)
-            partner_M = tl.where(partner_M >= 0, partner_M - target_start, NONE)
-            mass_M = tl.load(score + token_M, mask=real_M, other=0.0)
-            partner_M, mass_M = heavier_link(found_M, found_mass_M, partner_M, mass_M)
-            tl.store(partner + token_M, tl.where(partner_M >= 0, target_start + partner_M, NONE), mask=real_M)
-            tl.store(score + token_M, mass_M, mask=real_M)
-            at_M = token_M.to(tl.int64) + round_ * tokens.to(tl.int64)
-            tl.store(links + at_M, tl.where(found_M >= 0, target_start + found_M, NONE), mask=real_M)
-            open_M = open_M & (found_M < 0)
-            tl.store(row_linked + row_M, tl.where(open_M, 0, 1), mask=real_M)
-            open_rows += tl.sum(open_M.to(tl.int32), axis=0)
-        tl.debug_barrier()
-        tl.store(column_linked + column_N, tl.where(open_N, 0, 1), mask=real_N)
-        tl.debug_barrier()
-
-    tl.store(partner + target_start + column_N, tl.where(partner_N >= 0, source_start + partner_N, NONE), mask=real_N)
-    tl.store(score + target_start + column_N, mass_N, mask=real_N)
-
-
-@triton.jit
-def row_step(kernel_MN, column_potential_N, real_M):
-    """The potentials that give the rows of a tile a mass of one."""
-    value_MN = kernel_MN + column_potential_N[None, :]
-    largest_M = tl.max(value_MN, axis=1)
-    total_M = tl.sum(tl.exp(value_MN - largest_M[:, None]), axis=1)
-    return tl.where(real_M, -(largest_M + tl.log(total_M)), 0.0)
+    similarity += which.to(tl.int64) * most_rows * most_columns
+    if (tl.program_id(1) * TILE < rows) & (tl.program_id(2) * TILE < columns):
+        last, most = store_tile(
+            hidden,
+            similarity,
+            arrivals + 2 * which,
+            source_start,
+            rows,
+            target_start,
+            columns,
+            width,
+            most_columns,
+            COSINE,
+            TILE,
+            BLOCK_K,
+        )
+        if last:
+            finite = most * tl.maximum(1.0, 1.0 / temperature) <= largest_similarity  # not so for NaN
+            tl.store(status + pair, tl.where(finite, 0, NON_FINITE))
+            # A side of one token takes up the kernel whole: every cell has the same mass, see the reference.
+            uniform = (tl.minimum(rows, columns) == 1) & (iterations > 0)
+            for part in tl.static_range(2):
+                if finite & ((2 * columns <= LONGEST) == (part == 1)):
+                    align_stored(
+                        similarity,
+                        row_floats + 2 * which * most_rows,
+                        row_integers + 2 * which * most_rows,
+                        column_integers + 2 * which * most_columns,
+                        links,
+                        partner,
+                        score,
+                        tokens,
+                        source_start,
+                        rows,
+                        target_start,
+                        columns,
+                        most_rows,
+                        most_columns,
+                        log_discount,
+                        tl.where(uniform, tl.maximum(most, clip_floor), clip_floor),
+                        tl.where(uniform, 0.0, LOG2_E / temperature),
+                        iterations,
+                        COST_IS_CLIP,
+                        ROUNDS,
+                        SMALLEST_FOR_MORE_ROUNDS,
+                        BLOCK_CELLS // LONGEST * (part + 1),
+                        LONGEST // (part + 1),
+                    )
