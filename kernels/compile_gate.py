@@ -1,9 +1,9 @@
 """Compiles every default launch of the Triton kernels, on any machine, and records what became of it.
 
 Run `python kernels/compile_gate.py` to compare with `compiled.json`, `--write` to record anew, `--quick` to compile only the
-default settings in bf16. It needs no GPU: registers,
-stack and shared memory are read from the compiled code. The hidden width is an argument of the kernels, so that one
-compilation stands for every width that is a multiple of 16 (384, 768 and 1024 among them).
+default settings in bf16. It needs no GPU: registers, stack, shared memory and instructions are read from the compiled code.
+The hidden width is an argument of the kernels, so that one compilation stands for every width that is a multiple of 16 (384,
+768 and 1024 among them).
 """
 
 import argparse
@@ -24,14 +24,15 @@ try:
     import triton
 except ModuleNotFoundError:
     sys.exit("error: the package triton is not installed; `pip install triton` (it comes with PyTorch for CUDA)")
+from count_instructions import instructions_of_a_pair
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from sinkhorn_align import AlignmentSettings
 from sinkhorn_align.gpu.fused import align_pairs_fused
 from sinkhorn_align.gpu.launch import constants
-from sinkhorn_align.gpu.streamed import align_pairs_streamed, similarity_to_scratch
-from sinkhorn_align.gpu.tiles import LARGEST_FUSED_TILE, LONGEST_SIDE, PRODUCT_TILE, fused_tile, streamed_options
+from sinkhorn_align.gpu.streamed import align_pairs_streamed
+from sinkhorn_align.gpu.tiles import FUSED_TILES, LONGEST_SIDE, SHORT_TILE, fused_tile, streamed_options
 
 RECORD = Path(__file__).with_name("compiled.json")
 CAPABILITIES = (80, 90, 100)
@@ -41,21 +42,22 @@ MOST_STACK_OF_LARGEST = 160
 """Bytes a thread that the largest fused tile may spill; no other launch may. A 128 x 128 plan alone takes 32 of its 128
 registers a thread; what spills stays in the first-level cache, while the streamed path would write and read 64 KB a pair some
 five times."""
+COUNTED_WIDTH = 768
+"""The hidden width for which instructions are counted."""
 ELEMENT = {"bf16": 2, "fp16": 2, "fp32": 4}
 SETTINGS = {
     "clip": AlignmentSettings(),
     "cosine": AlignmentSettings(cost="exp", similarity="cosine", temperature=0.1),
 }
-KERNELS = {kernel.fn.__name__: kernel for kernel in (align_pairs_fused, similarity_to_scratch, align_pairs_streamed)}
+KERNELS = {kernel.fn.__name__: kernel for kernel in (align_pairs_fused, align_pairs_streamed)}
 POINTERS = {
     "hidden": "",
     "pair_vectors": "*i32",
-    "scratch": "*fp32",
     "similarity": "*fp32",
     "row_floats": "*fp32",
     "row_integers": "*i32",
-    "column_floats": "*fp32",
     "column_integers": "*i32",
+    "arrivals": "*i32",
     "links": "*i32",
     "partner": "*i32",
     "score": "*fp32",
@@ -66,6 +68,9 @@ NUMBERS = {
     "tokens": "i32",
     "first": "i32",
     "planned": "i32",
+    "most_rows": "i32",
+    "most_columns": "i32",
+    "iterations": "i32",
     "temperature": "fp32",
     "log_discount": "fp32",
     "clip_floor": "fp32",
@@ -83,43 +88,46 @@ class Job:
     settings: str
     rows: int
     columns: int
+    short: int
+    """The tile of the launch's shortest pairs, 0 for none."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a launch compiles to: a thread's registers and stack (bytes), a program's shared memory (bytes), and the
-    tensor-core instructions in its PTX."""
+    """What a launch compiles to: a thread's registers and stack (bytes), a program's shared memory (bytes), the tensor-core
+    instructions in its PTX, and the instructions that all warps of a fused launch issue for one pair (of the shortest tile,
+    `COUNTED_WIDTH` wide)."""
 
     warps: int
     registers: int
     stack: int
     shared: int
     tensor_core: int
+    instructions: int
 
 
 def jobs() -> Iterator[Job]:
-    """Every default launch: all tile shapes; bf16 with both ways to a similarity, fp32 with one. fp16 takes bf16's tiles,
-    and the second streamed pass reads fp32 similarities whatever they came from."""
-    sides = [16 << doubled for doubled in range(6)]
-    tiles = [side for side in sides if side <= LARGEST_FUSED_TILE]
+    """Every default launch, bf16 with both ways to a similarity, fp32 with one: fp16 takes bf16's tiles. The launch of the
+    smallest tiles is there once more for each of its two, alone, for their instructions."""
+    alone = [(SHORT_TILE, 0), (FUSED_TILES[0], 0)]
+    launched = [(FUSED_TILES[0], SHORT_TILE), *((side, 0) for side in FUSED_TILES[1:])]
     for capability in CAPABILITIES:
         for dtype, settings in (("bf16", "clip"), ("bf16", "cosine"), ("fp32", "clip")):
-            for rows in tiles:
-                yield from (Job("align_pairs_fused", capability, dtype, settings, rows, columns) for columns in tiles)
-            yield Job("similarity_to_scratch", capability, dtype, settings, PRODUCT_TILE, PRODUCT_TILE)
-        for columns in sides:
-            yield Job("align_pairs_streamed", capability, "bf16", "clip", LONGEST_SIDE, columns)
+            tiles = launched + (alone if (dtype, settings) == ("bf16", "clip") else [])
+            yield from (
+                Job("align_pairs_fused", capability, dtype, settings, side, side, short) for side, short in tiles
+            )
+            yield Job("align_pairs_streamed", capability, dtype, settings, LONGEST_SIDE, LONGEST_SIDE, 0)
 
 
 def arguments_of(job: Job) -> dict[str, int | float]:
     """Compile-time arguments and launch options, as `gpu.launch` gives them."""
-    settings = SETTINGS[job.settings]
-    given = constants(settings) | {"COSINE": settings.similarity == "cosine"}
     if job.kernel == "align_pairs_streamed":
-        options = streamed_options(job.columns)
+        options = streamed_options(ELEMENT[job.dtype])
     else:
-        options = fused_tile(job.rows, job.columns, ELEMENT[job.dtype], job.capability).options()
-    return given | {"MOST_ROWS": job.rows, "MOST_COLUMNS": job.columns} | options
+        cosine = SETTINGS[job.settings].similarity == "cosine"
+        options = fused_tile(job.rows, job.columns, ELEMENT[job.dtype], job.capability, cosine).options()
+    return constants(SETTINGS[job.settings]) | options | {"SHORT_BLOCK": job.short}
 
 
 def compile_job(job: Job) -> Compiled:
@@ -133,9 +141,13 @@ def compile_job(job: Job) -> Compiled:
     options = {name: given[name] for name in ("num_warps", "num_stages", "maxnreg") if name in given}
     compiled = triton.compile(source, target=GPUTarget("cuda", job.capability, 32), options=options)
     registers, stack = _resources(compiled.asm["cubin"])
-    ptx = compiled.asm["ptx"]
-    tensor_core = sum(ptx.count(name) for name in TENSOR_CORE)
-    return Compiled(given["num_warps"], registers, stack, compiled.metadata.shared, tensor_core)
+    tensor_core = sum(compiled.asm["ptx"].count(name) for name in TENSOR_CORE)
+    instructions = 0
+    if job.kernel == "align_pairs_fused":
+        steps, iterations = COUNTED_WIDTH // given["BLOCK_K"], given["iterations"]
+        sass = _tool("nvdisasm", compiled.asm["cubin"], "-c")
+        instructions = given["num_warps"] * instructions_of_a_pair(sass, steps, iterations).total()
+    return Compiled(given["num_warps"], registers, stack, compiled.metadata.shared, tensor_core, instructions)
 
 
 def try_to_compile(job: Job) -> Compiled | str:
@@ -147,24 +159,29 @@ def try_to_compile(job: Job) -> Compiled | str:
 
 
 def _resources(cubin: bytes) -> tuple[int, int]:
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    usage = _tool("cuobjdump", cubin, "-res-usage")
+    words = dict(word.split(":") for word in usage.split() if word.startswith(("REG:", "STACK:")))
+    return int(words["REG"]), int(words["STACK"])
+
+
+def _tool(name: str, cubin: bytes, option: str) -> str:
+    """What a tool that comes with Triton prints about compiled code."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        usage = subprocess.run([tool, "-res-usage", file.name], check=True, capture_output=True, text=True).stdout
-    words = dict(word.split(":") for word in usage.split() if word.startswith(("REG:", "STACK:")))
-    return int(words["REG"]), int(words["STACK"])
+        return subprocess.run([tool, option, file.name], check=True, capture_output=True, text=True).stdout
 
 
 def faults(compiled: dict[Job, Compiled]) -> list[str]:
     """What breaks the rules: a spill that is not allowed, or a half-precision product without tensor cores."""
     found = []
     for job, result in compiled.items():
-        largest = job.kernel == "align_pairs_fused" and job.rows == job.columns == LARGEST_FUSED_TILE
+        largest = job.kernel == "align_pairs_fused" and job.rows == job.columns == FUSED_TILES[-1]
         allowed = MOST_STACK_OF_LARGEST if largest else 0
         if result.stack > allowed:
             found.append(f"{job}: {result.stack} bytes of stack a thread, at most {allowed}")
-        if job.kernel != "align_pairs_streamed" and job.dtype != "fp32" and result.tensor_core == 0:
+        if job.dtype != "fp32" and result.tensor_core == 0:
             found.append(f"{job}: no tensor-core instruction")
     return found
 

@@ -45,8 +45,8 @@ def test_triton_is_refused_where_it_cannot_run(monkeypatch):
 def test_triton_is_refused_where_it_is_not_installed(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.delitem(sys.modules, "sinkhorn_align.gpu.launch", raising=False)
-    for module in [name for name in sys.modules if name in ("sinkhorn_align.gpu.fused", "sinkhorn_align.gpu.streamed")]:
-        monkeypatch.delitem(sys.modules, module)
+    for module in ("fused", "streamed", "similarity", "arithmetic"):
+        monkeypatch.delitem(sys.modules, f"sinkhorn_align.gpu.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(ValueError, match="needs the package triton; install it, or use backend='torch'"):
         align(torch.zeros(4, 2), spans([0], [2], [2], [2]), backend="triton")

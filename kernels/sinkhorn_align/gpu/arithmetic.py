@@ -5,6 +5,7 @@ elsewhere: what a log mass of some tens of units loses is a tenth of what `agree
 instructions long. Triton's interpreter, which has no PTX, takes NumPy's functions.
 """
 
+# mypy: allow-untyped-defs, allow-incomplete-defs
 import triton
 import triton.language as tl
 

@@ -43,14 +43,14 @@ def align_planned(
     hidden_TD: Tensor,
     plan: Plan,
     settings: AlignmentSettings,
-    tile_of: Callable[[int, int, int, int], Tile] = fused_tile,
+    tile_of: Callable[[int, int, int, int, bool], Tile] = fused_tile,
     *,
     unfused: bool = False,
 ) -> Links:
     """The part of `align_triton` that the device does; in a CUDA graph, capture this, with the plan made outside.
 
-    fp64 is read as fp32. For measurements, `tile_of` (rows, columns, bytes of an element, capability) chooses the launch
-    sizes, and `unfused` takes the streamed path for every pair: a product into memory, then Sinkhorn and filtering.
+    fp64 is read as fp32. For measurements, `tile_of` (rows, columns, bytes of an element, capability, whether cosines) chooses
+    the launch sizes, and `unfused` takes the streamed path for every pair: a product into memory, then Sinkhorn and filtering.
     """
     check_filters(settings, "triton")
     tokens, device = len(hidden_TD), hidden_TD.device
@@ -72,7 +72,7 @@ def launch_into(
     hidden_TD: Tensor,
     plan: Plan,
     settings: AlignmentSettings,
-    tile_of: Callable[[int, int, int, int], Tile] = fused_tile,
+    tile_of: Callable[[int, int, int, int, bool], Tile] = fused_tile,
     *,
     unfused: bool = False,
 ) -> None:
@@ -80,7 +80,7 @@ def launch_into(
 
     On a GPU the launches run side by side: each may leave multiprocessors idle while its last pairs are at work.
     """
-    runs = [
+    runs: list[Callable[[], None]] = [
         partial(_launch_fused, answer, hidden_TD, plan, launch, settings, tile_of)
         if launch.fused and not unfused
         else partial(_launch_streamed, answer, hidden_TD, plan, launch, settings)
@@ -118,9 +118,11 @@ def _launch_fused(
     plan: Plan,
     launch: Launch,
     settings: AlignmentSettings,
-    tile_of: Callable[[int, int, int, int], Tile],
+    tile_of: Callable[[int, int, int, int, bool], Tile],
 ) -> None:
     tokens, width = hidden_TD.shape
+    cosine = settings.similarity == "cosine"
+    tile = tile_of(launch.rows, launch.columns, hidden_TD.element_size(), capability_of(hidden_TD.device), cosine)
     align_pairs_fused[(launch.pairs,)](
         hidden_TD,
         plan.vectors_5B,
@@ -133,7 +135,7 @@ def _launch_fused(
         launch.first,
         plan.vectors_5B.shape[1],
         **constants(settings),
-        **tile_of(launch.rows, launch.columns, hidden_TD.element_size(), capability_of(hidden_TD.device)).options(),
+        **tile.options(),
     )
 
 

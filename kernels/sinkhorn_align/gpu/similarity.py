@@ -1,5 +1,6 @@
 """Similarities of a tile of tokens of the two sides of a pair: dot products, or cosines that no magnitude breaks."""
 
+# mypy: allow-untyped-defs, allow-incomplete-defs
 import triton
 import triton.language as tl
 

@@ -21,6 +21,9 @@ PRODUCT_TILE = 64
 LARGEST_SCRATCH = 1 << 26
 """Numbers (fp32) of similarity scratch in one launch, 256 MB: what keeps 256 of the longest pairs in flight, more than an
 H100 has multiprocessors. A scratch no larger than its second-level cache would leave most of them idle."""
+REGISTERS = {(8, 32, 32): 200, (9, 32, 32): 128}
+"""The most registers a thread may have, by major capability, rows and columns, for dot products of half-precision numbers:
+where the compiler's own choice spills some, or fewer spill nothing and let more programs run on a multiprocessor."""
 STREAMED_CELLS = 4096
 """Numbers of the plan that a program of the streamed path holds at a time."""
 
@@ -53,18 +56,22 @@ def capability_of(device: torch.device) -> int:
     return 10 * major + minor
 
 
-def fused_tile(rows: int, columns: int, element_bytes: int, capability: int) -> Tile:
-    """The launch sizes of a padded shape: as few warps as hold the plan in registers.
+def fused_tile(rows: int, columns: int, element_bytes: int, capability: int, cosine: bool = False) -> Tile:
+    """The launch sizes of a padded shape: as few warps as hold the plan in registers, since every warp does what is to be
+    done for each row or column.
 
-    A step of the product reads 128 bytes of every token, one cache line.
+    fp32 and cosines need more registers beside it. A step of the product reads 128 bytes of every token, one cache line.
     """
     cells = rows * columns
     warps = 1 if cells <= 1024 else 2 if cells <= 4096 else 4 if cells <= 8192 else 16
-    if 100 <= capability < 120 and rows >= 64 and warps == 4:
+    registers = REGISTERS.get((capability // 10, rows, columns))
+    if cosine or element_bytes == 4:
+        warps, registers = min(2 * warps, 16), None
+    if 100 <= capability < 120 and rows >= 64 and warps in (4, 8):
         # Triton 3.7 fails to compile a reduction over a tcgen05 product, which it takes for these warps and rows.
         warps = 16
     short = SHORT_TILE if rows == columns == FUSED_TILES[0] else 0
-    return Tile(rows, columns, depth=128 // element_bytes, warps=warps, stages=3, short=short)
+    return Tile(rows, columns, 128 // element_bytes, warps, stages=3, short=short, registers=registers)
 
 
 def streamed_options(element_bytes: int) -> dict[str, int]:

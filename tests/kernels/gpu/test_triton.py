@@ -214,7 +214,7 @@ def test_nothing_around_a_buffer_is_read_or_written(correlated_pairs, lay_out, m
     with monkeypatch.context() as patch:
         patch.setattr(gpu_launch.torch, "empty", poisoned)
         gpu_launch.launch_into(answer, inside_TD, plan, settings)
-    assert len(scratch) == 5 * sum(not launch.fused for launch in plan.launches) > 0
+    assert len(scratch) == 4 * sum(not launch.fused for launch in plan.launches) > 0
     assert compare(answer, *batch).wrong == ()
     assert all((around() == 77).all() for _, around in buffers.values())
     assert all((around() == value).all() or around().isnan().all() for value, (_, around) in scratch)
@@ -247,17 +247,59 @@ def test_every_filled_pair_is_in_one_launch_that_its_own_lengths_choose(lengths)
     for launch in plan.launches:
         assert launch.first == len(seen)
         for column in range(launch.first, launch.first + launch.pairs):
-            pair, _, rows, _, columns = plan.vectors_5B[:, column].tolist()
-            assert (rows, columns) == lengths[pair]
-            for length, padded in ((rows, launch.rows), (columns, launch.columns)):
-                assert padded == max(16, 1 << (length - 1).bit_length())
+            pair, source, rows, target, columns = plan.vectors_5B[:, column].tolist()
+            assert (source, rows) == (spans.source_start_B[pair], lengths[pair][0])
+            assert (target, columns) == (spans.target_start_B[pair], lengths[pair][1])
+            tile = next((side for side in (32, 64, 128) if max(rows, columns) <= side), None)
+            assert launch.fused == (tile is not None)
+            if launch.fused:
+                assert launch.rows == launch.columns == tile
+            else:
+                assert rows <= launch.rows <= 512
+                assert columns <= launch.columns <= 512
             seen.append(pair)
     assert sorted(seen) == [pair for pair, sides in enumerate(lengths) if min(sides) > 0]
 
 
+def test_a_batch_of_real_lengths_is_four_launches_with_the_longest_pairs_first():
+    generator = torch.Generator().manual_seed(2)
+    length_2B = torch.exp(3.1 + 0.6 * torch.randn(2, 2048, generator=generator)).long().clamp(1, 254)
+    start_S = length_2B.flatten().cumsum(0) - length_2B.flatten()
+    spans = Spans(start_S[:2048], length_2B[0], start_S[2048:], length_2B[1])
+    plan = tiles.Plan.of(spans.checked(int(length_2B.sum())), torch.device("cpu"))
+    assert [launch.fused for launch in plan.launches] == [False, True, True, True]
+    assert [launch.rows for launch in plan.launches[1:]] == [128, 64, 32]
+    for launch in plan.launches:
+        tokens_B = plan.vectors_5B[[2, 4], launch.first : launch.first + launch.pairs].sum(dim=0)
+        assert torch.equal(tokens_B, tokens_B.sort(descending=True).values)
+
+
 def test_long_pairs_are_launched_in_parts_that_the_scratch_holds(monkeypatch):
-    monkeypatch.setattr(tiles, "LARGEST_SCRATCH", 3 * 256 * 16)
+    monkeypatch.setattr(tiles, "LARGEST_SCRATCH", 3 * 200 * 10)
     start_B = torch.arange(7, dtype=torch.int32) * 210
     spans = Spans(start_B, torch.full((7,), 200), start_B + 200, torch.full((7,), 10))
     launches = tiles.Plan.of(spans.checked(1470), torch.device("cpu")).launches
     assert [(launch.first, launch.pairs) for launch in launches] == [(0, 3), (3, 3), (6, 1)]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_a_gpu_s_approximate_functions_change_links_in_ties_only(settings, correlated_pairs, lay_out):
+    if DEVICE == "cuda":
+        pytest.skip("the GPU has its own")
+    from tests.tools.special_functions import approximated
+
+    batch = lay_out(correlated_pairs(seed=31, pairs=20) + long_pairs()[4:])
+    with approximated():
+        approximate = by_triton(batch, settings)
+    assert not torch.equal(approximate.score_T, by_triton(batch, settings).score_T)
+    assert compare(approximate, *batch, settings).wrong == ()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e8])
+@pytest.mark.parametrize("cost", ["clip", "exp"])
+def test_potentials_by_products_and_by_logarithms_give_the_same_plan(cost, scale, with_similarity, lay_out):
+    # Of these scales the largest is beyond what products can hold, with either cost.
+    similarity_MN = torch.rand(20, 17, generator=torch.Generator().manual_seed(1)) * scale
+    similarity_MN[3, 4] = 3e3 * scale
+    batch, settings = lay_out([with_similarity(similarity_MN)]), AlignmentSettings(cost=cost, sinkhorn_iterations=4)
+    assert compare(by_triton(batch, settings), *batch, settings).wrong == ()
