@@ -123,7 +123,7 @@ def jobs() -> Iterator[Job]:
 def arguments_of(job: Job) -> dict[str, int | float]:
     """Compile-time arguments and launch options, as `gpu.launch` gives them."""
     if job.kernel == "align_pairs_streamed":
-        options = streamed_options(ELEMENT[job.dtype])
+        options = streamed_options(ELEMENT[job.dtype], job.capability)
     else:
         cosine = SETTINGS[job.settings].similarity == "cosine"
         options = fused_tile(job.rows, job.columns, ELEMENT[job.dtype], job.capability, cosine).options()

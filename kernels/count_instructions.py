@@ -2,7 +2,7 @@
 
 Branches are taken as an ordinary pair of the tile takes them: of all ways from the first instruction to the last, the one
 through most loops, and of those the shortest. So the steps of the product and of Sinkhorn are taken, and neither the logarithms
-of wide kernels nor what diverged warps would do. A profiler on a GPU may say how far that holds; `cost_model.py` goes on.
+of wide kernels nor what diverged warps would do; of a loop, what comes after the last way out is left out. A profiler on a GPU may say how far that holds; `cost_model.py` goes on.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 LABEL = re.compile(r"^(\.L_x_\d+):")
 INSTRUCTION = re.compile(r"^/\*[0-9a-f]{4,}\*/\s+(.*?);")
 PREDICATE = re.compile(r"^@!?U?P\w+\s+")
-TARGET = re.compile(r"\bBRA\b.*?(\.L_x_\d+)")
+TARGET = re.compile(r"\b(?:BRA|CALL\.REL\.NOINC)\b.*?(\.L_x_\d+)")
 READS_GLOBAL_MEMORY = ("LDG", "UTMALDG")
 
 

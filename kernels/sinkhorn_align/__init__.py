@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from sinkhorn_align.settings import AlignmentSettings
 
 if TYPE_CHECKING:
-    from sinkhorn_align.api import align
+    from sinkhorn_align.api import align, warm_up
     from sinkhorn_align.links import Links, PairStatus
     from sinkhorn_align.spans import Spans
 
-__all__ = ["AlignmentSettings", "Links", "PairStatus", "Spans", "align"]
+__all__ = ["AlignmentSettings", "Links", "PairStatus", "Spans", "align", "warm_up"]
 
-_MODULES = {"align": "api", "Links": "links", "PairStatus": "links", "Spans": "spans"}
+_MODULES = {"align": "api", "warm_up": "api", "Links": "links", "PairStatus": "links", "Spans": "spans"}
 
 
 def __getattr__(name: str) -> Any:

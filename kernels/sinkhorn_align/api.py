@@ -74,3 +74,15 @@ def align(
             settings.discount,
         )
     )
+
+
+def warm_up(width: int, dtype: torch.dtype, device: torch.device, settings: AlignmentSettings | None = None) -> None:
+    """Compile what the first calls of `align` would have to compile: on a GPU the kernels of every size of pairs, else nothing.
+
+    Args:
+        width, dtype: those of the hidden states. settings: as for `align`.
+    """
+    if device.type == "cuda":
+        from sinkhorn_align.gpu.launch import warm_up as warm_up_kernels  # late, as in `operator`
+
+        warm_up_kernels(width, dtype, device, settings or AlignmentSettings())

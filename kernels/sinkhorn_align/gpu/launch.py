@@ -67,6 +67,17 @@ def align_planned(
     return answer
 
 
+def warm_up(width: int, dtype: torch.dtype, device: torch.device, settings: AlignmentSettings) -> None:
+    """Compile every kernel that batches of this width, dtype and settings may need, so that none of them waits for it.
+
+    Takes seconds the first time, and next to nothing where Triton's cache has them.
+    """
+    length_B = torch.tensor([*FUSED_TILES, FUSED_TILES[-1] + 1])
+    start_B = 2 * (length_B.cumsum(0) - length_B)
+    spans = Spans(start_B, length_B, start_B + length_B, length_B)
+    align_triton(torch.zeros((2 * int(length_B.sum()), width), dtype=dtype, device=device), spans, settings)
+
+
 def launch_into(
     answer: Links,
     hidden_TD: Tensor,
@@ -161,7 +172,7 @@ def _launch_streamed(answer: Links, hidden_TD: Tensor, plan: Plan, launch: Launc
         rows,
         columns,
         **constants(settings),
-        **streamed_options(hidden_TD.element_size()),
+        **streamed_options(hidden_TD.element_size(), capability_of(device)),
     )
 
 

@@ -67,17 +67,22 @@ def fused_tile(rows: int, columns: int, element_bytes: int, capability: int, cos
     registers = REGISTERS.get((capability // 10, rows, columns))
     if cosine or element_bytes == 4:
         warps, registers = min(2 * warps, 16), None
-    if 100 <= capability < 120 and rows >= 64 and warps in (4, 8):
-        # Triton 3.7 fails to compile a reduction over a tcgen05 product, which it takes for these warps and rows.
+    if _has_tcgen05(capability) and rows >= 64 and warps in (4, 8):
         warps = 16
     short = SHORT_TILE if rows == columns == FUSED_TILES[0] else 0
     return Tile(rows, columns, 128 // element_bytes, warps, stages=3, short=short, registers=registers)
 
 
-def streamed_options(element_bytes: int) -> dict[str, int]:
-    """The launch sizes of the streamed path."""
+def streamed_options(element_bytes: int, capability: int) -> dict[str, int]:
+    """The launch sizes of the streamed path. 168 registers a thread are as many as it can use, so that none spills."""
     sizes = {"TILE": PRODUCT_TILE, "BLOCK_K": 128 // element_bytes}
-    return sizes | {"BLOCK_CELLS": STREAMED_CELLS, "LONGEST": LONGEST_SIDE, "num_warps": 8, "num_stages": 3}
+    sizes |= {"BLOCK_CELLS": STREAMED_CELLS, "LONGEST": LONGEST_SIDE, "num_stages": 3}
+    return sizes | ({"num_warps": 16} if _has_tcgen05(capability) else {"num_warps": 8, "maxnreg": 168})
+
+
+def _has_tcgen05(capability: int) -> bool:
+    """Whether 4 or 8 warps take a product of 64 rows or more by tcgen05: Triton 3.7 fails to compile a reduction over that."""
+    return 100 <= capability < 120
 
 
 @dataclass(frozen=True)

@@ -303,3 +303,13 @@ def test_potentials_by_products_and_by_logarithms_give_the_same_plan(cost, scale
     similarity_MN[3, 4] = 3e3 * scale
     batch, settings = lay_out([with_similarity(similarity_MN)]), AlignmentSettings(cost=cost, sinkhorn_iterations=4)
     assert compare(by_triton(batch, settings), *batch, settings).wrong == ()
+
+
+def test_warming_up_runs_every_kernel_that_a_batch_may_need(monkeypatch):
+    run = []
+    monkeypatch.setattr(gpu_launch, "_launch_fused", lambda answer, hidden, plan, launch, *_: run.append(launch.rows))
+    monkeypatch.setattr(
+        gpu_launch, "_launch_streamed", lambda answer, hidden, plan, launch, *_: run.append(launch.rows)
+    )
+    gpu_launch.warm_up(64, torch.float16, torch.device(DEVICE), AlignmentSettings())
+    assert run == [129, 128, 64, 32]
