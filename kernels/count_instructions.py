@@ -2,7 +2,8 @@
 
 Branches are taken as an ordinary pair of the tile takes them: of all ways from the first instruction to the last, the one
 through most loops, and of those the shortest. So the steps of the product and of Sinkhorn are taken, and neither the logarithms
-of wide kernels nor what diverged warps would do; of a loop, what comes after the last way out is left out. A profiler on a GPU may say how far that holds; `cost_model.py` goes on.
+of wide kernels nor what diverged warps would do; of a loop, what comes after its way out is left out. A profiler on a GPU may
+say how far that holds; `cost_model.py` goes on.
 """
 
 import re
