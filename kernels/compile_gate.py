@@ -112,7 +112,8 @@ def jobs() -> Iterator[Job]:
     alone = [(SHORT_TILE, 0), (FUSED_TILES[0], 0)]
     launched = [(FUSED_TILES[0], SHORT_TILE), *((side, 0) for side in FUSED_TILES[1:])]
     for capability in CAPABILITIES:
-        for dtype, settings in (("bf16", "clip"), ("bf16", "cosine"), ("fp32", "clip"))[: 3 if capability == 90 else 2]:
+        ways = [("bf16", "clip"), ("bf16", "cosine"), *([("fp32", "clip")] if capability == 90 else [])]
+        for dtype, settings in ways:
             tiles = launched + (alone if (dtype, settings) == ("bf16", "clip") else [])
             yield from (
                 Job("align_pairs_fused", capability, dtype, settings, side, side, short) for side, short in tiles
