@@ -107,8 +107,8 @@ class Compiled:
 
 
 def jobs() -> Iterator[Job]:
-    """Every default launch in bf16, with both ways to a similarity: fp16 takes its tiles. fp32, which nobody trains in on a GPU,
-    for sm_90 only. The launch of the smallest tiles is there once more for each of its two, alone, for their instructions."""
+    """Every default launch in bf16, with both ways to a similarity: fp16 takes its tiles. fp32, which no GPU trains in,
+    for sm_90 only. The launch of the smallest tiles is there once more for each of its two, for their instructions."""
     alone = [(SHORT_TILE, 0), (FUSED_TILES[0], 0)]
     launched = [(FUSED_TILES[0], SHORT_TILE), *((side, 0) for side in FUSED_TILES[1:])]
     for capability in CAPABILITIES:

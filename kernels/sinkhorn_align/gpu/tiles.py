@@ -5,6 +5,7 @@ It knows lengths and launch sizes, nothing of kernels: `kernels/compiled.json` r
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ H100 has multiprocessors. A scratch no larger than its second-level cache would 
 REGISTERS = {(8, 32, 32): 200, (9, 32, 32): 128}
 """The most registers a thread may have, by major capability, rows and columns, for dot products of half-precision numbers:
 where the compiler's own choice spills some, or fewer spill nothing and let more programs run on a multiprocessor."""
+LARGEST_KEY = 2 * LONGEST_SIDE
+"""Tokens of the longest pair: what lies between the sorting keys of pairs of one tile and of the next."""
 STREAMED_CELLS = 4096
 """Numbers of the plan that a program of the streamed path holds at a time."""
 
@@ -122,30 +125,31 @@ class Plan:
                 f"takes {LONGEST_SIDE}; cut it, or use backend='torch'"
             )
         # By tile, then by tokens, the most first: what takes longest begins first.
-        filled_B = np.minimum(rows_B, columns_B) > 0
-        tile_B = np.searchsorted(FUSED_TILES, longer_B)
-        key_B = np.where(filled_B, -(tile_B * 2 * LONGEST_SIDE + rows_B + columns_B), 1).astype(np.int16)
-        planned = int(filled_B.sum())
-        order_B = np.argsort(key_B, kind="stable")[:planned]  # by radix: the keys are 16 bits wide
+        key_B = (rows_B + columns_B).astype(np.int16)
+        for side in FUSED_TILES:
+            key_B += (longer_B > side) * LARGEST_KEY
+        key_B[np.minimum(rows_B, columns_B) == 0] = 0
+        order_B = np.argsort(-key_B, kind="stable")  # by radix: the keys are 16 bits wide
+        ends = np.searchsorted(-key_B[order_B], [-3 * LARGEST_KEY, -2 * LARGEST_KEY, -LARGEST_KEY, 0])
+        planned = int(ends[-1])
         vectors_5B = torch.empty((5, planned), dtype=torch.int32, pin_memory=device.type == "cuda")
-        for row, vector_B in zip(vectors_5B.numpy(), (np.arange(spans.pairs), *vectors), strict=True):
-            row[:] = vector_B[order_B]
-        count_S = np.bincount(tile_B[filled_B], minlength=len(FUSED_TILES) + 1)
-        launches = tuple(_launches(vectors_5B, count_S.tolist()))
+        on_host_5B = vectors_5B.numpy()
+        for row, vector_B in zip(on_host_5B[1:], vectors, strict=True):
+            row[:] = vector_B[order_B[:planned]]
+        on_host_5B[0] = order_B[:planned]
+        launches = tuple(_launches(on_host_5B, ends.tolist()))
         return cls(vectors_5B.to(device, non_blocking=True), launches, spans.pairs)
 
 
-def _launches(vectors_5B: Tensor, pairs_of_tile: list[int]) -> Iterator[Launch]:
-    """One launch a tile, of streamed pairs as many as their scratch asks for."""
-    first = 0
-    *_, streamed = pairs_of_tile
+def _launches(vectors_5B: np.ndarray, ends: list[int]) -> Iterator[Launch]:
+    """One launch a tile, of streamed pairs as many as their scratch asks for. `ends`: those of the pairs of a tile, the largest
+    tile first."""
+    streamed = ends[0]
     if streamed:
         rows, columns = (int(length_B[:streamed].max()) for length_B in vectors_5B[[2, 4]])
         most = max(1, LARGEST_SCRATCH // (rows * columns))
-        for begin in range(0, streamed, most):
-            yield Launch(begin, min(most, streamed - begin), rows, columns)
-        first = streamed
-    for side, pairs in reversed(list(zip(FUSED_TILES, pairs_of_tile, strict=False))):
-        if pairs:
-            yield Launch(first, pairs, side, side)
-        first += pairs
+        for first in range(0, streamed, most):
+            yield Launch(first, min(most, streamed - first), rows, columns)
+    for side, (first, end) in zip(reversed(FUSED_TILES), pairwise(ends), strict=True):
+        if first < end:
+            yield Launch(first, end - first, side, side)
