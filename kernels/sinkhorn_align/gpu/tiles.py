@@ -22,8 +22,8 @@ PRODUCT_TILE = 64
 LARGEST_SCRATCH = 1 << 26
 """Numbers (fp32) of similarity scratch in one launch, 256 MB: what keeps 256 of the longest pairs in flight, more than an
 H100 has multiprocessors. A scratch no larger than its second-level cache would leave most of them idle."""
-REGISTERS = {(8, 32, 32): 200, (9, 32, 32): 128}
-"""The most registers a thread may have, by major capability, rows and columns, for dot products of half-precision numbers:
+REGISTERS = {(8, 32, 32, 1): 200, (9, 32, 32, 1): 128, (10, 32, 32, 2): 200}
+"""The most registers a thread may have, by major capability, rows, columns and warps:
 where the compiler's own choice spills some, or fewer spill nothing and let more programs run on a multiprocessor."""
 LARGEST_KEY = 2 * LONGEST_SIDE
 """Tokens of the longest pair: what lies between the sorting keys of pairs of one tile and of the next."""
@@ -67,12 +67,12 @@ def fused_tile(rows: int, columns: int, element_bytes: int, capability: int, cos
     """
     cells = rows * columns
     warps = 1 if cells <= 1024 else 2 if cells <= 4096 else 4 if cells <= 8192 else 16
-    registers = REGISTERS.get((capability // 10, rows, columns))
     if cosine or element_bytes == 4:
-        warps, registers = min(2 * warps, 16), None
+        warps = min(2 * warps, 16)
     if _has_tcgen05(capability) and rows >= 64 and warps in (4, 8):
         warps = 16
     short = SHORT_TILE if rows == columns == FUSED_TILES[0] else 0
+    registers = REGISTERS.get((capability // 10, rows, columns, warps))
     return Tile(rows, columns, 128 // element_bytes, warps, stages=3, short=short, registers=registers)
 
 
