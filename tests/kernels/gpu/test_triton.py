@@ -90,7 +90,10 @@ def test_triton_equals_reference_on_adversarial_matrices(settings, adversarial_s
 def test_streamed_ties_go_to_the_lowest_index(shape, lay_out, with_similarity):
     # Every block of rows has the same values: an equal value of a later block must not win.
     batch = lay_out([with_similarity(torch.full(shape, 3.0))])
-    assert same(by_triton(batch), align(*batch, backend="reference"))
+    triton, reference = by_triton(batch), align(*batch, backend="reference")
+    assert torch.equal(triton.links_RT, reference.links_RT)
+    assert torch.equal(triton.partner_T, reference.partner_T)
+    torch.testing.assert_close(triton.score_T, reference.score_T, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
