@@ -61,9 +61,7 @@ def standard_error(values: Sequence[float]) -> float:
 
 def table(outcomes: Sequence[ArmOutcome], baseline: str, start: Measurement | None) -> Table:
     """A row an arm: means over seeds with their standard errors, and the difference to the baseline, seed by seed."""
-    drawn = Table(title="AER in %, mean over pairs, at the layer chosen on the other halves (lower is better)")
     columns = (
-        "arm",
         "AER",
         "by seed",
         "layer",
@@ -73,8 +71,8 @@ def table(outcomes: Sequence[ArmOutcome], baseline: str, start: Measurement | No
         "TFLOP",
         "minutes",
     )
-    for column in columns:
-        drawn.add_column(column, justify="left" if column == "arm" else "right")
+    title = "AER in %, mean over pairs, at the layer chosen on the other halves (lower is better)"
+    drawn = _empty(title, outcomes, columns)
     if start is not None:
         drawn.add_row("start", *_cells([start]))
     for arm in dict.fromkeys(o.arm for o in outcomes):
@@ -82,6 +80,15 @@ def table(outcomes: Sequence[ArmOutcome], baseline: str, start: Measurement | No
         less = [100 * value for value in differences(outcomes, arm, baseline)] if arm != baseline else []
         teraflops, minutes = mean(o.teraflops for o in of_arm), mean(o.minutes for o in of_arm)
         drawn.add_row(arm, *_cells([o.last for o in of_arm], less), f"{teraflops:,.1f}", f"{minutes:.1f}")
+    return drawn
+
+
+def _empty(title: str, outcomes: Sequence[ArmOutcome], columns: Sequence[str]) -> Table:
+    """A table whose first column shows the names of arms whole, however narrow the terminal is."""
+    drawn = Table(title=title)
+    drawn.add_column("arm", min_width=max(len(outcome.arm) for outcome in outcomes))
+    for column in columns:
+        drawn.add_column(column, justify="right")
     return drawn
 
 
@@ -113,9 +120,7 @@ def pair_table(outcomes: Sequence[ArmOutcome], start: Measurement | None) -> Tab
     for outcome in outcomes:
         rows.setdefault(outcome.arm, []).append(reported_aer(outcome.last["aer"]))
     pairs = list(next(iter(rows.values()))[0])
-    drawn = Table(title="AER in % by pair")
-    for column in ("arm", *pairs):
-        drawn.add_column(column, justify="left" if column == "arm" else "right")
+    drawn = _empty("AER in % by pair", outcomes, pairs)
     for arm, aers in rows.items():
         drawn.add_row(arm, *(f"{100 * mean(aer[pair] for aer in aers):.2f}" for pair in pairs))
     return drawn
@@ -124,11 +129,8 @@ def pair_table(outcomes: Sequence[ArmOutcome], start: Measurement | None) -> Tab
 def translation_table(outcomes: Sequence[ArmOutcome]) -> Table:
     """BLEU, chrF and exact match after each of the measured steps, a row an arm: means over directions, then over seeds."""
     steps = sorted({step for outcome in outcomes for step in outcome.measured})
-    drawn = Table(title="translations, greedy, mean over directions, in %")
-    drawn.add_column("arm")
-    for score in TRANSLATED.values():
-        for step in steps:
-            drawn.add_column(f"{score}, step {step:,}", justify="right")
+    columns = [f"{score}, step {step:,}" for score in TRANSLATED.values() for step in steps]
+    drawn = _empty("translations, greedy, mean over directions, in %", outcomes, columns)
     for arm in dict.fromkeys(o.arm for o in outcomes):
         cells = []
         for score in TRANSLATED:
@@ -147,11 +149,8 @@ def task_table(outcomes: Sequence[ArmOutcome], start: Measurement | None, task: 
         rows.setdefault(outcome.arm, []).append(outcome.last)
     found = {arm: [each["finetuned"][task] for each in of if task in each["finetuned"]] for arm, of in rows.items()}
     languages = list(dict.fromkeys(language for scores in found.values() for each in scores for language in each))
-    drawn = Table(title=f"{task}, fine-tuned, in %")
-    drawn.add_column("arm")
-    for metric in shown:
-        for language in languages:
-            drawn.add_column(f"{metric}, {language}", justify="right")
+    columns = [f"{metric}, {language}" for metric in shown for language in languages]
+    drawn = _empty(f"{task}, fine-tuned, in %", outcomes, columns)
     for arm, scores in found.items():
         if scores:
             cells = (
