@@ -248,16 +248,13 @@ def write_sample(
     Raises:
         ValueError: for a size below 1, or more sentences than the grammar has.
     """
-    sizes = {
-        "pairs": pairs,
-        "mono_documents": mono_documents,
-        "valid_pairs": valid_pairs,
-        "gold_pairs": gold_pairs,
-        "task_items": task_items,
-    }
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"sample: {name} is {size}, it must be 1 or more")
+    _check(
+        pairs=pairs,
+        mono_documents=mono_documents,
+        valid_pairs=valid_pairs,
+        gold_pairs=gold_pairs,
+        task_items=task_items,
+    )
     languages = [Language(grammar, seed) for grammar in GRAMMARS]
     meanings = Meanings(seed)
     codes = [language.grammar.code for language in languages]
@@ -276,6 +273,12 @@ def write_sample(
     for part, items in (("train", task_items), ("dev", -(-task_items // 5)), ("test", -(-task_items // 5))):
         _write_tasks(out / "tasks", part, languages, meanings.draw(items))
     return summary
+
+
+def _check(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"sample: {name} is {size}, it must be 1 or more")
 
 
 def _write_pairs(folder: Path, stem: str, source: Language, target: Language, said: list[Meaning]) -> None:

@@ -36,15 +36,7 @@ def run(
     plan = read_experiment(experiment, settings or [])
     check_places(plan)
     # Measuring needs PyTorch, which takes seconds.
-    from pipeline.experiments.compare import (
-        ArmOutcome,
-        as_json,
-        draw,
-        pair_table,
-        table,
-        task_table,
-        translation_table,
-    )
+    from pipeline.experiments.compare import ArmOutcome, as_json, draw, tables
     from pipeline.experiments.measure import Yardstick, measure_run, measure_start
     from pipeline.experiments.training import check_start_of_all, has_finished, train_all
     from pipeline.run_folder import cost
@@ -68,12 +60,8 @@ def run(
     init = common_start(plan, finished)
     start = measure_start(init, out, yardstick) if init is not None else None
     console = data_console()
-    console.print(table(outcomes, plan.baseline, start))
-    console.print(pair_table(outcomes, start))
-    if plan.translated:
-        console.print(translation_table(outcomes))
-    for name, task in plan.finetuned.items():
-        console.print(task_table(outcomes, start, name, task.shown))
+    for drawn in tables(plan, outcomes, start):
+        console.print(drawn)
     results = json.dumps(as_json(outcomes, plan.baseline, start), indent=1)
     (out / "results.json").write_text(results + "\n", encoding="utf-8")
     draw(outcomes, start, out / "curves.png")

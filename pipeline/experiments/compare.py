@@ -23,6 +23,7 @@ from pipeline.experiments.measure import (
     mean_translation,
     reported_aer,
 )
+from pipeline.experiments.plan import Experiment
 
 
 @dataclass
@@ -57,6 +58,14 @@ def differences(outcomes: Sequence[ArmOutcome], arm: str, baseline: str) -> list
 def standard_error(values: Sequence[float]) -> float:
     """Of the mean of two values or more."""
     return stdev(values) / len(values) ** 0.5
+
+
+def tables(experiment: Experiment, outcomes: Sequence[ArmOutcome], start: Measurement | None) -> list[Table]:
+    """All that an experiment measures."""
+    drawn = [table(outcomes, experiment.baseline, start), pair_table(outcomes, start)]
+    if experiment.translated:
+        drawn.append(translation_table(outcomes))
+    return drawn + [task_table(outcomes, start, name, task.shown) for name, task in experiment.finetuned.items()]
 
 
 def table(outcomes: Sequence[ArmOutcome], baseline: str, start: Measurement | None) -> Table:
