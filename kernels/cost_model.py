@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from benchmark import LOG_LENGTH, LOG_LENGTH_SPREAD, LOG_RATIO, LOG_RATIO_SPREAD
+from benchmark_peers import real_lengths
 
 from sinkhorn_align.gpu.tiles import FUSED_TILES, SHORT_TILE
 
@@ -160,19 +159,15 @@ def batch_cost(lengths: Sequence[tuple[int, int]], width: int) -> tuple[float, f
     return seconds, sum(cost.memory for cost in costs) / seconds, launches
 
 
-def real_lengths(pairs: int) -> list[tuple[int, int]]:
-    """As `benchmark.py` draws them: 25 source and 30 target tokens on average."""
-    generator = torch.Generator().manual_seed(2)
-    log_length_B = LOG_LENGTH + LOG_LENGTH_SPREAD * torch.randn(pairs, generator=generator)
-    log_ratio_B = LOG_RATIO + LOG_RATIO_SPREAD * torch.randn(pairs, generator=generator)
-    sides = [torch.exp(log_B).round().long().clamp(1, 254) for log_B in (log_length_B, log_length_B + log_ratio_B)]
-    return list(zip(*(length_B.tolist() for length_B in sides), strict=True))
+def of_real_corpora(pairs: int) -> list[tuple[int, int]]:
+    """Both lengths of each pair: 25 source and 30 target tokens on average."""
+    return list(zip(*(length_B.tolist() for length_B in real_lengths(pairs)), strict=True))
 
 
 def main() -> None:
     print("a model, not a measurement: H200, 2,048 pairs, bf16, clip, width 768")
     cases = {f"{side} x {side}": [(side, side)] * 2048 for side in (16, 32, 64, 128)}
-    for name, lengths in {**cases, "real lengths": real_lengths(2048)}.items():
+    for name, lengths in {**cases, "real lengths": of_real_corpora(2048)}.items():
         seconds, share, launches = batch_cost(lengths, 768)
         print(f"{name}: {seconds * 1e6:.0f} µs, {share:.0%} of a copy, {len(launches)} launches")
         for launch, pairs, cost in launches:

@@ -39,6 +39,8 @@ LOSSES = {
     "xlm_t_base": {"mt_loss"},
     "xlm_e_base": {f"{name}_{part}loss" for name in ("mrtd", "trtd") for part in ("", "generator_", "discriminator_")},
 }
+SKIPPED = {"xlm_e_base": 2}
+"""Steps, in fp16: a loss that weighs 50 is beyond its range at the first scale, which falls then."""
 XLM_ALIGN = {"mlm_loss", "tlm_loss", "dwa_loss"}
 
 pytestmark = pytest.mark.launch
@@ -61,9 +63,10 @@ def test_a_recipe_trains_on_its_objectives(
     assert list(lines) == list(range(1, worker.STEPS + 1))
     last = lines[worker.STEPS]
     assert {key for key in last if key.endswith("_loss")} == LOSSES.get(recipe, XLM_ALIGN)
-    assert last["loss_scale"] == 128 and last["skipped_steps"] == 0
+    skipped = SKIPPED.get(recipe, 0)
+    assert (last["loss_scale"], last["skipped_steps"]) == (2**15 if skipped else 2**16, skipped)
     released = load_config(worker.REPOSITORY / "pipeline" / "configs" / f"{recipe}.yaml").optimizer
-    assert last["lr"] == pytest.approx(2 * released.lr / released.warmup_steps)
+    assert last["lr"] == pytest.approx((worker.STEPS - skipped) * released.lr / released.warmup_steps)
 
 
 def test_all_objectives_train_together_and_alike_at_every_stage(

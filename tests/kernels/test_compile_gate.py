@@ -114,6 +114,6 @@ def test_the_cost_model_reads_the_record_and_keeps_its_promises(monkeypatch):
     _, share, launches = model.batch_cost([(64, 64)] * 2048, 768)
     assert len(launches) == 1
     assert 0.8 <= share < 1
-    _, share, launches = model.batch_cost(model.real_lengths(2048), 768)
+    _, share, launches = model.batch_cost(model.of_real_corpora(2048), 768)
     assert len(launches) == 4
     assert 0.6 <= share < 1
