@@ -105,10 +105,10 @@ def tensors(value: Any) -> list[Tensor]:
 
 
 def assert_all_move(view: TextToText) -> None:
-    """`map` leaves no tensor where it is, and nothing else changes."""
+    """`map` leaves no tensor where it is but those of the padded layout, which follow when asked; nothing else changes."""
     moved = view.map(lambda tensor: tensor.to("meta"))
     assert type(moved) is type(view)
     here, there = tensors(view), tensors(moved)
-    assert len(here) == len(there) > 10
+    assert len(here) == len(there) > 5
     assert all(tensor.device == torch.device("meta") for tensor in there)
     assert [tensor.shape for tensor in here] == [tensor.shape for tensor in there]
