@@ -12,7 +12,7 @@ import typer
 from data_prep.files import write_text
 from data_prep.standard_output import data_console, put
 from pipeline.commands.options import DeviceOption, DtypeOption, ModelDir, TokenizerDir
-from pipeline.xtreme.catalog import choose_tasks
+from pipeline.xtreme.catalog import check_data, choose_tasks
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
     from pipeline.xtreme.results import Outcome
@@ -84,12 +84,14 @@ def xtreme_command(
 
     Example: python -m pipeline xtreme hf/base --data download --out xtreme/base --seeds 5
     """
+    chosen = choose_tasks(_names(tasks))
+    check_data(data)
+    # These take seconds to import.
     from pipeline.commands.finetune import trains_on_cpu
     from pipeline.model.devices import choose_place
     from pipeline.xtreme.recipes import Changes
     from pipeline.xtreme.run import Request, footnotes, run
 
-    chosen = choose_tasks(_names(tasks))
     if seed + seeds > 2**32:
         raise ValueError(f"--seed {seed} --seeds {seeds}: the last one is too large; all must be below 2^32")
     request = Request(
@@ -125,8 +127,7 @@ def xtreme_check_command(
     """
     from pipeline.xtreme.submission import problems
 
-    if not data.is_dir():
-        raise ValueError(f"--data {data}: no such folder; give what XTREME's scripts/download_data.sh makes")
+    check_data(data)
     chosen = choose_tasks(_names(tasks))
     found = problems(predictions, data, chosen)
     for problem in found:

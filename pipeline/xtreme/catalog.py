@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Kind = Literal["classify", "tag", "qa", "retrieve", "mine"]
@@ -131,6 +132,12 @@ TASKS: dict[str, XtremeTask] = {
 }
 ROW = ("udpos", "panx", "xquad", "mlqa", "tydiqa", "xnli", "pawsx")
 """The tasks of the row that the papers of the family print, in their order."""
+
+
+def check_data(data: Path) -> None:
+    """ValueError where there is no such folder."""
+    if not data.is_dir():
+        raise ValueError(f"--data {data}: no such folder; give what XTREME's scripts/download_data.sh makes")
 
 
 def choose_tasks(names: Sequence[str]) -> list[XtremeTask]:

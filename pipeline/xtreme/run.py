@@ -23,7 +23,7 @@ from pipeline.finetune.tasks.task import Settings
 from pipeline.model.devices import Place
 from pipeline.weights.hub import pinned
 from pipeline.weights.loading import LoadedModel, load
-from pipeline.xtreme.catalog import TASKS, XtremeTask
+from pipeline.xtreme.catalog import TASKS, XtremeTask, check_data
 from pipeline.xtreme.recipes import SCRIPTS, Changes, Recipe, recipe_of
 from pipeline.xtreme.record import PREDICTIONS, finished, held, making
 from pipeline.xtreme.results import Outcome, Scores, TaskResult, notes_on_languages
@@ -89,8 +89,7 @@ def run(request: Request) -> Outcome:
     Raises:
         ValueError: the data folder or the model is none, or `out` belongs to another run.
     """
-    if not request.data.is_dir():
-        raise ValueError(f"--data {request.data}: no such folder; give what XTREME's scripts/download_data.sh makes")
+    check_data(request.data)
     model = Model(request)
     identity = {
         "model": str(pinned(request.model)),
