@@ -27,7 +27,7 @@ import typer
 from rich.table import Table
 
 from data_prep.files import check_output, write_text
-from data_prep.standard_output import data_console, put
+from data_prep.standard_output import print_table, put
 from data_prep.tokenizers.special_ids import BOS, EOS, PAD, UNK
 from data_prep.tokenizers.tokenizer import MODEL_NAME, SPACE_PIECE, Tokenizer
 from pipeline import command_line
@@ -211,7 +211,7 @@ def show(results: dict[str, Result], gold: Gold) -> None:
     for name, result in results.items():
         ratios = [f"{speed[name] / speed[other]:.1f}" for other in others]
         table.add_row(name, f"{speed[name]:.1f}", *ratios, f"{score_links(result.links, gold).aer:.3f}")
-    data_console(150).print(table)
+    print_table(table)
 
 
 def same_links(ours: list[WordLinks], theirs: list[WordLinks]) -> float:

@@ -22,7 +22,7 @@ import typer
 from rich.table import Table
 
 from data_prep.files import check_output, write_text
-from data_prep.standard_output import data_console, put
+from data_prep.standard_output import print_table, put
 from pipeline import command_line
 from pipeline.align.word_alignment import WordLinks
 from pipeline.benchmark.align import Peer, pair_lines, write_for_simalign
@@ -135,7 +135,7 @@ def benchmark(
     more_pairs: dict[str, int] = {}
     if peers is not None:
         more_pairs = add_theirs(scores, hf_dir, golds, layer, peers, more_text or [])
-    data_console(150).print(table(scores, golds))
+    print_table(table(scores, golds))
     for name, pairs in more_pairs.items():
         put(f"{name}: {EFLOMAL_MORE}: {pairs:,} pairs beside the folder's own")
     if json_file:

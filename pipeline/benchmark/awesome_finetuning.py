@@ -24,7 +24,7 @@ import typer
 from rich.table import Table
 
 from data_prep.files import check_output, write_text
-from data_prep.standard_output import data_console, put
+from data_prep.standard_output import print_table, put
 from pipeline import command_line
 from pipeline.benchmark.align import Peer, pair_lines, write_bert
 from pipeline.evaluate.alignment_error import distinct, gold_folders
@@ -110,7 +110,7 @@ def benchmark(
         drawn.add_row(which, f"{seconds:.0f}", *(f"{aer:.2f}" for aer in (*aers, mean(aers))))
         entries.append({"which": which, "seconds": seconds, "aer": dict(zip(names, aers, strict=True))})
         put(f"{which}: mean AER {mean(aers):.2f} %")
-    data_console(180).print(drawn)
+    print_table(drawn)
     if json_file:
         write_text(json_file, json.dumps(entries, indent=1) + "\n")
 

@@ -22,7 +22,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from data_prep.files import check_output, write_text
-from data_prep.standard_output import data_console, put
+from data_prep.standard_output import print_table, put
 from pipeline import command_line, shipped
 from pipeline.benchmark.worker import CONTENDERS, EVERY
 from pipeline.host.ports import free_port
@@ -108,7 +108,7 @@ def show(results: dict[str, dict[str, float]], title: str) -> None:
             f"{values['peak_memory_gb']:.2f}",
             f"{values['peak_memory_gb'] / first['peak_memory_gb']:.2f}",
         )
-    data_console(120).print(table)
+    print_table(table)
 
 
 def draw(curves: dict[str, list[Line]], results: dict[str, dict[str, float]], path: Path) -> None:

@@ -16,7 +16,7 @@ import typer
 from rich.table import Table
 
 from data_prep.files import check_output, write_text
-from data_prep.standard_output import data_console, put
+from data_prep.standard_output import print_table, put
 from pipeline import command_line
 from pipeline.benchmark.step_count import MicroStep, Work, bytes_a_logit, count_micro_step
 from pipeline.settings.sizes import EncoderConfig, count_parameters
@@ -163,7 +163,7 @@ def benchmark(
         check_output(json_file)
     rates = {"copied": copied * 1e12, "multiplied": multiplied * 1e12, "attended": attended * 1e12}
     found = as_json(Recipe(mono, pairs, micro_steps=micro_steps), Device(**rates, called=called / 1e6))
-    data_console(120).print(table_of(found))
+    print_table(table_of(found))
     put(
         f"{found['milliseconds_on_gpu']:.1f} ms on the GPU, {found['milliseconds_on_host']:.1f} ms on the host to launch it; "
         f"{found['tokens_per_second']:,.0f} tokens/s, {found['mfu']:.0%} of the peak\n"

@@ -16,7 +16,7 @@ import typer
 from rich.table import Table
 
 from data_prep.files import check_output, write_text
-from data_prep.standard_output import data_console, put
+from data_prep.standard_output import print_table, put
 from pipeline import command_line
 from pipeline.benchmark.step import CONFIG, WARM_UP, Line, run
 from pipeline.benchmark.worker import TRANSLATORS
@@ -117,7 +117,7 @@ def show(entries: list[dict[str, Any]], title: str) -> None:
             f"{value['peak_memory_gb']:.2f}",
             f"{beside['peak_memory_gb']:.2f}",
         )
-    data_console(120).print(table)
+    print_table(table)
 
 
 def benchmark(

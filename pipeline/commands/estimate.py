@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from data_prep.files import check_output, write_text
-from data_prep.standard_output import data_console, put
+from data_prep.standard_output import data_console, print_table, put
 
 
 def dry_run_command(
@@ -72,7 +72,7 @@ def plan_command(
     work = work_of(load_config(config, overrides or []), nodes * gpus, pair_tokens)
     cluster = Cluster(nodes, gpus, tflops * 1e12, link_gbit * 1e9 / 8, gpu_link_gbit * 1e9 / 8, overlap=overlap)
     planned = plan(work, cluster)
-    data_console().print(table(work, cluster, planned))
+    print_table(table(work, cluster, planned))
     if json_file is not None:
         content = {"work": asdict(work), "cluster": asdict(cluster), "plan": asdict(planned)}
         write_text(json_file, json.dumps(content, indent=1) + "\n", [config])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from data_prep.standard_output import data_console, put
+from data_prep.standard_output import print_table, put
 from pipeline.commands.options import DeviceOption, ModelDir, TokenizerDir
 from pipeline.finetune.files.inputs import Slice, TaskFile, parse_tests
 
@@ -179,7 +179,7 @@ def _run(chosen: Task[Any, Any], hf_dir: Path, files: Files, settings: Settings,
     if done.summary:
         many = f", {len(seeds)} seeds" if len(seeds) > 1 else ""
         title = f"{done.name}, trained on {', '.join(files.trained)}{many}"
-        data_console(100).print(table(done.summary, files.trained, title))
+        print_table(table(done.summary, files.trained, title))
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_prep.files import check_output, write_text
-from data_prep.standard_output import data_console
+from data_prep.standard_output import print_table
 from pipeline.commands.options import FromOneOption
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def score_command(
         entries.append(
             {"kind": "score", "file": str(path), "gold": str(gold), "pairs": len(truth.sure), **asdict(score)}
         )
-    data_console().print(table)
+    print_table(table)
     if json_file is not None:
         write_text(json_file, json.dumps(entries, indent=1) + "\n")
 
@@ -109,7 +109,7 @@ def score_text_command(
     for name in metrics:
         table.add_column(f"{name} %", justify="right")
     table.add_row(*(f"{value:.2f}" for value in metrics.values()))
-    data_console().print(table)
+    print_table(table)
     print(f"BLEU: {score.signature}", file=sys.stderr)
     if json_file is not None:
         entry = {"kind": "score-text", "file": str(texts), "references": str(references), "texts": len(found)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_prep.files import write_text
-from data_prep.standard_output import data_console, put
+from data_prep.standard_output import print_table, put
 from pipeline.commands.options import DeviceOption, DtypeOption, ModelDir, TokenizerDir
 from pipeline.xtreme.catalog import check_data, choose_tasks
 
@@ -197,9 +197,8 @@ def _write(outcome: Outcome, notes: list[str], out: Path) -> None:
     from pipeline.xtreme.tables import as_latex, as_markdown, for_terminal, tables_of
 
     tables = tables_of(outcome)
-    console = data_console(140)
     for table in tables[:2]:
-        console.print(for_terminal(table))
+        print_table(for_terminal(table))
     for note in notes:
         put(f"- {note}")
     write_text(out / "row.md", as_markdown(tables, notes))

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from data_prep.standard_output import data_console, put
+from data_prep.standard_output import print_table, put
 from pipeline import command_line
 
 
@@ -59,9 +59,8 @@ def run(
         outcomes.append(ArmOutcome(trial.arm, trial.seed, measured, teraflops, seconds / 60))
     init = common_start(plan, finished)
     start = measure_start(init, out, yardstick) if init is not None else None
-    console = data_console()
     for drawn in tables(plan, outcomes, start):
-        console.print(drawn)
+        print_table(drawn)
     results = json.dumps(as_json(outcomes, plan.baseline, start), indent=1)
     (out / "results.json").write_text(results + "\n", encoding="utf-8")
     draw(outcomes, start, out / "curves.png")

@@ -81,7 +81,7 @@ def table(outcomes: Sequence[ArmOutcome], baseline: str, start: Measurement | No
         "minutes",
     )
     title = "AER in %, mean over pairs, at the layer chosen on the other halves (lower is better)"
-    drawn = _empty(title, outcomes, columns)
+    drawn = _empty(title, columns)
     if start is not None:
         drawn.add_row("start", *_cells([start]))
     for arm in dict.fromkeys(o.arm for o in outcomes):
@@ -92,10 +92,9 @@ def table(outcomes: Sequence[ArmOutcome], baseline: str, start: Measurement | No
     return drawn
 
 
-def _empty(title: str, outcomes: Sequence[ArmOutcome], columns: Sequence[str]) -> Table:
-    """A table whose first column shows the names of arms whole, however narrow the terminal is."""
+def _empty(title: str, columns: Sequence[str]) -> Table:
     drawn = Table(title=title)
-    drawn.add_column("arm", min_width=max(len(outcome.arm) for outcome in outcomes))
+    drawn.add_column("arm")
     for column in columns:
         drawn.add_column(column, justify="right")
     return drawn
@@ -129,7 +128,7 @@ def pair_table(outcomes: Sequence[ArmOutcome], start: Measurement | None) -> Tab
     for outcome in outcomes:
         rows.setdefault(outcome.arm, []).append(reported_aer(outcome.last["aer"]))
     pairs = list(next(iter(rows.values()))[0])
-    drawn = _empty("AER in % by pair", outcomes, pairs)
+    drawn = _empty("AER in % by pair", pairs)
     for arm, aers in rows.items():
         drawn.add_row(arm, *(f"{100 * mean(aer[pair] for aer in aers):.2f}" for pair in pairs))
     return drawn
@@ -139,7 +138,7 @@ def translation_table(outcomes: Sequence[ArmOutcome]) -> Table:
     """BLEU, chrF and exact match after each of the measured steps, a row an arm: means over directions, then over seeds."""
     steps = sorted({step for outcome in outcomes for step in outcome.measured})
     columns = [f"{score}, step {step:,}" for score in TRANSLATED.values() for step in steps]
-    drawn = _empty("translations, greedy, mean over directions, in %", outcomes, columns)
+    drawn = _empty("translations, greedy, mean over directions, in %", columns)
     for arm in dict.fromkeys(o.arm for o in outcomes):
         cells = []
         for score in TRANSLATED:
@@ -159,7 +158,7 @@ def task_table(outcomes: Sequence[ArmOutcome], start: Measurement | None, task: 
     found = {arm: [each["finetuned"][task] for each in of if task in each["finetuned"]] for arm, of in rows.items()}
     languages = list(dict.fromkeys(language for scores in found.values() for each in scores for language in each))
     columns = [f"{metric}, {language}" for metric in shown for language in languages]
-    drawn = _empty(f"{task}, fine-tuned, in %", outcomes, columns)
+    drawn = _empty(f"{task}, fine-tuned, in %", columns)
     for arm, scores in found.items():
         if scores:
             cells = (

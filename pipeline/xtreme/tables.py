@@ -101,7 +101,7 @@ def for_terminal(table: Words) -> Table:
     """A table that rich prints."""
     grid = Table(title=table.title, title_justify="left")
     for number, head in enumerate(table.heads):
-        grid.add_column(head, justify="right" if number else "left", overflow="fold")
+        grid.add_column(head, justify="right" if number else "left")
     for number, row in enumerate(table.rows, start=1):
         grid.add_row(*row, end_section=number == table.own)
     return grid

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
+from data_prep import standard_output
 from data_prep.files import check_output, output_file
+from tests.conftest import ROOT
 
 NOISY = """
 import ctypes, logging, os, sys
@@ -99,3 +104,29 @@ def test_a_pipe_is_written_to_as_it_is(tmp_path: Path) -> None:
             file.write("through\n")
         assert reader.communicate(timeout=60)[0] == "through\n"
     assert pipe.is_fifo()
+
+
+class Terminal(io.StringIO):
+    """What is printed at a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_table_is_whole_on_a_terminal_that_is_too_narrow_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Terminal()
+    monkeypatch.setattr(standard_output, "data_stream", lambda: shown)
+    monkeypatch.setenv("COLUMNS", "30")
+    drawn = Table("arm", *"abcdef")
+    drawn.add_row("a-name-that-is-longer-than-others", *["41.92±5.22"] * 6)
+    standard_output.print_table(drawn)
+    assert "a-name-that-is-longer-than-others" in shown.getvalue() and shown.getvalue().count("41.92±5.22") == 6
+
+
+def test_every_table_alone_is_printed_whole() -> None:
+    """`data_console` is for what is more than a table, as the dry run's, whose words wrap."""
+    paths = [path for folder in ("pipeline", "data_prep") for path in (ROOT / folder).rglob("*.py")]
+    found = [
+        path.name for path in paths if re.search(r"data_console\(\d*\)\.print\(", path.read_text(encoding="utf-8"))
+    ]
+    assert found == ["estimate.py"]

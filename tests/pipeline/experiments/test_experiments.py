@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
 from pipeline.evaluate.alignment_error import evaluate, evaluate_halves
 from pipeline.evaluate.gold import read_gold
@@ -134,17 +133,6 @@ def test_a_task_s_table_has_the_arms_that_can_do_it() -> None:
         each.last["finetuned"] = done
     drawn = task_table(outcomes, None, "object", ["exact_match"])
     assert [list(column.cells) for column in drawn.columns] == [["writes"], ["91.00 ± 1.00"]]
-
-
-def test_names_of_arms_are_whole_where_a_table_is_too_wide() -> None:
-    arm = "a-name-that-is-longer-than-others"
-    each = outcome(arm, 1, 0.1)
-    each.last["finetuned"] = {"object": {f"qa{letter}": {"exact_match": 1.0} for letter in "abcdefgh"}}
-    console = Console(width=80, record=True)
-    for drawn in (table([each], arm, None), task_table([each], None, "object", ["exact_match"])):
-        with console.capture() as shown:
-            console.print(drawn)
-        assert arm in shown.get()
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)

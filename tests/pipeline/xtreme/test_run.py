@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from pipeline.finetune.tasks.task import Settings
 from pipeline.model.devices import choose_place
@@ -23,7 +22,6 @@ from pipeline.xtreme.record import finished, making
 from pipeline.xtreme.results import Figure
 from pipeline.xtreme.run import Model, Outcome, Request, fingerprint, footnotes, run
 from pipeline.xtreme.submission import prediction_path
-from pipeline.xtreme.tables import Words, for_terminal
 from pipeline.xtreme.transfer import Material, Mode, kind_of, read_material
 from tests.pipeline.conftest import Done
 
@@ -310,12 +308,3 @@ def test_the_check_of_predictions_ends_with_1_where_a_file_is_missing(
     made = use("xtreme-sample", str(tmp_path / "new"), "--items", "6")
     assert made.code == 0 and "9 tasks in 4 invented languages" in made.out
     assert json.loads((tmp_path / "new/squad/train-v1.1.json").read_text(encoding="utf-8"))["version"] == "1.1"
-
-
-def test_names_of_models_are_whole_on_a_narrow_terminal() -> None:
-    table = Words("row", ["model", *"abcdef"], [["XLM-Align-base-of-a-long-name", *["75.6 / 60.1"] * 6]], own=1)
-    console = Console(width=60, record=True)
-    with console.capture() as shown:
-        console.print(for_terminal(table))
-    first = "".join(line.split("│")[1].strip() for line in shown.get().splitlines() if line.startswith("│"))
-    assert first == "XLM-Align-base-of-a-long-name"
