@@ -219,6 +219,9 @@ def main() -> int:
             print(table(read(arguments.table)))
             return 0
         return first_contact(arguments)
+    except BrokenPipeError:  # `--table … | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
