@@ -6,7 +6,8 @@ With P parameters, N ranks and b bytes a weight (2 in fp16 and bf16, 4 in fp32),
 - optimizer: Adam's two moments and a master copy in fp32, 12·P, in stages 1 to 3 12·P/N; fp32 in stage 0 has no copy, 8·P.
 - gradients, of a bytes each, 4 where `data_types.grad_accum_dtype` is fp32, else b: a·P in stage 1, or a·P/N where there is one
   micro-step, as in stages 2 and 3; b·P in stage 0.
-- buckets, in stages 1 to 3: one of reduce_bucket_size elements of b bytes, through which gradients are reduced.
+- buckets, in stages 1 to 3: one of reduce_bucket_size elements through which gradients are reduced, of the bytes that they are
+  sent in (`communication_data_type`, else b).
 - activations: b·T·L·(10·D + 2·F) for T tokens of a micro-step, L layers, width D and inner width F: what autograd keeps of
   `model.Layer`, as counted on the CPU, without dropout. For replaced tokens L has the generator's layers and the
   encoder's, beside those of the pass that other objectives share. With relative positions 4·b·L·H more for each pair of tokens
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.model.flops import LOGITS_AT_ONCE
-from pipeline.settings.deepspeed_json import precision_of
+from pipeline.settings.deepspeed_json import precision_of, sent_bytes
 from pipeline.settings.sizes import EncoderConfig
 
 # What DeepSpeed takes where its JSON says nothing.
@@ -87,7 +88,7 @@ def memory_per_rank(work: StepWork, settings: dict[str, Any], stage: int) -> dic
         "weights": gathered + (0 if offloads_weights else weights),
         "optimizer": 0.0 if offloads_optimizer else optimizer,
         "gradients": 0.0 if offloads_optimizer and stage == 3 else gradients,
-        "buckets": width * zero.get("reduce_bucket_size", _REDUCE_BUCKET) if stage else 0.0,
+        "buckets": sent_bytes(settings) * zero.get("reduce_bucket_size", _REDUCE_BUCKET) if stage else 0.0,
         "activations": activation_bytes(work.sizes, work.tokens, width) + _bias_bytes(work, width),
         "vocabulary": _vocabulary_bytes(work, width),
         "update": 0.0 if offloads_optimizer else update,

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipeline.estimate.dry_run import dry_run
 from pipeline.objectives import catalog
+from pipeline.settings.deepspeed_json import load_deepspeed_json, sent_bytes
 from pipeline.settings.schema import Config
 
 WIRE_OVERHEAD = 1.05  # headers of TCP/IP and acknowledgements
@@ -62,7 +63,8 @@ class ScaleWork:
     micro_steps: int
     steps: int
     stage: int
-    value_bytes: int  # of a weight or gradient as it is stored and sent
+    value_bytes: int  # of a weight as it is stored and sent
+    gradient_bytes: int  # of a gradient as it is sent
     exchanged: float  # bytes of a step that objectives have all ranks tell each other
     averaged: int  # parameters that they need whole on every rank after a step
     memory: dict[str, float]  # bytes a rank holds, by what for; the most at a time; on the host
@@ -98,6 +100,7 @@ def work_of(config: Config, ranks: int, pair_tokens: int) -> ScaleWork:
         steps=run.steps,
         stage=run.stage,
         value_bytes=4 if run.precision == "fp32" else 2,
+        gradient_bytes=sent_bytes(load_deepspeed_json(config.deepspeed)),
         exchanged=run.exchanged,
         averaged=run.averaged,
         memory=run.memory[run.stage],
@@ -124,17 +127,20 @@ def sent_by_a_rank(work: ScaleWork, scatters: bool = True) -> dict[str, float]:
 
 
 def _sent_by_zero(work: ScaleWork, scatters: bool) -> dict[str, float]:
-    once = (work.ranks - 1) / work.ranks * work.parameters * work.value_bytes
+    share = (work.ranks - 1) / work.ranks * work.parameters
+    weights, gradients = share * work.value_bytes, share * work.gradient_bytes
     micro = work.micro_steps
     if work.stage == 0:
-        return {"gradients": 2 * once}
+        return {"gradients": 2 * gradients}
     if work.stage == 1:
-        return {"gradients": 2 * once, "new weights": once}
+        return {"gradients": 2 * gradients, "new weights": weights}
     if work.stage == 2:
-        return {"gradients": 2 * once * micro, "new weights": once}
-    gradients = once * micro * (1 if scatters else 2)
-    weights = 2 * once * micro * work.passes
-    return {"gradients": gradients, "weights": weights, "weights to label": once * work.label_share * micro}
+        return {"gradients": 2 * gradients * micro, "new weights": weights}
+    return {
+        "gradients": gradients * micro * (1 if scatters else 2),
+        "weights": 2 * weights * micro * work.passes,
+        "weights to label": weights * work.label_share * micro,
+    }
 
 
 def _seconds(size: float, work: ScaleWork, cluster: Cluster) -> float:

@@ -180,6 +180,12 @@ def _check_names(path: Path, prefix: str, content: dict[str, Any], known: list[s
             raise ValueError(f"{path}: unknown key {prefix}{key}; did you mean {prefix}{near[0]}?")
 
 
+def sent_bytes(settings: dict[str, Any]) -> int:
+    """Of a gradient's value, as ranks send it to each other."""
+    sent = settings.get("communication_data_type") or precision_of(settings)
+    return 4 if sent == "fp32" else 2
+
+
 def precision_of(settings: dict[str, Any]) -> str:
     """The precision of a DeepSpeed config: fp16, bf16 or fp32."""
     return next((name for name in ("fp16", "bf16") if settings.get(name, {}).get("enabled")), "fp32")

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pipeline.train
 from pipeline.checkpoints import checkpoint
+from pipeline.settings.deepspeed_json import load_deepspeed_json
 from pipeline.settings.schema import load_config
-from tests.end_to_end.forked import allow_fp16_on_the_cpu, fork, parse_arguments
+from tests.end_to_end.forked import REPOSITORY, allow_fp16_on_the_cpu, fork, parse_arguments
 
+SHIPPED = REPOSITORY / "ds_configs"
 STEPS, SAVED = 6, 3
 PARTS = 2  # ranks × micro-steps
 
@@ -57,7 +59,8 @@ def write_deepspeed_jsons(out: Path) -> None:
         settings: dict[str, object] = {"zero_optimization": {"stage": cut.stage}}
         if cut.precision != "fp32":
             settings[cut.precision] = {"enabled": True}
-            settings["data_types"] = {"grad_accum_dtype": None if (cut.stage, cut.precision) == (1, "bf16") else "fp32"}
+            shipped = load_deepspeed_json(SHIPPED / f"{deepspeed_json(out, cut).name}")
+            settings |= {name: shipped[name] for name in ("data_types", "communication_data_type") if name in shipped}
         if cut.precision == "fp16":
             settings["fp16"] = {"enabled": True, "initial_scale_power": 7, "loss_scale_window": 2}
         deepspeed_json(out, cut).write_text(json.dumps(settings), encoding="utf-8")

@@ -38,6 +38,19 @@ def test_bytes_of_a_step_are_multiples_of_the_model(base: ScaleWork, stage: int,
     assert sum(sent_by_a_rank(work).values()) == pytest.approx(times * 63 / 64 * base.parameters * 2)
 
 
+@pytest.mark.parametrize(
+    ("file", "gradients"),
+    [("zero1_fp16", 2), ("zero1_bf16", 2), ("zero2_bf16", 4), ("zero3_bf16", 4), ("zero3_fp32", 4)],
+)
+def test_gradients_are_sent_in_the_precision_that_the_file_says(
+    file: str, gradients: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(BASE.parents[2])
+    work = work_of(load_config(BASE, [f"deepspeed=ds_configs/{file}.json"]), RANKS, pair_tokens=64)
+    sent, times = sent_by_a_rank(work), {1: 2, 2: 2, 3: 1}[work.stage] * (work.micro_steps if work.stage > 1 else 1)
+    assert sent["gradients"] == pytest.approx(times * 63 / 64 * work.parameters * gradients)
+
+
 def test_replaced_tokens_bring_weights_for_every_pass_and_the_generator_to_draw(base: ScaleWork) -> None:
     work = replace(work_of(load_config(XLM_E), RANKS, pair_tokens=64), stage=3)
     sent, once = sent_by_a_rank(work), 63 / 64 * work.parameters * 2 * 16
