@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from data_prep.standard_output import print_table, put
+from pipeline.commands import finetune_options as of
+from pipeline.commands.finetune_options import Kind
 from pipeline.commands.options import DeviceOption, ModelDir, TokenizerDir
 from pipeline.finetune.files.inputs import Slice, TaskFile, parse_tests
 
@@ -19,96 +20,43 @@ if TYPE_CHECKING:  # the command imports what it needs when it runs: PyTorch tak
     from pipeline.finetune.tasks.task import Settings, Task
 
 
-class Kind(str, Enum):
-    """What is predicted: a label for a sentence pair, a tag for every word, a span that answers a question, or a text."""
-
-    classify = "classify"
-    tag = "tag"
-    qa = "qa"
-    generate = "generate"
-
-
 def finetune_command(
-    task: Annotated[Kind, typer.Argument(help="classify: sentence pairs; tag: words; qa: SQuAD v1.1; generate: texts")],
+    task: of.KindArgument,
     hf_dir: ModelDir,
-    train: Annotated[list[str], typer.Option(help="FILE or LANGUAGE=FILE; may be repeated")],
-    test: Annotated[list[str], typer.Option(help="FILE or LANGUAGE=FILE, one a language; may be repeated")],
-    out: Annotated[Path, typer.Option(help="new folder for predictions, results.json and the model")],
-    more_tests: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[FILE]...", help="more test files: `--test test-*.tsv` may be unquoted"),
-    ] = None,
-    dev: Annotated[
-        str | None, typer.Option(help="FILE by which the best epoch is chosen; without it, the last")
-    ] = None,
-    eval_every: Annotated[
-        int | None, typer.Option(min=1, help="steps between two evaluations on --dev; default: once an epoch")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="XTREME's name of the data set, a folder of the predictions")] = None,
-    train_items: Annotated[
-        str | None, typer.Option(help="FIRST-LAST: these sentences, pairs or questions alone")
-    ] = None,
-    dev_items: Annotated[str | None, typer.Option(help="FIRST-LAST, of --dev")] = None,
-    test_items: Annotated[str | None, typer.Option(help="FIRST-LAST, of every test file")] = None,
-    epochs: Annotated[
-        float | None, typer.Option(min=0.01, help="default: classify and generate 5, tag 10, qa 3")
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option("--lr", help="default: 2e-5, qa 3e-5, generate 5e-5")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="rows of a step, on each device")] = 32,
-    max_length: Annotated[
-        int | None, typer.Option(min=4, help="tokens of a row; default: 128, generate 256, qa 384")
-    ] = None,
-    stride: Annotated[int | None, typer.Option(min=0, help="qa: tokens shared by two windows of a context")] = None,
-    subwords: Annotated[
-        str | None,
-        typer.Option(help="tag: what a word is to the head, its first subword (first, default) or their sum"),
-    ] = None,
-    code_switch: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="classify and tag: a dictionary, FILE or LANGUAGE=FILE, a word and its translation a line; what is said of a "
-            "sentence with words from it must agree with what is said of the sentence (xTune); may be repeated"
-        ),
-    ] = None,
-    switch_share: Annotated[
-        float | None, typer.Option(min=0, max=1, help="of the words, to be looked up in a dictionary; default: 0.3")
-    ] = None,
-    consistency: Annotated[float | None, typer.Option(min=0, help="weight of that agreement; default: 5")] = None,
-    consistency_mean: Annotated[
-        str | None,
-        typer.Option(
-            help="over elements, as released (default): the weight is divided by the number of labels; or items"
-        ),
-    ] = None,
-    first_stage: Annotated[
-        Path | None,
-        typer.Option(help="OUT/model of a training with dictionaries, whose second stage this is (xTune)"),
-    ] = None,
-    model_consistency: Annotated[
-        float | None, typer.Option(min=0, help="weight of the agreement with the first stage; default: 5")
-    ] = None,
-    to: Annotated[
-        str | None, typer.Option(help="generate: language of all texts to write; default: each file's")
-    ] = None,
-    train_layers: Annotated[
-        str | None,
-        typer.Option(
-            help="generate: all (default); decoder; or FIRST-LAST, these layers of the encoder alone, as 1-10 for tests in "
-            "languages that are not trained on"
-        ),
-    ] = None,
-    label_smoothing: Annotated[float | None, typer.Option(min=0, max=1, help="generate; default: 0")] = None,
-    beam: Annotated[int | None, typer.Option(min=1, help="generate, for dev and test; default: 5")] = None,
-    dropout: Annotated[float, typer.Option(min=0, max=1)] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="decides head, order and dropout")] = 1,
-    seeds: Annotated[int, typer.Option(min=1, help="runs with seeds from --seed on; mean and deviation are shown")] = 1,
-    freeze_embeddings: Annotated[
-        bool, typer.Option("--freeze-embeddings", help="keep the word embeddings as they are: faster, less memory")
-    ] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="bf16 autocast, where the hardware has it")] = False,
+    train: of.TrainOption,
+    test: of.TestOption,
+    out: of.OutOption,
+    more_tests: of.MoreTests = None,
+    dev: of.DevOption = None,
+    eval_every: of.EvalEveryOption = None,
+    name: of.NameOption = None,
+    train_items: of.TrainItemsOption = None,
+    dev_items: of.DevItemsOption = None,
+    test_items: of.TestItemsOption = None,
+    epochs: of.EpochsOption = None,
+    learning_rate: of.LearningRateOption = None,
+    batch: of.BatchOption = 32,
+    max_length: of.MaxLengthOption = None,
+    stride: of.StrideOption = None,
+    subwords: of.SubwordsOption = None,
+    code_switch: of.CodeSwitchOption = None,
+    switch_share: of.SwitchShareOption = None,
+    consistency: of.ConsistencyOption = None,
+    consistency_mean: of.ConsistencyMeanOption = None,
+    first_stage: of.FirstStageOption = None,
+    model_consistency: of.ModelConsistencyOption = None,
+    to: of.ToOption = None,
+    train_layers: of.TrainLayersOption = None,
+    label_smoothing: of.LabelSmoothingOption = None,
+    beam: of.BeamOption = None,
+    dropout: of.DropoutOption = 0.1,
+    seed: of.SeedOption = 1,
+    seeds: of.SeedsOption = 1,
+    freeze_embeddings: of.FreezeEmbeddingsOption = False,
+    bf16: of.Bf16Option = False,
     device: DeviceOption = "auto",
-    no_model: Annotated[bool, typer.Option("--no-model", help="do not keep the fine-tuned model")] = False,
-    report_to: Annotated[list[str] | None, typer.Option(help="the Trainer's: tensorboard, wandb")] = None,
+    no_model: of.NoModelOption = False,
+    report_to: of.ReportToOption = None,
     tokenizer: TokenizerDir = None,
 ) -> None:
     """Fine-tune on one language, predict and score others: predictions in XTREME's layout, a table, results.json.
@@ -120,35 +68,17 @@ def finetune_command(
 
     Example: python -m pipeline finetune tag hf/base --train train-en.tsv --dev dev-en.tsv --out pos --test test-*.tsv
     """
+    agreement = _given(switch_share=switch_share, weight=consistency, mean=consistency_mean)
+    agreement |= _given(first_stage=first_stage, model_weight=model_consistency)
     of_writing = _given(train_layers=train_layers, label_smoothing=label_smoothing, beam=beam)
-    agreement = _given(
-        switch_share=switch_share,
-        weight=consistency,
-        mean=consistency_mean,
-        first_stage=first_stage,
-        model_weight=model_consistency,
-    )
+    usual = _given(epochs=epochs, learning_rate=learning_rate, max_length=max_length, stride=stride)
     chosen = _consistent(task, code_switch or [], agreement, seed) or _task(task, to, of_writing)
-    of_tagging = _subwords(task, subwords)
-    if eval_every is not None and dev is None:
-        raise ValueError(f"--eval-every {eval_every}: is of --dev; give that file too")
-    settings = replace(
-        chosen.defaults,
-        **_given(eval_every=eval_every),
-        **_given(epochs=epochs, learning_rate=learning_rate, max_length=max_length, stride=stride),
-        **of_writing,
-        **of_tagging,
-        batch=batch,
-        dropout=dropout,
-        freeze_embeddings=freeze_embeddings,
-        bf16=bf16,
-        on_cpu=trains_on_cpu(device),
-        report_to=tuple(report_to or ()),
-    )
-    if seed + seeds > 2**32:
-        raise ValueError(f"--seed {seed} --seeds {seeds}: the last one is too large; all must be below 2^32")
+    always = _given(batch=batch, dropout=dropout, freeze_embeddings=freeze_embeddings, bf16=bf16)
+    always |= _given(on_cpu=trains_on_cpu(device), report_to=tuple(report_to or ()))
+    of_tagging, when = _subwords(task, subwords), _eval_every(eval_every, dev)
+    settings = replace(chosen.defaults, **when, **usual, **of_writing, **of_tagging, **always)
     files = _files(train, dev, [*test, *(more_tests or [])], train_items, dev_items, test_items)
-    _run(chosen, hf_dir, files, settings, range(seed, seed + seeds), out, name, tokenizer, not no_model)
+    _run(chosen, hf_dir, files, settings, seeds_of(seed, seeds), out, name, tokenizer, not no_model)
 
 
 def predict_command(
@@ -219,6 +149,19 @@ def _files(
         Slice.parse("--dev-items", dev_items),
         Slice.parse("--test-items", test_items),
     )
+
+
+def seeds_of(first: int, count: int) -> range:
+    """The seeds of as many runs; ValueError where one is too large for the libraries."""
+    if first + count > 2**32:
+        raise ValueError(f"--seed {first} --seeds {count}: the last one is too large; all must be below 2^32")
+    return range(first, first + count)
+
+
+def _eval_every(steps: int | None, dev: str | None) -> dict[str, Any]:
+    if steps is not None and dev is None:
+        raise ValueError(f"--eval-every {steps}: is of --dev; give that file too")
+    return _given(eval_every=steps)
 
 
 def _subwords(kind: Kind, subwords: str | None) -> dict[str, Any]:

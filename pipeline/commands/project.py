@@ -37,48 +37,59 @@ if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes
     from pipeline.align.aligner import Aligner
     from pipeline.align.word_alignment import ScoredLinks
 
+SourceArgument = Annotated[
+    Path,
+    typer.Argument(help="source sentences with labels: `word<TAB>label` a line, .conllu (UPOS), .upos (word/TAG)"),
+]
+TargetArgument = Annotated[
+    Path, typer.Argument(help=f"their translations: tokenised text, a sentence a line, or {', '.join(LABELLED)}")
+]
+LinksOption = Annotated[
+    Path | None, typer.Option(help="their links, as `align` and other aligners write them; or give --model")
+]
+ModelOption = Annotated[
+    Path | None,
+    typer.Option(
+        parser=place_of,
+        help="align by this model: a folder, run, checkpoint or a model of the hub, as `align` takes",
+    ),
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="write there, by its name .conllu or .upos, else `word<TAB>label`; default: print")
+]
+ColumnOption = Annotated[
+    int | None,
+    typer.Option(
+        help="SOURCE and --gold have more columns: the label's, from 1, or -1 for the last", show_default=False
+    ),
+]
+UnlinkedOption = Annotated[
+    str | None,
+    typer.Option(help="tag of target words that no source word is linked to; default: _", show_default=False),
+]
+GoldOption = Annotated[Path | None, typer.Option(help="right labels of the target: score against them")]
+ItemsOption = Annotated[str | None, typer.Option(help="FIRST-LAST: these sentences alone, counted from 1")]
+ReverseOption = Annotated[bool, typer.Option("--reverse", help="--links are `target-source`: turn each round")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="write counts and scores to this file")]
+
 
 def project_command(
-    source: Annotated[
-        Path,
-        typer.Argument(help="source sentences with labels: `word<TAB>label` a line, .conllu (UPOS), .upos (word/TAG)"),
-    ],
-    target: Annotated[
-        Path, typer.Argument(help=f"their translations: tokenised text, a sentence a line, or {', '.join(LABELLED)}")
-    ],
-    links: Annotated[
-        Path | None, typer.Option(help="their links, as `align` and other aligners write them; or give --model")
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            parser=place_of,
-            help="align by this model: a folder, run, checkpoint or a model of the hub, as `align` takes",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="write there, by its name .conllu or .upos, else `word<TAB>label`; default: print"),
-    ] = None,
-    column: Annotated[
-        int | None,
-        typer.Option(
-            help="SOURCE and --gold have more columns: the label's, from 1, or -1 for the last", show_default=False
-        ),
-    ] = None,
-    unlinked: Annotated[
-        str | None,
-        typer.Option(help="tag of target words that no source word is linked to; default: _", show_default=False),
-    ] = None,
-    gold: Annotated[Path | None, typer.Option(help="right labels of the target: score against them")] = None,
-    items: Annotated[str | None, typer.Option(help="FIRST-LAST: these sentences alone, counted from 1")] = None,
-    reverse: Annotated[bool, typer.Option("--reverse", help="--links are `target-source`: turn each round")] = False,
+    source: SourceArgument,
+    target: TargetArgument,
+    links: LinksOption = None,
+    model: ModelOption = None,
+    out: OutOption = None,
+    column: ColumnOption = None,
+    unlinked: UnlinkedOption = None,
+    gold: GoldOption = None,
+    items: ItemsOption = None,
+    reverse: ReverseOption = False,
     layer: LayerOption = None,
     method: MethodOption = None,
     encoding: EncodingOption = None,
     device: DeviceOption = "auto",
     tokenizer: TokenizerDir = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write counts and scores to this file")] = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Give target words the labels of the source words that they are linked to: tags such as POS, or spans (B-PER, I-PER, O).
 
@@ -96,10 +107,8 @@ def project_command(
             check_output(path, inputs)
     part = Slice.parse("--items", items)
     labelled = read_labelled(source, target, gold, column, part)
-    if labelled.as_spans and unlinked is not None:
-        raise ValueError(f"--unlinked {unlinked}: the labels are spans, and words in none are O; leave it out")
-    if labelled.as_spans and out is not None and kind_of(out) == CONLLU:
-        raise ValueError(f"{out}: CoNLL-U has a column for tags and none for spans; give {out.with_suffix('.tsv')}")
+    if labelled.as_spans:
+        _check_spans(unlinked, out)
     if links is not None:
         found, notes = links_of_file(links, labelled, f"{source} and {target}", reverse, part)
         for said in notes:
@@ -120,6 +129,14 @@ def project_command(
     print(told(summary), file=sys.stderr)
     if json_file is not None:
         write_text(json_file, json.dumps(summary, indent=1) + "\n")
+
+
+def _check_spans(unlinked: str | None, out: Path | None) -> None:
+    """ValueError where what is asked for is of tags alone."""
+    if unlinked is not None:
+        raise ValueError(f"--unlinked {unlinked}: the labels are spans, and words in none are O; leave it out")
+    if out is not None and kind_of(out) == CONLLU:
+        raise ValueError(f"{out}: CoNLL-U has a column for tags and none for spans; give {out.with_suffix('.tsv')}")
 
 
 def _check_used(by_model: bool, reverse: bool, **of_model: object) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from data_prep.files import write_text
 from data_prep.standard_output import print_table, put
+from pipeline.commands.finetune_options import Bf16Option, FreezeEmbeddingsOption
 from pipeline.commands.options import DeviceOption, DtypeOption, ModelDir, TokenizerDir
 from pipeline.xtreme.catalog import check_data, choose_tasks
 
@@ -29,50 +30,56 @@ LabelsOption = Annotated[
         show_default=False,
     ),
 ]
+OutOption = Annotated[
+    Path, typer.Option(help="folder for what is found; where it was begun before, it is gone on with")
+]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="the first seed")]
+SeedsOption = Annotated[int, typer.Option(min=1, help="how many; mean and deviation are shown")]
+GridOption = Annotated[
+    str, typer.Option(help="none: the settings of XTREME's scripts; published: XLM-E's grid, chosen on English dev")
+]
+FewShotOption = Annotated[int, typer.Option(min=0, help="train on so many labelled items of each other language too")]
+TranslatedOption = Annotated[
+    Path | None,
+    typer.Option(help="translate-train-all: folder with TASK/train-LANGUAGE.tsv or .json, trained on beside English"),
+]
+DictionariesOption = Annotated[
+    Path | None,
+    typer.Option(help="folder with MUSE's en-LANGUAGE.txt: xTune's example consistency, but for question answering"),
+]
+LearningRateOption = Annotated[float | None, typer.Option("--lr", help="instead of the published one")]
+EpochsOption = Annotated[float | None, typer.Option(min=0.01, help="instead of the published number")]
+BatchOption = Annotated[int | None, typer.Option(min=1, help="rows of a step, instead of 32")]
+SubwordsOption = Annotated[
+    str, typer.Option(help="POS and NER: a word is to the head its first subword (first) or their sum (sum)")
+]
+LayerOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="of sentence vectors; default: 8 of 12, 14 of 24; for others it is needed", show_default=False
+    ),
+]
 
 
 def xtreme_command(
     hf_dir: ModelDir,
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="folder for what is found; where it was begun before, it is gone on with")],
+    out: OutOption,
     tasks: TasksOption = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="the first seed")] = 1,
-    seeds: Annotated[int, typer.Option(min=1, help="how many; mean and deviation are shown")] = 1,
-    grid: Annotated[
-        str, typer.Option(help="none: the settings of XTREME's scripts; published: XLM-E's grid, chosen on English dev")
-    ] = "none",
-    few_shot: Annotated[
-        int, typer.Option(min=0, help="train on so many labelled items of each other language too")
-    ] = 0,
-    translated: Annotated[
-        Path | None,
-        typer.Option(
-            help="translate-train-all: folder with TASK/train-LANGUAGE.tsv or .json, trained on beside English"
-        ),
-    ] = None,
-    dictionaries: Annotated[
-        Path | None,
-        typer.Option(
-            help="folder with MUSE's en-LANGUAGE.txt: xTune's example consistency, but for question answering"
-        ),
-    ] = None,
+    seed: SeedOption = 1,
+    seeds: SeedsOption = 1,
+    grid: GridOption = "none",
+    few_shot: FewShotOption = 0,
+    translated: TranslatedOption = None,
+    dictionaries: DictionariesOption = None,
     labels: LabelsOption = None,
-    learning_rate: Annotated[float | None, typer.Option("--lr", help="instead of the published one")] = None,
-    epochs: Annotated[float | None, typer.Option(min=0.01, help="instead of the published number")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="rows of a step, instead of 32")] = None,
-    freeze_embeddings: Annotated[
-        bool, typer.Option("--freeze-embeddings", help="keep the word embeddings as they are: faster, less memory")
-    ] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="bf16 autocast, where the hardware has it")] = False,
-    subwords: Annotated[
-        str, typer.Option(help="POS and NER: a word is to the head its first subword (first) or their sum (sum)")
-    ] = "first",
-    layer: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="of sentence vectors; default: 8 of 12, 14 of 24; for others it is needed", show_default=False
-        ),
-    ] = None,
+    learning_rate: LearningRateOption = None,
+    epochs: EpochsOption = None,
+    batch: BatchOption = None,
+    freeze_embeddings: FreezeEmbeddingsOption = False,
+    bf16: Bf16Option = False,
+    subwords: SubwordsOption = "first",
+    layer: LayerOption = None,
     tokenizer: TokenizerDir = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
@@ -87,19 +94,17 @@ def xtreme_command(
     chosen = choose_tasks(_names(tasks))
     check_data(data)
     # These take seconds to import.
-    from pipeline.commands.finetune import trains_on_cpu
+    from pipeline.commands.finetune import seeds_of, trains_on_cpu
     from pipeline.model.devices import choose_place
     from pipeline.xtreme.recipes import Changes
     from pipeline.xtreme.run import Request, footnotes, run
 
-    if seed + seeds > 2**32:
-        raise ValueError(f"--seed {seed} --seeds {seeds}: the last one is too large; all must be below 2^32")
     request = Request(
         model=hf_dir,
         data=data,
         out=out,
         tasks=tuple(chosen),
-        seeds=tuple(range(seed, seed + seeds)),
+        seeds=tuple(seeds_of(seed, seeds)),
         grid=_grid(grid),
         changes=Changes(
             learning_rate, epochs, batch, freeze_embeddings, bf16, trains_on_cpu(device), _subwords(subwords)
