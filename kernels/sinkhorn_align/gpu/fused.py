@@ -5,6 +5,8 @@ logarithms are of base 2, which is what a GPU has. Most kernels span few enough 
 the C backend takes them; only the others take exponentials and maxima in every step.
 """
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -24,16 +26,31 @@ BATCH_SIZES = ("first", "planned", "tokens")
 """Arguments that change from batch to batch: a kernel compiled for their values would be compiled again and again."""
 
 
+class Sides(NamedTuple):
+    """Where the tokens of a pair lie, and how many there are."""
+
+    source_start: tl.tensor
+    rows: tl.tensor
+    target_start: tl.tensor
+    columns: tl.tensor
+
+
+class Answer(NamedTuple):
+    """Where the links of all pairs go, see `align_pairs_fused`."""
+
+    links: tl.tensor
+    partner: tl.tensor
+    score: tl.tensor
+    tokens: tl.tensor
+
+
 @triton.jit
-def spans_of(pair_vectors, which, planned):
-    """Pair index, source start and length, target start and length: column `which` of int32 [5, planned]."""
+def sides_of(pair_vectors, which, planned):
+    """Pair index and its sides: column `which` of int32 [5, planned]."""
     pair_vectors += which
-    pair = tl.load(pair_vectors)
-    source_start = tl.load(pair_vectors + planned)
-    rows = tl.load(pair_vectors + 2 * planned)
-    target_start = tl.load(pair_vectors + 3 * planned)
-    columns = tl.load(pair_vectors + 4 * planned)
-    return pair, source_start, rows, target_start, columns
+    source = tl.load(pair_vectors + planned), tl.load(pair_vectors + 2 * planned)
+    target = tl.load(pair_vectors + 3 * planned), tl.load(pair_vectors + 4 * planned)
+    return tl.load(pair_vectors), Sides(source[0], source[1], target[0], target[1])
 
 
 @triton.jit
@@ -98,14 +115,8 @@ def any_of(flag_L):
 @triton.jit
 def filter_and_store(
     plan_MN,
-    links,
-    partner,
-    score,
-    tokens,
-    source_start,
-    target_start,
-    rows,
-    columns,
+    answer,
+    sides,
     log_discount,
     ROUNDS: tl.constexpr,
     SMALLEST_FOR_MORE_ROUNDS: tl.constexpr,
@@ -118,12 +129,12 @@ def filter_and_store(
     only makes less of a mass.
     """
     row_M, column_N = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)
-    open_M, open_N = row_M < rows, column_N < columns
-    source_M, target_N = source_start + row_M, target_start + column_N
+    open_M, open_N = row_M < sides.rows, column_N < sides.columns
+    source_M, target_N = sides.source_start + row_M, sides.target_start + column_N
     for round_ in tl.static_range(ROUNDS):
         candidate_MN = plan_MN
         if round_ > 0:
-            adds = any_of(open_M) & any_of(open_N) & (tl.minimum(rows, columns) >= SMALLEST_FOR_MORE_ROUNDS)
+            adds = any_of(open_M) & any_of(open_N) & (tl.minimum(sides.rows, sides.columns) >= SMALLEST_FOR_MORE_ROUNDS)
             # Of a row that is open or has a link: what its cells are worth less, by column
             open_row_1N = tl.where(open_N, 0.0, log_discount)[None, :]
             linked_row_1N = tl.where(open_N, log_discount, NO_MASS)[None, :]
@@ -138,32 +149,26 @@ def filter_and_store(
         found_N = (back_N & (BLOCK_N - 1)) == column_N
         if round_ > 0:
             found_M, found_N = found_M & adds, found_N & adds
-        at_M = source_M.to(tl.int64) + round_ * tokens.to(tl.int64)
-        tl.store(links + at_M, target_start + best_column_M, mask=found_M)
+        at_M = source_M.to(tl.int64) + round_ * answer.tokens.to(tl.int64)
+        tl.store(answer.links + at_M, sides.target_start + best_column_M, mask=found_M)
 
         new_M, new_N = found_M & open_M, found_N & open_N
         mass_M = largest_M - tl.where(back_M >= BLOCK_M, log_discount, 0.0)
         mass_N = largest_N - tl.where(back_N >= BLOCK_N, log_discount, 0.0)
-        tl.store(partner + source_M, target_start + best_column_M, mask=new_M)
-        tl.store(partner + target_N, source_start + best_row_N, mask=new_N)
-        tl.store(score + source_M, mass_M * LN2, mask=new_M)
-        tl.store(score + target_N, mass_N * LN2, mask=new_N)
+        tl.store(answer.partner + source_M, sides.target_start + best_column_M, mask=new_M)
+        tl.store(answer.partner + target_N, sides.source_start + best_row_N, mask=new_N)
+        tl.store(answer.score + source_M, mass_M * LN2, mask=new_M)
+        tl.store(answer.score + target_N, mass_N * LN2, mask=new_N)
         open_M, open_N = open_M & ~found_M, open_N & ~found_N
 
 
 @triton.jit
 def align_tile(
     hidden,
-    links,
-    partner,
-    score,
+    answer,
     status,
+    sides,
     width,
-    tokens,
-    source_start,
-    rows,
-    target_start,
-    columns,
     temperature,
     log_discount,
     clip_floor,
@@ -179,16 +184,16 @@ def align_tile(
     BLOCK_K: tl.constexpr,
 ):
     """Align a pair whose sides fit BLOCK_M and BLOCK_N; `status` points at the pair's own."""
-    real_M, real_N = tl.arange(0, BLOCK_M) < rows, tl.arange(0, BLOCK_N) < columns
+    real_M, real_N = tl.arange(0, BLOCK_M) < sides.rows, tl.arange(0, BLOCK_N) < sides.columns
     similarity_MN = similarity_tile(
-        hidden, source_start, target_start, real_M, real_N, width, COSINE, BLOCK_M, BLOCK_N, BLOCK_K
+        hidden, sides.source_start, sides.target_start, real_M, real_N, width, COSINE, BLOCK_M, BLOCK_N, BLOCK_K
     )
     most = largest_magnitude(similarity_MN)  # padding has S = 0
     finite = most * tl.maximum(1.0, 1.0 / temperature) <= largest_similarity  # not so for NaN
     tl.store(status, tl.where(finite, 0, NON_FINITE))
     if finite:
         # A side of one token takes up the kernel whole: every cell has the same mass, see the reference.
-        uniform = (tl.minimum(rows, columns) == 1) & (iterations > 0)
+        uniform = (tl.minimum(sides.rows, sides.columns) == 1) & (iterations > 0)
         if COST_IS_CLIP:
             floor = tl.where(uniform, tl.maximum(most, clip_floor), clip_floor)
             similarity_MN = tl.maximum(similarity_MN, floor)
@@ -205,22 +210,7 @@ def align_tile(
         else:
             log_kernel_MN = log2(similarity_MN) if COST_IS_CLIP else similarity_MN * scale
             plan_MN = plan_by_logarithms(log_kernel_MN, real_M, real_N, iterations, COST_IS_CLIP)
-        filter_and_store(
-            plan_MN,
-            links,
-            partner,
-            score,
-            tokens,
-            source_start,
-            target_start,
-            rows,
-            columns,
-            log_discount,
-            ROUNDS,
-            SMALLEST_FOR_MORE_ROUNDS,
-            BLOCK_M,
-            BLOCK_N,
-        )
+        filter_and_store(plan_MN, answer, sides, log_discount, ROUNDS, SMALLEST_FOR_MORE_ROUNDS, BLOCK_M, BLOCK_N)
 
 
 @triton.jit(do_not_specialize=(*BATCH_SIZES, "iterations"))
@@ -256,21 +246,16 @@ def align_pairs_fused(
     launch takes the columns from `first` on. links [ROUNDS, tokens], partner and score [tokens], status [B] hold the
     answer for no link and are written for the tokens of this pair only. log_discount: of base 2.
     """
-    pair, source_start, rows, target_start, columns = spans_of(pair_vectors, first + tl.program_id(0), planned)
+    pair, sides = sides_of(pair_vectors, first + tl.program_id(0), planned)
+    answer = Answer(links, partner, score, tokens)
     for part in tl.static_range(2 if SHORT_BLOCK > 0 else 1):
-        if (tl.maximum(rows, columns) <= SHORT_BLOCK) == (part == 1):
+        if (tl.maximum(sides.rows, sides.columns) <= SHORT_BLOCK) == (part == 1):
             align_tile(
                 hidden,
-                links,
-                partner,
-                score,
+                answer,
                 status + pair,
+                sides,
                 width,
-                tokens,
-                source_start,
-                rows,
-                target_start,
-                columns,
                 temperature,
                 log_discount,
                 clip_floor,

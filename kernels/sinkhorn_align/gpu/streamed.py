@@ -8,25 +8,21 @@ the reference's, in logarithms of base 2.
 import triton
 import triton.language as tl
 
-from sinkhorn_align.gpu.fused import BATCH_SIZES, LOG2_E, any_of, largest_magnitude, spans_of
+from sinkhorn_align.gpu.fused import BATCH_SIZES, LOG2_E, Answer, any_of, largest_magnitude, sides_of
 from sinkhorn_align.gpu.similarity import similarity_tile
-from sinkhorn_align.gpu.streamed_passes import best_cells, column_potentials, link_columns, link_rows
+from sinkhorn_align.gpu.streamed_passes import (
+    Scratch,
+    Terms,
+    best_cells,
+    column_potentials,
+    link_columns,
+    link_rows,
+)
 
 
 @triton.jit
 def store_tile(
-    hidden,
-    similarity,
-    arrivals,
-    source_start,
-    rows,
-    target_start,
-    columns,
-    width,
-    most_columns,
-    COSINE: tl.constexpr,
-    TILE: tl.constexpr,
-    BLOCK_K: tl.constexpr,
+    hidden, scratch, arrivals, sides, width, COSINE: tl.constexpr, TILE: tl.constexpr, BLOCK_K: tl.constexpr
 ):
     """This program's tile of S into scratch. Returns whether it was the pair's last, and of the last the largest |S|.
 
@@ -34,39 +30,35 @@ def store_tile(
     """
     begin_M, begin_N = tl.program_id(1) * TILE, tl.program_id(2) * TILE
     row_M, column_N = begin_M + tl.arange(0, TILE), begin_N + tl.arange(0, TILE)
-    real_M, real_N = row_M < rows, column_N < columns
+    real_M, real_N = row_M < sides.rows, column_N < sides.columns
+    source_start, target_start = sides.source_start + begin_M, sides.target_start + begin_N
     similarity_MN = similarity_tile(
-        hidden, source_start + begin_M, target_start + begin_N, real_M, real_N, width, COSINE, TILE, TILE, BLOCK_K
+        hidden, source_start, target_start, real_M, real_N, width, COSINE, TILE, TILE, BLOCK_K
     )
-    at_MN = row_M[:, None] * most_columns + column_N[None, :]
-    tl.store(similarity + at_MN, similarity_MN, mask=real_M[:, None] & real_N[None, :])
+    at_MN = row_M[:, None] * scratch.most_columns + column_N[None, :]
+    tl.store(scratch.similarity + at_MN, similarity_MN, mask=real_M[:, None] & real_N[None, :])
     tl.atomic_max(arrivals + 1, largest_magnitude(similarity_MN).to(tl.int32, bitcast=True))
     tl.debug_barrier()  # the whole tile is written before it is counted
-    last = tl.atomic_add(arrivals, 1) == tl.cdiv(rows, TILE) * tl.cdiv(columns, TILE) - 1
+    last = tl.atomic_add(arrivals, 1) == tl.cdiv(sides.rows, TILE) * tl.cdiv(sides.columns, TILE) - 1
     tl.debug_barrier()
     return last, tl.load(arrivals + 1).to(tl.float32, bitcast=True)
 
 
 @triton.jit
+def terms_of(most, sides, temperature, clip_floor, iterations, log_discount):
+    """What a pair with this largest |S| is aligned by."""
+    # A side of one token takes up the kernel whole: every cell has the same mass, see the reference.
+    uniform = (tl.minimum(sides.rows, sides.columns) == 1) & (iterations > 0)
+    floor = tl.where(uniform, tl.maximum(most, clip_floor), clip_floor)
+    return Terms(floor, tl.where(uniform, 0.0, LOG2_E / temperature), iterations, log_discount)
+
+
+@triton.jit
 def align_stored(
-    similarity,
-    row_floats,
-    row_integers,
-    column_integers,
-    links,
-    partner,
-    score,
-    tokens,
-    source_start,
-    rows,
-    target_start,
-    columns,
-    most_rows,
-    most_columns,
-    log_discount,
-    floor,
-    scale,
-    iterations,
+    scratch,
+    answer,
+    sides,
+    terms,
     COST_IS_CLIP: tl.constexpr,
     ROUNDS: tl.constexpr,
     SMALLEST_FOR_MORE_ROUNDS: tl.constexpr,
@@ -75,84 +67,30 @@ def align_stored(
 ):
     """Sinkhorn and filtering of one pair from its similarities; BLOCK_N holds all columns, rows come BLOCK_M at a time."""
     column_N = tl.arange(0, BLOCK_N)
-    real_N = column_N < columns
-    for begin in range(0, rows, BLOCK_N):
+    real_N = column_N < sides.columns
+    for begin in range(0, sides.rows, BLOCK_N):
         row_L = begin + tl.arange(0, BLOCK_N)
-        tl.store(row_floats + row_L, tl.zeros((BLOCK_N,), dtype=tl.float32), mask=row_L < rows)
-        tl.store(row_integers + row_L, tl.zeros((BLOCK_N,), dtype=tl.int32), mask=row_L < rows)
-    tl.store(column_integers + column_N, tl.zeros((BLOCK_N,), dtype=tl.int32), mask=real_N)
+        tl.store(scratch.row_floats + row_L, tl.zeros((BLOCK_N,), dtype=tl.float32), mask=row_L < sides.rows)
+        tl.store(scratch.row_integers + row_L, tl.zeros((BLOCK_N,), dtype=tl.int32), mask=row_L < sides.rows)
+    tl.store(scratch.column_integers + column_N, tl.zeros((BLOCK_N,), dtype=tl.int32), mask=real_N)
     tl.debug_barrier()
-    potential_N = column_potentials(
-        similarity,
-        row_floats,
-        rows,
-        columns,
-        most_columns,
-        floor,
-        scale,
-        iterations,
-        COST_IS_CLIP,
-        BLOCK_M,
-        BLOCK_N,
-    )
-    open_N, open_rows = real_N, rows
+    potential_N = column_potentials(scratch, sides, terms, COST_IS_CLIP, BLOCK_M, BLOCK_N)
+    open_N, open_rows = real_N, sides.rows
     for round_ in tl.static_range(ROUNDS):
         adds = (open_rows > 0) & any_of(open_N)
         if round_ > 0:
-            adds = adds & (tl.minimum(rows, columns) >= SMALLEST_FOR_MORE_ROUNDS)
+            adds = adds & (tl.minimum(sides.rows, sides.columns) >= SMALLEST_FOR_MORE_ROUNDS)
+        row_step_left = (terms.iterations > 0) & COST_IS_CLIP & (round_ == 0)
         value_N, best_row_N = best_cells(
-            similarity,
-            row_floats,
-            row_integers,
-            potential_N,
-            open_N,
-            rows,
-            columns,
-            most_rows,
-            most_columns,
-            floor,
-            scale,
-            log_discount,
-            (iterations > 0) & COST_IS_CLIP & (round_ == 0),
-            COST_IS_CLIP,
-            BLOCK_M,
-            BLOCK_N,
+            scratch, sides, terms, potential_N, open_N, row_step_left, COST_IS_CLIP, BLOCK_M, BLOCK_N
         )
-        tl.store(column_integers + most_columns + column_N, best_row_N, mask=real_N)
+        tl.store(scratch.column_integers + scratch.most_columns + column_N, best_row_N, mask=real_N)
         tl.debug_barrier()
-        open_N = link_columns(
-            row_integers,
-            partner,
-            score,
-            source_start,
-            target_start,
-            most_rows,
-            value_N,
-            best_row_N,
-            open_N,
-            real_N,
-            adds,
-            log_discount,
-        )
+        open_N = link_columns(scratch, answer, sides, terms, value_N, best_row_N, open_N, adds)
         tl.debug_barrier()
-        open_rows = link_rows(
-            row_floats,
-            row_integers,
-            column_integers,
-            links + round_ * tokens.to(tl.int64),
-            partner,
-            score,
-            source_start,
-            target_start,
-            rows,
-            most_rows,
-            most_columns,
-            adds,
-            log_discount,
-            BLOCK_N,
-        )
+        open_rows = link_rows(scratch, answer, sides, terms, round_, adds, BLOCK_N)
         tl.debug_barrier()
-        tl.store(column_integers + column_N, tl.where(open_N, 0, 1), mask=real_N)
+        tl.store(scratch.column_integers + column_N, tl.where(open_N, 0, 1), mask=real_N)
         tl.debug_barrier()
 
 
@@ -197,52 +135,23 @@ def align_pairs_streamed(
     they are enough, are held beside twice the rows. The rest as in `align_pairs_fused`.
     """
     which = tl.program_id(0)
-    pair, source_start, rows, target_start, columns = spans_of(pair_vectors, first + which, planned)
+    pair, sides = sides_of(pair_vectors, first + which, planned)
     similarity += which.to(tl.int64) * most_rows * most_columns
-    if (tl.program_id(1) * TILE < rows) & (tl.program_id(2) * TILE < columns):
-        last, most = store_tile(
-            hidden,
-            similarity,
-            arrivals + 2 * which,
-            source_start,
-            rows,
-            target_start,
-            columns,
-            width,
-            most_columns,
-            COSINE,
-            TILE,
-            BLOCK_K,
-        )
+    row_at, column_at = 2 * which * most_rows, 2 * which * most_columns
+    scratch = Scratch(
+        similarity, row_floats + row_at, row_integers + row_at, column_integers + column_at, most_rows, most_columns
+    )
+    if (tl.program_id(1) * TILE < sides.rows) & (tl.program_id(2) * TILE < sides.columns):
+        last, most = store_tile(hidden, scratch, arrivals + 2 * which, sides, width, COSINE, TILE, BLOCK_K)
         if last:
             finite = most * tl.maximum(1.0, 1.0 / temperature) <= largest_similarity  # not so for NaN
             tl.store(status + pair, tl.where(finite, 0, NON_FINITE))
-            # A side of one token takes up the kernel whole: every cell has the same mass, see the reference.
-            uniform = (tl.minimum(rows, columns) == 1) & (iterations > 0)
+            terms = terms_of(most, sides, temperature, clip_floor, iterations, log_discount)
+            answer = Answer(links, partner, score, tokens)
             for part in tl.static_range(2):
-                if finite & ((2 * columns <= LONGEST) == (part == 1)):
+                if finite & ((2 * sides.columns <= LONGEST) == (part == 1)):
+                    WIDTH: tl.constexpr = LONGEST // (part + 1)
+                    HEIGHT: tl.constexpr = BLOCK_CELLS // WIDTH
                     align_stored(
-                        similarity,
-                        row_floats + 2 * which * most_rows,
-                        row_integers + 2 * which * most_rows,
-                        column_integers + 2 * which * most_columns,
-                        links,
-                        partner,
-                        score,
-                        tokens,
-                        source_start,
-                        rows,
-                        target_start,
-                        columns,
-                        most_rows,
-                        most_columns,
-                        log_discount,
-                        tl.where(uniform, tl.maximum(most, clip_floor), clip_floor),
-                        tl.where(uniform, 0.0, LOG2_E / temperature),
-                        iterations,
-                        COST_IS_CLIP,
-                        ROUNDS,
-                        SMALLEST_FOR_MORE_ROUNDS,
-                        BLOCK_CELLS // LONGEST * (part + 1),
-                        LONGEST // (part + 1),
+                        scratch, answer, sides, terms, COST_IS_CLIP, ROUNDS, SMALLEST_FOR_MORE_ROUNDS, HEIGHT, WIDTH
                     )

@@ -4,6 +4,8 @@
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -14,12 +16,37 @@ NOTHING = tl.constexpr(-3e38)
 """log2 K of padding: no mass beside any real cell, and still a number in a difference."""
 
 
+class Scratch(NamedTuple):
+    """What a pair's programs keep between passes.
+
+    similarity: fp32 [most_rows, most_columns]. row_floats: [2, most_rows], potentials, then the largest values of rows.
+    row_integers: [2, most_rows], whether a row has a link, then its best column; column_integers the same of columns.
+    """
+
+    similarity: tl.tensor
+    row_floats: tl.tensor
+    row_integers: tl.tensor
+    column_integers: tl.tensor
+    most_rows: tl.tensor
+    most_columns: tl.tensor
+
+
+class Terms(NamedTuple):
+    """What a pair is aligned by: what similarities become log2 K with, and the settings of Sinkhorn and filtering."""
+
+    floor: tl.tensor
+    scale: tl.tensor
+    iterations: tl.tensor
+    log_discount: tl.tensor
+
+
 @triton.jit
-def log_kernel_tile(similarity, row_M, column_N, rows, columns, most_columns, floor, scale, COST_IS_CLIP: tl.constexpr):
+def log_kernel_tile(scratch, sides, terms, row_M, column_N, COST_IS_CLIP: tl.constexpr):
     """log2 K of some rows and all columns; no mass on padding."""
-    real_MN = (row_M < rows)[:, None] & (column_N < columns)[None, :]
-    similarity_MN = tl.load(similarity + row_M[:, None] * most_columns + column_N[None, :], mask=real_MN, other=0.0)
-    log_kernel_MN = log2(tl.maximum(similarity_MN, floor)) if COST_IS_CLIP else similarity_MN * scale
+    real_MN = (row_M < sides.rows)[:, None] & (column_N < sides.columns)[None, :]
+    at_MN = row_M[:, None] * scratch.most_columns + column_N[None, :]
+    similarity_MN = tl.load(scratch.similarity + at_MN, mask=real_MN, other=0.0)
+    log_kernel_MN = log2(tl.maximum(similarity_MN, terms.floor)) if COST_IS_CLIP else similarity_MN * terms.scale
     return tl.where(real_MN, log_kernel_MN, NOTHING)
 
 
@@ -33,19 +60,7 @@ def row_step(log_kernel_MN, column_potential_N, real_M):
 
 
 @triton.jit
-def column_potentials(
-    similarity,
-    row_potential,
-    rows,
-    columns,
-    most_columns,
-    floor,
-    scale,
-    iterations,
-    COST_IS_CLIP: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-):
+def column_potentials(scratch, sides, terms, COST_IS_CLIP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
     """Sinkhorn, but for the last row step of the clip cost. Row potentials go to scratch.
 
     A pass takes the row step of the iteration before (clip) or of its own (exp), then its column step, whose sums over rows are
@@ -53,69 +68,58 @@ def column_potentials(
     """
     column_N = tl.arange(0, BLOCK_N)
     potential_N = tl.zeros((BLOCK_N,), dtype=tl.float32)
-    for iteration in range(iterations):
+    for iteration in range(terms.iterations):
         largest_N = tl.full((BLOCK_N,), NOTHING, dtype=tl.float32)
         total_N = tl.zeros((BLOCK_N,), dtype=tl.float32)
-        for begin in range(0, rows, BLOCK_M):
+        for begin in range(0, sides.rows, BLOCK_M):
             row_M = begin + tl.arange(0, BLOCK_M)
-            value_MN = log_kernel_tile(
-                similarity, row_M, column_N, rows, columns, most_columns, floor, scale, COST_IS_CLIP
-            )
+            value_MN = log_kernel_tile(scratch, sides, terms, row_M, column_N, COST_IS_CLIP)
             if (iteration > 0) | (not COST_IS_CLIP):
-                potential_M = row_step(value_MN, potential_N, row_M < rows)
-                tl.store(row_potential + row_M, potential_M, mask=row_M < rows)
+                potential_M = row_step(value_MN, potential_N, row_M < sides.rows)
+                tl.store(scratch.row_floats + row_M, potential_M, mask=row_M < sides.rows)
                 value_MN += potential_M[:, None]
             larger_N = tl.maximum(largest_N, tl.max(value_MN, axis=0))
             total_N = total_N * exp2(largest_N - larger_N) + tl.sum(exp2(value_MN - larger_N[None, :]), axis=0)
             largest_N = larger_N
-        potential_N = tl.where(column_N < columns, -(largest_N + log2(total_N)), 0.0)
+        potential_N = tl.where(column_N < sides.columns, -(largest_N + log2(total_N)), 0.0)
         tl.debug_barrier()
     return potential_N
 
 
 @triton.jit
 def best_cells(
-    similarity,
-    row_floats,
-    row_integers,
+    scratch,
+    sides,
+    terms,
     potential_N,
     open_N,
-    rows,
-    columns,
-    most_rows,
-    most_columns,
-    floor,
-    scale,
-    log_discount,
     row_step_left,
     COST_IS_CLIP: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """One pass over log2 P: the first largest cell of every row, into scratch, and of every column, returned with its value.
-
-    row_floats: potentials, then the largest values of rows; row_integers: whether a row has a link, then its best column.
-    """
+    """One pass over log2 P: the first largest cell of every row, into scratch, and of every column, returned with its value."""
     column_N = tl.arange(0, BLOCK_N)
     value_N = tl.full((BLOCK_N,), float("-inf"), dtype=tl.float32)
     best_row_N = tl.zeros((BLOCK_N,), dtype=tl.int32)
-    for begin in range(0, rows, BLOCK_M):
+    best_column, largest = scratch.row_integers + scratch.most_rows, scratch.row_floats + scratch.most_rows
+    for begin in range(0, sides.rows, BLOCK_M):
         row_M = begin + tl.arange(0, BLOCK_M)
-        real_M = row_M < rows
-        value_MN = log_kernel_tile(similarity, row_M, column_N, rows, columns, most_columns, floor, scale, COST_IS_CLIP)
+        real_M = row_M < sides.rows
+        value_MN = log_kernel_tile(scratch, sides, terms, row_M, column_N, COST_IS_CLIP)
         if row_step_left:
-            tl.store(row_floats + row_M, row_step(value_MN, potential_N, real_M), mask=real_M)
+            tl.store(scratch.row_floats + row_M, row_step(value_MN, potential_N, real_M), mask=real_M)
             tl.debug_barrier()
-        value_MN += tl.load(row_floats + row_M, mask=real_M, other=0.0)[:, None] + potential_N[None, :]
-        open_M = tl.load(row_integers + row_M, mask=real_M, other=0) == 0
+        value_MN += tl.load(scratch.row_floats + row_M, mask=real_M, other=0.0)[:, None] + potential_N[None, :]
+        open_M = tl.load(scratch.row_integers + row_M, mask=real_M, other=0) == 0
         less_MN = tl.where(
             open_M[:, None],
-            tl.where(open_N, 0.0, log_discount)[None, :],
-            tl.where(open_N, log_discount, NO_MASS)[None, :],
+            tl.where(open_N, 0.0, terms.log_discount)[None, :],
+            tl.where(open_N, terms.log_discount, NO_MASS)[None, :],
         )
-        value_MN = tl.where(real_M[:, None] & (column_N < columns)[None, :], value_MN + less_MN, NOTHING)
-        tl.store(row_floats + most_rows + row_M, tl.max(value_MN, axis=1), mask=real_M)
-        tl.store(row_integers + most_rows + row_M, tl.argmax(value_MN, axis=1, tie_break_left=True), mask=real_M)
+        value_MN = tl.where(real_M[:, None] & (column_N < sides.columns)[None, :], value_MN + less_MN, NOTHING)
+        tl.store(largest + row_M, tl.max(value_MN, axis=1), mask=real_M)
+        tl.store(best_column + row_M, tl.argmax(value_MN, axis=1, tie_break_left=True), mask=real_M)
         larger_N = tl.max(value_MN, axis=0)
         better_N = larger_N > value_N  # an equal value of an earlier row stays
         best_row_N = tl.where(better_N, begin + tl.argmax(value_MN, axis=0, tie_break_left=True), best_row_N)
@@ -124,66 +128,39 @@ def best_cells(
 
 
 @triton.jit
-def link_columns(
-    row_integers,
-    partner,
-    score,
-    source_start,
-    target_start,
-    most_rows,
-    value_N,
-    best_row_N,
-    open_N,
-    real_N,
-    adds,
-    log_discount,
-):
+def link_columns(scratch, answer, sides, terms, value_N, best_row_N, open_N, adds):
     """The columns' view of the links: does the best row lead back? Returns which are open still."""
     column_N = tl.arange(0, open_N.shape[0])
-    found_N = (tl.load(row_integers + most_rows + best_row_N, mask=real_N, other=NONE) == column_N) & real_N & adds
-    row_linked_N = tl.load(row_integers + best_row_N, mask=real_N, other=0) > 0
-    mass_N = value_N - tl.where(row_linked_N, log_discount, 0.0)
-    new_N = found_N & open_N
-    tl.store(partner + target_start + column_N, source_start + best_row_N, mask=new_N)
-    tl.store(score + target_start + column_N, mass_N * LN2, mask=new_N)
+    real_N = column_N < sides.columns
+    best_column = scratch.row_integers + scratch.most_rows
+    found_N = (tl.load(best_column + best_row_N, mask=real_N, other=NONE) == column_N) & real_N & adds
+    row_linked_N = tl.load(scratch.row_integers + best_row_N, mask=real_N, other=0) > 0
+    mass_N = value_N - tl.where(row_linked_N, terms.log_discount, 0.0)
+    new_N, target_N = found_N & open_N, sides.target_start + column_N
+    tl.store(answer.partner + target_N, sides.source_start + best_row_N, mask=new_N)
+    tl.store(answer.score + target_N, mass_N * LN2, mask=new_N)
     return open_N & ~found_N
 
 
 @triton.jit
-def link_rows(
-    row_floats,
-    row_integers,
-    column_integers,
-    links,
-    partner,
-    score,
-    source_start,
-    target_start,
-    rows,
-    most_rows,
-    most_columns,
-    adds,
-    log_discount,
-    BLOCK_L: tl.constexpr,
-):
-    """The rows' view of the links, from what the columns were before this round. Returns how many rows are open still.
-
-    column_integers: whether a column has a link, then its best row.
-    """
+def link_rows(scratch, answer, sides, terms, round_, adds, BLOCK_L: tl.constexpr):
+    """The rows' view of the links, from what the columns were before this round. Returns how many rows are open still."""
     open_rows = 0
-    for begin in range(0, rows, BLOCK_L):
+    links = answer.links + round_ * answer.tokens.to(tl.int64)
+    for begin in range(0, sides.rows, BLOCK_L):
         row_L = begin + tl.arange(0, BLOCK_L)
-        real_L = row_L < rows
-        best_L = tl.load(row_integers + most_rows + row_L, mask=real_L, other=0)
-        found_L = (tl.load(column_integers + most_columns + best_L, mask=real_L, other=NONE) == row_L) & real_L & adds
-        tl.store(links + source_start + row_L, target_start + best_L, mask=found_L)
-        open_L = (tl.load(row_integers + row_L, mask=real_L, other=1) == 0) & real_L
-        column_linked_L = tl.load(column_integers + best_L, mask=real_L, other=0) > 0
-        mass_L = tl.load(row_floats + most_rows + row_L, mask=real_L, other=0.0)
-        mass_L -= tl.where(column_linked_L, log_discount, 0.0)
-        tl.store(partner + source_start + row_L, target_start + best_L, mask=found_L & open_L)
-        tl.store(score + source_start + row_L, mass_L * LN2, mask=found_L & open_L)
+        real_L, source_L = row_L < sides.rows, sides.source_start + row_L
+        best_L = tl.load(scratch.row_integers + scratch.most_rows + row_L, mask=real_L, other=0)
+        best_row = scratch.column_integers + scratch.most_columns
+        found_L = (tl.load(best_row + best_L, mask=real_L, other=NONE) == row_L) & real_L & adds
+        tl.store(links + source_L, sides.target_start + best_L, mask=found_L)
+        open_L = (tl.load(scratch.row_integers + row_L, mask=real_L, other=1) == 0) & real_L
+        column_linked_L = tl.load(scratch.column_integers + best_L, mask=real_L, other=0) > 0
+        mass_L = tl.load(scratch.row_floats + scratch.most_rows + row_L, mask=real_L, other=0.0)
+        mass_L -= tl.where(column_linked_L, terms.log_discount, 0.0)
+        tl.store(answer.partner + source_L, sides.target_start + best_L, mask=found_L & open_L)
+        tl.store(answer.score + source_L, mass_L * LN2, mask=found_L & open_L)
         open_L = open_L & ~found_L
-        tl.store(row_integers + row_L, tl.where(open_L, 0, 1), mask=real_L)
+        tl.store(scratch.row_integers + row_L, tl.where(open_L, 0, 1), mask=real_L)
         open_rows += tl.sum(open_L.to(tl.int32), axis=0)
     return open_rows
