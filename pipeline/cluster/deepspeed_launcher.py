@@ -1,7 +1,8 @@
-"""`python pipeline/cluster/deepspeed_launcher.py …`: the `deepspeed` command, with two differences.
+"""`python pipeline/cluster/deepspeed_launcher.py …`: the `deepspeed` command, with three differences.
 
 No other host's shell takes its words apart: pdsh hands DeepSpeed's command line to one on every host, and DeepSpeed quotes a
-part of it, where every word is quoted here. And where a signal ends what it has started, it does not return 0.
+part of it, where every word is quoted here. What may be a password goes into no command line, which other users can read. And
+where a signal ends what it has started, it does not return 0.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 from deepspeed.launcher import multinode_runner, runner
 
 OPTIONS_IN_THE_COMMAND = ("master_addr", "venv_script", "enable_each_rank_log")
+SECRETS = "MLFLOW"
+"""Beginning of names that DeepSpeed hands on in command lines. `start_rank.py` gives them to ranks; those of srun have them."""
 
 
 class QuotingPDSHRunner(multinode_runner.PDSHRunner):
@@ -58,6 +61,7 @@ class Started(subprocess.Popen[bytes]):
 
 def main() -> None:
     runner.PDSHRunner = QuotingPDSHRunner
+    runner.EXPORT_ENVS = [beginning for beginning in runner.EXPORT_ENVS if beginning != SECRETS]
     runner.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": Started})
     runner.main()
     # A signal's is negative, and DeepSpeed passes on those above 0 only.

@@ -13,6 +13,8 @@ from cluster_kit import make_corpus
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SRUN = """#!/usr/bin/env bash
+printf '%s\\n' "$@" > {told}.words
+printf %s "$MLFLOW_TRACKING_TOKEN" > {told}.token
 while [ "${1#-}" != "$1" ]; do if [ "$1" = -n ]; then shift; fi; shift; done
 export SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=1 SLURM_LOCALID=0
 exec "$@"
@@ -43,7 +45,11 @@ def turn(tmp_path_factory: pytest.TempPathFactory) -> Turn:
     folder = tmp_path_factory.mktemp("slurm")
     config, told, tools = make_corpus(folder), folder / "told", folder / "tools"
     tools.mkdir()
-    for name, script in (("srun", SRUN), ("sinfo", "#!/bin/sh\n"), ("scontrol", SCONTROL.format(told=told))):
+    for name, script in (
+        ("srun", SRUN.replace("{told}", str(told))),
+        ("sinfo", "#!/bin/sh\n"),
+        ("scontrol", SCONTROL.format(told=told)),
+    ):
         (tools / name).write_text(script)
         (tools / name).chmod(0o755)
     environment = {
@@ -55,6 +61,7 @@ def turn(tmp_path_factory: pytest.TempPathFactory) -> Turn:
         "SLURM_SUBMIT_DIR": str(REPOSITORY),
         "SLURM_JOB_NODELIST": "node[0-1]",
         "SLURM_JOB_ID": "77",
+        "MLFLOW_TRACKING_TOKEN": "secret",
     }
     return Turn(folder, config, told, environment)
 
@@ -84,3 +91,7 @@ def test_srun_starts_the_ranks_of_a_hostfile_without_ssh(turn: Turn) -> None:
         "slurm",
     )
     assert "done" in turn.run(*launch, f"run.out={turn.folder}/in_allocation", "run.steps=2")
+    words = turn.told.with_name("told.words").read_text()
+    assert "--export=ALL," in words and "in_allocation" in words, "what srun was given"
+    assert "secret" not in words and "MLFLOW" not in words
+    assert turn.told.with_name("told.token").read_text() == "secret", "the ranks have it"
