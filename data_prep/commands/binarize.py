@@ -118,6 +118,14 @@ def parallel(
     config: ConfigOption = "",
     split: SplitOption = "",
     revision: RevisionOption = "",
+    links: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="Word links of SOURCE and TARGET, a line a pair, as 0-0 1-2 (Pharaoh: eflomal, fast_align, align --raw). "
+            "Kept beside the tokens, for training with labels: links.",
+        ),
+    ] = "",
     trust_order: Annotated[
         bool, typer.Option("--trust-order", help="SOURCE is the source side though the file names say otherwise.")
     ] = False,
@@ -144,6 +152,8 @@ def parallel(
 
     Example: python -m data_prep parallel train.en train.de --pair en-de --tokenizer xlmr --out data
 
+    Example: python -m data_prep parallel train.en train.de --links train.pharaoh --pair en-de --tokenizer xlmr --out data
+
     Example: python -m data_prep parallel WikiMatrix.de-en.tsv.gz --pair de-en --tokenizer xlmr --out data
 
     Example: python -m data_prep parallel opus100 --format dataset --config de-en --fields translation.de,translation.en
@@ -154,7 +164,7 @@ def parallel(
         raise ValueError(f"--tsv --format {format}: one or the other")
     reading = Reading("tsv" if tsv else format, columns, _names(fields), False, config, split, revision, trust_order)
     filters = PairFilters(max_tokens, max_ratio, keep_identical, min_score, drop_duplicates, lang_id)
-    sources = pair_sources(files, languages, reading, filters, shard_bytes)
+    sources = pair_sources(files, languages, reading, filters, shard_bytes, links)
     _run_and_tell(sources, tokenizer, out, workers, max_bad_rate, dry_run, _choice(replace, add))
 
 

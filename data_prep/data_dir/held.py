@@ -68,8 +68,9 @@ def _source(
 ) -> HeldSource:
     languages = tuple(languages)
     identities = set()
-    for what, hashes in (("stored", [sha256 for _, sha256 in files]), ("text", list(texts))):
-        if hashes:
+    for what, all_hashes in (("stored", [sha256 for _, sha256 in files]), ("text", list(texts))):
+        # without that of word links, which make no other text of a pair
+        if hashes := all_hashes[: len(languages)]:
             # pairs with their sides the other way round are the same text
             sides = sorted(zip(languages, hashes, strict=True)) if len(hashes) > 1 else [*sorted(languages), *hashes]
             identities.add(sha256_of_json([what, kind, sides]))

@@ -72,10 +72,13 @@ def _shard_problems(shard: Shard, manifest: Manifest) -> Iterator[str]:
         return
     try:
         tokens = TokenFile(shard.stem)
+        links = tokens.links if shard.has_links else None
     except ValueError as error:
         yield str(error)
         return
     yield from tokens.problems(manifest.vocab_size)
+    if links is not None:
+        yield from links.problems(tokens.lengths)
     written = (tokens.kind, tokens.languages, tokens.tokenizer_sha256)
     if written != (shard.kind, shard.languages, manifest.tokenizer_sha256):
         yield f"{shard_file(shard.stem, '.idx')}: kind, languages or tokenizer differ from the manifest's; {MEND}"

@@ -73,7 +73,7 @@ class LineHashes:
         if self.columns:
             source, target, score = parse_tsv(lines[0], self.columns)
         else:
-            source, target = (raw.decode() for raw in lines)
+            source, target = (raw.decode() for raw in lines[:2])
         if filters.drop_text(source, target, score):
             return NOT_COMPARED
         first, second = (target, source) if self.swapped else (source, target)

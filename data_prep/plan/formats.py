@@ -24,6 +24,7 @@ from data_prep.text.records import Layout
 from data_prep.text.stored import RemoteFile, StoredFile, parse_location
 from data_prep.text.zip_members import ZipMember
 from data_prep.token_files.block_table import DEFAULT_BLOCK_TOKENS
+from data_prep.token_files.link_file import MOST_TOKENS
 
 LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Za-z0-9]+)*")
 SUFFIXES = {
@@ -212,20 +213,36 @@ def pair_sources(
     reading: Reading,
     filters: PairFilters,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
+    links: str = "",
 ) -> list[Source]:
     """Translation pairs: Moses' two files of text, or one file of another format, or a dataset; or folders of such files.
+
+    Args:
+        links: a file with the word links of Moses' two, see `word_links`; empty for none.
 
     Raises:
         ValueError: a file that is not there or not what it is given as, another number of files than the format has, an option
             that means nothing, fields that make no pair, a score that is asked for and not there, file names that say that
-            source and target are swapped, or a language that cannot be judged.
+            source and target are swapped, a language that cannot be judged, or links of what is not two files.
     """
     if filters.min_language_probability is not None:
         check_known(languages)
     groups = [tuple(locations)] if reading.format == "dataset" else _groups(locations)
     kinds = [_kind_of(group, reading) for group in groups]
     reading.check_options(kinds, locations[0])
-    return [_pair_source(*both, languages, reading, filters, shard_bytes) for both in zip(groups, kinds, strict=True)]
+    sources = [
+        _pair_source(*both, languages, reading, filters, shard_bytes) for both in zip(groups, kinds, strict=True)
+    ]
+    return [_with_links(sources, kinds, filters, links)] if links else sources
+
+
+def _with_links(sources: Sequence[Source], kinds: Sequence[str], filters: PairFilters, links: str) -> Source:
+    if list(kinds) != ["text"]:
+        raise ValueError(f"--links {links}: goes with two files of text, SOURCE TARGET; write the pairs as such")
+    if filters.max_tokens > MOST_TOKENS:
+        raise ValueError(f"--max-tokens {filters.max_tokens}: with --links at most {MOST_TOKENS}")
+    (source,) = sources
+    return replace(source, paths=(*source.paths, parse_location(links)))
 
 
 def _groups(locations: Sequence[str]) -> list[tuple[str, ...]]:

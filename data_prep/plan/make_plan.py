@@ -20,6 +20,7 @@ from data_prep.text.inputs import state_of
 from data_prep.text.readers import open_text
 from data_prep.text.source_files import SourceReading
 from data_prep.text.spool import Spool, SpoolWriter, changed
+from data_prep.text.word_links import check_links
 
 MAX_SHARDS = 100_000  # five digits in a shard's name keep names in order
 
@@ -50,6 +51,8 @@ def make_plan(source: Source, settings: ShardSettings, max_bad_rate: float, spoo
         for lines in in_step(reading.sides):
             _check_equal(reading, cutter.lines, lines)
             bad.check(source.paths, settings.columns, lines, cutter.lines + 1)
+            if source.has_links:
+                check_links(source.paths, lines, cutter.lines + 1)
             ended = len(cutter.ranges)
             cutter.add(lines)
             if writer:
@@ -78,7 +81,8 @@ def _check_equal(reading: SourceReading, before: int, texts: tuple[bytes, ...]) 
     totals = [before + count + sum(map(count_lines, side)) for count, side in zip(counts, reading.sides, strict=True)]
     told = ", ".join(f"{path} has {total} lines" for path, total in zip(reading.paths, totals, strict=True))
     raise ValueError(
-        f"{told}; both files of a pair need one line per pair: fetch them again or complete the shorter one"
+        f"{told}; {'all' if len(totals) > 2 else 'both'} files of a pair need one line per pair: fetch them again or "
+        "complete the shorter one"
     )
 
 

@@ -62,6 +62,9 @@ class Corpus(Section):
     files: Names | None = Field(None, description="paths, folders, globs or URLs of single-file formats")
     source_files: Names | None = Field(None, description="of Moses pairs: the source side's files")
     target_files: Names | None = Field(None, description="of Moses pairs: the target side's files, in the same order")
+    link_files: Names | None = Field(
+        None, description="word links of source_files and target_files, in the same order; see --links of `parallel`"
+    )
     dataset: str | None = Field(None, description="a dataset of the Hugging Face hub, or its folder")
     config: str = Field("", description="the dataset's configuration")
     split: str = Field(DEFAULT_SPLIT, description="the dataset's split")
@@ -114,7 +117,8 @@ def mix_sources(mix: Mix, name: str) -> list[Source]:
 
 
 def _mono_sources(corpus: Corpus, mix: Mix) -> list[Source]:
-    if corpus.pair or corpus.source_files or corpus.target_files or not (corpus.files or corpus.dataset):
+    of_pairs = corpus.pair or corpus.source_files or corpus.target_files or corpus.link_files
+    if of_pairs or not (corpus.files or corpus.dataset):
         raise ValueError("monolingual text is `mono` with `files` or `dataset`; leave the others out")
     options = _over(mix.mono_filters, corpus.filters)
     filters = MonoFilters(options.drop_control, options.max_characters, options.drop_duplicates, options.lang_id)
@@ -151,8 +155,11 @@ def _pair_sources(corpus: Corpus, mix: Mix) -> list[Source]:
             return text.replace("{pair}", pair).replace("{source}", codes[0]).replace("{target}", codes[1])
 
         groups = _moses(corpus, fill) if moses else [[location] for location in _locations(corpus, fill)]
-        for group in groups:
-            sources += pair_sources(group, languages, _reading(corpus), filters, mix.shard_bytes)
+        links = [path for name in _listed(corpus.link_files) for path in expand(fill(name))] or [""] * len(groups)
+        if len(links) != len(groups) or (any(links) and not moses):
+            raise ValueError(f"link_files are {len(links)}; give one to each of source_files and target_files")
+        for group, of_group in zip(groups, links, strict=True):
+            sources += pair_sources(group, languages, _reading(corpus), filters, mix.shard_bytes, of_group)
     return sources
 
 

@@ -63,7 +63,7 @@ class ShardSettings:
 
 @dataclass(frozen=True)
 class Source:
-    """A corpus: one file of text, TSV or records, or the two files of a Moses pair."""
+    """A corpus: one file of text, TSV or records, or the two files of a Moses pair, and a third of word links if it has one."""
 
     kind: Kind
     """Either "mono" or "pair"."""
@@ -73,6 +73,16 @@ class Source:
     """Its files, see `readers.TextFile`."""
     settings: ShardSettings = field(default_factory=ShardSettings)
     """What a run plans it with; in a mix of corpora each has its own."""
+
+    @property
+    def has_links(self) -> bool:
+        """Whether the last of its files holds the word links of its pairs."""
+        return len(self.paths) == 3
+
+    @property
+    def texts(self) -> tuple[TextFile, ...]:
+        """Its files but that of word links."""
+        return self.paths[:2]
 
     @property
     def name(self) -> str:

@@ -22,13 +22,19 @@ from data_prep.plan.source_plan import ShardRange, SourcePlan
 from data_prep.text.blocks import LONG_LINE, blank_lines, in_step, is_clean, line_ends, unusable
 from data_prep.text.readers import is_blank, is_skipped, parse_tsv, raw_record, split_lines
 from data_prep.text.spool import TextPiece
+from data_prep.text.word_links import POSSIBLE, parse_links
+from data_prep.token_files.link_file import LinkFileWriter
 from data_prep.token_files.marker import write_marker
 from data_prep.token_files.set_aside import dropped_file, quarantine_file, write_records
-from data_prep.token_files.token_file import SCHEMA, Kind, TokenFileWriter, shard_file
+from data_prep.token_files.shard import LINKS
+from data_prep.token_files.token_file import LINKS_SUFFIX, SCHEMA, Kind, TokenFileWriter, shard_file
 from data_prep.tokenizers.tokenizer import Tokenizer
+from data_prep.tokenizers.word_places import words_of_tokens
 
 IndexedPair = tuple[int, str, str, float | None]
 
+WITHOUT_TOKENS = "links_without_tokens"
+"""The reason under which links are counted one of whose words normalises to nothing."""
 SAMPLES_PER_REASON = 3
 SAMPLE_CHARACTERS = 300
 SHOWN_OF_LONG_LINE = 1 << 12
@@ -155,20 +161,28 @@ def binarize(tokenizer: Tokenizer, job: ShardJob) -> ShardResult:
     """
     block_tokens = job.plan.settings.block_tokens if job.plan.source.kind == "mono" else 0
     writer = TokenFileWriter(job.stem, job.plan.source.kind, job.plan.source.languages, tokenizer.sha256, block_tokens)
+    links = LinkFileWriter(shard_file(job.stem, LINKS_SUFFIX)) if job.plan.source.has_links else None
     tally = _Tally(job)
     try:
         if job.plan.source.kind == "mono":
             _add_documents(writer, tokenizer, job, tally)
         else:
-            _add_pairs(writer, tokenizer, job, tally)
+            _add_pairs(writer, links, tokenizer, job, tally)
         files = writer.close()
+        if links is not None and files:
+            files[LINKS] = links.close()
     except BaseException:
         writer.discard()
         raise
+    finally:
+        if links is not None:
+            links.discard()
     stem = job.plan.stem(job.index)
     write_records(quarantine_file(job.data_dir, stem), tally.quarantined)
     write_records(dropped_file(job.data_dir, stem), tally.samples)
     counts, dropped = _counts(writer), dict(sorted(tally.dropped.items()))
+    if links is not None:
+        counts["links"] = links.links
     # not part of what makes a shard: it only tells that another source is the same text
     texts = [file.text_sha256 for file in job.plan.files]
     marker = {**job.header, "counts": counts, "dropped": dropped, "files": files, "text_sha256": texts}
@@ -246,7 +260,9 @@ def _add_lines(
     writer.end_documents(before + sequences_before[places - np.arange(len(places))])
 
 
-def _add_pairs(writer: TokenFileWriter, tokenizer: Tokenizer, job: ShardJob, tally: _Tally) -> None:
+def _add_pairs(
+    writer: TokenFileWriter, links: LinkFileWriter | None, tokenizer: Tokenizer, job: ShardJob, tally: _Tally
+) -> None:
     filters = job.plan.settings.filters
     assert isinstance(filters, PairFilters), "pairs are always filtered"
     is_duplicate, languages = tally.is_duplicate(), tally.language_filters()
@@ -266,7 +282,10 @@ def _add_pairs(writer: TokenFileWriter, tokenizer: Tokenizer, job: ShardJob, tal
             else:
                 kept += (source, target)
                 indices.append(index)
-        _add_kept_pairs(writer, tokenizer, kept, indices, filters, tally)
+        passes = _add_kept_pairs(writer, tokenizer, kept, indices, filters, tally)
+        if links is not None:
+            linked = [lines[index - first] for index in compress(indices, passes)]
+            _add_links(links, tokenizer, linked, tally)
         first += len(lines)
 
 
@@ -277,8 +296,8 @@ def _add_kept_pairs(
     indices: list[int],
     filters: PairFilters,
     tally: _Tally,
-) -> None:
-    """Encode and add the pairs whose token counts pass; `texts` has two a pair, `indices` one."""
+) -> list[bool]:
+    """Encode and add the pairs whose token counts pass, and say which do; `texts` has two a pair, `indices` one."""
     ids_T, lengths = tokenizer.encode_flat(texts)
     reasons = [filters.drop_tokens(source, target) for source, target in lengths.reshape(-1, 2).tolist()]
     for pair, reason in enumerate(reasons):
@@ -288,6 +307,26 @@ def _add_kept_pairs(
     before = len(writer.lengths)
     writer.add_sequences(ids_T[np.repeat(passes, lengths)], lengths[passes], np.arange(int(passes.sum())) % 2)
     writer.end_documents(np.arange(before + 2, len(writer.lengths) + 1, 2))
+    return [reason is None for reason in reasons]
+
+
+def _add_links(writer: LinkFileWriter, tokenizer: Tokenizer, pairs: list[tuple[bytes, ...]], tally: _Tally) -> None:
+    """Add the links of pairs whose tokens were added: those of two words are those of all their tokens.
+
+    pairs: source, target and links of each, as they stand in the files.
+    """
+    words = words_of_tokens(tokenizer, [text for source, target, _ in pairs for text in (source, target)])
+    for (_, _, raw), source_M, target_N in zip(pairs, words[0::2], words[1::2], strict=True):
+        of_words, possible = parse_links(raw)
+        if possible:
+            tally.dropped[POSSIBLE] += possible
+        links_MN = np.zeros((len(source_M), len(target_N)), dtype=np.bool_)
+        for source, target in of_words:
+            of_tokens = np.ix_(source_M == source, target_N == target)
+            if not links_MN[of_tokens].size:
+                tally.dropped[WITHOUT_TOKENS] += 1
+            links_MN[of_tokens] = True
+        writer.add(np.argwhere(links_MN))
 
 
 def _usable_pairs(lines: list[tuple[bytes, ...]], first: int, job: ShardJob, tally: _Tally) -> Iterator[IndexedPair]:

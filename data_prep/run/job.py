@@ -55,7 +55,7 @@ class JobOutcome:
     replaced: int = 0
     """Older shards removed, of the same sources with other settings or of sources that these replace."""
     written: Counter[str] = field(default_factory=Counter)
-    """How much is in the shards made now, by what it is: document, pair, sentence, token."""
+    """How much is in the shards made now, by what it is: document, pair, sentence, token, link."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Records dropped now, by reason."""
     failures: list[str] = field(default_factory=list)
@@ -75,6 +75,7 @@ class JobOutcome:
         self.written[whole] += result.counts["documents"]
         self.written["sentence"] += result.counts["sequences"]
         self.written["token"] += result.counts["tokens"]
+        self.written["link"] += result.counts.get("links", 0)
         self.dropped.update(result.dropped)
 
 

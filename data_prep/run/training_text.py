@@ -85,12 +85,12 @@ def training_lines(source: Source, max_bad_rate: float, left_out: Counter[str]) 
     """
     bad, before, columns = BadLineCounter(max_bad_rate), 0, source.settings.columns
     with ExitStack() as stack:
-        starts_and_blocks = [without_mark(stack.enter_context(open_text(path))) for path in source.paths]
-        sides = [line_blocks(blocks, path) for (_, blocks), path in zip(starts_and_blocks, source.paths, strict=True)]
+        starts_and_blocks = [without_mark(stack.enter_context(open_text(path))) for path in source.texts]
+        sides = [line_blocks(blocks, path) for (_, blocks), path in zip(starts_and_blocks, source.texts, strict=True)]
         for texts in in_step(sides):
             if len(set(map(count_lines, texts))) != 1:
                 raise ValueError(f"{source.name}: not as many lines on both sides; see what `data_prep parallel` says")
-            bad.check(source.paths, columns, texts, before + 1)
+            bad.check(source.texts, columns, texts, before + 1)
             has_bad = bad.count + bad.skipped > 0
             for lines in zip(*map(split_lines, texts), strict=True):
                 if has_bad and any(unusable(raw, columns) for raw in lines):

@@ -16,7 +16,7 @@ from typing import Any
 from data_prep.files import canonical_json, locked, remove_temporaries, write_durably
 from data_prep.token_files.json_parts import read_in_parts
 from data_prep.token_files.marker import MEND, read_marker, source_of
-from data_prep.token_files.shard import Shard
+from data_prep.token_files.shard import LINKS, Shard
 from data_prep.token_files.token_file import SCHEMA, Kind, shard_file
 from data_prep.tokenizers.tokenizer import META_NAME, Tokenizer, read_identity
 
@@ -150,6 +150,7 @@ def _shard_of(record: Any, data_dir: Path, languages: dict[tuple[str, ...], tupl
         record["counts"],
         (bin_file["bytes"], idx_file["bytes"]),
         (bin_file["sha256"], idx_file["sha256"]),
+        (files[LINKS]["bytes"], files[LINKS]["sha256"]) if LINKS in files else None,
     )
 
 

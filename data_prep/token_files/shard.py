@@ -12,7 +12,9 @@ from typing import Any
 from data_prep.token_files.token_file import Kind
 
 _ROW = struct.Struct("<8q32s32s")
+_LINKS = struct.Struct("<q32s")
 SUFFIXES = ("bin", "idx")
+LINKS = "links"
 
 
 def _number(place: int, doc: str) -> Any:
@@ -31,8 +33,10 @@ class Shard:
     """Either "mono" or "pair"."""
     languages: tuple[str, ...]
     """One language, or (source, target)."""
+    has_links: bool
+    """Whether its pairs came with word links, which then are a file of the shard's too."""
 
-    __slots__ = ("_packed", "folder", "kind", "languages", "name")
+    __slots__ = ("_links", "_packed", "folder", "has_links", "kind", "languages", "name")
 
     def __init__(
         self,
@@ -43,18 +47,21 @@ class Shard:
         counts: dict[str, int],
         sizes: tuple[int, int],
         sha256: tuple[str, str],
+        links: tuple[int, str] | None = None,
     ) -> None:
         """
         Args:
             counts: documents, sequences, tokens, max_length, and where blocks are indexed block_tokens and blocks.
             sizes: bytes of the .bin and of the .idx file.
             sha256: hex hash of each.
+            links: size and hash of the .links file, if there is one.
 
         Raises:
             KeyError: a count is missing.
             TypeError, ValueError: one of the wrong type, or out of range.
         """
         self.folder, self.name, self.kind, self.languages = folder, name, kind, languages
+        self.has_links = links is not None
         least = 2 if kind == "pair" else 1
         sequences, documents, tokens = counts["sequences"], counts["documents"], counts["tokens"]
         longest, block_tokens, blocks = counts["max_length"], counts.get("block_tokens", 0), counts.get("blocks", 0)
@@ -67,6 +74,7 @@ class Shard:
             self._packed = _ROW.pack(
                 documents, sequences, tokens, longest, block_tokens, blocks, *sizes, of_bin, of_idx
             )
+            self._links = None if links is None else _LINKS.pack(links[0], bytes.fromhex(links[1]))
         except struct.error as error:
             raise ValueError(str(error)) from None
 
@@ -89,11 +97,14 @@ class Shard:
 
     @property
     def bytes(self) -> dict[str, int]:
-        """Size of the .bin and of the .idx file."""
-        return dict(zip(SUFFIXES, _ROW.unpack(self._packed)[6:8], strict=True))
+        """Size of each of its files, by suffix."""
+        sizes = dict(zip(SUFFIXES, _ROW.unpack(self._packed)[6:8], strict=True))
+        return sizes if self._links is None else {**sizes, LINKS: _LINKS.unpack(self._links)[0]}
 
     @property
     def sha256(self) -> dict[str, str]:
-        """Hash of the .bin and of the .idx file, in hex."""
-        hashes = _ROW.unpack(self._packed)[8:]
-        return {suffix: digest.hex() for suffix, digest in zip(SUFFIXES, hashes, strict=True)}
+        """Hash of each of its files, in hex."""
+        hashes = dict(zip(SUFFIXES, _ROW.unpack(self._packed)[8:], strict=True))
+        if self._links is not None:
+            hashes[LINKS] = _LINKS.unpack(self._links)[1]
+        return {suffix: digest.hex() for suffix, digest in hashes.items()}

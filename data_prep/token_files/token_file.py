@@ -15,10 +15,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import mmap
 import struct
 from array import array
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 
 from data_prep.files import publish, temporary_name
 from data_prep.token_files.block_table import SPECIAL_TOKENS, Block, BlockTable, cut_blocks
+from data_prep.token_files.link_file import LinkFile
+from data_prep.token_files.mapped import MEND, VERIFY, mapped
 from data_prep.tokenizers.special_ids import UNK
 
 Kind = Literal["mono", "pair"]
@@ -41,23 +43,12 @@ TRAILER_MAGIC = b"XLMALIGN"
 TRAILER_HEADER = struct.Struct("<8sQ")
 TOKEN_BYTES = 4
 BLOCK_ROW_BYTES = 16
-MEND = "run again the command that made it, or restore the file"
-VERIFY = "`python -m data_prep verify` tells what is damaged; restore the file, or delete it and run again what made it"
+LINKS_SUFFIX = ".links"
 
 
 def shard_file(stem: Path, suffix: str) -> Path:
-    """The shard's file with this suffix (".bin", ".idx" or ".json"); stems may contain dots."""
+    """The shard's file with this suffix (".bin", ".idx", ".links" or ".json"); stems may contain dots."""
     return stem.with_name(stem.name + suffix)
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    """A file's bytes, read-only and without copying them; `np.memmap` takes several times as long to open one."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
-        # ValueError: nothing to map in an empty file
-        raise ValueError(f"{path}: missing or empty; {MEND}") from None
 
 
 class TokenFileWriter:
@@ -202,7 +193,7 @@ class TokenFile:
     def __init__(self, stem: Path) -> None:
         self.stem = Path(stem)
         idx_file, bin_file = shard_file(self.stem, ".idx"), shard_file(self.stem, ".bin")
-        self._maps = {path: _mapped(path) for path in (bin_file, idx_file)}
+        self._maps = {path: mapped(path) for path in (bin_file, idx_file)}
         tokens, index = (np.frombuffer(mapped, dtype=np.uint8) for mapped in self._maps.values())
         sequences, boundaries = self._read_header(index, idx_file)
         sizes = (4 * sequences, 8 * sequences, 8 * boundaries, sequences)
@@ -276,6 +267,18 @@ class TokenFile:
         """Number of sequences S."""
         return len(self.lengths)
 
+    @cached_property
+    def links(self) -> LinkFile:
+        """The word links of its pairs, opened when they are first asked for; of a shard that was made with links.
+
+        Raises:
+            ValueError: their file is missing or damaged.
+        """
+        path = shard_file(self.stem, LINKS_SUFFIX)
+        links = LinkFile(path, mapped(path), len(self) // 2)
+        self._maps[path] = links.map
+        return links
+
     def read_sequence(self, i: int) -> NDArray[np.int32]:
         """Sequence i as a read-only view (L,) into the mapped file: no copy."""
         start = int(self.pointers[i]) // TOKEN_BYTES
@@ -334,14 +337,14 @@ class TokenFile:
         return bool((self.lengths > 0).all() and self.pointers[0] == 0 and (self.pointers[1:] == ends[:-1]).all())
 
     def check_size(self) -> None:
-        """See that both files are as long as when they were opened: the system kills who reads where a mapped file was cut.
+        """See that its files are as long as when they were opened: the system kills who reads where a mapped file was cut.
 
         Raises:
             ValueError: one is not.
         """
-        for path, mapped in self._maps.items():
-            if mapped.size() != len(mapped):
-                raise ValueError(f"{path}: {mapped.size()} bytes, {len(mapped)} when it was opened; {VERIFY}")
+        for path, held in self._maps.items():
+            if held.size() != len(held):
+                raise ValueError(f"{path}: {held.size()} bytes, {len(held)} when it was opened; {VERIFY}")
 
     def __reduce__(self) -> tuple[type[TokenFile], tuple[Path]]:
         return (TokenFile, (self.stem,))

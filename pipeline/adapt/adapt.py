@@ -67,17 +67,19 @@ def tokenize(request: Request, out: Path, workers: int) -> None:
     common = ["--tokenizer", str(out / "tokenizer"), "--out", str(out / "data"), "--workers", str(workers)]
     command = ["mix"] if request.pair is None else ["parallel"]
     languages = [] if request.pair is None else ["--pair", request.pair]
-    run_stage("token files", [*PYTHON, "data_prep", *command, *request.texts, *languages, *common])
+    links = [] if request.links is None else ["--links", request.links]
+    run_stage("token files", [*PYTHON, "data_prep", *command, *request.texts, *languages, *links, *common])
 
 
 def overrides(request: Request, out: Path) -> list[str]:
-    """What the recipe is told: places, length, and the layer that suits the model."""
+    """What the recipe is told: places, length, the layer that suits the model, and whether labels were given."""
     opened = open_weights(Path(request.model), whole=False)
     layer = resolve(opened.sizes.layers, opened.record.options).layer
     settings: dict[str, Any] = {
         "data.path": out / "data",
         "model.init": request.model,
         "objectives.token_contrast.layer": layer,
+        "objectives.token_contrast.labels": labels_of(Manifest.load(out / "data")),
         "run.out": out / "run",
         "run.steps": request.steps,
         "run.seed": request.seed,
@@ -87,6 +89,18 @@ def overrides(request: Request, out: Path) -> list[str]:
         precision = "bf16" if place.dtype is torch.bfloat16 else "fp16"
         settings["deepspeed"] = shipped.DEEPSPEED_JSONS / f"zero1_{precision}.json"
     return [f"{key}={value}" for key, value in settings.items()]
+
+
+def labels_of(manifest: Manifest) -> str:
+    """Given links where all pairs have some, the model's own where none has; ValueError where some have."""
+    has_links = {name: {shard.has_links for shard in shards} for name, shards in manifest.pairs.items()}
+    kinds = set().union(*has_links.values())
+    if len(kinds) > 1:
+        name = next(name for name, found in has_links.items() if False in found)
+        raise ValueError(
+            f"{manifest.data_dir}: some pairs have word links and others, of {name}, have none; give links for all or for none"
+        )
+    return "links" if kinds == {True} else "self"
 
 
 def train(config: Config, settings: Sequence[str]) -> None:

@@ -29,17 +29,30 @@ class Request:
     """The languages of source and target; None: of a mix, which names its own."""
     steps: int
     seed: int
+    links: str | None = None
+    """A file of word links of the two texts, which then are the labels; None: the model labels, unless a mix has links."""
 
     @staticmethod
-    def of(model: Path, texts: list[Path], pair: str | None, mix: Path | None, steps: int, seed: int) -> Request:
+    def of(
+        model: Path,
+        texts: list[Path],
+        pair: str | None,
+        mix: Path | None,
+        steps: int,
+        seed: int,
+        links: Path | None = None,
+    ) -> Request:
         """ValueError where texts and options do not go together."""
+        if links is not None and (mix is not None or len(texts) != 2):
+            raise ValueError(f"--links {links}: goes with SOURCE and TARGET; a mix names link_files itself")
         if mix is not None:
             if texts or pair is not None:
                 raise ValueError("--mix: names texts and languages itself; leave SOURCE, TARGET and --pair out")
             return Request(str(model), (_absolute(mix),), None, steps, seed)
         if not 1 <= len(texts) <= 2:
             raise ValueError("give SOURCE and TARGET, one file of pairs (.tsv, .tmx, .jsonl …), or --mix CORPORA.yaml")
-        return Request(str(model), tuple(map(_absolute, texts)), pair or pair_of(texts), steps, seed)
+        given = None if links is None else _absolute(links)
+        return Request(str(model), tuple(map(_absolute, texts)), pair or pair_of(texts), steps, seed, given)
 
     def keep(self, out: Path) -> None:
         """Write it into the folder, or see that it is what the folder was begun with; ValueError where it is not."""

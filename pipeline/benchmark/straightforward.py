@@ -28,6 +28,7 @@ from pipeline.objectives import catalog
 from pipeline.objectives.pretraining_model import PretrainingModel
 from pipeline.run_folder import METRICS
 from pipeline.settings.added_words import words_of
+from pipeline.settings.objectives import term_weights
 from pipeline.settings.schema import Config
 from pipeline.training import ranks
 from pipeline.training.build import build_data, build_model, deepspeed_settings, lr_factor
@@ -219,7 +220,7 @@ def _one_step(
     engine: Any, config: Config, data: Any, plan: BatchPlan, step: int, device: torch.device, seconds: dict[str, float]
 ) -> Tensor:
     """One optimizer step; returns this rank's summed losses (3), predicted tokens (3) and tokens (1), fp64 [7]."""
-    weights = catalog.term_weights(config.objectives.active(), step)
+    weights = term_weights(config.objectives.active(), step)
     flat = [data.micro_batch(plan, step, micro, ranks.rank()).to(device) for micro in range(plan.micro_steps)]
     padded = [{name: PaddedBatch.of(stream) for name, stream in batch.streams.items()} for batch in flat]
     engine.eval()

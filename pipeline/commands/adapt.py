@@ -28,6 +28,13 @@ def adapt_command(
     mix: Annotated[
         Path | None, typer.Option(help="several language pairs at once: a CORPORA.yaml, as `data_prep mix` takes")
     ] = None,
+    links: Annotated[
+        Path | None,
+        typer.Option(
+            help="word links of SOURCE and TARGET, a line a pair, as 0-0 1-2 (Pharaoh, words from 0): what the model learns, "
+            "in place of its own"
+        ),
+    ] = None,
     gold: Annotated[
         list[Path] | None,
         typer.Option(help="folder of manual alignments, or a folder of such; measures AER and chooses the layer by it"),
@@ -37,7 +44,7 @@ def adapt_command(
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="decides the order of the pairs")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="processes that encode text")] = 1,
 ) -> None:
-    """Make an encoder a better word aligner of your own translations, without annotation.
+    """Make an encoder a better word aligner of your own translations, without annotation or by it.
 
     Writes token files, trains, measures before and after, exports to OUT/model, and prints a table. Ctrl-C saves; the same
     command goes on.
@@ -49,7 +56,7 @@ def adapt_command(
     from pipeline.evaluate.alignment_error import gold_folders
     from pipeline.evaluate.gold import read_gold
 
-    request = Request.of(model, texts or [], pair, mix, steps, seed)
+    request = Request.of(model, texts or [], pair, mix, steps, seed, links)
     golds = [read_gold(folder, from_one=from_one) for folder in gold_folders(gold or [])]
     for remark in (remark for each in golds for remark in each.notes):
         print(f"note: {remark}", file=sys.stderr)

@@ -18,7 +18,7 @@ from data_prep.token_files.manifest import MEND
 from data_prep.token_files.shard import Shard
 from data_prep.token_files.token_file import TokenFile
 
-PER_SHARD = 2  # files, each a mapping, which holds a file descriptor
+PER_SHARD = 3  # files at most, each a mapping, which holds a file descriptor
 OTHER_FILES = 512  # what the rest of a training process may have open
 OTHER_MAPPINGS = 16_384  # and mapped: libraries, CUDA's and NCCL's buffers, threads' stacks
 MAX_MAPPINGS = Path("/proc/sys/vm/max_map_count")

@@ -15,14 +15,15 @@ import numpy as np
 
 from data_prep.token_files.block_table import Block, chunks_of
 from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.mapped import VERIFY
 from data_prep.token_files.shard import Shard
-from data_prep.token_files.token_file import TOKEN_BYTES, VERIFY, TokenFile, are_stored_ids, shard_file
+from data_prep.token_files.token_file import TOKEN_BYTES, TokenFile, are_stored_ids, shard_file
 from data_prep.tokenizers.special_ids import UNK
 from pipeline.data.assembly import Pieces, with_specials
 from pipeline.data.blend import Schedule, Stage
 from pipeline.data.counter_random import CONTRAST, MIX, ORDER, PARTNER, SWAP, hash_key, permute, uniform
+from pipeline.data.given_links import check_links, read_links
 from pipeline.data.shards import ShardLanguage
-from pipeline.settings.schema import Config
 
 ANY_INT32 = 1 << 31
 ORDERS = {
@@ -64,6 +65,9 @@ class Sequences:
         tuple[str, ...]
     ] = ()  # what language_S counts: a language, or those of a pair's sides in its files
     swapped_S: np.ndarray | None = None  # bool, whether a pair's second side comes first; None for blocks
+    links_K3: np.ndarray | None = (
+        None  # int64: pair, token of its first and of its second side; None where not asked for
+    )
 
     @property
     def ids(self) -> list[np.ndarray]:
@@ -145,7 +149,7 @@ class Stream(ABC):
         if not are_stored_ids(tokens, self.vocab_size):
             raise ValueError(self._damage(language_S, index_S, key_S, global_index_S))
         ids_T, lengths_S = with_specials(pieces, tokens)
-        told = self._side_lengths(pieces), self.languages, self._swaps(key_S)
+        told = self._side_lengths(pieces), self.languages, self._swaps(key_S), self._links(language_S, index_S, key_S)
         return Sequences(ids_T, lengths_S, language_S, key_S, global_index_S, *told)
 
     def _pieces(
@@ -163,6 +167,10 @@ class Stream(ABC):
 
     def _swaps(self, key_S: np.ndarray) -> np.ndarray | None:
         """Whether each pair's target comes first; None for blocks."""
+        return None
+
+    def _links(self, language_S: np.ndarray, index_S: np.ndarray, key_S: np.ndarray) -> np.ndarray | None:
+        """The word links of the pairs as `Sequences` has them; None where nobody asks for them."""
         return None
 
     def _side_lengths(self, pieces: Pieces) -> np.ndarray | None:
@@ -209,6 +217,11 @@ class PairStream(Stream):
 
     has_sides = True
 
+    def __init__(self, *arguments: Any, with_links: bool = False, **named: Any) -> None:
+        """As any stream; with_links: every shard has word links, and they come with the samples."""
+        super().__init__(*arguments, **named)
+        self._with_links = with_links
+
     def _open(self, shards: list[Shard]) -> ShardLanguage:
         return ShardLanguage(shards)
 
@@ -221,6 +234,11 @@ class PairStream(Stream):
 
     def _swaps(self, key_S: np.ndarray) -> np.ndarray:
         return (hash_key(key_S, SWAP) >> np.uint64(63)).astype(bool)
+
+    def _links(self, language_S: np.ndarray, index_S: np.ndarray, key_S: np.ndarray) -> np.ndarray | None:
+        if not self._with_links:
+            return None
+        return read_links(self._languages, language_S, index_S, self._swaps(key_S), self.limit)
 
     def _read(self, language: int, indices: np.ndarray, key: np.ndarray) -> Pieces:
         swap_S = self._swaps(key)
@@ -327,30 +345,6 @@ class BatchPlan:
         return np.arange(first, first + share)
 
 
-def limits_of(config: Config) -> dict[str, int]:
-    """The longest block, and the longest side of a pair, in tokens, by stream."""
-    sides = config.data.side_tokens
-    return {"mono": config.data.block_tokens, "pairs": sides, "contrast": sides}
-
-
-def mixing_of(config: Config) -> str:
-    """How sentence contrast mixes pairs, "none" where there is none."""
-    contrast = config.objectives.contrast
-    return "none" if contrast is None else contrast.mixing
-
-
-def blend_stages(config: Config, stream: str) -> list[Stage]:
-    """The blends of a stream's languages, each with its first sample."""
-    alpha, weights = config.data.alpha, config.data.weights
-    blended = "mono" if stream == "mono" else "pairs"
-    stages = [Stage(0, alpha, getattr(weights, blended) or None)]
-    for later in config.data.schedule:
-        alpha = alpha if later.alpha is None else later.alpha
-        weights = weights if later.weights is None else later.weights
-        stages.append(Stage(later.from_step * getattr(config.batch, stream), alpha, getattr(weights, blended) or None))
-    return stages
-
-
 def open_streams(
     manifest: Manifest,
     streams: Sequence[str],
@@ -360,19 +354,20 @@ def open_streams(
     limits: dict[str, int],
     stages: Mapping[str, Sequence[Stage]] | None = None,
     mixing: str = "none",
+    with_links: bool = False,
 ) -> dict[str, Stream]:
     """The streams of a DATA_DIR by name; ValueError where the manifest has no data for one.
 
-    mixing: of the stream "contrast".
+    mixing: of the stream "contrast"; with_links: whether the stream "pairs" reads the word links of its pairs.
     """
     kinds: dict[str, Callable[..., Stream]] = {
         "mono": MonoStream,
-        "pairs": PairStream,
+        "pairs": partial(PairStream, with_links=with_links),
         "contrast": partial(ContrastStream, mixing=mixing),
     }
     return {
         name: kinds[name](
-            shards=shards_of(manifest, name),
+            shards=shards_of(manifest, name, with_links),
             alpha=alpha,
             seed=seed,
             limit=limits[name],
@@ -383,8 +378,8 @@ def open_streams(
     }
 
 
-def shards_of(manifest: Manifest, stream: str) -> dict[str, list[Shard]]:
-    """A stream's shards by language or pair; ValueError where there are none."""
+def shards_of(manifest: Manifest, stream: str, with_links: bool = False) -> dict[str, list[Shard]]:
+    """A stream's shards by language or pair; ValueError where there are none, or of pairs one without the links asked for."""
     kind = "mono" if stream == "mono" else "pairs"
     shards = manifest.mono if kind == "mono" else manifest.pairs
     if not shards:
@@ -392,4 +387,6 @@ def shards_of(manifest: Manifest, stream: str) -> dict[str, list[Shard]]:
             f"{manifest.data_dir / 'manifest.json'}: holds no {kind} data, which an objective of this run reads; "
             f"add some with `python -m data_prep {'mono' if kind == 'mono' else 'parallel'}` or drop the objective"
         )
+    if with_links and stream == "pairs":
+        check_links(manifest)
     return shards

@@ -14,6 +14,7 @@ from pipeline.data.batch import MicroBatch, StreamBatch, View
 from pipeline.data.blend import Stage
 from pipeline.data.streams import BatchPlan, Sequences, open_streams
 from pipeline.data.views.collate import collate
+from pipeline.data.views.given_links import GivenLinks
 from pipeline.settings.added_words import AddedWords
 
 
@@ -44,7 +45,14 @@ class TrainingData:
         for view in sorted(dict.fromkeys(views), key=lambda view: (view.stream, view.name)):
             self.views.setdefault(view.stream, []).append(view)
         self.streams = open_streams(
-            manifest, list(self.views), alpha=alpha, seed=seed, limits=limits, stages=stages, mixing=mixing
+            manifest,
+            list(self.views),
+            alpha=alpha,
+            seed=seed,
+            limits=limits,
+            stages=stages,
+            mixing=mixing,
+            with_links=any(view.name == GivenLinks.name for of_stream in self.views.values() for view in of_stream),
         )
 
     def micro_batch(self, plan: BatchPlan, step: int, micro_step: int, rank: int) -> MicroBatch:

@@ -20,7 +20,8 @@ from rich.console import Group
 from rich.table import Table
 
 from data_prep.token_files.manifest import Manifest
-from pipeline.data.streams import BatchPlan, Sequences, blend_stages, limits_of, mixing_of, open_streams
+from pipeline.data.of_config import blend_stages, limits_of, mixing_of
+from pipeline.data.streams import BatchPlan, Sequences, open_streams
 from pipeline.data.views.masking import mask_sequences
 from pipeline.estimate.filling import Filling, fewest_micro_steps
 from pipeline.estimate.memory import StepWork, memory_per_rank
@@ -252,6 +253,7 @@ def _sizes_and_samples(config: Config, pair_tokens: int) -> tuple[EncoderConfig,
             limits=limits_of(config),
             stages=stages,
             mixing=mixing_of(config),
+            with_links=catalog.reads_links(config.objectives),
         )
         drawn = {name: stream.samples(np.arange(counts[name])) for name, stream in opened.items()}
         return (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
-from pipeline.model.flops import encoder_forward_flops, masked_lm_flops, pointer_flops
+from pipeline.model.flops import encoder_forward_flops, masked_lm_flops
 from pipeline.objectives.costs import (
     Costs,
     Sample,
@@ -29,6 +29,7 @@ from pipeline.objectives.costs import (
     token_contrast_costs,
     token_contrast_work,
     translation_texts,
+    word_alignment_work,
 )
 from pipeline.settings.align_options import Labelling, Way
 from pipeline.settings.objectives import (
@@ -43,6 +44,7 @@ from pipeline.settings.objectives import (
 from pipeline.settings.schema import Config, Model
 from pipeline.settings.sizes import EncoderConfig, ModelSizes, decoder_parameters
 from pipeline.settings.text_to_text_views import options_of
+from sinkhorn_align import AlignmentSettings
 
 if TYPE_CHECKING:
     from pipeline.objectives.base import Objective
@@ -81,6 +83,8 @@ class Entry:
     """Of its settings, and the samples of its stream in a micro-step and in a step."""
     layers: Callable[[Any], Mapping[str, int]] = lambda term: {}
     """The layers of the encoder that its settings name, by the setting."""
+    reads_links: Callable[[Any], bool] = lambda term: False
+    """Whether it reads the word links that were given with pairs; of its settings."""
 
 
 def _masked_lm(stream: str) -> Callable[[str, Term, Model], Objective]:
@@ -95,13 +99,15 @@ def _masked_lm(stream: str) -> Callable[[str, Term, Model], Objective]:
 def _word_alignment(name: str, term: WordAlignmentTerm, model: Model) -> Objective:
     from pipeline.objectives.word_alignment import WordAlignment
 
-    return WordAlignment(name, term.alignment_layer, term.alignment_settings())
+    return WordAlignment(name, term.alignment_layer, term.alignment_settings(), term.label_encoding)
 
 
 def _token_contrast(name: str, term: TokenContrastTerm, model: Model) -> Objective:
     from pipeline.objectives.token_contrast import TokenContrast
+    from sinkhorn_align.simalign import ARGMAX
 
-    return TokenContrast(name, term.labelled_by, term.layer, term.temperature, term.mask_rate)
+    settings = AlignmentSettings() if term.labels == "ot" else ARGMAX
+    return TokenContrast(name, term.labelling_layers, term.layer, term.temperature, term.mask_rate, settings)
 
 
 def _contrast(name: str, term: ContrastTerm, model: Model) -> Objective:
@@ -190,6 +196,8 @@ def _replaced_tokens_entry(words: str, stream: str) -> Entry:
     )
 
 
+_ADDED = {"label_encoding", "labels", "label_layers"}
+"""Settings of labelling that records of older versions lack, which did what their defaults say."""
 _SHARES = "Self-labelling agreement, masked-LM accuracy"
 _REPLACED = "Replaced tokens: share of the blanks, and how many of them are told"
 _ACCURACY = Figure("accuracy", _SHARES, "share")
@@ -204,20 +212,19 @@ ENTRIES: dict[str, Entry] = {
         streams=("pairs",),
         modules={"word_alignment": lambda term, sizes: 2 * sizes.hidden * (sizes.hidden + 1)},
         build=_word_alignment,
-        flops=lambda term, sizes, sample: (
-            encoder_forward_flops(sizes, sample.lengths_S, term.alignment_layer)
-            + pointer_flops(sizes, sample.tokens, sample.predicted)
-        ),
+        flops=word_alignment_work,
         figures=(
             _LINKS,
             Figure("unalignable_pairs", "Pairs that cannot be aligned", "pairs between two lines of the log"),
             _AGREEMENT,
         ),
-        labelling=lambda term: Labelling(term.alignment_layer, Way(settings=term.alignment_settings())),
+        labelling=lambda term: Labelling(
+            term.alignment_layer, Way(encoding=term.label_encoding, settings=term.alignment_settings())
+        ),
         layers=lambda term: {"alignment_layer": term.alignment_layer},
     ),
     "token_contrast": Entry(
-        words="token contrast, self-labelled partners of translation pairs against the other tokens of their sentence",
+        words="token contrast, partners in translation pairs against the other tokens of their sentence",
         streams=("pairs",),
         modules={},
         build=_token_contrast,
@@ -226,7 +233,8 @@ ENTRIES: dict[str, Entry] = {
         denoises=False,
         costs=token_contrast_costs,
         labelling=lambda term: Labelling(term.labelled_by, Way("argmax", "separate")),
-        layers=lambda term: {"layer": term.layer, "label_layer": term.labelled_by},
+        layers=lambda term: term.named_layers,
+        reads_links=lambda term: term.labels == "links",
     ),
     "contrast": Entry(
         words="sentence contrast (XlCo), sentences of translation pairs against those of other pairs",
@@ -259,17 +267,14 @@ def build_objectives(config: Config) -> list[Objective]:
     return [ENTRIES[name].build(name, term, config.model) for name, term in _active(config.objectives)]
 
 
-def term_weights(terms: dict[str, Term], step: int) -> dict[str, float]:
-    """Weight of each objective's loss at an optimizer step (from 0)."""
-    return {
-        name: term.weight * (1.0 if step >= term.warmup_steps else step / term.warmup_steps)
-        for name, term in terms.items()
-    }
-
-
 def streams(terms: Objectives) -> list[str]:
     """The streams that the objectives read, sorted: "contrast", "mono", "pairs"."""
     return sorted({stream for name, _ in _active(terms) for stream in ENTRIES[name].streams})
+
+
+def reads_links(terms: Objectives) -> bool:
+    """Whether an objective reads the word links that were given with pairs."""
+    return any(ENTRIES[name].reads_links(term) for name, term in _active(terms))
 
 
 def predicting_words(terms: Objectives) -> int:
@@ -330,7 +335,8 @@ def recorded_labelling(terms: Mapping[str, Any]) -> Labelling | None:
     for name, entry in ENTRIES.items():
         term = terms.get(name)
         if term is not None and entry.labelling is not None:
-            own = {key: term[key] for key in kinds[name].model_fields.keys() - Term.model_fields.keys()}
+            own = kinds[name].model_fields.keys() - Term.model_fields.keys() - (_ADDED - term.keys())
+            own = {key: term[key] for key in own}
             return entry.labelling(kinds[name].model_validate(own))
     return None
 

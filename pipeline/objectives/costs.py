@@ -15,11 +15,12 @@ from pipeline.model.flops import (
     decoder_flops,
     encoder_forward_flops,
     own_keys_flops,
+    pointer_flops,
     replaced_tokens_flops,
     slow_keys_flops,
     token_contrast_flops,
 )
-from pipeline.settings.objectives import ContrastTerm, ReplacedTokensTerm, TokenContrastTerm
+from pipeline.settings.objectives import ContrastTerm, ReplacedTokensTerm, TokenContrastTerm, WordAlignmentTerm
 from pipeline.settings.sentence_contrast import Constant
 from pipeline.settings.sizes import (
     EncoderConfig,
@@ -109,6 +110,13 @@ def contrast_work(term: ContrastTerm, sizes: EncoderConfig, sample: Sample) -> f
     return 3 * encoding(*queries) + encoding(*keys) + own
 
 
+def word_alignment_work(term: WordAlignmentTerm, sizes: EncoderConfig, sample: Sample) -> float:
+    """Operations of labelling, and of the pointer head."""
+    lengths = sample.lengths_S if term.label_encoding == "joint" else sample.sides_C + 2
+    labelling = encoder_forward_flops(sizes, lengths, term.alignment_layer)
+    return labelling + pointer_flops(sizes, sample.tokens, sample.predicted)
+
+
 def token_contrast_costs(term: TokenContrastTerm, sizes: EncoderConfig, samples: float, of_step: int) -> Costs:
     return Costs(own_passes=term.layer / sizes.layers)
 
@@ -119,7 +127,8 @@ def token_contrast_work(term: TokenContrastTerm, sizes: EncoderConfig, sample: S
     def encoding(layer: int) -> float:
         return encoder_forward_flops(sizes, sample.sides_C + 2, layer)
 
-    return encoding(term.labelled_by) + 3 * encoding(term.layer) + token_contrast_flops(sizes, sample.sides_C)
+    labelling = encoding(max(term.labelling_layers)) if term.labelling_layers else 0.0
+    return labelling + 3 * encoding(term.layer) + token_contrast_flops(sizes, sample.sides_C)
 
 
 def replaced_tokens_costs(term: ReplacedTokensTerm, sizes: EncoderConfig, samples: float, of_step: int) -> Costs:

@@ -1,7 +1,8 @@
 """DWA, denoising word alignment: each masked token points at its partner in the other sentence (Chi et al., ACL 2021).
 
 The partners are the model's own: optimal transport between the unmasked sides' hidden states at the alignment layer,
-filtered into word links (sections 3.1 and 3.2), recomputed every step.
+filtered into word links (sections 3.1 and 3.2), recomputed every step. As published both sides are in one sequence; here they
+may be encoded apart for that, as the aligner's `separate` reads them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.data.batch import MicroBatch, View
+from pipeline.data.packing import Packed
 from pipeline.data.views.masked_tokens import MaskedTokens, Pointers
+from pipeline.data.views.sides import Sides
 from pipeline.model.flops import pointer_flops
 from pipeline.model.heads import PointerHead
 from pipeline.model.linear import wide_scores
@@ -30,6 +33,7 @@ from pipeline.objectives.base import (
     Parts,
     Trained,
 )
+from pipeline.settings.align_options import Encoding
 from pipeline.settings.sizes import EncoderConfig
 from sinkhorn_align import AlignmentSettings, Links, Spans, align
 
@@ -42,8 +46,13 @@ IGNORED = -100  # label of a masked token without a partner
 class WordAlignment(Objective):
     """Self-labelling and the pointer loss over pairs."""
 
-    def __init__(self, name: str, alignment_layer: int, settings: AlignmentSettings) -> None:
-        self.name, self.reads = name, (View("pairs", MaskedTokens.name),)
+    def __init__(
+        self, name: str, alignment_layer: int, settings: AlignmentSettings, label_encoding: Encoding = "joint"
+    ) -> None:
+        """label_encoding: whether labels come from hidden states of a pair's sides in one sequence, or of each apart."""
+        self._apart = label_encoding == "separate"
+        sides = (View("pairs", Sides.name),) if self._apart else ()
+        self.name, self.reads = name, (View("pairs", MaskedTokens.name), *sides)
         self.alignment_layer, self.settings = alignment_layer, settings
 
     def modules(self, parts: Parts) -> dict[str, Trained]:
@@ -51,29 +60,41 @@ class WordAlignment(Objective):
         return {HEAD: Trained(partial(PointerHead, sizes.hidden, sizes.init_std))}
 
     def asks(self, work: Literal["label", "losses"], batch: MicroBatch) -> Sequence[Asked]:
-        pairs = batch["pairs"]
-        return [Asked(pairs.clean, self.alignment_layer) if work == "label" else Asked(pairs.view(MaskedTokens).packed)]
+        if work == "label":
+            return [Asked(self._labelled(batch)[0], self.alignment_layer)]
+        return [Asked(batch["pairs"].view(MaskedTokens).packed)]
 
     def label(self, encode: Encode, modules: Modules, batch: MicroBatch) -> Labels:
-        return self._labels(align(self._clean(encode, batch), _spans(batch), self.settings), _spans(batch))
+        packed, spans = self._labelled(batch)
+        return self._labels(align(encode(packed, self.alignment_layer), spans, self.settings), batch)
 
     def label_all(self, encode: Encode, modules: Modules, batches: Sequence[MicroBatch]) -> list[Labels]:
         if len(batches) == 1:
             return super().label_all(encode, modules, batches)
-        hidden = [self._clean(encode, batch) for batch in batches]
-        found = align_together(hidden, [_spans(batch) for batch in batches], self.settings)
-        return [self._labels(links, _spans(batch)) for links, batch in zip(found, batches, strict=True)]
+        packed, spans = zip(*map(self._labelled, batches), strict=True)
+        hidden = [encode(one, self.alignment_layer) for one in packed]
+        found = align_together(hidden, spans, self.settings)
+        return [self._labels(links, batch) for links, batch in zip(found, batches, strict=True)]
 
-    def _clean(self, encode: Encode, batch: MicroBatch) -> Tensor:
-        return encode(batch["pairs"].clean, self.alignment_layer)
+    def _labelled(self, batch: MicroBatch) -> tuple[Packed, Spans]:
+        """What is encoded to label the words of pairs, and where their sides lie in it."""
+        if self._apart:
+            sides = batch["pairs"].view(Sides)
+            return sides.packed, sides.spans
+        spans = batch["pairs"].spans
+        assert spans is not None, "word alignment reads pairs"
+        return batch["pairs"].clean, spans
 
-    def _labels(self, links: Links, spans: Spans) -> Labels:
+    def _labels(self, links: Links, batch: MicroBatch) -> Labels:
+        partner_T = links.partner_T
         metrics = {
             "links": links.count(),
-            "pairs": torch.full((), spans.pairs, device=links.partner_T.device),
+            "pairs": torch.full((), len(links.status_B), device=partner_T.device),
             "unalignable_pairs": (links.status_B != 0).sum(),
         }
-        return Labels({PARTNER: links.partner_T}, metrics)
+        if self._apart:
+            partner_T = partners_in_pairs(partner_T, batch["pairs"].view(Sides), batch["pairs"].clean.tokens)
+        return Labels({PARTNER: partner_T}, metrics)
 
     def count(self, batch: MicroBatch, labels: LabelTensors) -> Tensor:
         return (_partners(batch, labels) >= 0).sum()
@@ -102,10 +123,17 @@ class WordAlignment(Objective):
         }
 
 
-def _spans(batch: MicroBatch) -> Spans:
-    spans = batch["pairs"].spans
-    assert spans is not None, "word alignment reads pairs"
-    return spans
+def partners_in_pairs(partner_T: Tensor, sides: Sides, tokens: int) -> Tensor:
+    """Partners in pairs as one sequence each, of those found in their sides: an index into T for each token, −1 for none.
+
+    tokens: T of the pairs. Target sides have a beginning of their own, which pairs lack; all else lies in the same order.
+    """
+    beginning_B = sides.start_C[1::2] - 1
+    of_pair_B = beginning_B - torch.arange(len(beginning_B), device=beginning_B.device)
+    token_T = torch.arange(tokens, device=partner_T.device)
+    found_T = partner_T[token_T + torch.searchsorted(of_pair_B, token_T, right=True)].long()
+    in_pairs_T = found_T - torch.searchsorted(beginning_B, found_T.clamp(min=0))
+    return torch.where(found_T >= 0, in_pairs_T, -1).to(partner_T.dtype)
 
 
 def align_together(hidden: Sequence[Tensor], spans: Sequence[Spans], settings: AlignmentSettings) -> list[Links]:

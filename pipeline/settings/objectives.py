@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from data_prep.sections import NotNegative, Positive, Section, Single
+from pipeline.settings.align_options import Encoding
 from pipeline.settings.fixed import FIXED
 from pipeline.settings.sentence_contrast import SentenceContrast
 from pipeline.settings.text_to_text import Noise, SpanCorruption, Translation
@@ -32,6 +33,10 @@ class WordAlignmentTerm(Term):
         description="rounds of mutual argmax, the first one counted; 0: no filtering, each token has its heaviest partner",
     )
     discount: float = Field(0.9, gt=0, le=1, description="α of the further rounds")
+    label_encoding: Encoding = Field(
+        "joint",
+        description="in what words are aligned to label them: joint, source and target in one sequence; separate",
+    )
 
     def alignment_settings(self) -> AlignmentSettings:
         return AlignmentSettings(**{own.name: getattr(self, own.name) for own in fields(AlignmentSettings)})
@@ -44,7 +49,15 @@ class WordAlignmentTerm(Term):
 
 class TokenContrastTerm(Term):
     layer: Positive = Field(7, description="layer whose hidden states are contrasted")
+    labels: Literal["self", "layers", "ot", "links"] = Field(
+        "self",
+        description="what labels partners: self, tokens that are each other's most similar ones; layers, those that are so at "
+        "each of label_layers; ot, links by optimal transport, as dwa's; links, those that were given with the pairs",
+    )
     label_layer: NotNegative | None = Field(None, description="layer whose hidden states label partners; null: layer")
+    label_layers: list[NotNegative] = Field(
+        [], description="two or more layers that must agree, for labels = layers alone"
+    )
     temperature: Single = Field(0.05, gt=0, description="what cosines are divided by")
     mask_rate: float = Field(
         0.0,
@@ -56,6 +69,34 @@ class TokenContrastTerm(Term):
     @property
     def labelled_by(self) -> int:
         return self.layer if self.label_layer is None else self.label_layer
+
+    @property
+    def labelling_layers(self) -> tuple[int, ...]:
+        """The layers that are read to label; none where links are given."""
+        by = {"links": (), "layers": tuple(self.label_layers)}
+        return by.get(self.labels, (self.labelled_by,))
+
+    @property
+    def named_layers(self) -> dict[str, int]:
+        """The deepest layer that each setting names."""
+        return {
+            "layer": self.layer,
+            "label_layer": self.labelled_by,
+            "label_layers": max(self.label_layers, default=0),
+        }
+
+    @model_validator(mode="after")
+    def _labels_have_layers(self) -> TokenContrastTerm:
+        if (self.labels == "layers") != bool(self.label_layers) or (
+            self.label_layers and len(set(self.label_layers)) < 2
+        ):
+            raise ValueError(
+                f"label_layers = {self.label_layers}: labels = layers needs two or more, as [6, 7, 8], and labels = "
+                f"{'self, ot and links' if self.labels == 'layers' else self.labels} none"
+            )
+        if self.label_layer is not None and self.labels in ("layers", "links"):
+            raise ValueError(f"label_layer = {self.label_layer}: labels = {self.labels} does not read it; make it null")
+        return self
 
 
 class ContrastTerm(SentenceContrast, Term):
@@ -148,3 +189,11 @@ class Objectives(Section):
                     "generator's; make them null, or take tied"
                 )
         return self
+
+
+def term_weights(terms: dict[str, Term], step: int) -> dict[str, float]:
+    """Weight of each objective's loss at an optimizer step (from 0)."""
+    return {
+        name: term.weight * (1.0 if step >= term.warmup_steps else step / term.warmup_steps)
+        for name, term in terms.items()
+    }

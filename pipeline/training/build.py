@@ -17,7 +17,8 @@ from torch.nn import Parameter
 from data_prep.token_files.manifest import Manifest
 from pipeline.data.batch import View
 from pipeline.data.blend import Stage
-from pipeline.data.streams import BatchPlan, blend_stages, limits_of, mixing_of
+from pipeline.data.of_config import blend_stages, limits_of, mixing_of
+from pipeline.data.streams import BatchPlan
 from pipeline.data.training_data import TrainingData
 from pipeline.model.decoder import DECODER, Decoder
 from pipeline.model.encoder import Encoder

@@ -13,7 +13,8 @@ from data_prep.token_files.manifest import Manifest
 from data_prep.tokenizers.hub import hub_name
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import MANIFEST
-from pipeline.data.streams import BatchPlan, blend_stages, shards_of
+from pipeline.data.of_config import blend_stages
+from pipeline.data.streams import BatchPlan, shards_of
 from pipeline.host import run_lock
 from pipeline.objectives import catalog
 from pipeline.settings.deepspeed_json import check_fits, load_deepspeed_json, precision_of
@@ -84,10 +85,10 @@ def _sealed(place: Path) -> bool:
 
 
 def check_data(config: Config) -> Manifest:
-    """The token files' sizes, and that there is data, with weights if there are any, for each stream that is read."""
+    """The token files' sizes, and that there is data, with weights and links if asked for, for each stream that is read."""
     manifest = Manifest.load(config.data.path)
     for name in catalog.streams(config.objectives):
-        shards = shards_of(manifest, name)
+        shards = shards_of(manifest, name, catalog.reads_links(config.objectives))
         names = sorted(shards)
         for stage in blend_stages(config, name):
             stage.shares(names, [1] * len(names))

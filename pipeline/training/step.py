@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.data.batch import MicroBatch
 from pipeline.data.counter_random import DROPOUT, hash_key
 from pipeline.objectives.base import LabelTensors, Objective
-from pipeline.objectives.catalog import term_weights
+from pipeline.settings.objectives import term_weights
 from pipeline.settings.schema import Config
 from pipeline.training import ranks
 from pipeline.training.divergence import NonFiniteSteps, poison

@@ -18,6 +18,7 @@ from pipeline.data.packing import pack_flat
 from pipeline.data.streams import Sequences
 from pipeline.data.views.apart import Apart, ApartMasked
 from pipeline.data.views.cloze import Cloze
+from pipeline.data.views.given_links import GivenLinks
 from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.data.views.noise import Noised
 from pipeline.data.views.sides import Sides, SidesToHide
@@ -61,6 +62,7 @@ def add_kind(kind: Any) -> Any:
 add_kind(MaskedTokens)
 add_kind(Sides)
 add_kind(SidesToHide)
+add_kind(GivenLinks)
 add_kind(Cloze)
 add_kind(Apart)
 add_kind(ApartMasked)

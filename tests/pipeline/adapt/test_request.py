@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
+from data_prep.token_files.manifest import Manifest
+from data_prep.token_files.shard import Shard
+from pipeline.adapt.adapt import labels_of
 from pipeline.adapt.request import NAME, Request, pair_of
 
 MODEL = Path("lab/model")
+COUNTS, HASHES = {"documents": 1, "sequences": 2, "tokens": 2, "max_length": 1}, ("0" * 64, "0" * 64)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,44 @@ def test_texts_and_options_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ValueError, match="leave SOURCE, TARGET and --pair out"):
         Request.of(MODEL, [Path("a.en")], None, Path("mix.yaml"), 1, 1)
     assert Request.of(MODEL, [], None, Path("mix.yaml"), 1, 1).texts == (str(Path("mix.yaml").absolute()),)
+
+
+def test_links_go_with_two_texts_and_are_part_of_what_a_folder_was_begun_with(tmp_path: Path) -> None:
+    texts, links = [Path("a.en"), Path("a.de")], Path("a.pharaoh")
+    request = Request.of(MODEL, texts, None, None, 1, 1, links)
+    assert request.links == str(links.absolute()) and Request.of(MODEL, texts, None, None, 1, 1).links is None
+    for wrong, mix in (([Path("a.tsv")], None), ([], Path("mix.yaml"))):
+        with pytest.raises(
+            ValueError, match=r"--links a\.pharaoh: goes with SOURCE and TARGET; a mix names link_files"
+        ):
+            Request.of(MODEL, wrong, None, mix, 1, 1, links)
+    request.keep(tmp_path / "out")
+    with pytest.raises(ValueError, match=r"was begun with links .*a\.pharaoh, not None; give another --out"):
+        dataclasses.replace(request, links=None).keep(tmp_path / "out")
+    # a folder of a version that knew no links
+    content = json.loads((tmp_path / "out" / NAME).read_text())
+    del content["links"]
+    (tmp_path / "out" / NAME).write_text(json.dumps(content))
+    dataclasses.replace(request, links=None).keep(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("has_links", "labels"), [([[False], [False]], "self"), ([[True, True], [True]], "links"), ([[True, False]], "")]
+)
+def test_given_links_are_the_labels_where_all_pairs_have_some(has_links: list[list[bool]], labels: str) -> None:
+    pairs = {
+        f"en-x{number}": [
+            Shard(Path("d"), "s", "pair", ("en", "x"), COUNTS, (1, 1), HASHES, (1, HASHES[0]) if linked else None)
+            for linked in of_pair
+        ]
+        for number, of_pair in enumerate(has_links)
+    }
+    manifest = Manifest(Path("d"), "0" * 64, 9, {}, pairs, [], "1" * 64)
+    if labels:
+        assert labels_of(manifest) == labels
+        return
+    with pytest.raises(ValueError, match="d: some pairs have word links and others, of en-x0, have none"):
+        labels_of(manifest)
 
 
 def test_the_same_request_goes_on_and_another_is_refused(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def test_a_file_that_the_manifest_does_not_mean_is_refused(make_manifest: MakeMa
 @pytest.mark.parametrize(
     ("files", "mappings", "most"),
     [
-        (4096, "65530\n", (4096 - 512) // 2),
-        (1 << 20, "65530\n", (65_530 - 16_384) // 2),
+        (4096, "65530\n", (4096 - 512) // 3),
+        (1 << 20, "65530\n", (65_530 - 16_384) // 3),
         (64, "65530\n", 16),
         (4096, "9", 16),
     ],

@@ -48,7 +48,7 @@ def encoder() -> Encoder:
 
 
 def objective(label_layer: int = LAYER, layer: int = LAYER) -> TokenContrast:
-    return TokenContrast("token_contrast", label_layer, layer, TEMPERATURE)
+    return TokenContrast("token_contrast", [label_layer], layer, TEMPERATURE)
 
 
 def cut(batch: MicroBatch) -> list[list[range]]:
@@ -150,7 +150,7 @@ def test_with_a_mask_rate_whole_sentences_are_linked_and_hidden_ones_contrasted(
         [View("pairs", SidesToHide.name), View("pairs", Sides.name)],
     )
     batch, sides = MicroBatch({"pairs": stream}), stream.view(SidesToHide)
-    masked = TokenContrast("token_contrast", LAYER, LAYER, TEMPERATURE, 0.4)
+    masked = TokenContrast("token_contrast", [LAYER], LAYER, TEMPERATURE, 0.4)
     hidden_TD, seen = torch.randn(sides.packed.tokens, 16), []
 
     def encode(packed: Packed, layers: int | None = None) -> Tensor:

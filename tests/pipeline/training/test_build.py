@@ -11,12 +11,13 @@ from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM, XLMRobertaMode
 
 from data_prep.token_files.manifest import Manifest
 from pipeline.data.blend import Stage
+from pipeline.data.of_config import blend_stages
 from pipeline.data.packing import pack
-from pipeline.data.streams import BatchPlan, blend_stages
-from pipeline.objectives.catalog import build_objectives, term_weights
+from pipeline.data.streams import BatchPlan
+from pipeline.objectives.catalog import build_objectives
 from pipeline.settings.added_words import AddedWords
 from pipeline.settings.deepspeed_json import OWNED_KEYS
-from pipeline.settings.objectives import Term
+from pipeline.settings.objectives import Term, term_weights
 from pipeline.settings.schema import Config, Optimizer
 from pipeline.training.build import (
     build_data,

@@ -52,12 +52,17 @@ CHANGES: dict[str, Any] = {
     "model.hidden": 1536,
     "model.decoder": {"layers": 3},
     "data.block_tokens": 256,
+    "objectives.token_contrast.label_layers": [5, 8],
     **{f"objectives.{name}.density": 0.25 for name in ("sc", "tsc", "tpsc")},
 }
 """For fields that not just any value fits."""
 FITTING: dict[str, dict[str, Any]] = {
     "objectives.dwa.similarity": {"objectives.dwa.cost": "exp"},
     "objectives.dwa.temperature": {"objectives.dwa.cost": "exp"},
+    "objectives.token_contrast.label_layers": {
+        "objectives.token_contrast.labels": "layers",
+        "objectives.token_contrast.label_layers": [6, 7],
+    },
     # Of both, which have one generator, such a field has one value.
     "objectives.mrtd.generator_layers": {"objectives.trtd": None},
     "objectives.mrtd.embeddings": {"objectives.trtd": None},
