@@ -142,6 +142,8 @@ def train(config: Config, resume: str | None) -> None:
     stop, limit = StopFlag(), ranks.TimeLimit(config.run.time_limit_minutes, saves.expected_seconds())
     meter = Meter(device, run.model.objectives)
     one_step = TrainingStep(engine, config, run.model.objectives, meter)
+    for objective in run.model.objectives:
+        objective.compile_kernels(run.model.encoder.config, engine.get_data_types()[0], device)
     if saves.first_step == 0:
         begin(run, device)
         validator.run(engine, monitor, 0)

@@ -122,6 +122,9 @@ class Objective(ABC):
         """
         return ()
 
+    def compile_kernels(self, sizes: EncoderConfig, dtype: torch.dtype, device: torch.device) -> None:  # noqa: B027
+        """In each process before its first step: what would be compiled within one. dtype: of the hidden states."""
+
     def before_training(self, parts: Parts, batches: Callable[[int], list[MicroBatch]]) -> None:  # noqa: B027
         """Once, before the first step of a new run: fill what `twins` hold. batches: this rank's micro-batches of a step."""
 

@@ -24,7 +24,7 @@ from pipeline.data.views.sides import Sides, SidesToHide
 from pipeline.model.flops import encoder_forward_flops, token_contrast_flops
 from pipeline.objectives.base import Asked, Encode, Labels, LabelTensors, Loss, Modules, Objective
 from pipeline.settings.sizes import EncoderConfig
-from sinkhorn_align import AlignmentSettings, align
+from sinkhorn_align import AlignmentSettings, align, warm_up
 from sinkhorn_align.simalign import ARGMAX
 
 PARTNER = "partner_T"
@@ -62,6 +62,10 @@ class TokenContrast(Objective):
         self.name, self.reads = name, (View("pairs", self._kind.name), *given)
         self.label_layers, self.layer, self.temperature = tuple(label_layers), layer, temperature
         self.mask_rate, self.settings = mask_rate, settings
+
+    def compile_kernels(self, sizes: EncoderConfig, dtype: torch.dtype, device: torch.device) -> None:
+        if self.label_layers:
+            warm_up(sizes.hidden, dtype, device, self.settings)
 
     def asks(self, work: Literal["label", "losses"], batch: MicroBatch) -> Sequence[Asked]:
         if work == "label":

@@ -35,7 +35,7 @@ from pipeline.objectives.base import (
 )
 from pipeline.settings.align_options import Encoding
 from pipeline.settings.sizes import EncoderConfig
-from sinkhorn_align import AlignmentSettings, Links, Spans, align
+from sinkhorn_align import AlignmentSettings, Links, Spans, align, warm_up
 
 HEAD = "word_alignment"
 PARTNER = "partner_T"
@@ -58,6 +58,9 @@ class WordAlignment(Objective):
     def modules(self, parts: Parts) -> dict[str, Trained]:
         sizes = parts.encoder.config
         return {HEAD: Trained(partial(PointerHead, sizes.hidden, sizes.init_std))}
+
+    def compile_kernels(self, sizes: EncoderConfig, dtype: torch.dtype, device: torch.device) -> None:
+        warm_up(sizes.hidden, dtype, device, self.settings)
 
     def asks(self, work: Literal["label", "losses"], batch: MicroBatch) -> Sequence[Asked]:
         if work == "label":

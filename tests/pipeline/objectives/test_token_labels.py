@@ -20,7 +20,7 @@ from pipeline.data.views.masked_tokens import MaskedTokens
 from pipeline.data.views.sides import Sides, SidesToHide
 from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.model.flops import encoder_forward_flops
-from pipeline.objectives import catalog
+from pipeline.objectives import catalog, token_contrast, word_alignment
 from pipeline.objectives.pretraining_model import MicroStepEncoder, PretrainingModel
 from pipeline.objectives.token_contrast import PARTNER, TokenContrast
 from pipeline.objectives.word_alignment import PARTNER as DWA_PARTNER
@@ -297,3 +297,26 @@ def test_packed_is_only_encoded_up_to_the_layers_that_are_asked_for(batch: Micro
 
     built(labels="layers", label_layers=[1, 3]).label(encode, {}, batch)
     assert asked == [(batch["pairs"].view(Sides).packed, layer) for layer in (1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("objectives", "kernels"),
+    [
+        (Objectives(), ["clip"]),
+        (Objectives(dwa=None, token_contrast=TokenContrastTerm(layer=2)), ["argmax"]),
+        (Objectives(dwa=None, token_contrast=TokenContrastTerm(layer=2, labels="ot")), ["clip"]),
+        (Objectives(dwa=None, token_contrast=TokenContrastTerm(layer=2, labels="links")), []),
+    ],
+    ids=str,
+)
+def test_what_labels_by_the_kernel_has_it_compiled_for_its_settings(
+    objectives: Objectives, kernels: list[str], sizes: EncoderConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    for module in (word_alignment, token_contrast):
+        monkeypatch.setattr(module, "warm_up", lambda *words: asked.append(words))
+    device = torch.device("cuda")
+    for name, term in objectives.active().items():
+        catalog.ENTRIES[name].build(name, term, Model()).compile_kernels(sizes, torch.float16, device)
+    settings = {"clip": AlignmentSettings(), "argmax": ARGMAX}
+    assert asked == [(sizes.hidden, torch.float16, device, settings[name]) for name in kernels]
