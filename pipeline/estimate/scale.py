@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from pipeline.estimate.dry_run import dry_run
-from pipeline.objectives import catalog
 from pipeline.settings.deepspeed_json import load_deepspeed_json, sent_bytes
 from pipeline.settings.schema import Config
 
@@ -86,13 +85,11 @@ def work_of(config: Config, ranks: int, pair_tokens: int) -> ScaleWork:
     ValueError where training would refuse the config.
     """
     run = dry_run(config, ANY_DEVICE, ranks, 1.0, pair_tokens)
-    labelling = catalog.labelling(config.objectives)
     return ScaleWork(
         ranks=ranks,
         parameters=run.parameters["total"],
         layers=run.layers,
-        label_share=max(labelling.layer if labelling else 0, run.labelled_layers) / run.layers
-        + run.drawing_parameters / run.parameters["total"],
+        label_share=run.labelled_layers / run.layers + run.drawing_parameters / run.parameters["total"],
         passes=run.encoder_passes,
         tokens=sum(run.tokens_per_step.values()),
         flops=run.flops_per_step,

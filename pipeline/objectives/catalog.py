@@ -29,6 +29,7 @@ from pipeline.objectives.costs import (
     token_contrast_costs,
     token_contrast_work,
     translation_texts,
+    word_alignment_costs,
     word_alignment_work,
 )
 from pipeline.settings.align_options import Labelling, Way
@@ -221,6 +222,7 @@ ENTRIES: dict[str, Entry] = {
         labelling=lambda term: Labelling(
             term.alignment_layer, Way(encoding=term.label_encoding, settings=term.alignment_settings())
         ),
+        costs=word_alignment_costs,
         layers=lambda term: {"alignment_layer": term.alignment_layer},
     ),
     "token_contrast": Entry(
@@ -232,7 +234,7 @@ ENTRIES: dict[str, Entry] = {
         figures=(_LINKS, Figure("probability", _SHARES, "share", "probability {:.3f}")),
         denoises=False,
         costs=token_contrast_costs,
-        labelling=lambda term: Labelling(term.labelled_by, Way("argmax", "separate")),
+        labelling=lambda term: Labelling(term.layer, Way("argmax", "separate")),
         layers=lambda term: term.named_layers,
         reads_links=lambda term: term.labels == "links",
     ),

@@ -110,6 +110,10 @@ def contrast_work(term: ContrastTerm, sizes: EncoderConfig, sample: Sample) -> f
     return 3 * encoding(*queries) + encoding(*keys) + own
 
 
+def word_alignment_costs(term: WordAlignmentTerm, sizes: EncoderConfig, samples: float, of_step: int) -> Costs:
+    return Costs(labelled_layers=term.alignment_layer)
+
+
 def word_alignment_work(term: WordAlignmentTerm, sizes: EncoderConfig, sample: Sample) -> float:
     """Operations of labelling, and of the pointer head."""
     lengths = sample.lengths_S if term.label_encoding == "joint" else sample.sides_C + 2
@@ -118,7 +122,7 @@ def word_alignment_work(term: WordAlignmentTerm, sizes: EncoderConfig, sample: S
 
 
 def token_contrast_costs(term: TokenContrastTerm, sizes: EncoderConfig, samples: float, of_step: int) -> Costs:
-    return Costs(own_passes=term.layer / sizes.layers)
+    return Costs(labelled_layers=max(term.labelling_layers, default=0), own_passes=term.layer / sizes.layers)
 
 
 def token_contrast_work(term: TokenContrastTerm, sizes: EncoderConfig, sample: Sample) -> float:

@@ -56,7 +56,7 @@ AS_TRAINED = Way()
 
 @dataclass(frozen=True)
 class Labelling:
-    """How an objective labels words in training, which is how they align best afterwards."""
+    """How words align best after an objective has trained them to."""
 
     layer: int
     way: Way

@@ -41,7 +41,7 @@ def _of_config(config: Config) -> list[tuple[str, str]]:
     sizes = f"{model.layers} layers × {model.hidden}, from scratch"
     weights = ", ".join(f"{name} × {term.weight:g}" for name, term in objectives.active().items())
     labelling = catalog.labelling(objectives)
-    layer = "" if labelling is None else f", labels of layer {labelling.layer}"
+    layer = "" if labelling is None else f", words aligned at layer {labelling.layer}"
     batch = f"{config.batch.mono:,} blocks, {config.batch.pairs:,} pairs"
     if objectives.contrast is not None:
         batch += f", {config.batch.contrast:,} samples of sentence contrast"

@@ -251,7 +251,7 @@ def test_what_is_planned_is_what_is_counted(
     assert planned == pytest.approx(labelling + of_loss)
     assert catalog.reads_links(terms) == (settings["labels"] == "links")
     found = catalog.labelling(terms)
-    assert found is not None and found.way == Way("argmax", "separate")
+    assert found is not None and (found.layer, found.way) == (LAYER, Way("argmax", "separate")), "the one that learns"
 
 
 def test_a_dwa_that_labels_apart_aligns_apart_afterwards_and_is_planned_so(batch: MicroBatch, encoder: Encoder) -> None:
