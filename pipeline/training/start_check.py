@@ -13,6 +13,7 @@ from data_prep.token_files.manifest import Manifest
 from data_prep.tokenizers.hub import hub_name
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import MANIFEST
+from pipeline.data.given_links import check_links
 from pipeline.data.of_config import blend_stages
 from pipeline.data.streams import BatchPlan, shards_of
 from pipeline.host import run_lock
@@ -127,7 +128,7 @@ def _sizes_of(folder: Path) -> dict[str, object]:
 
 
 def check_validation(config: Config, manifest: Manifest) -> str:
-    """That what is validated on is there, and of the same tokenizer."""
+    """That what is validated on is there, of the same tokenizer, and with word links where an objective reads them."""
     settings = config.validation
     if not settings.every:
         return "none"
@@ -142,4 +143,6 @@ def check_validation(config: Config, manifest: Manifest) -> str:
                 f"validation.data = {settings.data}: made with another tokenizer than data.path = "
                 f"{config.data.path}; binarize it with {manifest.tokenizer_dir}"
             )
+        if catalog.reads_links(config.objectives):
+            check_links(held_out)
     return f"every {settings.every} steps"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
 from data_prep.tokenizers.tokenizer import Tokenizer
@@ -109,6 +110,23 @@ def test_mistakes_are_told_without_a_traceback(folder: Path, words: list[str], t
     done = run(folder, *words)
     assert done.code == 1 and "Traceback" not in done.output
     assert any("error" in line and told in line for line in done.output.splitlines()), done.output
+
+
+def test_given_links_are_what_is_learned(folder: Path) -> None:
+    for end in ("en", "de"):
+        (folder / f"few.{end}").write_text("ba be\ndo du\nba du\n" if end == "en" else "do du\nba be\nbe ba\n")
+    (folder / "few.pharaoh").write_text("0-0 1-1\n\n0-1\n", encoding="utf-8")
+    words = ["adapt", "model", "few.en", "few.de", "--steps", 2, "--links"]
+    done = run(folder, *words, "few.pharaoh", "--out", "few")
+    assert done.code == 0, done.output
+    config = yaml.safe_load((folder / "few" / "run" / "config.yaml").read_text(encoding="utf-8"))
+    assert config["objectives"]["token_contrast"]["labels"] == "links"
+    lines = (folder / "few" / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    (line,) = (line for line in map(json.loads, lines) if line["kind"] == "train")
+    assert line["token_contrast_links_per_pair"] > 0 and line["token_contrast_loss"] > 0
+    (folder / "few.pharaoh").write_text("0-0 1-1\n\n0-2\n", encoding="utf-8")
+    refused = run(folder, *words, "few.pharaoh", "--out", "other")
+    assert refused.code == 1 and "few.pharaoh:3: 0-2 links word 2 of the target, which has 2" in refused.output
 
 
 def test_one_pair_and_no_gold_will_do(folder: Path) -> None:

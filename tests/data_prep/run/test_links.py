@@ -4,12 +4,15 @@ import gzip
 import random
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data_prep.plan.mix import load_mix, mix_sources
+from data_prep.run.training_text import training_lines
 from data_prep.token_files.manifest import Manifest
 from data_prep.token_files.token_file import TokenFile
 from data_prep.tokenizers.tokenizer import Tokenizer
@@ -223,6 +226,10 @@ def test_a_mix_names_links_beside_its_files(
     code, _, err = run("mix", mix, *options)
     assert code == 0, err
     assert all(shard.has_links for shard in Manifest.load(tmp_path / "data").shards)
+    (source,) = mix_sources(load_mix(mix), "mix.yaml")
+    both = zip(*(path.read_text().splitlines() for path in pair_files), strict=True)
+    texts = [text for pair in both if pair[0] != pair[1] for text in pair]
+    assert list(training_lines(source, 0.0, Counter())) == texts, "a tokenizer is trained on text alone"
     mix.write_text(f"{content}  link_files: [{links_file}, {links_file}]\n")
     code, _, err = run("mix", mix, *options)
     assert code == 1 and "corpus 1: link_files are 2" in err

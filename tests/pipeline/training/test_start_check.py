@@ -20,6 +20,10 @@ from pipeline.training.start_check import check_start
 MISTAKES = {
     "nothing_there": (["data.path={root}/none"], "none/manifest.json: no such file"),
     "no_data_for_an_objective": (["objectives.mlm={{}}"], "holds no mono data"),
+    "no_links_for_an_objective": (
+        ["objectives.token_contrast={{layer: 1, labels: links}}"],
+        "x-0: these pairs (de-en) have no word links, which labels = links asks for",
+    ),
     "weights_for_another_language": (["data.weights={{pairs: {{en-fr: 1}}}}"], "data.weights: de-en, en-fr is either"),
     "no_model": (["model.init={root}/none"], "model.init = {root}/none: no such folder or file; give a Hugging Face"),
     "layer_beyond_the_model": (["objectives.dwa.alignment_layer=3"], "alignment_layer = 3: the model has 2 layers"),
