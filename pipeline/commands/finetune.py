@@ -68,11 +68,14 @@ def finetune_command(
 
     Example: python -m pipeline finetune tag hf/base --train train-en.tsv --dev dev-en.tsv --out pos --test test-*.tsv
     """
-    agreement = _given(switch_share=switch_share, weight=consistency, mean=consistency_mean)
+    from pipeline.finetune.consistency_options import Ways, consistent_task
+
+    agreement = _given(weight=consistency, mean=consistency_mean)
     agreement |= _given(first_stage=first_stage, model_weight=model_consistency)
     of_writing = _given(train_layers=train_layers, label_smoothing=label_smoothing, beam=beam)
     usual = _given(epochs=epochs, learning_rate=learning_rate, max_length=max_length, stride=stride)
-    chosen = _consistent(task, code_switch or [], agreement, seed) or _task(task, to, of_writing)
+    ways = Ways(code_switch or [], switch_share=switch_share)
+    chosen = consistent_task(task.value, ways, agreement) or _task(task, to, of_writing)
     always = _given(batch=batch, dropout=dropout, freeze_embeddings=freeze_embeddings, bf16=bf16)
     always |= _given(on_cpu=trains_on_cpu(device), report_to=tuple(report_to or ()))
     of_tagging, when = _subwords(task, subwords), _eval_every(eval_every, dev)
@@ -173,31 +176,6 @@ def _subwords(kind: Kind, subwords: str | None) -> dict[str, Any]:
     if subwords not in (None, *SUBWORDS):
         raise ValueError(f"--subwords {subwords}: is none of {', '.join(SUBWORDS)}")
     return _given(subwords=subwords)
-
-
-def _consistent(kind: Kind, dictionaries: list[str], options: dict[str, Any], seed: int) -> Task[Any, Any] | None:
-    """The task with example consistency; None: it is not asked for. ValueError where the options do not go together."""
-    from pipeline.finetune.code_switching import CodeSwitcher, read_dictionary
-    from pipeline.finetune.consistency import MEANS
-    from pipeline.finetune.tasks.consistent import Consistency, ConsistentClassification, ConsistentTagging
-
-    if not dictionaries and options:
-        raise ValueError(
-            "--switch-share, --consistency… and --first-stage: are of --code-switch; give a dictionary too"
-        )
-    if not dictionaries:
-        return None
-    kinds = {Kind.classify: ConsistentClassification, Kind.tag: ConsistentTagging}
-    if kind not in kinds:
-        raise ValueError(f"--code-switch {dictionaries[0]}: is of classify and tag; leave it out")
-    if options.get("mean", MEANS[0]) not in MEANS:
-        raise ValueError(f"--consistency-mean {options['mean']}: is none of {', '.join(MEANS)}")
-    if "model_weight" in options and "first_stage" not in options:
-        raise ValueError(f"--model-consistency {options['model_weight']:g}: is of --first-stage; give that model too")
-    files = [TaskFile.parse(text) for text in dictionaries]
-    share = options.pop("switch_share", 0.3)
-    switcher = CodeSwitcher({file.language: read_dictionary(file.path) for file in files}, share, seed)
-    return kinds[kind](Consistency(switcher, **options))
 
 
 def _task(kind: Kind, to: str | None, of_writing: dict[str, Any]) -> Task[Any, Any]:

@@ -45,7 +45,12 @@ TranslatedOption = Annotated[
 ]
 DictionariesOption = Annotated[
     Path | None,
-    typer.Option(help="folder with MUSE's en-LANGUAGE.txt: xTune's example consistency, but for question answering"),
+    typer.Option(
+        help="folder with MUSE's en-LANGUAGE.txt: tasks are trained with xTune's example consistency, each as released"
+    ),
+]
+StagesOption = Annotated[
+    int, typer.Option(min=1, max=2, help="of xTune, with --dictionaries; 2: also agreeing with the first's model")
 ]
 LearningRateOption = Annotated[float | None, typer.Option("--lr", help="instead of the published one")]
 EpochsOption = Annotated[float | None, typer.Option(min=0.01, help="instead of the published number")]
@@ -72,6 +77,7 @@ def xtreme_command(
     few_shot: FewShotOption = 0,
     translated: TranslatedOption = None,
     dictionaries: DictionariesOption = None,
+    stages: StagesOption = 1,
     labels: LabelsOption = None,
     learning_rate: LearningRateOption = None,
     epochs: EpochsOption = None,
@@ -109,7 +115,7 @@ def xtreme_command(
         changes=Changes(
             learning_rate, epochs, batch, freeze_embeddings, bf16, trains_on_cpu(device), _subwords(subwords)
         ),
-        mode=_mode(few_shot, translated, dictionaries),
+        mode=_mode(few_shot, translated, dictionaries, stages),
         labels=_labels(labels, data),
         layer=layer,
         place=choose_place(device, dtype),
@@ -177,7 +183,7 @@ def _subwords(subwords: str) -> str:
     return subwords
 
 
-def _mode(few_shot: int, translated: Path | None, dictionaries: Path | None) -> Mode:
+def _mode(few_shot: int, translated: Path | None, dictionaries: Path | None, stages: int) -> Mode:
     from pipeline.xtreme.transfer import Mode
 
     if few_shot and translated is not None:
@@ -186,7 +192,9 @@ def _mode(few_shot: int, translated: Path | None, dictionaries: Path | None) -> 
         raise ValueError(f"--translated {translated}: no such folder; give one with TASK/train-LANGUAGE.tsv or .json")
     if dictionaries is not None and not dictionaries.is_dir():
         raise ValueError(f"--dictionaries {dictionaries}: no such folder; give one with en-LANGUAGE.txt")
-    return Mode(few_shot, translated, dictionaries)
+    if stages > 1 and dictionaries is None:
+        raise ValueError(f"--stages {stages}: are of --dictionaries; give these too")
+    return Mode(few_shot, translated, dictionaries, stages)
 
 
 def _labels(labels: Path | None, data: Path) -> Path | None:

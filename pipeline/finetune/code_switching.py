@@ -39,22 +39,21 @@ class CodeSwitcher:
     share: of the words that are to be switched; fewer are, since dictionaries lack words.
     """
 
-    def __init__(self, dictionaries: Mapping[str, Dictionary], share: float, seed: int) -> None:
+    def __init__(self, dictionaries: Mapping[str, Dictionary], share: float) -> None:
         self._languages = sorted(dictionaries)
         self._dictionaries = [dictionaries[language] for language in self._languages]
         self._share = share
-        self._draw = random.Random(f"code-switching {seed}")  # noqa: S311 (nothing is secret)
 
     def described(self) -> dict[str, Any]:
         """For the record."""
         return {"switch_share": self._share, "languages": self._languages}
 
-    def switch(self, words: Sequence[str]) -> list[str]:
+    def switch(self, words: Sequence[str], draw: random.Random) -> list[str]:
         """As many words, some of them translated."""
-        return [self._word(word) for word in words]
+        return [self._word(word, draw) for word in words]
 
-    def _word(self, word: str) -> str:
-        if self._draw.random() >= self._share:
+    def _word(self, word: str, draw: random.Random) -> str:
+        if draw.random() >= self._share:
             return word
-        translations = self._draw.choice(self._dictionaries).get(word.lower())
-        return self._draw.choice(translations) if translations else word
+        translations = draw.choice(self._dictionaries).get(word.lower())
+        return draw.choice(translations) if translations else word

@@ -44,7 +44,7 @@ def fine_tune(
     trainer = task.trainer(settings)(
         model=model,
         args=_arguments(task, settings, seed, dev is not None, bars, out),
-        train_dataset=Dataset.from_list(train.rows),
+        train_dataset=train.dataset(seed),
         eval_dataset=None if dev is None else Dataset.from_list(dev.features.rows),
         data_collator=task.collator(start.tokenizer),
         processing_class=start.tokenizer,

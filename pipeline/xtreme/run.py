@@ -122,7 +122,8 @@ def _groups(request: Request, outcome: Outcome) -> list[list[XtremeTask]]:
             outcome.not_done[task.name] = missing
             _say(f"not done: {missing}")
         else:
-            alone = not task.train or request.mode.few_shot or request.mode.translated is not None
+            mode = request.mode
+            alone = not task.train or mode.few_shot or mode.translated is not None or mode.dictionaries is not None
             groups.setdefault(task.name if alone else task.train, []).append(task)
     return list(groups.values())
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.finetune.code_switching import CodeSwitcher, read_dictionary
 from pipeline.finetune.start import EncoderStart
 from pipeline.finetune.tasks.classification import Classification
-from pipeline.finetune.tasks.consistent import Consistency, ConsistentClassification, ConsistentTagging
+from pipeline.finetune.tasks.consistent import Consistent
 from pipeline.finetune.tasks.question_answering import QuestionAnswering
 from pipeline.finetune.tasks.tagging import Tagging
 from pipeline.finetune.tasks.task import Features, Settings, Task
@@ -23,14 +22,15 @@ from pipeline.finetune.training import Labelled, fine_tune, outputs_of
 from pipeline.xtreme.catalog import ENGLISH, LANGUAGE, TASKS, XtremeTask
 from pipeline.xtreme.record import PREDICTIONS
 from pipeline.xtreme.submission import prediction_path
+from pipeline.xtreme.xtune import consistent_kind
 
 HELD_OUT = 10
 """Where a task has no English dev set, every so many-th part of the training data, at its end, chooses in its stead."""
 
 
 TRAIN = "train"
-SWITCH_SHARE = {"pawsx": 0.5}
-"""Of xTune's code-switching, by task; 0.3 for others."""
+FIRST_STAGE = "first-stage"
+"""Folder of a trial, while it lasts, with the model of xTune's first stage."""
 
 
 class SpanTagging(Tagging):
@@ -41,29 +41,13 @@ class SpanTagging(Tagging):
         return "f1"
 
 
-class ConsistentSpanTagging(ConsistentTagging):
-    """The same, with example consistency."""
-
-    @property
-    def headline(self) -> str:
-        return "f1"
-
-
-def kind_of(task: XtremeTask, dictionaries: Path | None) -> Task[Any, Any]:
-    """How a task is trained; questions are, whether there are dictionaries or not, as they are."""
+def kind_of(task: XtremeTask, dictionaries: Path | None, stage: int = 1) -> Task[Any, Any]:
+    """How a task is trained; stage: of xTune, where there are dictionaries."""
+    if dictionaries is not None:
+        return consistent_kind(task, dictionaries, stage)
     if task.kind == "qa":
         return QuestionAnswering()
-    if dictionaries is None:
-        return Classification() if task.kind == "classify" else SpanTagging()
-    read = {}
-    for language in task.languages:
-        path = dictionaries / f"{ENGLISH}-{language}.txt"
-        if path.exists():
-            read[language] = read_dictionary(path)
-    if not read:
-        raise ValueError(f"{dictionaries / f'{ENGLISH}-{LANGUAGE}.txt'}: no such file for any language of {task.name}")
-    consistency = Consistency(CodeSwitcher(read, SWITCH_SHARE.get(task.name, 0.3), seed=1))
-    return ConsistentClassification(consistency) if task.kind == "classify" else ConsistentSpanTagging(consistency)
+    return Classification() if task.kind == "classify" else SpanTagging()
 
 
 @dataclass(frozen=True)
@@ -77,13 +61,16 @@ class Mode:
     or `.json`."""
 
     dictionaries: Path | None = None
-    """A folder with MUSE's dictionaries, `en-LANGUAGE.txt`: tags and labels are trained with xTune's example consistency."""
+    """A folder with MUSE's dictionaries, `en-LANGUAGE.txt`: all tasks are trained as xTune trains them."""
+    stages: int = 1
+    """Of xTune, 1 or 2: in the second a model must also agree with that of the first."""
 
     @property
     def words(self) -> str:
         """What it is called."""
-        more = "" if self.dictionaries is None else ", with xTune's example consistency but for question answering"
-        return self._data + more
+        if self.dictionaries is None:
+            return self._data
+        return f"{self._data}, with {'both stages' if self.stages == 2 else 'the first stage'} of xTune"
 
     @property
     def _data(self) -> str:
@@ -103,6 +90,8 @@ class Material:
     """By the task's name and the language."""
     trained: list[str]
     """Languages of the training data."""
+    second: Consistent | None = None
+    """How xTune's second stage is trained, where there is to be one."""
     _features: dict[tuple[Any, ...], Features] = field(default_factory=dict)
 
     def features(
@@ -111,10 +100,14 @@ class Material:
         """Rows of items, made once for all trainings with rows of the same lengths."""
         key = (what, settings.max_length, settings.stride)
         if key not in self._features:
-            if what == TRAIN:
-                self._features[key] = self.task.train_features(items, start.tokenizer, settings)
-            else:
-                self._features[key] = self.task.features(items, start.tokenizer, settings, with_labels).by_length()
+            self._features[key] = self.task.features(items, start.tokenizer, settings, with_labels).by_length()
+        return self._features[key]
+
+    def training(self, start: EncoderStart, settings: Settings, task: Task[Any, Any], stage: int) -> Features:
+        """Rows to train on in a stage, made once likewise."""
+        key = (TRAIN, stage, settings.max_length, settings.stride)
+        if key not in self._features:
+            self._features[key] = task.train_features(self.train, start.tokenizer, settings)
         return self._features[key]
 
 
@@ -152,7 +145,11 @@ def read_material(
             tests[task.name, language] = kind.read(test)
             for remark in kind.check(test, tests[task.name, language]):
                 print(f"note: {remark}", file=sys.stderr)
-    return Material(kind, train, dev, tests, trained)
+    second = None
+    if mode.stages == 2 and mode.dictionaries is not None:
+        second = consistent_kind(first, mode.dictionaries, 2)
+        second.labels = kind.labels
+    return Material(kind, train, dev, tests, trained, second)
 
 
 def more_items(kind: Task[Any, Any], tasks: Sequence[XtremeTask], data: Path, mode: Mode) -> dict[str, list[Any]]:
@@ -200,15 +197,21 @@ def train_and_predict(
             f"{start.folder}: takes {start.longest} tokens, and rows of {settings.max_length} are published; "
             "leave the task out with --tasks"
         )
-    task = material.task
-    train = material.features(start, settings, TRAIN, material.train, True)
     dev = None
     if choosing:
         assert material.dev is not None, "read where it is needed"
         dev = Labelled(material.dev, material.features(start, settings, "dev", material.dev, True))
-    scratch = next(iter(folders.values())) / "trainer"
+    folder = next(iter(folders.values()))
+    task = material.task
     try:
-        trainer = fine_tune(task, start, settings, seed, train, dev, scratch)
+        train = material.training(start, settings, task, 1)
+        trainer = fine_tune(task, start, settings, seed, train, dev, folder / "trainer")
+        if material.second is not None:
+            trainer.save_model(str(folder / FIRST_STAGE))
+            shutil.rmtree(folder / "trainer", ignore_errors=True)
+            task = material.second.with_first_stage(folder / FIRST_STAGE)
+            train = material.training(start, settings, task, 2)
+            trainer = fine_tune(task, start, settings, seed, train, dev, folder / "trainer")
         for (name, language), items in material.tests.items():
             if name not in folders:
                 continue
@@ -218,5 +221,6 @@ def train_and_predict(
             written.parent.mkdir(parents=True, exist_ok=True)
             written.write_text(task.text(items, found), encoding="utf-8", newline="\n")
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        for name in ("trainer", FIRST_STAGE):
+            shutil.rmtree(folder / name, ignore_errors=True)
     return trainer.state.best_metric if choosing else None

@@ -33,13 +33,15 @@ class SummedSubwords(XLMRobertaForTokenClassification):
 
     def forward(
         self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        word_starts: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        word_starts: Tensor | None = None,
         labels: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> TokenClassifierOutput:
         """Logits [B, L, labels], which mean something at words' first subwords, where the labels are."""
-        hidden_BLD = self.roberta(input_ids, attention_mask=attention_mask)[0]
+        assert word_starts is not None, "the task gives them"
+        hidden_BLD = self.roberta(input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds)[0]
         logits = self.classifier(self.dropout(sum_words(hidden_BLD, word_starts)))
         loss = None
         if labels is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
@@ -28,6 +28,16 @@ FIRST, SUM = "first", "sum"
 SUBWORDS = (FIRST, SUM)
 Window = tuple[int, int, int, int]
 """First word and end of a window, and of the words in it that are its own."""
+
+
+class Place(NamedTuple):
+    """What a row is of."""
+
+    item: int
+    place_of: dict[int, int]
+    """Of the row's own words, by their number in the sentence: where the first subword stands."""
+    window: tuple[int, int]
+    """The first word of the row, and the end."""
 
 
 @dataclass(frozen=True)
@@ -95,21 +105,28 @@ class Tagging(Task[Sentence, list[str]]):
             if len(windows) > 1:
                 features.note("long sentences, tagged by windows")
             for first, end, own_first, own_end in windows:
-                ids = [tokenizer.bos_token_id, *chain(*words[first:end]), tokenizer.eos_token_id]
-                row = {"input_ids": ids, "attention_mask": [1] * len(ids)}
-                starts = list(accumulate((len(word) for word in words[first:end]), initial=1))
+                row, starts = self.row_of(words[first:end], tokenizer, settings)
                 place_of = {
-                    word: at for word, at in zip(range(first, end), starts, strict=False) if own_first <= word < own_end
+                    word: at for word, at in zip(range(first, end), starts, strict=True) if own_first <= word < own_end
                 }
-                if _sums(settings):
-                    inside = ([at] * len(word) for at, word in zip(starts, words[first:end], strict=False))
-                    row[STARTS] = [0, *chain(*inside), len(ids) - 1]
                 if with_labels:
-                    row["labels"] = self._labels(sentence, place_of, len(ids))
-                features.add(row, (index, place_of))
+                    row["labels"] = self.labels_of(sentence, place_of, len(row["input_ids"]))
+                features.add(row, Place(index, place_of, (first, end)))
         return features
 
-    def _labels(self, sentence: Sentence, place_of: dict[int, int], length: int) -> list[int]:
+    def row_of(
+        self, words: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase, settings: Settings
+    ) -> tuple[dict[str, Any], list[int]]:
+        """A row of words, given by their pieces, and where each of them begins."""
+        ids = [tokenizer.bos_token_id, *chain(*words), tokenizer.eos_token_id]
+        row: dict[str, Any] = {"input_ids": ids, "attention_mask": [1] * len(ids)}
+        starts = list(accumulate((len(word) for word in words), initial=1))[:-1]
+        if _sums(settings):
+            inside = ([at] * len(word) for at, word in zip(starts, words, strict=True))
+            row[STARTS] = [0, *chain(*inside), len(ids) - 1]
+        return row, starts
+
+    def labels_of(self, sentence: Sentence, place_of: dict[int, int], length: int) -> list[int]:
         """Of a window's tokens: its own words' tags at their first subwords. A tag that training lacks has no number."""
         assert sentence.tags is not None, "checked when it was read"
         labels = [NO_LABEL] * length
@@ -131,9 +148,9 @@ class Tagging(Task[Sentence, list[str]]):
 
     def predictions(self, items: Sequence[Sentence], features: Features, outputs: Any) -> list[list[str]]:
         tags = [[""] * len(sentence.words) for sentence in items]
-        for (index, place_of), label_L in zip(features.places, outputs, strict=True):
-            for word, place in place_of.items():
-                tags[index][word] = self.labels[int(label_L[place])]
+        for row, label_L in zip(features.places, outputs, strict=True):
+            for word, place in row.place_of.items():
+                tags[row.item][word] = self.labels[int(label_L[place])]
         assert all(all(of_sentence) for of_sentence in tags), "every word is some window's own"
         return tags
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
@@ -80,6 +81,10 @@ class Features:
 
     def note(self, what: str, times: int = 1) -> None:
         self.notes[what] = self.notes.get(what, 0) + times
+
+    def dataset(self, seed: int) -> Any:
+        """What is trained on; seed: the training's."""
+        return Dataset.from_list(self.rows)
 
     def by_length(self) -> Features:
         """Rows of like lengths beside each other, so that little is padded."""

@@ -12,36 +12,35 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from pipeline.finetune.augmentation import CodeSwitching, draw_of
 from pipeline.finetune.code_switching import CodeSwitcher, read_dictionary
 from pipeline.finetune.files.read_pairs import SentencePair
 from pipeline.finetune.files.read_tagged import Sentence
 from pipeline.finetune.start import read_start
-from pipeline.finetune.tasks.consistent import (
-    Consistency,
-    ConsistencyTrainer,
-    ConsistentClassification,
-    ConsistentTagging,
-    at_places,
-)
+from pipeline.finetune.tasks.consistency_trainer import Agreements, ConsistencyTrainer
+from pipeline.finetune.tasks.consistent import Consistency, ConsistentClassification, ConsistentTagging, at_places
+from pipeline.finetune.tasks.consistent_answers import ConsistentQuestionAnswering
 from pipeline.finetune.tasks.tagging import encode_words
 from tests.pipeline.finetune.conftest import QUICK, Done, conll, sentences
-from tests.pipeline.finetune.test_classification import pairs
 
 FOX = {"de": {"fox": ["fuchs"], "lazy": ["faulen"]}}
 
 
-def switcher(share: float = 1.0, seed: int = 1) -> CodeSwitcher:
-    return CodeSwitcher(FOX, share, seed)
+def switching(share: float = 1.0) -> CodeSwitching:
+    return CodeSwitching(CodeSwitcher(FOX, share))
 
 
 def test_words_are_switched_by_share_and_seed_and_only_where_a_dictionary_has_them() -> None:
     words = ["the", "lazy", "Fox", "and", "the", "fox"]
-    assert switcher().switch(words) == ["the", "faulen", "fuchs", "and", "the", "fuchs"]
-    assert switcher(share=0).switch(words) == words
+    draw = draw_of(1, 0, 0, "view")
+    assert CodeSwitcher(FOX, 1.0).switch(words, draw) == ["the", "faulen", "fuchs", "and", "the", "fuchs"]
+    assert CodeSwitcher(FOX, 0.0).switch(words, draw) == words
     many = ["fox"] * 2000
-    switched = switcher(share=0.3).switch(many)
-    assert switched == switcher(share=0.3).switch(many) != switcher(share=0.3, seed=2).switch(many)
-    assert 0.27 < switched.count("fuchs") / len(many) < 0.33
+    places = [(1, 0, 0, "view"), (2, 0, 0, "view"), (1, 1, 0, "view"), (1, 0, 1, "view"), (1, 0, 0, "item")]
+    switched = [CodeSwitcher(FOX, 0.3).switch(many, draw_of(*place)) for place in places]
+    assert switched[0] == CodeSwitcher(FOX, 0.3).switch(many, draw_of(*places[0]))
+    assert len(set(map(tuple, switched))) == 5, "seed, epoch, row and view each decide"
+    assert all(0.27 < each.count("fuchs") / len(many) < 0.33 for each in switched)
 
 
 def test_a_dictionary_is_read_as_muse_publishes_it(write: Callable[[str, str], Path]) -> None:
@@ -58,8 +57,17 @@ def loss_of(
     model = start.model(task.built_by(task.defaults), task.labels, 0.0).train(training)
     args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
     batch = task.collator(start.tokenizer)(rows)
-    trainer = ConsistencyTrainer(consistency=task.consistency, teacher=teacher, model=model, args=args)
+    how = task.consistency
+    agreements = Agreements(task.of_views, how.weight, task.of_models, how.model_weight, how.augmentation.spread)
+    trainer = ConsistencyTrainer(agreements=agreements, teacher=teacher, model=model, args=args)
     return trainer.compute_loss(model, dict(batch)), model, batch
+
+
+def rows_of(task: Any, items: Any, start: Any, settings: Any, seed: int = 1, epoch: int = 0) -> list[Any]:
+    """The rows of an epoch."""
+    views = task.train_features(items, start.tokenizer, settings).dataset(seed)
+    views.epoch = epoch
+    return [views[number] for number in range(len(views))]
 
 
 def by_hand(logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -68,11 +76,11 @@ def by_hand(logits: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_loss_of_pairs_is_the_tasks_and_five_times_the_consistency(model_dir: Path, tmp_path: Path) -> None:
-    task, start = ConsistentClassification(Consistency(switcher())), read_start(model_dir)
+    task, start = ConsistentClassification(Consistency(switching())), read_start(model_dir)
     task.labels = ["A", "B", "C"]
     items = [SentencePair("the lazy fox", "my fox", "A", 1), SentencePair("box", "five dozen jugs", "C", 2)]
     settings = replace(task.defaults, max_length=64)
-    rows = task.train_features(items, start.tokenizer, settings).rows
+    rows = rows_of(task, items, start, settings)
     assert rows[0]["other_input_ids"] == start.tokenizer("the faulen fuchs", "my fuchs")["input_ids"]
     loss, model, batch = loss_of(task, start, rows, tmp_path, training=True)
     logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
@@ -86,11 +94,11 @@ def test_the_loss_of_pairs_is_the_tasks_and_five_times_the_consistency(model_dir
 
 @pytest.mark.parametrize("subwords", ["first", "sum"])
 def test_words_are_compared_with_themselves_wherever_they_stand(model_dir: Path, tmp_path: Path, subwords: str) -> None:
-    task, start = ConsistentTagging(Consistency(switcher(), weight=2.0, mean="items")), read_start(model_dir)
+    task, start = ConsistentTagging(Consistency(switching(), weight=2.0, mean="items")), read_start(model_dir)
     task.labels = ["A", "B"]
     items = [Sentence(["the", "lazy", "fox"], ["A", "B", "A"]), Sentence(["box"], ["B"])]
     settings = replace(task.defaults, max_length=64, subwords=subwords)
-    rows = task.train_features(items, start.tokenizer, settings).rows
+    rows = rows_of(task, items, start, settings)
     lengths = [len(pieces) for pieces in encode_words(start.tokenizer, ["the", "faulen"])]
     assert rows[0]["other_places"] == [1, 1 + lengths[0], 1 + sum(lengths)]
     task.defaults = settings
@@ -106,34 +114,41 @@ def test_words_are_compared_with_themselves_wherever_they_stand(model_dir: Path,
 
 
 def test_long_sentences_whose_windows_differ_share_the_words_that_both_have(model_dir: Path) -> None:
-    long = CodeSwitcher({"de": {"fox": ["sphinxofblackquartzjudgemyvow"]}}, 0.5, 1)
+    long = CodeSwitching(CodeSwitcher({"de": {"fox": ["sphinxofblackquartzjudgemyvow"]}}, 0.5))
     task, start = ConsistentTagging(Consistency(long)), read_start(model_dir)
     task.labels = ["A"]
     settings = replace(task.defaults, max_length=32)
-    rows = task.train_features([Sentence(["fox", "box"] * 20, ["A"] * 40)], start.tokenizer, settings).rows
-    assert len(rows) > 1
-    for row in rows:
-        assert len(row["places"]) == len(row["other_places"])
-    assert any(row["places"] for row in rows)
+    items = [Sentence(["fox", "box"] * 20, ["A"] * 40)]
+    plain = task.features(items, start.tokenizer, settings, with_labels=True)
+    rows = rows_of(task, items, start, settings)
+    assert len(rows) == len(plain.rows) > 1
+    fox, box = (encode_words(start.tokenizer, [word])[0][0] for word in ("fox", "box"))
+    for row, place in zip(rows, plain.places, strict=True):
+        assert len(row["places"]) == len(row["other_places"]) and len(row["other_input_ids"]) <= 32
+        assert row["places"] == list(place.place_of.values())[: len(row["places"])], "the first words that fit"
+        for here, there in zip(row["places"], row["other_places"], strict=True):
+            if row["input_ids"][here] == box:
+                assert row["other_input_ids"][there] == box
+            else:
+                assert row["input_ids"][here] == fox
+    assert any(len(row["places"]) < len(place.place_of) for row, place in zip(rows, plain.places, strict=True))
 
 
 def test_in_the_second_stage_switched_items_are_trained_on_and_agree_with_the_first(
     model_dir: Path, tmp_path: Path
 ) -> None:
-    task = ConsistentTagging(Consistency(switcher(), weight=0.0, first_stage=tmp_path, model_weight=3.0))
+    task = ConsistentTagging(Consistency(switching(), weight=0.0, first_stage=tmp_path, model_weight=3.0))
     start = read_start(model_dir)
     task.labels = ["A", "B"]
     settings = replace(task.defaults, max_length=64)
     items = [Sentence(["the", "lazy", "fox"], ["A", "B", "A"]), Sentence(["box"], ["B"])]
-    features = task.train_features(items, start.tokenizer, settings)
-    assert [row["augmented"] for row in features.rows] == [False, False, True, True] and len(features.places) == 4
-    assert (
-        features.rows[2]["input_ids"] == features.rows[0]["other_input_ids"]
-        and features.rows[3]["labels"] == features.rows[1]["labels"]
-    )
+    rows = rows_of(task, items, start, settings)
+    assert [row["augmented"] for row in rows] == [False, False, True, True]
+    assert rows[2]["input_ids"] == rows[0]["other_input_ids"] and rows[3]["labels"] == rows[1]["labels"]
+    assert len(task.train_features(items, start.tokenizer, settings).rows) == 4
     torch.manual_seed(9)
     teacher = start.model(task.model, task.labels, 0.0).eval()
-    loss, model, batch = loss_of(task, start, features.rows, tmp_path, True, teacher)
+    loss, model, batch = loss_of(task, start, rows, tmp_path, True, teacher)
     logits, taught = (
         each(batch["input_ids"], attention_mask=batch["attention_mask"]).logits for each in (model, teacher)
     )
@@ -150,6 +165,10 @@ def test_in_the_second_stage_switched_items_are_trained_on_and_agree_with_the_fi
     teacher.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="has the labels A, C, not A, B"):
         task.trainer(settings)
+    questions = ConsistentQuestionAnswering(task.consistency)
+    questions.labels = []
+    with pytest.raises(ValueError, match="is a model of another task; give one of qa"):
+        questions.trainer(settings)
 
 
 def test_the_command_trains_with_dictionaries_and_records_them(
@@ -180,18 +199,3 @@ def test_the_command_trains_with_dictionaries_and_records_them(
     assert use(*words_of, *QUICK, *second).code == 0
     recorded = json.loads((tmp_path / "two" / "results.json").read_text(encoding="utf-8"))["consistency"]
     assert recorded["model_weight"] == 0.3
-
-
-def test_options_that_do_not_go_together_are_told(
-    use: Callable[..., Done], write: Callable[[str, str], Path], model_dir: Path
-) -> None:
-    file, words = str(write("x-en.tsv", pairs(4, 1))), str(write("en-de.txt", "fox fuchs\n"))
-    usual = [str(model_dir), "--train", file, "--test", file, "--out", "out"]
-    assert (
-        "are of --code-switch; give a dictionary too" in use("finetune", "classify", *usual, "--consistency", "1").err
-    )
-    assert "is of classify and tag; leave it out" in use("finetune", "qa", *usual, "--code-switch", words).err
-    alone = ["--code-switch", words, "--model-consistency", "1"]
-    assert "is of --first-stage; give that model too" in use("finetune", "classify", *usual, *alone).err
-    wrong = ["--code-switch", words, "--consistency-mean", "median"]
-    assert "--consistency-mean median: is none of elements, items" in use("finetune", "classify", *usual, *wrong).err

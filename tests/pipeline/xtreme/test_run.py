@@ -233,18 +233,44 @@ def test_translate_train_all_trains_on_every_language_that_the_folder_has(downlo
         read_material([TASKS["xnli"]], download, {"xnli": ["en"]}, mode, True)
 
 
-def test_dictionaries_make_tags_and_labels_consistent_and_leave_questions_as_they_are(
-    download: Path, tmp_path: Path
-) -> None:
+def test_with_dictionaries_every_task_is_trained_as_xtune_trains_it(download: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"en-\{language\}.txt: no such file for any language of xnli"):
         kind_of(TASKS["xnli"], tmp_path)
     (tmp_path / "en-ru.txt").write_text("nogifo генасо\n", encoding="utf-8")
     mode = Mode(dictionaries=tmp_path)
-    assert mode.words == "zero-shot, with xTune's example consistency but for question answering"
+    assert mode.words == "zero-shot, with the first stage of xTune"
     material = read_material([TASKS["udpos"]], download, {"udpos": ["en"]}, mode, True)
-    assert material.task.headline == "f1" and material.task.described()["consistency"]["languages"] == ["ru"]
-    assert kind_of(TASKS["xnli"], tmp_path).described()["consistency"]["switch_share"] == 0.3
-    assert kind_of(TASKS["xquad"], tmp_path).described() == {}
+    assert material.task.headline == "f1" and material.second is None
+    sampled, switched = {"alpha": 0.3, "share": 0.3}, {"switch_share": 0.3, "languages": ["ru"]}
+    how = {"weight": 5.0, "mean": "elements"}
+    assert material.task.described()["consistency"] == how | sampled | {"share": 0.5}
+    first = {
+        "xnli": how | switched,
+        "panx": how | sampled,
+        "xquad": {"weight": 5.0} | switched,
+        "tydiqa": {"weight": 5.0} | sampled,
+    }
+    for name, consistency in first.items():
+        assert kind_of(TASKS[name], tmp_path).described()["consistency"] == consistency
+    second = {
+        name: kind_of(TASKS[name], tmp_path, stage=2).with_first_stage(tmp_path).described()["consistency"]
+        for name in ("xnli", "panx", "udpos", "xquad")
+    }
+    stage = {"first_stage": str(tmp_path), "model_weight": 5.0}
+    assert second["xnli"] == how | switched | stage and second["xquad"] == {"weight": 5.0} | sampled | stage
+    assert second["panx"] == how | sampled | stage | {"hard_labels": True}
+    assert second["udpos"] == how | sampled | {"share": 0.5} | stage | {"model_weight": 0.3}
+    with pytest.raises(ValueError, match=r"en-\{language\}.txt: no such file for any language of pawsx"):
+        kind_of(TASKS["pawsx"], tmp_path)
+
+
+def test_tasks_with_dictionaries_are_trained_apart_because_these_are_of_their_languages(
+    trainings: list[Training], ask: Callable[..., Request], tmp_path: Path
+) -> None:
+    (tmp_path / "en-ru.txt").write_text("nogifo генасо\n", encoding="utf-8")
+    (tmp_path / "en-zh.txt").write_text("nogifo 不\n", encoding="utf-8")
+    run(ask("xquad mlqa", mode=Mode(dictionaries=tmp_path)))
+    assert [each.tasks for each in trainings] == [["xquad"], ["mlqa"]]
 
 
 def begin_and_interrupt(folder: Path) -> None:
@@ -282,6 +308,7 @@ def test_a_row_needs_the_same_seeds_of_all_its_tasks() -> None:
 
 MISTAKES = {
     "--dictionaries nowhere": "--dictionaries nowhere: no such folder",
+    "--stages 2": "--stages 2: are of --dictionaries; give these too",
     "--subwords last": "--subwords last: is none of first, sum",
     "--tasks xlni": "--tasks xlni: is none of udpos",
     "--grid best": "--grid best: is none of none, published",
