@@ -40,11 +40,15 @@ def finetune_command(
     stride: opt.StrideOption = None,
     subwords: opt.SubwordsOption = None,
     code_switch: opt.CodeSwitchOption = None,
+    subword_sampling: opt.SubwordSamplingOption = None,
+    noise: opt.NoiseOption = None,
+    translations: opt.TranslationsOption = None,
     switch_share: opt.SwitchShareOption = None,
     consistency: opt.ConsistencyOption = None,
     consistency_mean: opt.ConsistencyMeanOption = None,
     first_stage: opt.FirstStageOption = None,
     model_consistency: opt.ModelConsistencyOption = None,
+    hard_labels: opt.HardLabelsOption = False,
     to: opt.ToOption = None,
     train_layers: opt.TrainLayersOption = None,
     label_smoothing: opt.LabelSmoothingOption = None,
@@ -71,10 +75,10 @@ def finetune_command(
     from pipeline.finetune.consistency_options import Ways, consistent_task
 
     agreement = _given(weight=consistency, mean=consistency_mean)
-    agreement |= _given(first_stage=first_stage, model_weight=model_consistency)
+    agreement |= _given(first_stage=first_stage, model_weight=model_consistency, hard_labels=hard_labels or None)
     of_writing = _given(train_layers=train_layers, label_smoothing=label_smoothing, beam=beam)
     usual = _given(epochs=epochs, learning_rate=learning_rate, max_length=max_length, stride=stride)
-    ways = Ways(code_switch or [], switch_share=switch_share)
+    ways = Ways(code_switch or [], subword_sampling, noise, translations or [], switch_share)
     chosen = consistent_task(task.value, ways, agreement) or _task(task, to, of_writing)
     always = _given(batch=batch, dropout=dropout, freeze_embeddings=freeze_embeddings, bf16=bf16)
     always |= _given(on_cpu=trains_on_cpu(device), report_to=tuple(report_to or ()))

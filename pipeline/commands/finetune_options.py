@@ -75,12 +75,29 @@ BeamOption = Annotated[int | None, typer.Option(min=1, help="generate, for dev a
 CodeSwitchOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="classify and tag: a dictionary, FILE or LANGUAGE=FILE, a word and its translation a line; what is said of a "
+        help="classify, tag, qa: a dictionary, FILE or LANGUAGE=FILE, a word and its translation a line; what is said of a "
         "sentence with words from it must agree with what is said of the sentence (xTune); may be repeated"
     ),
 ]
+SubwordSamplingOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="classify, tag, qa: instead, words cut into other subwords, by this alpha; published: 0.3"
+    ),
+]
+NoiseOption = Annotated[
+    float | None,
+    typer.Option(help="classify, tag, qa: instead, embeddings with Gaussian noise of this standard deviation"),
+]
+TranslationsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="classify: instead, the training pairs in another language, line by line, FILE or LANGUAGE=FILE; repeatable"
+    ),
+]
 SwitchShareOption = Annotated[
-    float | None, typer.Option(min=0, max=1, help="of the words, to be looked up in a dictionary; default: 0.3")
+    float | None,
+    typer.Option(min=0, max=1, help="of the words, to be looked up in a dictionary or cut otherwise; default: 0.3"),
 ]
 ConsistencyOption = Annotated[float | None, typer.Option(min=0, help="weight of that agreement; default: 5")]
 ConsistencyMeanOption = Annotated[
@@ -89,8 +106,11 @@ ConsistencyMeanOption = Annotated[
 ]
 FirstStageOption = Annotated[
     Path | None,
-    typer.Option(help="OUT/model of a training with dictionaries, whose second stage this is (xTune)"),
+    typer.Option(help="OUT/model of such a training, whose second stage this is (xTune)"),
 ]
 ModelConsistencyOption = Annotated[
     float | None, typer.Option(min=0, help="weight of the agreement with the first stage; default: 5")
+]
+HardLabelsOption = Annotated[
+    bool, typer.Option("--hard-labels", help="the best label of the first stage counts, not its distribution")
 ]

@@ -22,6 +22,7 @@ from pipeline.finetune.tasks.consistent import Consistency, ConsistentClassifica
 from pipeline.finetune.tasks.consistent_answers import ConsistentQuestionAnswering
 from pipeline.finetune.tasks.tagging import encode_words
 from tests.pipeline.finetune.conftest import QUICK, Done, conll, sentences
+from tests.pipeline.finetune.test_classification import pairs
 
 FOX = {"de": {"fox": ["fuchs"], "lazy": ["faulen"]}}
 
@@ -199,3 +200,35 @@ def test_the_command_trains_with_dictionaries_and_records_them(
     assert use(*words_of, *QUICK, *second).code == 0
     recorded = json.loads((tmp_path / "two" / "results.json").read_text(encoding="utf-8"))["consistency"]
     assert recorded["model_weight"] == 0.3
+
+
+def test_options_that_do_not_go_together_are_told(
+    use: Callable[..., Done], write: Callable[[str, str], Path], model_dir: Path
+) -> None:
+    file, words = str(write("x-en.tsv", pairs(4, 1))), str(write("en-de.txt", "fox fuchs\n"))
+    usual = [str(model_dir), "--train", file, "--test", file, "--out", "out"]
+    alone = "give one of these too"
+    for kind, options, told in (
+        ("classify", "--consistency 1", alone),
+        ("classify", "--switch-share 0", alone),
+        ("generate", f"--code-switch {words}", "is of classify, tag, qa; leave it out"),
+        (
+            "classify",
+            f"--noise 1e-5 --code-switch {words}",
+            "is another way to say an item otherwise than --noise 1e-05",
+        ),
+        ("tag", f"--translations {file}", "is of classify alone, because a translation has other words"),
+        ("classify", "--noise 0", "--noise 0: is a standard deviation; give one above 0"),
+        ("classify", "--noise 1 --switch-share 0.5", "--switch-share 0.5: is of --code-switch and --subword-sampling"),
+        ("classify", f"--code-switch {words} --model-consistency 1", "is of --first-stage; give that model too"),
+        ("classify", f"--code-switch {words} --hard-labels", "--hard-labels: are of --first-stage; give that model"),
+        ("classify", f"--code-switch {words} --code-switch {words}", "of language de, as"),
+        (
+            "classify",
+            f"--code-switch {words} --consistency-mean median",
+            "--consistency-mean median: is none of elements, items",
+        ),
+        ("qa", f"--code-switch {words} --consistency-mean items", "--consistency-mean items: is of classify and tag"),
+    ):
+        done = use("finetune", kind, *usual, *options.split())
+        assert done.code == 1 and told in done.err, (options, done.err)

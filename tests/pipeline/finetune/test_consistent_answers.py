@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +20,10 @@ from pipeline.finetune.files.read_squad import Question
 from pipeline.finetune.start import read_start
 from pipeline.finetune.tasks.consistent import Consistency
 from pipeline.finetune.tasks.consistent_answers import ConsistentQuestionAnswering
+from tests.pipeline.finetune.conftest import QUICK, Done
 from tests.pipeline.finetune.test_consistency import differences, softmax
 from tests.pipeline.finetune.test_consistent import loss_of, rows_of
+from tests.pipeline.finetune.test_question_answering import squad
 
 WORDS = {"de": {word: ["kiste", "vuchs"] for word in ("fox", "box", "the", "lazy", "dog", "jugs")}}
 CONTEXT = "the lazy fox and the box of jugs by the dog"
@@ -219,3 +223,21 @@ def test_noise_on_questions_compares_every_token_of_the_context(model_dir: Path)
     (row,) = rows_of(task, [question()], start, replace(task.defaults, max_length=128, stride=8))
     assert row["places"] == row["other_places"] and row["input_ids"] == row["other_input_ids"]
     assert start.tokenizer.decode([row["input_ids"][place] for place in row["places"][1:]]) == CONTEXT
+
+
+def test_questions_are_trained_in_both_stages_by_the_command(
+    use: Callable[..., Done], write: Callable[[str, str], Path], model_dir: Path, tmp_path: Path
+) -> None:
+    train, test = write("train-en.json", squad(12, 1, 20)), write("xquad.de.json", squad(4, 2, 10))
+    usual = ["finetune", "qa", str(model_dir), "--train", str(train), "--test", str(test), "--epochs", "1", *QUICK]
+    usual += ["--max-length", "100", "--stride", "16"]
+    words = ["--code-switch", str(write("en-de.txt", "fox fuchs\nbox kiste\n"))]
+    done = use(*usual, *words, "--out", str(tmp_path / "one"))
+    assert done.code == 0, done.err
+    second = ["--subword-sampling", "0.3", "--first-stage", str(tmp_path / "one" / "model")]
+    done = use(*usual, *second, "--out", str(tmp_path / "two"))
+    assert done.code == 0, done.err
+    recorded = json.loads((tmp_path / "two" / "results.json").read_text(encoding="utf-8"))["consistency"]
+    assert recorded == {
+        "weight": 5.0, "alpha": 0.3, "share": 0.3, "first_stage": second[3], "model_weight": 5.0,
+    }  # fmt: skip
