@@ -41,7 +41,10 @@ GridOption = Annotated[
 FewShotOption = Annotated[int, typer.Option(min=0, help="train on so many labelled items of each other language too")]
 TranslatedOption = Annotated[
     Path | None,
-    typer.Option(help="translate-train-all: folder with TASK/train-LANGUAGE.tsv or .json, trained on beside English"),
+    typer.Option(
+        help="translate-train-all: folder with TASK/train-LANGUAGE.tsv or .json, or XTREME's own xtreme_translations, "
+        "trained on beside English"
+    ),
 ]
 DictionariesOption = Annotated[
     Path | None,
@@ -189,7 +192,10 @@ def _mode(few_shot: int, translated: Path | None, dictionaries: Path | None, sta
     if few_shot and translated is not None:
         raise ValueError(f"--few-shot {few_shot}: is another way to train than --translated; give one of them")
     if translated is not None and not translated.is_dir():
-        raise ValueError(f"--translated {translated}: no such folder; give one with TASK/train-LANGUAGE.tsv or .json")
+        raise ValueError(
+            f"--translated {translated}: no such folder; give one with TASK/train-LANGUAGE.tsv or .json, or "
+            "xtreme_translations"
+        )
     if dictionaries is not None and not dictionaries.is_dir():
         raise ValueError(f"--dictionaries {dictionaries}: no such folder; give one with en-LANGUAGE.txt")
     if stages > 1 and dictionaries is None:

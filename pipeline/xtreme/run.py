@@ -234,7 +234,7 @@ class Trials:
 def _named(settings: Settings) -> str:
     """A name for settings, which tells of those that a user looks for and differs wherever results may."""
     what = asdict(settings)
-    for name in ("on_cpu", "report_to"):
+    for name in ("on_cpu", "report_to", "group_lengths"):  # the last is no option here
         del what[name]
     told = f"lr{settings.learning_rate:g}-epochs{settings.epochs:g}-batch{settings.batch}"
     return f"{told}-{sha256_of_json(what)[:8]}"

@@ -22,6 +22,7 @@ from pipeline.finetune.training import Labelled, fine_tune, outputs_of
 from pipeline.xtreme.catalog import ENGLISH, LANGUAGE, TASKS, XtremeTask
 from pipeline.xtreme.record import PREDICTIONS
 from pipeline.xtreme.submission import prediction_path
+from pipeline.xtreme.translations import read_translated, sought
 from pipeline.xtreme.xtune import consistent_kind
 
 HELD_OUT = 10
@@ -57,8 +58,7 @@ class Mode:
     few_shot: int = 0
     """So many labelled items of every other language of the task are trained on beside English."""
     translated: Path | None = None
-    """A folder with the English training data in other languages, all of which are trained on: `TASK/train-LANGUAGE.tsv`
-    or `.json`."""
+    """A folder with the English training data in other languages, all of which are trained on: see `translations`."""
 
     dictionaries: Path | None = None
     """A folder with MUSE's dictionaries, `en-LANGUAGE.txt`: all tasks are trained as xTune trains them."""
@@ -158,21 +158,20 @@ def more_items(kind: Task[Any, Any], tasks: Sequence[XtremeTask], data: Path, mo
     first = tasks[0]
     for language in sorted({each for task in tasks for each in task.languages} - {ENGLISH}):
         if mode.translated is not None:
-            path = mode.translated / first.name / f"train-{language}.{first.suffix}"
-        elif mode.few_shot and first.few:
-            path = data / first.few.replace(LANGUAGE, language)
-        else:
+            translated = read_translated(kind, first, mode.translated, language)
+            if translated is not None:
+                found[language] = translated
             continue
-        if not path.exists():
+        path = data / first.few.replace(LANGUAGE, language)
+        if not (mode.few_shot and first.few and path.exists()):
             continue
         items = kind.read(path)
         if not kind.labelled(items):
             raise ValueError(f"{path}: has no labels to train on")
         kind.check(path, items)
-        found[language] = items if mode.translated is not None else items[: mode.few_shot]
+        found[language] = items[: mode.few_shot]
     if not found and mode.translated is not None:
-        sought = mode.translated / first.name / f"train-{LANGUAGE}.{first.suffix}"
-        raise ValueError(f"{sought}: no such file for any language of {first.name}")
+        raise ValueError(f"{sought(mode.translated, first)}: no such file for any language of {first.name}")
     if not found and mode.few_shot:
         wanted = data / first.few if first.few else "other languages than English"
         raise ValueError(f"{first.name}: --few-shot {mode.few_shot}: no labelled items in {wanted}")

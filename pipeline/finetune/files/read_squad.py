@@ -52,6 +52,25 @@ def read_squad(path: Path) -> list[Question]:
     Raises:
         ValueError: no SQuAD v1.1, no question, an id that occurs twice, or answers for some questions only.
     """
+    questions = _questions(path)
+    without = [each.id for each in questions if not each.answers]
+    if 0 < len(without) < len(questions):
+        raise ValueError(f"{path}: question {without[0]} has no answer, others have; SQuAD v1.1 has one for each")
+    return questions
+
+
+def read_translated_squad(path: Path) -> tuple[list[Question], int]:
+    """The questions of a translated file whose answers stand where they should, and how many others there are.
+
+    Raises:
+        ValueError: see `read_squad`, but for the answers.
+    """
+    questions = _questions(path)
+    found = [each for each in questions if _stands(each)]
+    return found, len(questions) - len(found)
+
+
+def _questions(path: Path) -> list[Question]:
     try:
         content = _Squad.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -69,10 +88,13 @@ def read_squad(path: Path) -> list[Question]:
             questions[each.id] = Question(each.id, each.question, paragraph.context, texts, start)
     if not questions:
         raise ValueError(f"{path}: has no question")
-    without = [each.id for each in questions.values() if not each.answers]
-    if 0 < len(without) < len(questions):
-        raise ValueError(f"{path}: question {without[0]} has no answer, others have; SQuAD v1.1 has one for each")
     return list(questions.values())
+
+
+def _stands(question: Question) -> bool:
+    """Whether the first answer stands at its place in the context."""
+    at = question.start
+    return bool(question.answers) and at >= 0 and question.context.startswith(question.answers[0], at)
 
 
 def check_answers(path: Path, questions: Sequence[Question]) -> None:
@@ -80,7 +102,7 @@ def check_answers(path: Path, questions: Sequence[Question]) -> None:
     for each in questions:
         if not each.answers:
             raise ValueError(f"{path}: question {each.id} has no answer to train on")
-        if not each.context.startswith(each.answers[0], each.start):
+        if not _stands(each):
             raise ValueError(
                 f"{path}: question {each.id}: {each.answers[0]!r} does not stand at answer_start {each.start}; "
                 "correct it or leave the question out"

@@ -8,6 +8,8 @@ from pathlib import Path
 from pipeline.finetune.files.inputs import read_lines
 
 CONLLU_COLUMNS, UPOS = 10, 4
+UNKNOWN = "_"
+"""What CoNLL-U has where a column has nothing to say."""
 DOCUMENT_MARK = "-DOCSTART-"
 
 
@@ -47,7 +49,7 @@ def _read_conllu(path: Path, lines: list[str], column: int) -> list[Sentence]:
     place = column if column > 0 else CONLLU_COLUMNS + 1 + column
     if not 3 <= place <= CONLLU_COLUMNS:
         raise ValueError(f"--column {column}: CoNLL-U has {CONLLU_COLUMNS}; give one from 3 on, such as 5 for XPOS")
-    columns = []
+    columns, numbers = [], []
     for number, line in enumerate(lines, start=1):
         fields = line.split("\t")
         if line.startswith("#"):
@@ -58,12 +60,19 @@ def _read_conllu(path: Path, lines: list[str], column: int) -> list[Sentence]:
             )
         if not line.strip():
             columns.append("")
+            numbers.append(number)
         elif fields[0].isdecimal():
             tag = fields[place - 1]
-            columns.append(fields[1] if tag == "_" else f"{fields[1]}\t{tag}")
+            columns.append(fields[1] if tag == UNKNOWN else f"{fields[1]}\t{tag}")
+            numbers.append(number)
     if not any(columns):
         raise ValueError(f"{path}: has no words")
-    return _read_columns(path, columns)
+    sentences = _read_columns(path, columns, numbers)
+    if all(word == UNKNOWN for sentence in sentences for word in sentence.words):
+        raise ValueError(
+            f"{path}: all words are {UNKNOWN}: the treebank has no text for its licence; merge that into it"
+        )
+    return sentences
 
 
 def _cut(path: Path, lines: list[str], column: int) -> list[str]:
@@ -103,12 +112,13 @@ def _read_slashed(path: Path, lines: list[str]) -> list[Sentence]:
     return sentences
 
 
-def _read_columns(path: Path, lines: list[str]) -> list[Sentence]:
+def _read_columns(path: Path, lines: list[str], numbers: list[int] | None = None) -> list[Sentence]:
+    """Sentences of lines of one or two columns; numbers: theirs in the file, where other lines were left out."""
     sentences: list[Sentence] = []
     tagged = "\t" in next(line for line in lines if line.strip())
     words: list[str] = []
     tags: list[str] = []
-    for number, line in enumerate([*lines, ""], start=1):
+    for number, line in zip([*(numbers or range(1, len(lines) + 1)), 0], [*lines, ""], strict=True):
         if not line.strip():
             sentences.append(Sentence(words, tags if tagged else None))
             words, tags = [], []

@@ -96,6 +96,12 @@ def test_conllu_has_its_syntactic_words(write: Write) -> None:
     ]
     untagged = "\n".join(re.sub(r"\t(VERB|PRON|PUNCT)\t", "\t_\t", line) for line in CONLLU.split("\n"))
     assert read_tagged(write("es.conllu", untagged))[0] == Sentence(["Vamos", "nos"], None)
+    half = CONLLU.replace("\tPUNCT\t", "\t_\t")
+    with pytest.raises(ValueError, match=r"es.conllu: line 8: '!' has no tag, lines before have"):
+        read_tagged(write("es.conllu", half))
+    words = re.sub(r"^(\d+)\t\S+\t", r"\1\t_\t", CONLLU, flags=re.MULTILINE)
+    with pytest.raises(ValueError, match=r"es.conllu: all words are _: the treebank has no text for its licence"):
+        read_tagged(write("es.conllu", words))
     with pytest.raises(ValueError, match=r"es.conllu: line 2: .* has not the 10 columns of CoNLL-U, tabs apart"):
         read_tagged(write("es.conllu", CONLLU.replace("\t_\t_\n1\tVamos", "\t_\n1\tVamos")))
 
