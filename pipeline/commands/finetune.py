@@ -16,6 +16,7 @@ from pipeline.commands.options import DeviceOption, ModelDir, TokenizerDir
 from pipeline.finetune.files.inputs import Slice, TaskFile, parse_tests
 
 if TYPE_CHECKING:  # the command imports what it needs when it runs: PyTorch takes seconds
+    from pipeline.finetune.consistency_options import Ways
     from pipeline.finetune.run import Files
     from pipeline.finetune.tasks.task import Settings, Task
 
@@ -57,6 +58,7 @@ def finetune_command(
     seed: opt.SeedOption = 1,
     seeds: opt.SeedsOption = 1,
     freeze_embeddings: opt.FreezeEmbeddingsOption = False,
+    group_lengths: opt.GroupLengthsOption = False,
     bf16: opt.Bf16Option = False,
     device: DeviceOption = "auto",
     no_model: opt.NoModelOption = False,
@@ -80,7 +82,10 @@ def finetune_command(
     usual = _given(epochs=epochs, learning_rate=learning_rate, max_length=max_length, stride=stride)
     ways = Ways(code_switch or [], subword_sampling, noise, translations or [], switch_share)
     chosen = consistent_task(task.value, ways, agreement) or _task(task, to, of_writing)
-    always = _given(batch=batch, dropout=dropout, freeze_embeddings=freeze_embeddings, bf16=bf16)
+    _check_lengths(group_lengths, ways)
+    always = _given(
+        batch=batch, group_lengths=group_lengths, dropout=dropout, freeze_embeddings=freeze_embeddings, bf16=bf16
+    )
     always |= _given(on_cpu=trains_on_cpu(device), report_to=tuple(report_to or ()))
     of_tagging, when = _subwords(task, subwords), _eval_every(eval_every, dev)
     settings = replace(chosen.defaults, **when, **usual, **of_writing, **of_tagging, **always)
@@ -163,6 +168,11 @@ def seeds_of(first: int, count: int) -> range:
     if first + count > 2**32:
         raise ValueError(f"--seed {first} --seeds {count}: the last one is too large; all must be below 2^32")
     return range(first, first + count)
+
+
+def _check_lengths(grouped: bool, ways: Ways) -> None:
+    if grouped and ways.given:
+        raise ValueError(f"--group-lengths: is not with {ways.given[0]}, where a row has two lengths; leave one out")
 
 
 def _eval_every(steps: int | None, dev: str | None) -> dict[str, Any]:

@@ -52,6 +52,9 @@ SeedsOption = Annotated[int, typer.Option(min=1, help="runs with seeds from --se
 FreezeEmbeddingsOption = Annotated[
     bool, typer.Option("--freeze-embeddings", help="keep the word embeddings as they are: faster, less memory")
 ]
+GroupLengthsOption = Annotated[
+    bool, typer.Option("--group-lengths", help="batches of rows of like lengths: faster, in another order")
+]
 Bf16Option = Annotated[bool, typer.Option("--bf16", help="bf16 autocast, where the hardware has it")]
 
 # Of some tasks.

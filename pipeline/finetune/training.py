@@ -109,6 +109,7 @@ def _arguments(
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
         logging_strategy="epoch",
+        train_sampling_strategy="group_by_length" if settings.group_lengths else "random",
         eval_strategy=when,
         save_strategy=when,
         **steps,

@@ -39,6 +39,8 @@ class Settings:
     """Of AdamW, on all weights but biases and norms."""
     eval_every: int | None = None
     """Steps between two evaluations on dev; None: an evaluation at the end of every epoch."""
+    group_lengths: bool = False
+    """Whether a batch has rows of like lengths, drawn as the Trainer groups them; otherwise of any."""
     freeze_embeddings: bool = False
     """Keep the word embeddings as they are."""
     bf16: bool = False

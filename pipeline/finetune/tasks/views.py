@@ -69,6 +69,8 @@ class Views(Dataset[dict[str, Any]]):
         return self._count
 
     def __getitem__(self, number: int) -> dict[str, Any]:
+        if number >= self._count:
+            raise IndexError(number)
         return self._seen(number, self._seed, self.epoch)
 
 

@@ -221,6 +221,7 @@ def test_options_that_do_not_go_together_are_told(
         ("classify", "--noise 0", "--noise 0: is a standard deviation; give one above 0"),
         ("classify", "--noise 1 --switch-share 0.5", "--switch-share 0.5: is of --code-switch and --subword-sampling"),
         ("classify", f"--code-switch {words} --model-consistency 1", "is of --first-stage; give that model too"),
+        ("classify", f"--code-switch {words} --group-lengths", "--group-lengths: is not with --code-switch"),
         ("classify", f"--code-switch {words} --hard-labels", "--hard-labels: are of --first-stage; give that model"),
         ("classify", f"--code-switch {words} --code-switch {words}", "of language de, as"),
         (
