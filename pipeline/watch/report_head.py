@@ -41,14 +41,15 @@ def _of_config(config: Config) -> list[tuple[str, str]]:
     sizes = f"{model.layers} layers × {model.hidden}, from scratch"
     weights = ", ".join(f"{name} × {term.weight:g}" for name, term in objectives.active().items())
     labelling = catalog.labelling(objectives)
-    layer = "" if labelling is None else f", words aligned at layer {labelling.layer}"
+    words = "" if labelling is None else f", words aligned at layer {labelling.layer}"
+    words += ", given links" if catalog.reads_links(objectives) else ""
     batch = f"{config.batch.mono:,} blocks, {config.batch.pairs:,} pairs"
     if objectives.contrast is not None:
         batch += f", {config.batch.contrast:,} samples of sentence contrast"
     return [
         ("model", sizes if model.init is None else f"from {model.init}"),
         ("data", str(config.data.path)),
-        ("objectives", weights + layer),
+        ("objectives", weights + words),
         ("global batch, peak learning rate", f"{batch}, {config.optimizer.lr:g}"),
         ("DeepSpeed", config.deepspeed.stem),
     ]

@@ -250,6 +250,7 @@ def test_what_is_planned_is_what_is_counted(
     of_loss = 3 * encoder_forward_flops(encoder.config, lengths, LAYER) + 6.0 * 16 * float(np.dot(SOURCE, TARGET))
     assert planned == pytest.approx(labelling + of_loss)
     assert catalog.reads_links(terms) == (settings["labels"] == "links")
+    assert catalog.costs(terms, "pairs", encoder.config, 1.0, 1).labelled_layers == (encoded or 0)
     found = catalog.labelling(terms)
     assert found is not None and (found.layer, found.way) == (LAYER, Way("argmax", "separate")), "the one that learns"
 
@@ -269,6 +270,7 @@ def test_a_dwa_that_labels_apart_aligns_apart_afterwards_and_is_planned_so(batch
 
     planned = catalog.flops(terms, "pairs", encoder.config, LAYERS, Sample())
     assert planned == pytest.approx(model.flops(batch))
+    assert catalog.costs(terms, "pairs", encoder.config, 1.0, 1).labelled_layers == 2
 
 
 def test_records_of_versions_that_knew_one_way_to_label_are_read_as_that(encoder: Encoder) -> None:

@@ -115,6 +115,26 @@ def test_the_head_says_when_what_and_before_and_after(write: Callable[..., Path]
     assert page.index("<summary>Config") < page.index("<h2>Curves"), "the config is in reach"
 
 
+@pytest.mark.parametrize(
+    ("objectives", "told"),
+    [
+        (
+            "token_contrast: {layer: 7, labels: links}, dwa: null",
+            "token_contrast × 1, words aligned at layer 7, given links",
+        ),
+        ("token_contrast: {layer: 7}, dwa: null", "token_contrast × 1, words aligned at layer 7"),
+        ("token_contrast: {labels: links}", "dwa × 1, token_contrast × 1, words aligned at layer 10, given links"),
+    ],
+)
+def test_the_head_says_where_words_align(write: Callable[..., Path], objectives: str, told: str) -> None:
+    run = write([train_line(10)])
+    (run / "config.yaml").write_text(
+        f"data: {{path: d}}\nrun: {{out: r}}\ndeepspeed: zero1_fp16\nobjectives: {{mlm: null, tlm: null, {objectives}}}\n"
+    )
+    write_report(run, run / "report.html")
+    assert f"<td>{told}</td>" in (run / "report.html").read_text(encoding="utf-8")
+
+
 def test_what_did_not_change_is_a_line_and_no_picture(write: Callable[..., Path]) -> None:
     run = write([train_line(10), train_line(20, mlm_loss=2.5)])
     write_report(run, run / "report.html")
