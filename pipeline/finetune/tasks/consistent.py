@@ -62,6 +62,10 @@ class Consistency:
     """Whether the first stage's best label counts, instead of its distribution; published for PAN-X."""
 
 
+Frame = tuple[list[int], list[int], list[int]]
+"""What stands before, between and after two texts."""
+
+
 @dataclass
 class Saying:
     """What rows are made with."""
@@ -70,6 +74,7 @@ class Saying:
     settings: Settings
     encode: Remembered
     """The task's way from words to pieces."""
+    frame: Frame
 
 
 class Consistent(Task[Any, Any]):
@@ -122,7 +127,7 @@ class Consistent(Task[Any, Any]):
         """Rows with other views; with a first stage as many more, of items that are said otherwise."""
         self.consistency.augmentation.prepare(items, tokenizer)
         plain = self.features(items, tokenizer, settings, with_labels=True)
-        saying = Saying(tokenizer, settings, Remembered(partial(self.encode, tokenizer)))
+        saying = Saying(tokenizer, settings, Remembered(partial(self.encode, tokenizer)), frame_of(tokenizer))
         times = 1 if self.consistency.first_stage is None else 2
         seen = partial(self._seen, items, plain, saying)
         return ViewedFeatures(plain.rows * times, plain.places * times, plain.notes, seen=seen)
@@ -208,7 +213,7 @@ class ConsistentClassification(Consistent, Classification):
             changes = self.consistency.augmentation.changes(words, draw, saying.encode)
             pieces = saying.encode(words)
             sides.append([*chain(*(changes.get(number, pieces[number]) for number in range(len(words))))])
-        ids = framed(saying.tokenizer, sides[0], sides[1], saying.settings.max_length)
+        ids = framed(saying.frame, sides[0], sides[1], saying.settings.max_length)
         return View(row | {"input_ids": ids, "attention_mask": [1] * len(ids)})
 
 
@@ -218,13 +223,18 @@ def encode_apart(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> li
     return pieces
 
 
-def framed(tokenizer: PreTrainedTokenizerBase, first: list[int], second: list[int], max_length: int) -> list[int]:
-    """A row of two texts as the tokenizer frames them, cut at the end of the longer one, or of both in turn."""
+def frame_of(tokenizer: PreTrainedTokenizerBase) -> Frame:
+    """How the tokenizer frames two texts."""
     example = tokenizer("a", "b")
     parts = example.sequence_ids(0)
     of_first, of_second = ([at for at, part in enumerate(parts) if part == side] for side in (0, 1))
     ids: list[int] = example["input_ids"]
-    before, between, after = ids[: of_first[0]], ids[of_first[-1] + 1 : of_second[0]], ids[of_second[-1] + 1 :]
+    return ids[: of_first[0]], ids[of_first[-1] + 1 : of_second[0]], ids[of_second[-1] + 1 :]
+
+
+def framed(frame: Frame, first: list[int], second: list[int], max_length: int) -> list[int]:
+    """A row of two texts in their frame, cut at the end of the longer one, or of both in turn."""
+    before, between, after = frame
     room = max_length - len(before) - len(between) - len(after)
     over = max(len(first) + len(second) - room, 0)
     alone = min(over, abs(len(first) - len(second)))  # what the longer one loses before they are equal

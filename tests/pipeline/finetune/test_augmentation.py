@@ -29,6 +29,7 @@ from pipeline.finetune.tasks.consistent import (
     ConsistentClassification,
     ConsistentTagging,
     at_places,
+    frame_of,
     framed,
 )
 from pipeline.finetune.tasks.tagging import encode_words
@@ -192,14 +193,15 @@ def test_pairs_are_framed_and_cut_as_the_tokenizer_does_it(model_dir: Path) -> N
     tokenizer = read_start(model_dir).tokenizer
     first, second = list(range(10, 30)), list(range(40, 47))
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    assert framed(tokenizer, first, second, 64) == [begin, *first, end, end, *second, end]
-    assert framed(tokenizer, first, second, 4 + 7 + 9) == [begin, *first[:9], end, end, *second, end]
-    assert framed(tokenizer, second, first, 4 + 10) == [begin, *second[:5], end, end, *first[:5], end]
+    frame = frame_of(tokenizer)
+    assert framed(frame, first, second, 64) == [begin, *first, end, end, *second, end]
+    assert framed(frame, first, second, 4 + 7 + 9) == [begin, *first[:9], end, end, *second, end]
+    assert framed(frame, second, first, 4 + 10) == [begin, *second[:5], end, end, *first[:5], end]
     texts = "judge my vow " * 9, "box fox"
     whole = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     for length in range(8, 40):
         cut = tokenizer(*texts, truncation="longest_first", max_length=length)["input_ids"]
-        assert len(framed(tokenizer, *whole, length)) == len(cut) == min(length, len(whole[0]) + len(whole[1]) + 4)
+        assert len(framed(frame, *whole, length)) == len(cut) == min(length, len(whole[0]) + len(whole[1]) + 4)
 
 
 class Recording(Augmentation):

@@ -5,8 +5,15 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
+from pipeline.finetune.start import read_start
+from pipeline.finetune.tasks.classification import Classification
+from pipeline.finetune.training import fine_tune
 from tests.pipeline.finetune.conftest import QUICK, WORDS, Done
 
 Write = Callable[[str, str], Path]
@@ -62,3 +69,37 @@ def test_labels_0_and_1_are_pawsx_and_cut_pairs_are_counted(
     assert "de: 1 pairs cut at the longest side" in done.err and "train: " not in done.err
     lines = (tmp_path / "out" / "predictions" / "pawsx" / "test-de.tsv").read_text().splitlines()
     assert len(lines) == 4 and set(lines) <= {"0", "1"}
+
+
+class Recording(Classification):
+    """Keeps the lengths of the rows of every batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+        usual = super().collator(tokenizer)
+
+        def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+            self.batches.append([len(row["input_ids"]) for row in rows])
+            return usual(rows)
+
+        return collate
+
+
+def test_grouped_rows_of_a_batch_have_like_lengths_and_every_row_comes_once(
+    write: Write, model_dir: Path, tmp_path: Path
+) -> None:
+    path, start = write("train-en.tsv", pairs(160, 1, longest=9)), read_start(model_dir)
+    spread = {}
+    for grouped in (False, True):
+        task = Recording()
+        items = task.read(path)
+        task.learn(path, items)
+        settings = replace(task.defaults, epochs=1, batch=4, group_lengths=grouped, on_cpu=True)
+        rows = task.train_features(items, start.tokenizer, settings)
+        fine_tune(task, start, settings, 1, rows, None, tmp_path / f"out-{grouped}")
+        lengths = sorted(length for batch in task.batches for length in batch)
+        assert lengths == sorted(len(row["input_ids"]) for row in rows.rows)
+        spread[grouped] = sum(max(batch) - min(batch) for batch in task.batches)
+    assert 3 * spread[True] < spread[False]
