@@ -52,11 +52,14 @@ def adapt(request: Request, out: Path, golds: Sequence[Gold], workers: int) -> N
     """
     request.keep(out)
     tokenize(request, out, workers)
-    settings = overrides(request, out)
+    opened = open_weights(Path(request.model), whole=False)
+    aligns_at = resolve(opened.sizes.layers, opened.record.options).layer
+    settings = overrides(request, out, aligns_at, opened.sizes.layers)
     config = load_config(RECIPE, settings)
-    before = figures("before", Path(request.model), config, golds, out)
+    before = figures("before", Path(request.model), aligns_at, config, golds, out)
     train(config, settings)
-    after = figures("after", out / "run", config, golds, out)
+    assert config.objectives.token_contrast is not None
+    after = figures("after", out / "run", config.objectives.token_contrast.layer, config, golds, out)
     export(out, after)
     summarize(request, config, golds, before, after, out)
 
@@ -71,15 +74,18 @@ def tokenize(request: Request, out: Path, workers: int) -> None:
     run_stage("token files", [*PYTHON, "data_prep", *command, *request.texts, *languages, *links, *common])
 
 
-def overrides(request: Request, out: Path) -> list[str]:
-    """What the recipe is told: places, length, the layer that suits the model, and whether labels were given."""
-    opened = open_weights(Path(request.model), whole=False)
-    layer = resolve(opened.sizes.layers, opened.record.options).layer
+def overrides(request: Request, out: Path, aligns_at: int, layers: int) -> list[str]:
+    """What the recipe is told: places, length, layers that suit the model, and whether labels were given.
+
+    aligns_at: the layer at which the model's words align. It labels, and the one above it, of so many, is contrasted.
+    """
+    labels = labels_of(Manifest.load(out / "data"))
     settings: dict[str, Any] = {
         "data.path": out / "data",
         "model.init": request.model,
-        "objectives.token_contrast.layer": layer,
-        "objectives.token_contrast.labels": labels_of(Manifest.load(out / "data")),
+        "objectives.token_contrast.layer": min(aligns_at + 1, layers),
+        "objectives.token_contrast.label_layer": aligns_at if labels == "self" else "null",
+        "objectives.token_contrast.labels": labels,
         "run.out": out / "run",
         "run.steps": request.steps,
         "run.seed": request.seed,
@@ -113,8 +119,8 @@ def train(config: Config, settings: Sequence[str]) -> None:
         raise ValueError(f"training was stopped before its last step; the same command goes on from {config.run.out}")
 
 
-def figures(name: str, model: Path, config: Config, golds: Sequence[Gold], out: Path) -> Measured:
-    """What is measured of a model, kept in the folder so that it is measured once."""
+def figures(name: str, model: Path, layer: int, config: Config, golds: Sequence[Gold], out: Path) -> Measured:
+    """What is measured of a model, kept in the folder so that it is measured once. layer: see `measure`."""
     kept = out / f"{name}.json"
     asked = sha256_of_json([[way.method for way in WAYS], *(as_plain(gold) for gold in golds)])
     if kept.is_file():
@@ -123,8 +129,6 @@ def figures(name: str, model: Path, config: Config, golds: Sequence[Gold], out: 
             return Measured(**content)
     print(f"measuring the model {name} training …", file=sys.stderr, flush=True)
     loaded = load(model).to(choose_place(AUTO, "fp32"))
-    assert config.objectives.token_contrast is not None
-    layer = config.objectives.token_contrast.layer
     measured = measure(loaded, layer, golds, config.data.path, config.data.side_tokens)
     write_durably(kept, (json.dumps({"gold": asked, **measured.as_json()}, indent=1) + "\n").encode())
     return measured

@@ -55,7 +55,7 @@ def measure(model: LoadedModel, layer: int, golds: Sequence[Gold], data_dir: Pat
     if not golds:
         assert isinstance(model.encoder, Encoder), "training takes no other architecture"
         found = self_agreement(model.encoder, data_dir, PAIRS, side_tokens)
-        return Measured(layer, WAYS[0].method, "the layer that was trained", {}, {}, found.directions, found.layers)
+        return Measured(layer, WAYS[0].method, "no gold to choose another by", {}, {}, found.directions, found.layers)
     names = [f"{gold.source_language}-{gold.target_language}" for gold in golds]
     of_golds = [evaluate_halves(model.encoder, model.tokenizer, gold, *WAYS) for gold in golds]
     choosing = {

@@ -40,7 +40,7 @@ def adapt_command(
         typer.Option(help="folder of manual alignments, or a folder of such; measures AER and chooses the layer by it"),
     ] = None,
     from_one: FromOneOption = None,
-    steps: Annotated[int, typer.Option(min=1, help="optimizer steps of 32 pairs")] = 100,
+    steps: Annotated[int, typer.Option(min=1, help="optimizer steps of 32 pairs")] = 200,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="decides the order of the pairs")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="processes that encode text")] = 1,
 ) -> None:
