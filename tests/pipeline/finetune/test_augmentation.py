@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ from pipeline.finetune.tasks.tagging import encode_words
 from pipeline.finetune.training import fine_tune
 from pipeline.finetune.translated_pairs import Translations
 from pipeline.weights.hugging_face_tokenizer import hugging_face_tokenizer
+from tests.pipeline.finetune.conftest import QUICK, Done, conll, sentences
 from tests.pipeline.finetune.test_classification import pairs
 from tests.pipeline.finetune.test_consistent import by_hand, loss_of, rows_of
 
@@ -235,3 +237,37 @@ def test_the_same_dictionaries_say_a_row_otherwise_in_another_epoch(model_dir: P
     rows = [rows_of(task, items, start, task.defaults, *place)[0] for place in ((1, 0), (1, 1), (2, 0), (1, 0))]
     assert rows[0] == rows[3]
     assert len({tuple(row["other_input_ids"]) for row in rows}) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "way", "recorded"),
+    [
+        ("classify", "--noise 0.1", {"noise": 0.1}),
+        ("classify", "--translations translated-de.tsv", {"translations": ["de"]}),
+        ("classify", "--subword-sampling 0.3 --switch-share 0.5", {"alpha": 0.3, "share": 0.5}),
+        ("tag", "--noise 0.1 --subwords sum", {"noise": 0.1}),
+    ],
+)
+def test_both_stages_are_trained_by_the_command(
+    use: Callable[..., Done],
+    write: Write,
+    model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    way: str,
+    recorded: dict[str, Any],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = pairs(12, 1) if kind == "classify" else conll(sentences(12, 1))
+    train, test = write("train-en.tsv", text), write("test-de.tsv", text)
+    write("translated-de.tsv", text)
+    usual = ["finetune", kind, str(model_dir), "--train", str(train), "--test", str(test), "--epochs", "2", *QUICK]
+    first = use(*usual, *way.split(), "--out", "one")
+    assert first.code == 0, first.err
+    second = use(*usual, *way.split(), "--first-stage", "one/model", "--hard-labels", "--out", "two")
+    assert second.code == 0, second.err
+    how = json.loads((tmp_path / "two" / "results.json").read_text(encoding="utf-8"))["consistency"]
+    assert (
+        {name: how[name] for name in recorded} == recorded and how["hard_labels"] and how["first_stage"] == "one/model"
+    )
