@@ -120,7 +120,7 @@ run_tests() {
     # Threads of several processes that wait for each other's processors take twenty times as long.
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     # One process more than cores: many tests wait for others' processes. The longest are in folders early in the alphabet: they begin.
-    python -m pytest --numprocesses="$(($(nproc) + 1))" --maxprocesses=4 --dist=loadfile --no-loadscope-reorder "$@"
+    python -m pytest --numprocesses="$(($(env -u OMP_NUM_THREADS nproc) + 1))" --maxprocesses=4 --dist=loadfile --no-loadscope-reorder "$@"
 }
 
 # test_oldest: what needs neither a GPU nor the launcher, in an environment beside .venv that nothing else uses.
