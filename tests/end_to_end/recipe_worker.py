@@ -36,7 +36,8 @@ HEADS_FIRST = (
 EVERYTHING = (
     *CONTRAST,
     "objectives.contrast.layer=8",
-    "objectives.token_contrast={layer: 7}",
+    "objectives.token_contrast={layer: 7, labels: layers, label_layers: [6, 7]}",
+    "objectives.dwa.label_encoding=separate",
     "objectives.mrtd={}",
     "objectives.trtd={}",
     "model.decoder={layers: 2, sentinels: 40}",
