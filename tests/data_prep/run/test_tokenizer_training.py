@@ -128,21 +128,26 @@ def slow_text(tmp_path: Path) -> Path:
     return path
 
 
+def is_training(process: psutil.Process) -> bool:
+    """Whether it is the training process and SentencePiece, which is C++, is past its lines and at work, by the log."""
+    log = Path(f"/proc/{process.pid}/fd/1")
+    try:
+        is_begun = "spawn_main" in " ".join(process.cmdline()) and str(log.readlink()).endswith("(deleted)")
+        return is_begun and b"Extracting " in log.read_bytes()
+    except (psutil.NoSuchProcess, OSError):
+        return False
+
+
 def start_training(text: Path, out: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
-    """The command and, once that is at work in C, its training process."""
+    """The command and its training process, once that is at work in C++."""
     command = [sys.executable, "-m", "data_prep", "tokenizer", "train", text, "--vocab-size", 3000, "--out", out]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        children = [
-            child
-            for child in psutil.Process(process.pid).children()
-            if "spawn_main" in " ".join(child.cmdline()) and child.cpu_times().user > 3
-        ]
-        if children:
-            return process, children[0]
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        for child in filter(is_training, psutil.Process(process.pid).children()):
+            return process, child
         time.sleep(0.05)
-    raise AssertionError("the training process has not begun")
+    raise AssertionError("the training process has not begun, or is done")
 
 
 def test_an_interrupt_ends_training_at_once_and_leaves_nothing(slow_text: Path, tmp_path: Path) -> None:
