@@ -122,6 +122,7 @@ def make_files(folder: Path, sample: Path, shared: Path | None) -> None:
     for name, (first, last) in {"text": (0, 60), "corpus": (60, 140), "europarl": (140, 200)}.items():
         for language in ("en", "de"):
             (folder / f"{name}.{language}").write_text("".join(texts[language][first:last]), encoding="utf-8")
+        (folder / f"{name}.pharaoh").write_text("0-0\n" * (last - first), encoding="utf-8")
     pairs = list(zip(*(texts[language][200:] for language in ("en", "de")), strict=True))
     (folder / "pairs.txt").write_text("".join(f"{a.rstrip()} ||| {b}" for a, b in pairs[:20]), encoding="utf-8")
     rows = (f"{1.1 + at % 5 / 10:.1f}\t{b.rstrip()}\t{a}" for at, (a, b) in enumerate(pairs[20:60]))
