@@ -22,6 +22,7 @@ from data_prep.commands.options import (
     FieldsOption,
     FormatOption,
     LangIdOption,
+    LinksOption,
     ReplaceOption,
     RevisionOption,
     ShardBytesOption,
@@ -118,14 +119,7 @@ def parallel(
     config: ConfigOption = "",
     split: SplitOption = "",
     revision: RevisionOption = "",
-    links: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE",
-            help="Word links of SOURCE and TARGET, a line a pair, as 0-0 1-2 (Pharaoh: eflomal, fast_align, align --raw). "
-            "Kept beside the tokens, for training with labels: links.",
-        ),
-    ] = "",
+    links: LinksOption = "",
     trust_order: Annotated[
         bool, typer.Option("--trust-order", help="SOURCE is the source side though the file names say otherwise.")
     ] = False,

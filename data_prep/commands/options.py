@@ -31,6 +31,14 @@ FieldsOption = Annotated[
 ConfigOption = Annotated[str, typer.Option(help="Configuration of a dataset.")]
 SplitOption = Annotated[str, typer.Option(help="Split of a dataset.", show_default=DEFAULT_SPLIT)]
 RevisionOption = Annotated[str, typer.Option(help="Branch, tag or commit of a dataset.")]
+LinksOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="Word links of SOURCE and TARGET, a line a pair, as 0-0 1-2 (Pharaoh: eflomal, fast_align), of words that white "
+        "space separates. Kept beside the tokens, for training with labels: links.",
+    ),
+]
 LangIdOption = Annotated[
     float | None,
     typer.Option(help="Drop text that is another language with at least this probability (0.8 is usual; slow)."),
