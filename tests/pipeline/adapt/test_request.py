@@ -10,8 +10,9 @@ import pytest
 
 from data_prep.token_files.manifest import Manifest
 from data_prep.token_files.shard import Shard
-from pipeline.adapt.adapt import labels_of
+from pipeline.adapt.adapt import RECIPE, labels_of, overrides
 from pipeline.adapt.request import NAME, Request, pair_of
+from pipeline.settings.schema import load_config
 
 MODEL = Path("lab/model")
 COUNTS, HASHES = {"documents": 1, "sequences": 2, "tokens": 2, "max_length": 1}, ("0" * 64, "0" * 64)
@@ -102,3 +103,17 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not empty, and was not begun by adapt"):
         Request.of(MODEL, [Path("a.en"), Path("a.de")], None, None, 1, 1).keep(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "aligns_at", "chosen"), [("self", 7, (8, 7)), ("self", 12, (12, 12)), ("links", 7, (8, None))]
+)
+def test_labels_come_from_where_words_align_and_the_layer_above_learns(
+    labels: str, aligns_at: int, chosen: tuple[int, int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Manifest, "load", lambda _: None)
+    monkeypatch.setattr("pipeline.adapt.adapt.labels_of", lambda _: labels)
+    request = Request.of(MODEL, [Path("text.en"), Path("text.de")], None, None, steps=5, seed=1)
+    term = load_config(RECIPE, overrides(request, tmp_path, aligns_at, 12)).objectives.token_contrast
+    assert term is not None and (term.layer, term.label_layer) == chosen
+    assert (term.labels, term.mask_rate) == (labels, 0.3)

@@ -34,6 +34,7 @@ from pipeline.settings.added_words import AddedWords
 from pipeline.settings.fixed import FIXED
 from pipeline.settings.objectives import Objectives, Term
 from pipeline.settings.schema import Config
+from pipeline.settings.sizes import EncoderConfig
 
 BLOTTED, UNKNOWN = 0.3, 3
 LAYER = 1
@@ -86,6 +87,7 @@ class Probe(Objective):
     def __init__(self, name: str, term: ProbeTerm) -> None:
         self.name, self.reads = name, (View("pairs", Blotted.name),)
         self.momentum, self.dies_at = term.momentum, term.dies_at
+        self.compiled_for: torch.dtype | None = None
 
     def modules(self, parts: Parts) -> dict[str, Trained]:
         width = parts.encoder.config.hidden
@@ -101,7 +103,11 @@ class Probe(Objective):
         pairs = batch["pairs"]
         return [Asked(pairs.clean if work == "label" else pairs.view(Blotted).packed, LAYER)]
 
+    def compile_kernels(self, sizes: EncoderConfig, dtype: torch.dtype, device: torch.device) -> None:
+        self.compiled_for = dtype
+
     def before_training(self, parts: Parts, batches: Callable[[int], list[MicroBatch]]) -> None:
+        assert self.compiled_for is parts.encoder.word.weight.dtype, "kernels are compiled before all else"
         keys_QD = parts.twins["probe_queue"].keys_QD
         keys_QD += 1.0 + sum(batch.tokens > 0 for batch in batches(0)) / len(batches(0))
 
