@@ -1,19 +1,21 @@
 """awesome-align fine-tuned by its own objectives, from the same weights on the same pairs as `adapt`: AER before and after.
 
     python -m pipeline.benchmark.awesome_finetuning HF_DIR PAIRS GOLD… --peers PYTHON [--layer N] [--steps N] [--objective so]
+        [--seed N]
 
 PYTHON is that of an environment with `awesome-align`, which gets the weights as `pipeline.benchmark.align` gives them. PAIRS
 has `source ||| target` lines. The recipe is its own (AdamW, 2e-5) but for the layer, the steps and 32 pairs a step; links are
-its own, too.
+its own, too. Time is the processor's, so that what else runs on the machine does not count.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import mean
@@ -35,29 +37,40 @@ PAIRS_AT_ONCE, ACCUMULATED = 8, 4  # 32 pairs a step, as `adapt` takes
 LAST_LINES = 8  # of what a failed peer said
 
 
-def finetune(
-    python: Path, model: Path, pairs: Path, out: Path, layer: int, steps: int, objectives: Sequence[str]
-) -> float:
-    """Seconds of the whole fine-tuning, loading included; ValueError where it fails."""
+@dataclass(frozen=True)
+class Recipe:
+    """What of its own recipe is chosen."""
+
+    layer: int
+    steps: int
+    objectives: Sequence[str]
+    seed: int
+    """Of the order of the pairs and of dropout."""
+
+
+def finetune(python: Path, model: Path, pairs: Path, out: Path, recipe: Recipe) -> float:
+    """Seconds of the processor for the whole fine-tuning, loading included; ValueError where it fails."""
     options = {
         "output_dir": out,
         "model_name_or_path": model,
         "train_data_file": pairs,
-        "align_layer": layer,
-        "max_steps": steps,
+        "align_layer": recipe.layer,
+        "max_steps": recipe.steps,
         "per_gpu_train_batch_size": PAIRS_AT_ONCE,
         "gradient_accumulation_steps": ACCUMULATED,
-        "save_steps": steps,
+        "save_steps": recipe.steps,
+        "seed": recipe.seed,
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    flags = ["--do_train", "--no_cuda", "--extraction", "softmax", *(f"--train_{name}" for name in objectives)]
-    started = time.perf_counter()
+    flags = ["--do_train", "--no_cuda", "--extraction", "softmax", *(f"--train_{name}" for name in recipe.objectives)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [str(python), "-m", "awesome_align.run_train", *words, *flags], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise ValueError("awesome-align failed:\n" + "\n".join(done.stderr.splitlines()[-LAST_LINES:]))
-    return time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def scores(python: Path, model: Path, golds: Sequence[Gold], layer: int, folder: Path) -> list[float]:
@@ -71,15 +84,15 @@ def scores(python: Path, model: Path, golds: Sequence[Gold], layer: int, folder:
 
 
 def stages(
-    hf_dir: Path, pairs: Path, golds: Sequence[Gold], python: Path, layer: int, steps: int, objectives: Sequence[str]
+    hf_dir: Path, pairs: Path, golds: Sequence[Gold], python: Path, recipe: Recipe
 ) -> Iterator[tuple[str, float, list[float]]]:
     """(which, seconds of training, AER) before and after."""
     with tempfile.TemporaryDirectory(prefix="awesome_finetuning_") as folder:
         start, tuned = Path(folder) / "start", Path(folder) / "tuned"
         write_bert(hf_dir, load_model(hf_dir)[1], start)
-        yield "before", 0.0, scores(python, start, golds, layer, Path(folder))
-        seconds = finetune(python, start, pairs.absolute(), tuned, layer, steps, objectives)
-        yield " + ".join(objectives), seconds, scores(python, tuned, golds, layer, Path(folder))
+        yield "before", 0.0, scores(python, start, golds, recipe.layer, Path(folder))
+        seconds = finetune(python, start, pairs.absolute(), tuned, recipe)
+        yield " + ".join(recipe.objectives), seconds, scores(python, tuned, golds, recipe.layer, Path(folder))
 
 
 def benchmark(
@@ -92,6 +105,7 @@ def benchmark(
     objective: Annotated[
         list[str] | None, typer.Option(help="so, co, psi, tlm, mlm; may be repeated; default: so")
     ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="decides the order of the pairs")] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures there")] = None,
 ) -> None:
     """Fine-tune awesome-align on pairs and print its AER before and after.
@@ -104,9 +118,10 @@ def benchmark(
         raise ValueError(f"{pairs}: has no `source ||| target` line; give pairs to fine-tune on")
     golds = [read_gold(folder) for folder in gold_folders(gold)]
     names = distinct([f"{each.source_language}-{each.target_language}" for each in golds])
-    drawn = Table("", "seconds", *names, "mean", title="awesome-align, AER in %")
+    drawn = Table("", "processor, s", *names, "mean", title="awesome-align, AER in %")
     entries = []
-    for which, seconds, aers in stages(hf_dir, pairs, golds, peers, layer, steps, objective or ["so"]):
+    recipe = Recipe(layer, steps, objective or ["so"], seed)
+    for which, seconds, aers in stages(hf_dir, pairs, golds, peers, recipe):
         drawn.add_row(which, f"{seconds:.0f}", *(f"{aer:.2f}" for aer in (*aers, mean(aers))))
         entries.append({"which": which, "seconds": seconds, "aer": dict(zip(names, aers, strict=True))})
         put(f"{which}: mean AER {mean(aers):.2f} %")

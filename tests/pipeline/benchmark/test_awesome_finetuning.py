@@ -17,6 +17,8 @@ if words[0] == "-m":
     options = dict(zip(words[2::2], words[3::2]))
     if options["--max_steps"] == "13":
         sys.exit("thirteen is no number of steps")
+    if options["--seed"] == "7":
+        sys.exit("seven is no seed")
     Path(options["--output_dir"]).mkdir()
     (Path(options["--output_dir"]) / "asked").write_text(" ".join(words))
 else:
@@ -58,6 +60,8 @@ def test_a_peer_that_fails_and_pairs_that_are_none_are_told(
 ) -> None:
     with pytest.raises(ValueError, match="awesome-align failed:\nthirteen is no number of steps"):
         benchmark(hf_dir, pairs, [gold_dir], peers, layer=1, steps=13)
+    with pytest.raises(ValueError, match="awesome-align failed:\nseven is no seed"):
+        benchmark(hf_dir, pairs, [gold_dir], peers, layer=1, steps=2, seed=7)
     pairs.write_text("a house\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"pairs\.txt: has no `source \|\|\| target` line"):
         benchmark(hf_dir, pairs, [gold_dir], peers)
