@@ -160,6 +160,20 @@ def read_json(path: Path, advice: str) -> Any:
 
 
 @contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether nobody else had the exclusive lock on `path` (made if missing); then it is held until the block ends or the
+    process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+@contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[None]:
     """Hold an exclusive lock on `path` (made if missing) until the block ends or the process dies.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,6 +68,14 @@ LayerOption = Annotated[
         min=0, help="of sentence vectors; default: 8 of 12, 14 of 24; for others it is needed", show_default=False
     ),
 ]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="trainings at a time, each in a process of its own, on the GPUs in turn; default: as many as there are GPUs",
+        show_default=False,
+    ),
+]
 
 
 def xtreme_command(
@@ -90,13 +99,16 @@ def xtreme_command(
     subwords: SubwordsOption = "first",
     layer: LayerOption = None,
     tokenizer: TokenizerDir = None,
+    jobs: JobsOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
 ) -> None:
     """Fine-tune a model for XTREME's tasks, and print its row beside published ones.
 
     OUT has results.json, row.md, row.tex, languages.png, and predictions/ as XTREME's leaderboard takes them. What is
-    finished is not done again. Exit code 1 where a task's files are damaged; a task without files is said and left out.
+    finished is not done again, and commands with the same OUT share the work. Exit code 1 where a task's files are damaged; a
+    task without files is said and left out.
 
     Example: python -m pipeline xtreme hf/base --data download --out xtreme/base --seeds 5
     """
@@ -106,7 +118,9 @@ def xtreme_command(
     from pipeline.commands.finetune import seeds_of, trains_on_cpu
     from pipeline.model.devices import choose_place
     from pipeline.xtreme.recipes import Changes
-    from pipeline.xtreme.run import Request, footnotes, run
+    from pipeline.xtreme.request import Request
+    from pipeline.xtreme.run import footnotes, run, work
+    from pipeline.xtreme.workers import end_with_parent, gpus, run_workers
 
     request = Request(
         model=hf_dir,
@@ -124,7 +138,14 @@ def xtreme_command(
         place=choose_place(device, dtype),
         tokenizer=tokenizer,
     )
-    outcome = run(request)
+    if worker:
+        end_with_parent()
+        work(request)
+        return
+    on = [] if request.place.device.type == "cpu" else gpus()
+    at_a_time = jobs or max(len(on), 1)
+    with_help = partial(run_workers, sys.argv[1:], at_a_time, on) if at_a_time > 1 else None
+    outcome = run(request, with_help)
     _write(outcome, footnotes(request, outcome), out)
     if outcome.failed:
         raise typer.Exit(1)

@@ -13,6 +13,7 @@ from data_prep.files import locked, read_json, sha256_of_file, write_text
 
 MARK = "done.json"
 RUN = "run.json"
+LOCK = ".lock"
 PREDICTIONS = "predictions"
 
 
@@ -39,17 +40,16 @@ def making(folder: Path, facts: dict[str, Any]) -> Iterator[None]:
     write_text(folder / MARK, json.dumps({**facts, "files": hashes}, indent=1, ensure_ascii=False) + "\n")
 
 
-@contextmanager
-def held(out: Path, identity: dict[str, Any]) -> Iterator[None]:
-    """The folder of a run, for this process alone.
+def begin(out: Path, identity: dict[str, Any]) -> None:
+    """Make the folder of a run, or go on in it; others may do so at the same time.
 
     identity: what must be the same whenever it goes on.
 
     Raises:
-        ValueError: another process has it, it holds something else, or a run with another identity; says what differs.
+        ValueError: it holds something else, or a run with another identity; says what differs.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".lock", wait=False):
+    with locked(out / LOCK, wait=True):
         if (out / RUN).exists():
             before = read_json(out / RUN, "give a new folder")
             for name, value in identity.items():
@@ -57,8 +57,7 @@ def held(out: Path, identity: dict[str, Any]) -> Iterator[None]:
                     raise ValueError(
                         f"--out {out}: was begun with {name} {before.get(name)}, not {value}; give a new folder"
                     )
-        elif any(path.name != ".lock" for path in out.iterdir()):
+        elif any(path.name != LOCK for path in out.iterdir()):
             raise ValueError(f"--out {out}: is not empty, and no run of xtreme; give a new folder")
         else:
             write_text(out / RUN, json.dumps(identity, indent=1, ensure_ascii=False) + "\n")
-        yield

@@ -14,13 +14,14 @@ import torch
 
 from pipeline.finetune.tasks.task import Settings
 from pipeline.model.devices import choose_place
-from pipeline.xtreme import run as running
+from pipeline.xtreme import trials
 from pipeline.xtreme.catalog import TASKS, choose_tasks
 from pipeline.xtreme.languages import LANGUAGES, transfer_gap
 from pipeline.xtreme.recipes import Changes, recipe_of
 from pipeline.xtreme.record import finished, making
-from pipeline.xtreme.results import Figure
-from pipeline.xtreme.run import Model, Outcome, Request, fingerprint, footnotes, run
+from pipeline.xtreme.request import Model, Request, fingerprint
+from pipeline.xtreme.results import Figure, Outcome
+from pipeline.xtreme.run import footnotes, run
 from pipeline.xtreme.submission import prediction_path
 from pipeline.xtreme.transfer import Material, Mode, kind_of, read_material
 from tests.pipeline.conftest import Done
@@ -52,7 +53,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
                 path.write_text(material.task.text(items, guesses(material, items)), encoding="utf-8")
         return 1e6 * settings.learning_rate if choosing else None
 
-    monkeypatch.setattr(running, "train_and_predict", train)
+    monkeypatch.setattr(trials, "train_and_predict", train)
     return made
 
 

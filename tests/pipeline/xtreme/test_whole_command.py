@@ -1,4 +1,5 @@
-"""The whole command on the miniature: killed in the middle, gone on with and scored by the rules of XTREME, written again."""
+"""The whole command on the miniature: killed in the middle, gone on with by two processes, and scored by the rules of XTREME,
+written again."""
 
 from __future__ import annotations
 
@@ -126,8 +127,9 @@ def test_the_command_goes_on_where_it_was_killed_and_gives_the_row_of_all_nine_t
     damaged = next(iter(out.glob("trials/panx/*/*/predictions/panx/test-ko.tsv")))
     damaged.write_bytes(damaged.read_bytes()[:5])
 
-    done = use(*words)
+    done = use(*words, "--jobs", "2")
     assert done.code == 0, done.err
+    assert "[1] " in done.err and "[2] " in done.err and "exit code" not in done.err
     assert f"{damaged}: is not as it was written; it is done again" in done.err
     assert "udpos: lr" not in done.err and "panx: lr" in done.err and "xquad, mlqa: lr" in done.err
     kept = [path for path, when in before.items() if path.stat().st_mtime_ns == when]
