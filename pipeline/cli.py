@@ -72,6 +72,7 @@ for _name, _command in (
     ("generate", generate.generate_command),
     ("xtreme", xtreme.xtreme_command),
     ("xtreme-check", xtreme.xtreme_check_command),
+    ("xtreme-download", xtreme.xtreme_download_command),
     ("xtreme-sample", xtreme.xtreme_sample_command),
     ("export", run.export_command),
     ("report", run.report_command),

@@ -1,4 +1,4 @@
-"""The commands `xtreme`, `xtreme-check` and `xtreme-sample`: a model's row on XTREME, its predictions, a miniature."""
+"""The commands `xtreme…`: a model's row on XTREME, a check of predictions, the tasks' files from the hub, a miniature."""
 
 from __future__ import annotations
 
@@ -170,6 +170,24 @@ def xtreme_check_command(
     if found:
         raise typer.Exit(1)
     put(f"{predictions}: all predictions are of their test sets, of {len(chosen)} tasks")
+
+
+def xtreme_download_command(
+    out: Annotated[Path, typer.Argument(help="folder for the files; those that are there are left")],
+    tasks: TasksOption = None,
+    dataset: Annotated[str, typer.Option(help="of the hub, or its folder")] = "google/xtreme",
+    multi_nli: Annotated[str, typer.Option(help="XNLI's training data, likewise")] = "nyu-mll/multi_nli",
+) -> None:
+    """Fetch XTREME's tasks from the data sets of the hub, in the layout of its own download; all but BUCC.
+
+    Example: python -m pipeline xtreme-download download --tasks udpos,panx
+    """
+    chosen = choose_tasks(_names(tasks))
+    # This takes seconds to import.
+    from pipeline.xtreme.hub_data import Hub, fetch
+
+    written = fetch(out, chosen, Hub(dataset, multi_nli))
+    put(f"{out}: {written} {'file' if written == 1 else 'files'} written")
 
 
 def xtreme_sample_command(

@@ -1,4 +1,4 @@
-"""Families and scripts of XTREME's languages, and what they are for.
+"""Names, families and scripts of XTREME's languages, and what they are for.
 
 Indo-European is told by its branches, and scripts of Indian descent but Devanagari are one, Brahmic. Cross-lingual people read
 a table by them, and the transfer gap: how much is lost on the way from English.
@@ -14,53 +14,56 @@ from pipeline.xtreme.catalog import ENGLISH
 
 
 class Kin(NamedTuple):
-    """Where a language belongs."""
+    """What a language is called, and where it belongs."""
 
+    name: str
+    iso_639_3: str
+    """Of the variety that Tatoeba has: Mandarin, Western Persian."""
     family: str
     script: str
 
 
 LANGUAGES: dict[str, Kin] = {
-    "af": Kin("Germanic", "Latin"),
-    "ar": Kin("Afro-Asiatic", "Arabic"),
-    "bg": Kin("Slavic", "Cyrillic"),
-    "bn": Kin("Indo-Aryan", "Brahmic"),
-    "de": Kin("Germanic", "Latin"),
-    "el": Kin("Greek", "Greek"),
-    "en": Kin("Germanic", "Latin"),
-    "es": Kin("Romance", "Latin"),
-    "et": Kin("Uralic", "Latin"),
-    "eu": Kin("Basque", "Latin"),
-    "fa": Kin("Iranian", "Arabic"),
-    "fi": Kin("Uralic", "Latin"),
-    "fr": Kin("Romance", "Latin"),
-    "he": Kin("Afro-Asiatic", "Hebrew"),
-    "hi": Kin("Indo-Aryan", "Devanagari"),
-    "hu": Kin("Uralic", "Latin"),
-    "id": Kin("Austronesian", "Latin"),
-    "it": Kin("Romance", "Latin"),
-    "ja": Kin("Japonic", "Japanese"),
-    "jv": Kin("Austronesian", "Latin"),
-    "ka": Kin("Kartvelian", "Georgian"),
-    "kk": Kin("Turkic", "Cyrillic"),
-    "ko": Kin("Koreanic", "Hangul"),
-    "ml": Kin("Dravidian", "Brahmic"),
-    "mr": Kin("Indo-Aryan", "Devanagari"),
-    "ms": Kin("Austronesian", "Latin"),
-    "my": Kin("Sino-Tibetan", "Brahmic"),
-    "nl": Kin("Germanic", "Latin"),
-    "pt": Kin("Romance", "Latin"),
-    "ru": Kin("Slavic", "Cyrillic"),
-    "sw": Kin("Niger-Congo", "Latin"),
-    "ta": Kin("Dravidian", "Brahmic"),
-    "te": Kin("Dravidian", "Brahmic"),
-    "th": Kin("Kra-Dai", "Brahmic"),
-    "tl": Kin("Austronesian", "Latin"),
-    "tr": Kin("Turkic", "Latin"),
-    "ur": Kin("Indo-Aryan", "Arabic"),
-    "vi": Kin("Austro-Asiatic", "Latin"),
-    "yo": Kin("Niger-Congo", "Latin"),
-    "zh": Kin("Sino-Tibetan", "Chinese"),
+    "af": Kin("Afrikaans", "afr", "Germanic", "Latin"),
+    "ar": Kin("Arabic", "ara", "Afro-Asiatic", "Arabic"),
+    "bg": Kin("Bulgarian", "bul", "Slavic", "Cyrillic"),
+    "bn": Kin("Bengali", "ben", "Indo-Aryan", "Brahmic"),
+    "de": Kin("German", "deu", "Germanic", "Latin"),
+    "el": Kin("Greek", "ell", "Greek", "Greek"),
+    "en": Kin("English", "eng", "Germanic", "Latin"),
+    "es": Kin("Spanish", "spa", "Romance", "Latin"),
+    "et": Kin("Estonian", "est", "Uralic", "Latin"),
+    "eu": Kin("Basque", "eus", "Basque", "Latin"),
+    "fa": Kin("Persian", "pes", "Iranian", "Arabic"),
+    "fi": Kin("Finnish", "fin", "Uralic", "Latin"),
+    "fr": Kin("French", "fra", "Romance", "Latin"),
+    "he": Kin("Hebrew", "heb", "Afro-Asiatic", "Hebrew"),
+    "hi": Kin("Hindi", "hin", "Indo-Aryan", "Devanagari"),
+    "hu": Kin("Hungarian", "hun", "Uralic", "Latin"),
+    "id": Kin("Indonesian", "ind", "Austronesian", "Latin"),
+    "it": Kin("Italian", "ita", "Romance", "Latin"),
+    "ja": Kin("Japanese", "jpn", "Japonic", "Japanese"),
+    "jv": Kin("Javanese", "jav", "Austronesian", "Latin"),
+    "ka": Kin("Georgian", "kat", "Kartvelian", "Georgian"),
+    "kk": Kin("Kazakh", "kaz", "Turkic", "Cyrillic"),
+    "ko": Kin("Korean", "kor", "Koreanic", "Hangul"),
+    "ml": Kin("Malayalam", "mal", "Dravidian", "Brahmic"),
+    "mr": Kin("Marathi", "mar", "Indo-Aryan", "Devanagari"),
+    "ms": Kin("Malay", "msa", "Austronesian", "Latin"),
+    "my": Kin("Burmese", "mya", "Sino-Tibetan", "Brahmic"),
+    "nl": Kin("Dutch", "nld", "Germanic", "Latin"),
+    "pt": Kin("Portuguese", "por", "Romance", "Latin"),
+    "ru": Kin("Russian", "rus", "Slavic", "Cyrillic"),
+    "sw": Kin("Swahili", "swh", "Niger-Congo", "Latin"),
+    "ta": Kin("Tamil", "tam", "Dravidian", "Brahmic"),
+    "te": Kin("Telugu", "tel", "Dravidian", "Brahmic"),
+    "th": Kin("Thai", "tha", "Kra-Dai", "Brahmic"),
+    "tl": Kin("Tagalog", "tgl", "Austronesian", "Latin"),
+    "tr": Kin("Turkish", "tur", "Turkic", "Latin"),
+    "ur": Kin("Urdu", "urd", "Indo-Aryan", "Arabic"),
+    "vi": Kin("Vietnamese", "vie", "Austro-Asiatic", "Latin"),
+    "yo": Kin("Yoruba", "yor", "Niger-Congo", "Latin"),
+    "zh": Kin("Chinese", "cmn", "Sino-Tibetan", "Chinese"),
 }
 
 

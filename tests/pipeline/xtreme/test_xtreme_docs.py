@@ -13,9 +13,10 @@ import pytest
 from pipeline.xtreme.recipes import Changes, recipe_of
 from tests.conftest import ROOT
 from tests.pipeline.conftest import Done
+from tests.pipeline.xtreme.test_hub_data import hub
 from tests.pipeline.xtreme.test_run import Training, trainings
 
-__all__ = ["trainings"]
+__all__ = ["hub", "trainings"]
 
 TEXT = (ROOT / "docs" / "xtreme.md").read_text(encoding="utf-8")
 COMMANDS = [line for line in TEXT.splitlines() if line.startswith("python -m pipeline ")]
@@ -25,6 +26,7 @@ def test_the_commands_of_the_page_in_their_order(
     use: Callable[..., Done],
     trainings: list[Training],
     download: Path,
+    hub: tuple[Path, Path],
     model_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -37,9 +39,10 @@ def test_the_commands_of_the_page_in_their_order(
         if " xtreme-sample " in command:
             Path("download").unlink()
         words = shlex.split(command)[3:]
-        done = use(*words, *(["--layer", "1"] if words[0] == "xtreme" else []))
+        here = {"xtreme": ["--layer", "1"], "xtreme-download": ["--dataset", str(hub[0]), "--multi-nli", str(hub[1])]}
+        done = use(*words, *here.get(words[0], []))
         assert done.code == 0, (command, done.err)
-    assert len(COMMANDS) == 4
+    assert len(COMMANDS) == 5
     assert len({each.seed for each in trainings}) == 5
     listed = re.findall(r"^OUT/(\S+?)[,/]? .*?$", TEXT, re.MULTILINE)
     for name in [*listed, "row.tex"]:
@@ -51,7 +54,7 @@ def test_every_option_stands_on_the_page(use: Callable[..., Done]) -> None:
     named = set(re.findall(r"`(--[a-z][a-z0-9-]+)", TEXT)) | {"--data", "--out"}
     offered = {
         option
-        for command in ("xtreme", "xtreme-sample", "xtreme-check")
+        for command in ("xtreme", "xtreme-sample", "xtreme-check", "xtreme-download")
         for option in re.findall(r"--[a-z][a-z0-9-]+", use(command, "--help").out)
     } - {"--help", "--local-dir", "--verbose"}
     assert named == offered
