@@ -12,11 +12,12 @@ import typer
 
 from data_prep.files import write_text
 from data_prep.standard_output import print_table, put
-from pipeline.commands.finetune_options import Bf16Option, FreezeEmbeddingsOption
+from pipeline.commands.finetune_options import Bf16Option, FreezeEmbeddingsOption, GroupLengthsOption
 from pipeline.commands.options import DeviceOption, DtypeOption, ModelDir, TokenizerDir
 from pipeline.xtreme.catalog import check_data, choose_tasks
 
 if TYPE_CHECKING:  # a command imports what it needs when it runs: PyTorch takes seconds
+    from pipeline.xtreme.request import Request
     from pipeline.xtreme.results import Outcome
     from pipeline.xtreme.transfer import Mode
 
@@ -94,6 +95,7 @@ def xtreme_command(
     learning_rate: LearningRateOption = None,
     epochs: EpochsOption = None,
     batch: BatchOption = None,
+    group_lengths: GroupLengthsOption = False,
     freeze_embeddings: FreezeEmbeddingsOption = False,
     bf16: Bf16Option = False,
     subwords: SubwordsOption = "first",
@@ -114,13 +116,13 @@ def xtreme_command(
     """
     chosen = choose_tasks(_names(tasks))
     check_data(data)
+    if group_lengths and dictionaries is not None:
+        raise ValueError("--group-lengths: is not with --dictionaries, where a row has two lengths; leave one out")
     # These take seconds to import.
     from pipeline.commands.finetune import seeds_of, trains_on_cpu
     from pipeline.model.devices import choose_place
     from pipeline.xtreme.recipes import Changes
     from pipeline.xtreme.request import Request
-    from pipeline.xtreme.run import footnotes, run, work
-    from pipeline.xtreme.workers import end_with_parent, gpus, run_workers
 
     request = Request(
         model=hf_dir,
@@ -130,7 +132,14 @@ def xtreme_command(
         seeds=tuple(seeds_of(seed, seeds)),
         grid=_grid(grid),
         changes=Changes(
-            learning_rate, epochs, batch, freeze_embeddings, bf16, trains_on_cpu(device), _subwords(subwords)
+            learning_rate,
+            epochs,
+            batch,
+            freeze_embeddings,
+            bf16,
+            trains_on_cpu(device),
+            _subwords(subwords),
+            group_lengths,
         ),
         mode=_mode(few_shot, translated, dictionaries, stages),
         labels=_labels(labels, data),
@@ -138,17 +147,7 @@ def xtreme_command(
         place=choose_place(device, dtype),
         tokenizer=tokenizer,
     )
-    if worker:
-        end_with_parent()
-        work(request)
-        return
-    on = [] if request.place.device.type == "cpu" else gpus()
-    at_a_time = jobs or max(len(on), 1)
-    with_help = partial(run_workers, sys.argv[1:], at_a_time, on) if at_a_time > 1 else None
-    outcome = run(request, with_help)
-    _write(outcome, footnotes(request, outcome), out)
-    if outcome.failed:
-        raise typer.Exit(1)
+    _run(request, jobs, worker)
 
 
 def xtreme_check_command(
@@ -203,6 +202,24 @@ def xtreme_sample_command(
 
     names = write_sample(out, items, seed)
     put(f"{out}: {len(names)} tasks in 4 invented languages, labels of the test sets in {out / 'labels'}")
+
+
+def _run(request: Request, jobs: int | None, worker: bool) -> None:
+    """In a process of `run_workers` (worker) only what takes time."""
+    from pipeline.xtreme.run import footnotes, run, work
+    from pipeline.xtreme.workers import end_with_parent, gpus, run_workers
+
+    if worker:
+        end_with_parent()
+        work(request)
+        return
+    on = [] if request.place.device.type == "cpu" else gpus()
+    at_a_time = jobs or max(len(on), 1)
+    with_help = partial(run_workers, sys.argv[1:], at_a_time, on) if at_a_time > 1 else None
+    outcome = run(request, with_help)
+    _write(outcome, footnotes(request, outcome), request.out)
+    if outcome.failed:
+        raise typer.Exit(1)
 
 
 def _names(tasks: list[str] | None) -> list[str]:

@@ -93,13 +93,15 @@ class Changes:
     on_cpu: bool = False
     subwords: str = FIRST
     """Of tagging."""
+    group_lengths: bool = False
 
     @property
     def words(self) -> str:
         """What of it changes results, for a footnote; empty: nothing."""
         given = {"learning rate": self.learning_rate, "epochs": self.epochs, "batch": self.batch}
         said = [f"{name} {value:g}" for name, value in given.items() if value is not None]
-        return ", ".join(said + ["frozen embeddings"] * self.freeze_embeddings)
+        said += ["frozen embeddings"] * self.freeze_embeddings
+        return ", ".join(said + ["batches of like lengths"] * self.group_lengths)
 
 
 def recipe_of(task: str, grid: str, changes: Changes) -> Recipe:
@@ -117,6 +119,7 @@ def recipe_of(task: str, grid: str, changes: Changes) -> Recipe:
             freeze_embeddings=changes.freeze_embeddings,
             bf16=changes.bf16,
             on_cpu=changes.on_cpu,
+            group_lengths=changes.group_lengths,
         )
         for settings in found.candidates
     )

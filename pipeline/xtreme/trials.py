@@ -204,8 +204,10 @@ def _whole(folder: Path, task: XtremeTask, languages: Sequence[str]) -> dict[str
 def _named(settings: Settings) -> str:
     """A name for settings, which tells of those that a user looks for and differs wherever results may."""
     what = asdict(settings)
-    for name in ("on_cpu", "report_to", "group_lengths"):  # the last is no option here
+    for name in ("on_cpu", "report_to"):
         del what[name]
+    if not settings.group_lengths:  # which folders that are older than the option do not know
+        del what["group_lengths"]
     told = f"lr{settings.learning_rate:g}-epochs{settings.epochs:g}-batch{settings.batch}"
     return f"{told}-{sha256_of_json(what)[:8]}"
 

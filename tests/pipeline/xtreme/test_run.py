@@ -127,6 +127,9 @@ def test_recipes_are_those_of_the_scripts_unless_they_are_changed() -> None:
     changes = Changes(learning_rate=1e-4, epochs=1)
     assert len(recipe_of("udpos", "published", changes).candidates) == 3, "of equal settings one is tried"
     assert changes.words == "learning rate 0.0001, epochs 1"
+    grouped = Changes(group_lengths=True)
+    assert all(each.group_lengths for each in recipe_of("xnli", "published", grouped).candidates)
+    assert grouped.words == "batches of like lengths"
 
 
 def test_a_missing_folder_is_said_and_the_others_go_on(
@@ -310,6 +313,7 @@ def test_a_row_needs_the_same_seeds_of_all_its_tasks() -> None:
 MISTAKES = {
     "--dictionaries nowhere": "--dictionaries nowhere: no such folder",
     "--stages 2": "--stages 2: are of --dictionaries; give these too",
+    "--group-lengths --dictionaries .": "--group-lengths: is not with --dictionaries",
     "--subwords last": "--subwords last: is none of first, sum",
     "--tasks xlni": "--tasks xlni: is none of udpos",
     "--grid best": "--grid best: is none of none, published",
