@@ -55,7 +55,10 @@ THEIRS: dict[str, list[str]] = {
     "awesome-align, 4 workers": ["awesome-align", "--workers", "4"],
     "eflomal, both directions": ["eflomal"],
 }
-BERT = "ours, BERT by Transformers, argmax, separate, fp32"
+ON_BERT = {
+    "ours, BERT by Transformers, argmax, separate, fp32": {"method": "argmax", "encoding": "separate"},
+    "ours, BERT by Transformers, argmax, separate, bf16": {"method": "argmax", "encoding": "separate", "dtype": "bf16"},
+}
 BERT_OF_SIMALIGN = "SimAlign, inter, BERT"
 """Both on awesome-align's model: what the aligner does with an encoder that is not XLM-R's."""
 
@@ -264,7 +267,8 @@ def benchmark(
     entries = figures(results, gold)
     if peers is not None:
         of_xlm_r = [name for name, options in OURS.items() if SAME_AS_SIMALIGN.items() <= options.items()]
-        for mine, other in [*((name, next(iter(THEIRS))) for name in of_xlm_r), (BERT, BERT_OF_SIMALIGN)]:
+        of_bert = [(name, BERT_OF_SIMALIGN) for name in ON_BERT]
+        for mine, other in [*((name, next(iter(THEIRS))) for name in of_xlm_r), *of_bert]:
             same = same_links(results[mine].links, results[other].links)
             put(f"{mine} and {other}: {same:.2%} of links are the same")
             entries.append({"name": "same links", "contender": mine, "value": same, "unit": "", "ratio_to": {}})
@@ -279,10 +283,8 @@ def _runs_on_bert(
     out = Path(until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="align_benchmark_bert_")))
     (out / "pairs.txt").write_text("".join(pair_lines(gold.source, gold.target)), encoding="utf-8")
     peer = Peer(python, model, out / "pairs.txt", layer, threads, THEIRS["SimAlign, inter"])
-    return {
-        BERT: our_run(model, layer, gold, {"method": "argmax", "encoding": "separate"}),
-        BERT_OF_SIMALIGN: until_the_end.enter_context(peer).align,
-    }
+    runs: dict[str, Run] = {name: our_run(model, layer, gold, options) for name, options in ON_BERT.items()}
+    return runs | {BERT_OF_SIMALIGN: until_the_end.enter_context(peer).align}
 
 
 def main() -> None:
