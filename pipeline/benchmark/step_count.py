@@ -181,7 +181,7 @@ def count_micro_step(
         }
     )
     objectives = [
-        *(MaskedLM("mlm", "mono"), MaskedLM("tlm", "pairs")),
+        *(MaskedLM("mlm", "mono", factor=1.0), MaskedLM("tlm", "pairs", factor=1.0)),
         WordAlignment("dwa", alignment_layer, AlignmentSettings()),
     ]
     with as_on_gpu() as mode:

@@ -85,7 +85,7 @@ class Recipe:
 
 def part_of(name: str, work: Work, device: Device, attention: float, together: int = 1) -> Part:
     """Every call takes as long as its slowest side. attention: operations of all its calls; together: micro-steps in one."""
-    attends = [launch.name.startswith("_varlen_attn") for launch in work.launches]
+    attends = [launch.name.startswith("_flash_attention") for launch in work.launches]
     each = attention / max(sum(attends), 1)
     seconds = sum(
         max(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,10 +29,15 @@ from pipeline.training import ranks
 from pipeline.training.saves import Saves
 
 
-def whole_logits(input_PD: Tensor, weight_VD: Tensor, bias_V: Tensor, target_P: Tensor) -> tuple[Tensor, Tensor]:
+def whole_logits(
+    input_PD: Tensor, weight_VD: Tensor, bias_V: Tensor, target_P: Tensor, groups: Sequence[int] = ()
+) -> tuple[Tensor, ...]:
     """`linear_cross_entropy` without chunks."""
     logits_PV = F.linear(input_PD, weight_VD, bias_V).float()
-    return F.cross_entropy(logits_PV, target_P, reduction="sum"), (logits_PV.argmax(-1) == target_P).sum()
+    rows = list(groups) or [len(target_P)]
+    loss_P = F.cross_entropy(logits_PV, target_P, reduction="none")
+    hit_P = logits_PV.argmax(-1) == target_P
+    return *(part.sum() for part in loss_P.split(rows)), *(part.sum() for part in hit_P.split(rows))
 
 
 def use_whole_logits() -> None:

@@ -168,7 +168,7 @@ def join(parts: Sequence[Packed]) -> Packed:
         torch.cat([part.ids_T for part in parts]),
         torch.cat([part.positions_T for part in parts]),
         np.concatenate([[0], *(part.offsets_S1[1:] + start for part, start in placed)]),
-        torch.cat([parts[0].bounds_S1[:1], *(part.bounds_S1[1:] + start for part, start in placed)]),
+        torch.cat([parts[0].bounds_S1, *(part.bounds_S1[1:] + start for part, start in placed[1:])]),
         Layout(one_after_another),
     )
 

@@ -185,9 +185,9 @@ def _work(
     work = StepWork(
         sizes=sizes,
         parameters=parameters,
-        word_objectives=catalog.predicting_words(config.objectives),
+        word_calls=catalog.predicting_words(config.objectives),
         tokens=sum(share[name] * sample.tokens * passes[name] for name, sample in samples.items()),
-        predicted=max(share[name] * sample.predicted for name, sample in samples.items()),
+        predicted=sum(share[name] * sample.predicted for name, sample in samples.items()),
         ranks=plan.world_size,
         micro_steps=parts // plan.world_size,
         replicated=sum(of_stream.replicated for of_stream in costs.values()),

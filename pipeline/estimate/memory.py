@@ -12,8 +12,9 @@ With P parameters, N ranks and b bytes a weight (2 in fp16 and bf16, 4 in fp32),
   `model.Layer`, as counted on the CPU, without dropout. For replaced tokens L has the generator's layers and the
   encoder's, beside those of the pass that other objectives share. With relative positions 4·b·L·H more for each pair of tokens
   of a sequence, with H heads: as counted on the CPU in bf16; in fp32 it is half of that.
-- vocabulary: per objective that predicts words the gradient of the V × D matrix in fp32 (4·V·D), which is made in the forward,
-  and one chunk of logits in fp32 and of their gradients in b bytes, as on a GPU (see `linear_cross_entropy`).
+- vocabulary: per call of a head that predicts words, which MLM and TLM share where they are weighed alike, the gradient of the
+  V × D matrix in fp32 (4·V·D), which is made in the forward; and one chunk of logits in fp32 and of their gradients in b bytes,
+  as on a GPU (see `linear_cross_entropy`).
 - replicated, where objectives keep any: slow weights and queues in fp32, whole on every rank.
 - similarities, likewise: those of a micro-step's sentences, four times in fp32.
 - update: gradients in fp32 for the optimizer, 4·P in stage 0 and 4·P/N in the others; fp32 copies them in stage 3 only.
@@ -43,9 +44,9 @@ class StepWork:
 
     sizes: EncoderConfig
     parameters: int
-    word_objectives: int  # objectives that predict words
+    word_calls: int  # of heads that predict words
     tokens: float  # of a micro-step, each as often as it goes through all layers to be learned from; of some layers, that share
-    predicted: float  # masked tokens of the larger stream in a micro-step
+    predicted: float  # masked tokens of all streams in a micro-step
     ranks: int
     micro_steps: int
     replicated: int = 0  # bytes that objectives hold beside what is trained
@@ -111,7 +112,7 @@ def _offloads(zero: dict[str, Any], what: str) -> bool:
 
 
 def _vocabulary_bytes(work: StepWork, width: int) -> float:
-    if not work.word_objectives:
+    if not work.word_calls:
         return 0.0
     logits = min(work.predicted * work.sizes.vocab_size, LOGITS_AT_ONCE)
-    return 4 * work.sizes.vocab_size * work.sizes.hidden * work.word_objectives + (width + 4) * logits
+    return 4 * work.sizes.vocab_size * work.sizes.hidden * work.word_calls + (width + 4) * logits

@@ -5,11 +5,6 @@ Knows projected tokens and where sequences lie; nothing of layers or weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from inspect import signature
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +17,9 @@ from pipeline.model.position_bias import PositionBias
 WIDEST_VARIABLE_HEAD = 256  # flash attention's
 LONGEST_OF_PRODUCTS = {torch.bfloat16: 512, torch.float32: 96}
 """Tokens of a sequence up to which two products were faster than PyTorch's fused attention, heads 32 or 64 wide."""
+flash_attention = torch.ops.aten._flash_attention_forward
+"""Attention over sequences of any lengths, as PyTorch's nested tensors ask for it. `torch.nn.attention.varlen` is the same
+behind an operator in Python, whose gradient fills two tensors of zeros in every layer, for outputs that nobody reads."""
 SAFE_SUM = 1e20
 """Of exponentials, in fp32 or bf16, whose largest number is 3e38: room is left for the values."""
 
@@ -43,11 +41,8 @@ def attend(
     """
     assert bias is None or not causal, "a bias has keys on both sides of a query"
     if bias is None and _takes_variable_lengths(query_TD, heads, dropout):
-        bounds_S1, longest = packed.bounds_S1, packed.longest
-        switch = causal_switch() if causal else {}
-        return _by_variable_lengths(
-            query_TD, key_TD, value_TD, heads, (bounds_S1, bounds_S1, longest, longest), **switch
-        )
+        bounds = packed.bounds_S1, packed.bounds_S1, packed.longest, packed.longest
+        return _by_variable_lengths(query_TD, key_TD, value_TD, heads, bounds, causal)
     if causal:
         return _causally_by_groups(query_TD, key_TD, value_TD, packed, heads, dropout)
     return _by_groups(query_TD, key_TD, value_TD, packed, heads, dropout, bias)
@@ -70,7 +65,7 @@ def attend_across(
         if crossing.index_U is not None:
             key_UD, value_UD = (tensor.index_select(0, crossing.index_U) for tensor in (key_UD, value_UD))
         bounds = target.bounds_S1, crossing.bounds_R1, target.longest, crossing.longest
-        return _by_variable_lengths(query_TD, key_UD, value_UD, heads, bounds)
+        return _by_variable_lengths(query_TD, key_UD, value_UD, heads, bounds, causal=False)
     mixed = []
     for group, read in zip(target.groups, crossing.groups, strict=True):
         query = _laid_out(query_TD, group, heads)
@@ -88,25 +83,7 @@ def takes_variable_lengths(device_type: str, dtype: torch.dtype, head_width: int
     """Whether PyTorch's own attention over sequences of any lengths, without padding, runs here."""
     is_half = dtype in (torch.float16, torch.bfloat16)
     fits = head_width <= WIDEST_VARIABLE_HEAD and head_width % 8 == 0
-    return device_type == "cuda" and is_half and fits and dropout == 0 and varlen_attn() is not None
-
-
-@cache
-def varlen_attn() -> Callable[..., Any] | None:
-    """PyTorch's attention over sequences of any lengths; importing it takes as long as PyTorch, and only GPUs use it."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn as found
-    except ImportError:  # PyTorch before 2.10
-        return None
-    return found
-
-
-@cache
-def causal_switch() -> dict[str, Any]:
-    """How `varlen_attn` is told that nothing is taken from later tokens: PyTorch 2.10 has a switch, later ones a window."""
-    attention = varlen_attn()
-    assert attention is not None, "`takes_variable_lengths` has asked"
-    return {"is_causal": True} if "is_causal" in signature(attention).parameters else {"window_size": (-1, 0)}
+    return device_type == "cuda" and is_half and fits and dropout == 0
 
 
 def takes_products(device_type: str, dtype: torch.dtype, length: int) -> bool:
@@ -120,13 +97,11 @@ def _by_variable_lengths(
     value_UD: Tensor,
     heads: int,
     bounds: tuple[Tensor, Tensor, int, int],
-    **switch: Any,
+    causal: bool,
 ) -> Tensor:
-    """bounds: where sequences of queries and of keys begin and end; tokens of the longest of either."""
-    query_THD, key_UHD, value_UHD = (tensor.unflatten(1, (heads, -1)) for tensor in (query_TD, key_UD, value_UD))
-    attention = varlen_attn()
-    assert attention is not None, "`takes_variable_lengths` has asked"
-    mixed_THD = attention(query_THD, key_UHD, value_UHD, *bounds, **switch)
+    """bounds: where sequences of queries and of keys begin and end, int32; tokens of the longest of either."""
+    sides = (tensor.unflatten(1, (heads, -1)) for tensor in (query_TD, key_UD, value_UD))
+    mixed_THD, *_ = flash_attention(*sides, *bounds, 0.0, causal, False)
     assert isinstance(mixed_THD, Tensor)
     return mixed_THD.flatten(1)
 

@@ -34,8 +34,8 @@ def padded(words: int) -> int:
 
 
 def padded_bias(bias_V: Tensor) -> Tensor:
-    """fp32 [padded(V)], minus infinity where there is no word: so kernels need not ask where words end."""
-    return F.pad(bias_V.float(), (0, padded(len(bias_V)) - len(bias_V)), value=float("-inf"))
+    """[padded(V)], in its dtype: so kernels read it as they read the logits that it is added to."""
+    return F.pad(bias_V, (0, padded(len(bias_V)) - len(bias_V)))
 
 
 @torch.library.custom_op("xlm_align::row_losses", mutates_args=())
@@ -66,9 +66,9 @@ def _empty_rows(logits_CU: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def row_losses(logits_CU: Tensor, bias_U: Tensor, target_C: Tensor, words: int, mean: bool) -> RowLosses:
-    """One pass over logits [C, U = padded(words)] of any floating dtype, contiguous, zero where there is no word.
+    """One pass over logits [C, U = padded(words)] of any floating dtype, contiguous; beyond the words may lie anything.
 
-    bias_U: as `padded_bias` makes it. On a GPU; on a CPU in Triton's interpreter.
+    bias_U: of any floating dtype, as `padded_bias` makes it. On a GPU; on a CPU in Triton's interpreter.
     """
     return RowLosses(*_row_losses(logits_CU, bias_U, target_C, words, mean))
 

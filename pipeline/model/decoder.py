@@ -17,7 +17,7 @@ from data_prep.tokenizers.special_ids import PAD
 from pipeline.data.crossing import Crossing
 from pipeline.data.packing import Packed
 from pipeline.model.decoder_layer import DecoderLayer
-from pipeline.model.encoder import Encoder, init_weights, with_weight_of
+from pipeline.model.encoder import Encoder, TokenType, init_weights, with_weight_of
 from pipeline.model.generator import whole_tables
 from pipeline.model.heads import WritingHead
 from pipeline.settings import text_to_text
@@ -51,7 +51,7 @@ class Decoder(nn.Module):
         tied = settings.embeddings == "tied"
         tables = (encoder.word, encoder.position)
         self.word, self.position = (with_weight_of(table) if tied else _like(table) for table in tables)
-        self.token_type = nn.Embedding(1, config.hidden)
+        self.token_type = TokenType(config.hidden)
         self.embedding_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.layers = nn.ModuleList(
             DecoderLayer(config, settings.layout == "interleaved") for _ in range(settings.layers)
@@ -83,8 +83,7 @@ class Decoder(nn.Module):
     def hidden(self, memory_UD: Tensor, source: Packed, target: Packed, crossing: Crossing) -> Tensor:
         """Hidden states [T, D] of the targets' tokens, after the last layer."""
         assert len(memory_UD) == source.tokens, "the memory is of other sequences"
-        type_D = self.token_type(torch.zeros((), dtype=torch.long, device=target.ids_T.device))
-        summed_TD = self.word(target.ids_T) + self.position(target.positions_T) + type_D
+        summed_TD = self.token_type(self.word(target.ids_T) + self.position(target.positions_T))
         hidden_TD = F.dropout(self.embedding_norm(summed_TD), self.config.dropout, self.training)
         for layer in self.layers:
             hidden_TD = layer(hidden_TD, memory_UD, target, crossing)

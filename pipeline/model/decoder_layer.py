@@ -42,7 +42,7 @@ class SelfAttention(_Attention):
     """Of every token to itself and to those before it in its sequence."""
 
     def forward(self, hidden_TD: Tensor, target: Packed) -> Tensor:
-        query_TD, key_TD, value_TD = linears(hidden_TD, (self.query, self.key, self.value))
+        (query_TD, key_TD, value_TD), hidden_TD = linears(hidden_TD, (self.query, self.key, self.value))
         sides = query_TD, key_TD, value_TD
         return self._added(hidden_TD, attend(*sides, target, self.heads, self.dropout, causal=True))
 
@@ -51,7 +51,7 @@ class CrossAttention(_Attention):
     """Of every token of a target to all tokens of its source."""
 
     def forward(self, hidden_TD: Tensor, memory_UD: Tensor, target: Packed, crossing: Crossing) -> Tensor:
-        key_UD, value_UD = linears(memory_UD, (self.key, self.value))
+        (key_UD, value_UD), _ = linears(memory_UD, (self.key, self.value))
         sides = self.query(hidden_TD), key_UD, value_UD
         return self._added(hidden_TD, attend_across(*sides, target, crossing, self.heads, self.dropout))
 
@@ -67,7 +67,8 @@ class FeedForward(nn.Module):
         self.norm = ResidualNorm(config.hidden, eps=config.norm_eps)
 
     def forward(self, hidden_TD: Tensor) -> Tensor:
-        added_TD: Tensor = self.norm(hidden_TD, self.down(self.up(hidden_TD)), self.rate)
+        raised_TF, hidden_TD = self.up(hidden_TD)
+        added_TD: Tensor = self.norm(hidden_TD, self.down(raised_TF), self.rate)
         return added_TD
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from data_prep.tokenizers.special_ids import PAD
 from pipeline.data.packing import Packed
 from pipeline.model.attention import attend
-from pipeline.model.linear import Linear, LinearGELU, linears
+from pipeline.model.linear import Joined, Linear, LinearGELU, joined_parameters, linears
 from pipeline.model.position_bias import Distances, Gate, PositionBias
 from pipeline.model.residual_norm import ResidualNorm
 from pipeline.settings.sizes import EncoderConfig
@@ -37,9 +37,15 @@ class Layer(nn.Module):
         self.norm = ResidualNorm(width, eps=config.norm_eps)
         self.gate = Gate(width, config.heads) if config.gated_relative else None
 
-    def forward(self, hidden_TD: Tensor, packed: Packed, distance_HO: Tensor | None = None) -> Tensor:
-        """distance_HO: see `PositionBias`; None: there is none."""
-        query_TD, key_TD, value_TD = linears(hidden_TD, (self.query, self.key, self.value))
+    @property
+    def projections(self) -> tuple[Linear, Linear, Linear]:
+        return self.query, self.key, self.value
+
+    def forward(
+        self, hidden_TD: Tensor, packed: Packed, distance_HO: Tensor | None = None, joined: Joined | None = None
+    ) -> Tensor:
+        """distance_HO: see `PositionBias`; None: there is none. joined: the projections' parameters, see `linears`."""
+        (query_TD, key_TD, value_TD), hidden_TD = linears(hidden_TD, self.projections, joined)
         dropout = self.dropout if self.training else 0.0
         bias = None
         if distance_HO is not None:
@@ -47,8 +53,19 @@ class Layer(nn.Module):
             bias = PositionBias(distance_HO, self.gate(query_TD))
         mixed_TD = self.attention_out(attend(query_TD, key_TD, value_TD, packed, self.heads, dropout, bias))
         hidden_TD = self.attention_norm(hidden_TD, mixed_TD, self.dropout)
-        output_TD: Tensor = self.norm(hidden_TD, self.down(self.up(hidden_TD)), self.dropout)
+        raised_TF, hidden_TD = self.up(hidden_TD)
+        output_TD: Tensor = self.norm(hidden_TD, self.down(raised_TF), self.dropout)
         return output_TD
+
+
+class TokenType(nn.Embedding):
+    """The embedding of the one type that all tokens have, added to their others: nothing is looked up."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(1, width)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input + self.weight
 
 
 class Encoder(nn.Module):
@@ -63,7 +80,7 @@ class Encoder(nn.Module):
         self.word, self.position = tables or [
             nn.Embedding(count, config.hidden, padding_idx=PAD) for count in (config.vocab_size, config.positions)
         ]
-        self.token_type = nn.Embedding(1, config.hidden)
+        self.token_type = TokenType(config.hidden)
         self.embedding_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.distances = Distances(config.heads) if config.gated_relative else None
@@ -84,13 +101,14 @@ class Encoder(nn.Module):
         device = self.word.weight.device
         if packed.ids_T.device != device:
             packed = packed.to(device)
-        type_D = self.token_type(torch.zeros((), dtype=torch.long, device=packed.ids_T.device))
-        summed_TD = self.word(packed.ids_T) + self.position(packed.positions_T) + type_D
+        summed_TD = self.token_type(self.word(packed.ids_T) + self.position(packed.positions_T))
         hidden_TD = F.dropout(self.embedding_norm(summed_TD), self.config.dropout, self.training)
         states = [hidden_TD]
         distance_HO = None if self.distances is None or layers == 0 else self.distances(packed.longest)
-        for layer in self.layers[:layers]:
-            states.append(layer(states[-1], packed, distance_HO))
+        through = [layer for layer in self.layers[:layers] if isinstance(layer, Layer)]
+        joined = joined_parameters([layer.projections for layer in through])
+        for layer, of_layer in zip(through, joined, strict=True):
+            states.append(layer(states[-1], packed, distance_HO, of_layer))
         return states
 
 

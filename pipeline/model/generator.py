@@ -70,7 +70,7 @@ class Generator(nn.Module):
         self, packed: Packed, predicted_P: Tensor, target_P: Tensor, uniform_P: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """What its head says of the blanks `predicted_P`, indices into T: see `DrawingHead`."""
-        found: tuple[Tensor, Tensor] = self.head(self.encoder(packed)[predicted_P], target_P, uniform_P)
+        found: tuple[Tensor, Tensor] = self.head(self.encoder(packed)[predicted_P], target_P, uniform_P=uniform_P)
         return found
 
     def begin_as(self, encoder: Encoder) -> None:

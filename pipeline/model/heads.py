@@ -5,6 +5,8 @@ Know hidden states and the word embedding; nothing of batches or of what is trai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,18 +40,23 @@ class WordHead(nn.Module):
 class MaskedLMHead(WordHead):
     """Predicts the words behind blanks."""
 
-    def forward(self, hidden_PD: Tensor, target_P: Tensor) -> tuple[Tensor, Tensor]:
-        """(summed cross-entropy, fp32 scalar; correct predictions, int64 scalar) of the target ids."""
-        return linear_cross_entropy(self.transform(hidden_PD), self.weight, self.bias, target_P)
+    def forward(self, hidden_PD: Tensor, target_P: Tensor, groups: Sequence[int] = ()) -> tuple[Tensor, ...]:
+        """(summed cross-entropy, fp32 scalar; correct predictions, int64 scalar) of the target ids.
+
+        groups: rows of each of several groups; both of each, and one gradient for all: see `linear_cross_entropy`.
+        """
+        return linear_cross_entropy(self.transform(hidden_PD), self.weight, self.bias, target_P, groups=groups)
 
 
 class DrawingHead(MaskedLMHead):
     """A masked-LM head that draws words as well. Both are its own call, for which ZeRO-3 brings the word embedding."""
 
-    def forward(self, hidden_PD: Tensor, target_P: Tensor, uniform_P: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, hidden_PD: Tensor, target_P: Tensor, groups: Sequence[int] = (), uniform_P: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """As `MaskedLMHead`; or with numbers of [0, 1), float64, (words drawn by them, int64 [P]; how many are the target)."""
         if uniform_P is None:
-            return super().forward(hidden_PD, target_P)
+            return super().forward(hidden_PD, target_P, groups)
         drawn_P = linear_draw(self.transform(hidden_PD), self.weight, self.bias, uniform_P)
         return drawn_P, (drawn_P == target_P).sum()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -50,8 +50,19 @@ class PaddedLinear(nn.Linear):
 class LinearGELU(nn.Linear):
     """`Linear`, then exact GELU. A layer of its own, because ZeRO-3 brings a layer's weights when that layer is called."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        return linear_gelu(input, self.weight, self.bias)
+    def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Its output, and the input for the residual beside it, as `linears` gives it back."""
+        if devices.on_gpu(input) and torch.is_grad_enabled():
+            (output_TN,), kept_TK = _together(input, Joined(self.weight, self.bias), (self,))
+            return F.gelu(output_TN), kept_TK
+        return linear_gelu(input, self.weight, self.bias), input
+
+
+class Joined(NamedTuple):
+    """Weights and biases of layers that have the same input, those of one below those of another."""
+
+    weight_NK: Tensor
+    bias_N: Tensor
 
 
 def linear(input_TK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tensor:
@@ -72,17 +83,43 @@ def linear_gelu(input_TK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = Non
     return F.gelu(linear(input_TK, weight_NK, bias_N))
 
 
-def linears(input_TK: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
-    """What each layer, all of one width and with a bias, makes of the same input; on a GPU one product of them all.
+def linears(
+    input_TK: Tensor, layers: Sequence[nn.Linear], joined: Joined | None = None
+) -> tuple[Sequence[Tensor], Tensor]:
+    """What each layer, all of one width and with a bias, makes of the same input; and the input for the residual beside them.
 
-    Not at ZeRO-3, which brings a layer's weights when that layer is called.
+    On a GPU it is one product of them all, and their gradient is added to the residual's within a product, if that takes the
+    input from here. joined: what `joined_parameters` made of the layers; None: they are joined for this input. Not at ZeRO-3,
+    which brings a layer's weights when that layer is called.
     """
-    if not devices.on_gpu(input_TK) or any(hasattr(layer.weight, "ds_id") for layer in layers):
-        return [layer(input_TK) for layer in layers]
-    found: tuple[Tensor, ...] = _Together.apply(
-        input_TK, *(layer.weight for layer in layers), *(layer.bias for layer in layers)
+    if not _are_taken_together(layers):
+        return [layer(input_TK) for layer in layers], input_TK
+    return _together(input_TK, joined or _joined([layers])[0], layers)
+
+
+def joined_parameters(groups: Sequence[Sequence[nn.Linear]]) -> Sequence[Joined | None]:
+    """What `linears` multiplies with for each group of layers of one shape: two copies in all. None where it does not."""
+    together = _are_taken_together([layer for group in groups for layer in group])
+    return _joined(groups) if together else [None] * len(groups)
+
+
+def _joined(groups: Sequence[Sequence[nn.Linear]]) -> list[Joined]:
+    layers = [layer for group in groups for layer in group]
+    with torch.no_grad():
+        weight_NK, bias_N = (torch.cat(each) for each in zip(*((one.weight, one.bias) for one in layers), strict=True))
+    rows = [sum(len(layer.weight) for layer in group) for group in groups]
+    return [Joined(*parts) for parts in zip(weight_NK.split(rows), bias_N.split(rows), strict=True)]
+
+
+def _are_taken_together(layers: Sequence[nn.Linear]) -> bool:
+    return bool(layers) and devices.on_gpu(layers[0].weight) and not any(hasattr(one.weight, "ds_id") for one in layers)
+
+
+def _together(input_TK: Tensor, joined: Joined, layers: Sequence[nn.Linear]) -> tuple[Sequence[Tensor], Tensor]:
+    *found, kept_TK = _Together.apply(
+        input_TK, *joined, *(layer.weight for layer in layers), *(layer.bias for layer in layers)
     )
-    return found
+    return found, kept_TK
 
 
 def product(left_MK: Tensor, right_KN: Tensor) -> Tensor:
@@ -143,26 +180,38 @@ class _OneDNNLinear(torch.autograd.Function):
 
 
 class _Together(torch.autograd.Function):
-    """Weights of several layers, then their biases."""
+    """Of an input and joined parameters; then weights of the layers and their biases, which get the gradients."""
 
     @staticmethod
-    def forward(ctx: Any, input_TK: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        layers = len(parameters) // 2
-        weight_NK = torch.cat(parameters[:layers])
+    def forward(
+        ctx: Any, input_TK: Tensor, weight_NK: Tensor, bias_N: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(input_TK, weight_NK)
-        ctx.layers = layers
-        return torch.addmm(torch.cat(parameters[layers:]), input_TK, weight_NK.T).chunk(layers, dim=1)
+        ctx.set_materialize_grads(False)
+        ctx.layers = len(parameters) // 2
+        return *torch.addmm(bias_N, input_TK, weight_NK.T).chunk(ctx.layers, dim=1), input_TK
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         input_TK, weight_NK = ctx.saved_tensors
-        upstream_TN = torch.cat(upstream, dim=1)
-        d_input_TK = upstream_TN @ weight_NK if ctx.needs_input_grad[0] else None
-        if not any(ctx.needs_input_grad[1:]):
-            return d_input_TK, *[None] * (2 * ctx.layers)
+        *of_layers, d_kept_TK = upstream
+        upstream_TN = _side_by_side(of_layers)
+        d_input_TK = None
+        if ctx.needs_input_grad[0]:
+            d_input_TK = (
+                upstream_TN @ weight_NK if d_kept_TK is None else torch.addmm(d_kept_TK, upstream_TN, weight_NK)
+            )
+        if not any(ctx.needs_input_grad[3:]):
+            return d_input_TK, None, None, *[None] * (2 * ctx.layers)
         d_weights, d_biases = upstream_TN.T @ input_TK, upstream_TN.sum(dim=0)
-        return d_input_TK, *d_weights.chunk(ctx.layers), *d_biases.chunk(ctx.layers)
+        return d_input_TK, None, None, *d_weights.chunk(ctx.layers), *d_biases.chunk(ctx.layers)
+
+
+def _side_by_side(tensors: Sequence[Tensor | None]) -> Tensor:
+    found = [tensor for tensor in tensors if tensor is not None]
+    assert len(found) == len(tensors), "the output of every layer is read"
+    return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
 
 class _WideScores(torch.autograd.Function):

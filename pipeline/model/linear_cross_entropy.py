@@ -6,14 +6,15 @@ Knows neither masks nor models.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pipeline.model import devices
-from pipeline.model.cross_entropy import add_logit_gradients, padded, padded_bias, row_losses
+from pipeline.model.cross_entropy import RowLosses, add_logit_gradients, padded, padded_bias, row_losses
 from pipeline.model.flops import LOGITS_AT_ONCE
 from pipeline.model.linear import linear, product
 
@@ -25,16 +26,24 @@ FP16_SCALE = 2.0**12
 
 
 def linear_cross_entropy(
-    input_PD: Tensor, weight_VD: Tensor, bias_V: Tensor, target_P: Tensor, logits_at_once: int | None = None
-) -> tuple[Tensor, Tensor]:
+    input_PD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor,
+    target_P: Tensor,
+    logits_at_once: int | None = None,
+    groups: Sequence[int] = (),
+) -> tuple[Tensor, ...]:
     """Summed cross-entropy of `input @ weight.T + bias`, and how many targets are the first argmax of their row.
 
     input_PD, weight_VD, bias_V: one floating dtype; target_P: int64, P may be 0. Logits and losses are taken in fp32 (in
     fp64 for fp64 input). At most `logits_at_once` logits (at least one row's; on a GPU 128 rows') are in memory at a time; by
     default 2**26 on the CPU, else 2**29. Returns (loss: scalar, fp32 or fp64; correct: scalar int64).
+
+    groups: rows of each of several groups that lie one after the other. Then the losses of all groups are returned, and after
+    them how many are correct in each. Whatever is made of these losses must have the same derivative with respect to each:
+    one gradient is made for all rows, before it is known.
     """
-    loss, _, correct = smoothed_cross_entropy(input_PD, weight_VD, bias_V, target_P, 0.0, logits_at_once)
-    return loss, correct
+    return _grouped(input_PD, weight_VD, bias_V, target_P, 0.0, logits_at_once, groups or (len(input_PD),))
 
 
 def smoothed_cross_entropy(
@@ -50,11 +59,34 @@ def smoothed_cross_entropy(
     (Szegedy et al., CVPR 2016; `torch.nn.functional.cross_entropy` has the same definition.) Returns (the smoothed loss;
     without gradient the loss that is not smoothed, in the same dtype; correct).
     """
+    found = _grouped(input_PD, weight_VD, bias_V, target_P, smoothing, logits_at_once, (len(input_PD),))
+    if not smoothing:
+        loss, correct = found
+        return loss, loss.detach(), correct
+    loss, plain, correct = found
+    return loss, plain, correct
+
+
+def _grouped(
+    input_PD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor,
+    target_P: Tensor,
+    smoothing: float,
+    logits_at_once: int | None,
+    groups: Sequence[int],
+) -> tuple[Tensor, ...]:
+    """The loss of every group; then, if it is smoothed, of every one that without; then of every one how many are correct."""
+    assert sum(groups) == len(input_PD), "every row is in one group"
     fused = takes_kernels(input_PD)
     most = logits_at_once or (LOGITS_AT_ONCE if devices.on_gpu(input_PD) else LOGITS_AT_ONCE_ON_CPU)
     rows = max(most // len(weight_VD), 1)
     rows = equal_rows(len(input_PD), rows) if fused else rows
-    return _LinearCrossEntropy.apply(input_PD, weight_VD, bias_V, target_P, smoothing, rows, torch.is_grad_enabled())
+    differentiate = torch.is_grad_enabled()
+    found: tuple[Tensor, ...] = _LinearCrossEntropy.apply(
+        *(input_PD, weight_VD, bias_V, target_P, smoothing, rows, tuple(groups), differentiate)
+    )
+    return found
 
 
 def takes_kernels(input_PD: Tensor) -> bool:
@@ -79,22 +111,47 @@ class _LinearCrossEntropy(torch.autograd.Function):
         target_P: Tensor,
         smoothing: float,
         rows: int,
+        groups: tuple[int, ...],
         differentiate: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         wide = torch.promote_types(input_PD.dtype, torch.float32)
         sums = _Gradients(input_PD, weight_VD, wide) if differentiate else None
         chunks = _by_kernels if takes_kernels(input_PD) else _by_tensors
-        plain, beyond, correct = chunks(input_PD, weight_VD, bias_V, target_P, smoothing, rows, sums)
-        ctx.mark_non_differentiable(plain, correct)
-        ctx.gradients = sums
-        return plain + beyond, plain, correct
+        plain_P, beyond_P, hit_P = chunks(input_PD, weight_VD, bias_V, target_P, smoothing, rows, sums)
+        plain, correct = ([part.sum() for part in rows_P.split(groups)] for rows_P in (plain_P, hit_P))
+        ctx.set_materialize_grads(False)
+        ctx.gradients, ctx.groups = sums, len(groups)
+        if beyond_P is None:
+            ctx.mark_non_differentiable(*correct)
+            return *plain, *correct
+        beyond = [smoothing * part.sum() for part in beyond_P.split(groups)]
+        ctx.mark_non_differentiable(*plain, *correct)
+        return *(one + more for one, more in zip(plain, beyond, strict=True)), *plain, *correct
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         sums, ctx.gradients = ctx.gradients, None
         assert sums is not None, "gradients are kept for one backward"
-        return *sums.scaled(upstream), None, None, None, None
+        return *sums.scaled(_the_one(upstream[: ctx.groups])), None, None, None, None, None
+
+
+def _the_one(factors: Sequence[Tensor | None]) -> Tensor:
+    """The derivative that is the same for every group's loss."""
+    first, *others = factors
+    assert first is not None and all(other is not None for other in others), "all groups' losses are asked for, or none"
+    if not devices.on_gpu(first):  # a GPU would be waited for
+        alike = (torch.allclose(first, other, rtol=0, atol=0, equal_nan=True) for other in others if other is not None)
+        assert all(alike), "the losses of all groups have one derivative"
+    return first
+
+
+class _Rows(NamedTuple):
+    """Of every row its loss without smoothing, what a smoothing of 1 would add to it, and whether its target is the argmax."""
+
+    plain_P: Tensor
+    beyond_P: Tensor | None  # None: there is no smoothing
+    hit_P: Tensor  # bool, or int32
 
 
 def _by_tensors(
@@ -105,12 +162,10 @@ def _by_tensors(
     smoothing: float,
     rows: int,
     sums: _Gradients | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss without smoothing, what smoothing adds to it, correct ones; gradients into `sums`."""
+) -> _Rows:
+    """Losses of all rows; gradients into `sums`."""
     wide = torch.promote_types(input_PD.dtype, torch.float32)
-    plain = torch.zeros((), dtype=wide, device=input_PD.device)
-    beyond = torch.zeros_like(plain)
-    correct = torch.zeros((), dtype=torch.long, device=input_PD.device)
+    plain, beyond, hits = ([input_PD.new_zeros(0, dtype=dtype)] for dtype in (wide, wide, torch.bool))
     for first in range(0, len(input_PD), rows):
         chunk = slice(first, first + rows)
         logits_CV = linear(input_PD[chunk], weight_VD, bias_V).to(wide)
@@ -118,17 +173,17 @@ def _by_tensors(
         highest_C1, argmax_C1 = logits_CV.max(dim=1, keepdim=True)
         target_logit_C1 = logits_CV.gather(1, target_C1)
         if smoothing:
-            beyond += smoothing * (target_logit_C1 - logits_CV.mean(dim=1, keepdim=True)).sum()
+            beyond.append((target_logit_C1 - logits_CV.mean(dim=1, keepdim=True)).squeeze(1))
         share_CV = logits_CV.softmax(dim=1)
         del logits_CV
         # The largest share is at least 1 / V, so that its logarithm is safe where the target's might underflow.
-        plain += (highest_C1 - share_CV.gather(1, argmax_C1).log() - target_logit_C1).sum()
-        correct += (argmax_C1 == target_C1).sum()
+        plain.append((highest_C1 - share_CV.gather(1, argmax_C1).log() - target_logit_C1).squeeze(1))
+        hits.append((argmax_C1 == target_C1).squeeze(1))
         if sums is not None:
             if smoothing:
                 share_CV -= smoothing / len(weight_VD)
             sums.add(chunk, share_CV.scatter_add_(1, target_C1, share_CV.new_full(target_C1.shape, smoothing - 1)))
-    return plain, beyond, correct
+    return _Rows(torch.cat(plain), torch.cat(beyond) if smoothing else None, torch.cat(hits))
 
 
 def _by_kernels(
@@ -139,7 +194,7 @@ def _by_kernels(
     smoothing: float,
     rows: int,
     sums: _Gradients | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> _Rows:
     """The same by `cross_entropy`: logits in fp32 as the product accumulates them, their gradients in the dtype of the input.
 
     Rows of both buffers have a padded length, and their chunks are written into the same memory.
@@ -148,26 +203,25 @@ def _by_kernels(
     rows = min(rows, max(len(input_PD), 1))
     bias_U = padded_bias(bias_V)
     logits_CU = input_PD.new_empty(rows, padded(words), dtype=torch.float32)
-    logits_CU[:, words:] = 0
-    plain, beyond = torch.zeros((2,), device=input_PD.device).unbind()
-    correct = torch.zeros((), dtype=torch.long, device=input_PD.device)
+    found = []
     d_logits_CU = torch.empty_like(logits_CU, dtype=input_PD.dtype) if sums is not None else None
     for first in range(0, len(input_PD), rows):
         chunk = slice(first, first + rows)
         target_C = target_P[chunk]
         of_chunk_CU = logits_CU[: len(target_C)]
         _wide_product(input_PD[chunk], weight_VD.T, out=of_chunk_CU[:, :words])
-        found = row_losses(of_chunk_CU, bias_U, target_C, words, bool(smoothing))
-        plain = plain + (found.log_sum_C - found.target_C).sum()
-        correct = correct + found.hit_C.sum()
-        if smoothing:
-            beyond = beyond + smoothing * (found.target_C - found.mean_C).sum()
+        found.append(row_losses(of_chunk_CU, bias_U, target_C, words, bool(smoothing)))
         if sums is not None and d_logits_CU is not None:
             d_chunk_CU = d_logits_CU[: len(target_C)]
             into = d_chunk_CU, sums.d_bias_U
-            add_logit_gradients(of_chunk_CU, bias_U, target_C, found.log_sum_C, words, smoothing, sums.factor, *into)
+            log_sum_C = found[-1].log_sum_C
+            add_logit_gradients(of_chunk_CU, bias_U, target_C, log_sum_C, words, smoothing, sums.factor, *into)
             sums.add_products(chunk, d_chunk_CU[:, :words])
-    return plain, beyond, correct
+    if not found:
+        found = [row_losses(logits_CU[:0], bias_U, target_P, words, bool(smoothing))]
+    of_all = found[0] if len(found) == 1 else RowLosses(*map(torch.cat, zip(*found, strict=True)))
+    beyond_P = of_all.target_C - of_all.mean_C if smoothing else None
+    return _Rows(of_all.log_sum_C - of_all.target_C, beyond_P, of_all.hit_C)
 
 
 class _Gradients:
@@ -202,7 +256,8 @@ class _Gradients:
         """The gradients times `upstream`, in the parameters' dtype; used up afterwards."""
         if self._d_weight_VD is None:
             self._d_weight_VD = torch.zeros_like(self._weight_VD, dtype=self._d_bias_V.dtype)
-        dtype, factor = self._weight_VD.dtype, upstream / self.factor
+        dtype = self._weight_VD.dtype
+        factor = upstream if self.factor == 1 else upstream / self.factor
         return (
             _times(self._d_input_PD, factor, dtype),
             _times(self._d_weight_VD, factor, dtype),

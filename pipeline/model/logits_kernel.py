@@ -17,7 +17,7 @@ def row_losses(
     row = tl.program_id(0).to(tl.int64)
     logits += row * stride
     wanted = tl.load(target + row)
-    aim = tl.load(logits + wanted).to(tl.float32) + tl.load(bias + wanted)
+    aim = tl.load(logits + wanted).to(tl.float32) + tl.load(bias + wanted).to(tl.float32)
     highest = float("-inf")
     total = 0.0
     every = 0.0
@@ -25,7 +25,8 @@ def row_losses(
     for first in range(0, stride, BLOCK):
         at = first + tl.arange(0, BLOCK)
         value = tl.load(logits + at, at < stride, other=0).to(tl.float32)
-        value += tl.load(bias + at, at < stride, other=float("-inf"))  # [BLOCK]
+        value += tl.load(bias + at, at < stride, other=0).to(tl.float32)
+        value = tl.where(at < words, value, float("-inf"))  # [BLOCK]; beyond the words may lie anything
         better += ((value > aim) | ((value == aim) & (at < wanted))).to(tl.int32)
         above = tl.maximum(highest, tl.max(value, axis=0))
         total = total * tl.exp(highest - above) + tl.sum(tl.exp(value - above), axis=0)
@@ -57,7 +58,7 @@ def logit_gradients(
     """A program a block of columns, over all rows: so it has their sum at hand, and need not read gradients again."""
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = column < stride
-    shift = tl.load(bias + column, inside, other=float("-inf"))
+    shift = tl.load(bias + column, inside, other=0).to(tl.float32)
     sums = tl.zeros([BLOCK], tl.float32)
     for first in range(0, rows, ROWS):
         row = first + tl.arange(0, ROWS)

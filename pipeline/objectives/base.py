@@ -7,7 +7,7 @@ it trains and the state that it keeps, labels, counts and loses. `catalog` has t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -30,6 +30,9 @@ class Encode(Protocol):
     """Hidden states [T, D] of a packed batch after `layers` layers (None: all)."""
 
     def __call__(self, packed: Packed, layers: int | None = None) -> Tensor: ...
+    def rows(self, packed: Packed, index_P: Tensor) -> Tensor:
+        """Those of some tokens [P, D], after all layers: two objectives that name the same tensor share them."""
+
     @property
     def dtype(self) -> torch.dtype:
         """What the encoder computes in."""
@@ -90,6 +93,9 @@ class Objective(ABC):
     reads: tuple[View, ...]
     pooled: bool = True
     """Its loss is divided by what all pooled objectives predict in the step, as XLM-Align's terms are; else by its count."""
+    together: Hashable = None
+    """Objectives that have an equal one lose by one `loss_all`; None: it loses by itself. Only of losses that the step
+    multiplies by the same number."""
 
     @property
     def streams(self) -> list[str]:
@@ -154,6 +160,20 @@ class Objective(ABC):
         Every rank must run the same modules in the same order, also where nothing is predicted: at ZeRO-3 each of them is a
         communication. Parameters that have no part in any loss get their zeros from the model.
         """
+
+    def loss_all(
+        self,
+        objectives: Sequence[Objective],
+        encode: Encode,
+        modules: Modules,
+        batch: MicroBatch,
+        labels: Sequence[LabelTensors],
+    ) -> list[Loss]:
+        """`loss` of the objectives that lose together, the first of which is asked: a head that they share is called once.
+
+        labels: of each. The gradient of each total is right as long as all of them have the same factor.
+        """
+        return [objective.loss(encode, modules, batch, own) for objective, own in zip(objectives, labels, strict=True)]
 
     @abstractmethod
     def flops(self, sizes: EncoderConfig, batch: MicroBatch) -> float:

@@ -92,7 +92,7 @@ def _masked_lm(stream: str) -> Callable[[str, Term, Model], Objective]:
     def build(name: str, term: Term, model: Model) -> Objective:
         from pipeline.objectives.masked_lm import MaskedLM
 
-        return MaskedLM(name, stream)
+        return MaskedLM(name, stream, term.schedule)
 
     return build
 
@@ -280,8 +280,9 @@ def reads_links(terms: Objectives) -> bool:
 
 
 def predicting_words(terms: Objectives) -> int:
-    """How many objectives make logits over the vocabulary."""
-    return sum(ENTRIES[name].predicts_words for name, _ in _active(terms))
+    """How many calls of a head make logits over the vocabulary in a micro-step: masked LMs that are weighed alike share one."""
+    making = [(name, term) for name, term in _active(terms) if ENTRIES[name].predicts_words]
+    return len({term.schedule if "masked_lm" in ENTRIES[name].modules else name for name, term in making})
 
 
 def costs(terms: Objectives, stream: str, sizes: EncoderConfig, samples: float, of_step: int) -> Costs:

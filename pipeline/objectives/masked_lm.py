@@ -5,7 +5,7 @@ Devlin et al. (NAACL 2019) and Conneau & Lample (NeurIPS 2019, section 3.3); the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -23,8 +23,10 @@ from pipeline.settings.sizes import EncoderConfig
 class MaskedLM(Objective):
     """Cross-entropy at the masked positions of one stream."""
 
-    def __init__(self, name: str, stream: str) -> None:
+    def __init__(self, name: str, stream: str, factor: Hashable = None) -> None:
+        """factor: equal for those whose losses the step multiplies by the same number, which share a call of the head."""
         self.name, self.reads = name, (View(stream, MaskedTokens.name),)
+        self.together = None if factor is None else (MASKED_LM_HEAD, factor)
 
     def modules(self, parts: Parts) -> dict[str, Trained]:
         sizes = parts.encoder.config
@@ -42,9 +44,24 @@ class MaskedLM(Objective):
         return masked_lm_flops(sizes, len(self._masked(batch).predicted_P))
 
     def loss(self, encode: Encode, modules: Modules, batch: MicroBatch, labels: LabelTensors) -> Loss:
-        masked = self._masked(batch)
-        loss, correct = modules[MASKED_LM_HEAD](encode(masked.packed)[masked.predicted_P], masked.target_ids_P)
-        return Loss(loss, {"correct": correct})
+        (found,) = self.loss_all([self], encode, modules, batch, [labels])
+        return found
+
+    def loss_all(
+        self,
+        objectives: Sequence[Objective],
+        encode: Encode,
+        modules: Modules,
+        batch: MicroBatch,
+        labels: Sequence[LabelTensors],
+    ) -> list[Loss]:
+        """Of masked tokens of several streams, one after the other."""
+        views = [objective._masked(batch) for objective in objectives if isinstance(objective, MaskedLM)]
+        hidden_PD = torch.cat([encode.rows(view.packed, view.predicted_P) for view in views])
+        target_P = torch.cat([view.target_ids_P for view in views])
+        found = modules[MASKED_LM_HEAD](hidden_PD, target_P, [len(view.predicted_P) for view in views])
+        pairs = zip(found[: len(views)], found[len(views) :], strict=True)
+        return [Loss(loss, {"correct": correct}) for loss, correct in pairs]
 
     def report(self, sums: dict[str, float], count: float) -> dict[str, float]:
         return {**super().report(sums, count), "accuracy": sums["correct"] / max(count, 1)}

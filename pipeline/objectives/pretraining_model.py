@@ -5,7 +5,7 @@ Knows objectives through their contract alone; every forward of a training run g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from pipeline.data.batch import MicroBatch
 from pipeline.data.packing import Packed, join
 from pipeline.model.encoder import Encoder
 from pipeline.model.flops import encoder_forward_flops
-from pipeline.objectives.base import Asked, LabelTensors, Modules, Objective, Work
+from pipeline.objectives.base import Asked, LabelTensors, Loss, Modules, Objective, Work
 from pipeline.objectives.touch import touched
 
 
@@ -58,6 +58,7 @@ class MicroStepEncoder:
         self._passes = {id(part): one for one in passes(asked, encoder.config.layers) for part in one.parts}
         # The batch is kept beside its hidden states: the id of one that is gone may be given to another.
         self._memo: dict[tuple[int, int], tuple[Packed, Tensor]] = {}
+        self._rows: dict[tuple[int, int], tuple[Packed, Tensor, Tensor]] = {}
 
     def __call__(self, packed: Packed, layers: int | None = None) -> Tensor:
         """Hidden states [T, D] of `packed` after `layers` layers (None: all)."""
@@ -66,6 +67,13 @@ class MicroStepEncoder:
             planned = self._passes.get(id(packed))
             self._run(planned if planned is not None and layer in planned.layers else Pass([packed], {layer}))
         return self._memo[id(packed), layer][1]
+
+    def rows(self, packed: Packed, index_P: Tensor) -> Tensor:
+        """Hidden states [P, D] of the tokens `index_P`, int64, after all layers; gathered once, and so is their gradient."""
+        which = id(packed), id(index_P)
+        if which not in self._rows:
+            self._rows[which] = packed, index_P, self(packed)[index_P]
+        return self._rows[which][2]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -150,11 +158,23 @@ class PretrainingModel(nn.Module):
         assert isinstance(batch, MicroBatch)
         encode = MicroStepEncoder(self.encoder, self._asked(work, batch))
         assert labels is not None, "the batch has not been labelled"
-        losses = {
-            o.name: o.loss(encode, self._modules_of_objectives, batch, labels[o.name]) for o in self._reading(batch)
-        }
+        losses = self._losses(encode, batch, labels)
         totals = dict(zip(losses, touched(self, [loss.total for loss in losses.values()]), strict=True))
         return {name: {"loss": totals[name], **loss.metrics} for name, loss in losses.items()}
+
+    def _losses(self, encode: MicroStepEncoder, batch: MicroBatch, labels: dict[str, LabelTensors]) -> dict[str, Loss]:
+        """By objective, in their order; those that lose together do so when the first of them does."""
+        groups: dict[Hashable, list[Objective]] = {}
+        for objective in self._reading(batch):
+            alone = objective.together is None
+            groups.setdefault(objective.name if alone else (objective.together,), []).append(objective)
+        found: dict[str, Loss] = {}
+        for objectives in groups.values():
+            names = [objective.name for objective in objectives]
+            own = [labels[name] for name in names]
+            losses = objectives[0].loss_all(objectives, encode, self._modules_of_objectives, batch, own)
+            found |= zip(names, losses, strict=True)
+        return {objective.name: found[objective.name] for objective in self._reading(batch)}
 
     def _label(self, batch: MicroBatch) -> dict[str, dict[str, Any]]:
         (found,) = self._label_all([batch]).values()

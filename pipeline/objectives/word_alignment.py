@@ -40,7 +40,7 @@ from sinkhorn_align import AlignmentSettings, Links, Spans, align, warm_up
 HEAD = "word_alignment"
 PARTNER = "partner_T"
 """The label: int32 [T], the token (index into T) that each token of the pairs is linked to, −1 for none."""
-IGNORED = -100  # label of a masked token without a partner
+IGNORED = -1  # label of a masked token without a partner, as the partner is; no column has it
 
 
 class WordAlignment(Objective):
@@ -108,12 +108,13 @@ class WordAlignment(Objective):
     def loss(self, encode: Encode, modules: Modules, batch: MicroBatch, labels: LabelTensors) -> Loss:
         masked = batch["pairs"].view(MaskedTokens)
         assert masked.pointers is not None
-        partner_P, hidden_TD = _partners(batch, labels), encode(masked.packed)
+        hidden_TD = encode(masked.packed)
         # Masked tokens without a partner are scored too and then left out of the sum: to choose the others first, the host
         # would have to know how many there are, and wait for the device.
-        query_PD, key_TD = modules[HEAD](hidden_TD[masked.predicted_P], hidden_TD)
-        scores_PL, start_P = _pointer_scores(query_PD, key_TD, masked.pointers)
-        label_P = torch.where(partner_P >= 0, partner_P - start_P, IGNORED)
+        query_PD, key_TD = modules[HEAD](encode.rows(masked.packed, masked.predicted_P), hidden_TD)
+        scores_PL = _pointer_scores(query_PD, key_TD, masked.pointers)
+        partner_P = _partners(batch, labels)
+        label_P = (partner_P - masked.pointers.start_P).clamp(min=IGNORED)
         loss = F.cross_entropy(scores_PL, label_P, ignore_index=IGNORED, reduction="sum")
         return Loss(loss, {"agreement": (scores_PL.detach().argmax(-1) == label_P).sum()})
 
@@ -166,24 +167,17 @@ def align_together(hidden: Sequence[Tensor], spans: Sequence[Spans], settings: A
 
 
 def _partners(batch: MicroBatch, labels: LabelTensors) -> Tensor:
-    """The linked token (index into T) of every masked position, −1 where it has none. int64 [P]."""
-    return labels[PARTNER][batch["pairs"].view(MaskedTokens).predicted_P].long()
+    """The linked token (index into T) of every masked position, −1 where it has none. int32 [P]."""
+    return labels[PARTNER][batch["pairs"].view(MaskedTokens).predicted_P]
 
 
-def _pointer_scores(query_PD: Tensor, key_TD: Tensor, pointers: Pointers) -> tuple[Tensor, Tensor]:
-    """Scaled scores of each query against the tokens of the sentence opposite its own.
+def _pointer_scores(query_PD: Tensor, key_TD: Tensor, pointers: Pointers) -> Tensor:
+    """Scaled scores of each query against the tokens of the sentence opposite its own, fp32 [P, L]; −inf beyond its end.
 
-    Returns (scores fp32 [P, L], −inf beyond the sentence's end; index into T of that sentence's first token, int64 [P]).
     Queries are padded per sentence, so that scoring is one batched product over 2B sentences.
     """
     width = key_TD.shape[1]
     place = (pointers.sentence_P, pointers.slot_P)
-    sentences = len(pointers.other_start_C)
-    padded_CQD = query_PD.new_zeros(sentences, pointers.most_masked, width).index_put(place, query_PD)
-    column_L = torch.arange(pointers.longest, device=key_TD.device)
-    # An empty sentence keeps one column, or its softmax, which nobody asks for, would have no gradient but NaN.
-    inside_CL = column_L < pointers.other_length_C.clamp(min=1)[:, None]
-    key_CLD = key_TD[pointers.other_start_C[:, None] + torch.where(inside_CL, column_L, 0)]
-    scores_CQL = wide_scores(padded_CQD, key_CLD) * width**-0.5
-    scores_PL = scores_CQL[place].masked_fill(~inside_CL[pointers.sentence_P], float("-inf"))
-    return scores_PL, pointers.other_start_C[pointers.sentence_P]
+    padded_CQD = query_PD.new_zeros(len(pointers.key_CL), pointers.most_masked, width).index_put(place, query_PD)
+    scores_CQL = wide_scores(padded_CQD, key_TD[pointers.key_CL]) * width**-0.5
+    return scores_CQL[place].masked_fill(pointers.outside_PL, float("-inf"))

@@ -21,6 +21,11 @@ class Term(Section):
     weight: Single = Field(1.0, ge=0, description="factor of the objective's loss")
     warmup_steps: NotNegative = Field(0, description="steps over which the weight rises linearly from 0")
 
+    @property
+    def schedule(self) -> tuple[float, int]:
+        """Equal where losses are weighed alike at every step."""
+        return self.weight, self.warmup_steps
+
 
 class WordAlignmentTerm(Term):
     alignment_layer: NotNegative = Field(10, description="layer whose hidden states are aligned to label words")

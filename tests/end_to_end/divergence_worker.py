@@ -47,8 +47,10 @@ class Fault:
         result = self._forward(model, work, *arguments)
         if work == "losses":
             self._step += 1
-            if self._step in self._steps and self._kind in ("loss", "gradient"):
-                result["tlm"]["loss"] = self._spoiled(result["tlm"]["loss"])
+            # One loss alone, but the gradients of all: those of MLM and TLM are made with one factor.
+            spoiled = {"loss": ["tlm"], "gradient": list(result)}.get(self._kind, [])
+            for name in spoiled if self._step in self._steps else []:
+                result[name]["loss"] = self._spoiled(result[name]["loss"])
         return result
 
     def before_saving(self, engine: Any) -> None:

@@ -76,7 +76,7 @@ def measure(path: Path, settings: dict[str, Any]) -> dict[str, float]:
             largest.look()
         engine.step()
     sizes = EncoderConfig(layers=0)
-    work = StepWork(sizes, parameters, word_objectives=0, tokens=0, predicted=0, ranks=RANKS, micro_steps=MICRO_STEPS)
+    work = StepWork(sizes, parameters, word_calls=0, tokens=0, predicted=0, ranks=RANKS, micro_steps=MICRO_STEPS)
     estimated = memory_per_rank(work, settings, settings["zero_optimization"]["stage"])
     engine.destroy()
     return {

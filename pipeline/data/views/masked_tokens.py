@@ -24,15 +24,16 @@ from sinkhorn_align import Spans
 @dataclass
 class Pointers:
     """Where masked tokens and the sentences that they may point into lie, found beside the collator: a GPU would have to be
-    waited for. The C = 2B sentences are source and target of the first pair, of the second, and so on; int64 all.
+    waited for, or launch a kernel for each of these lines. The C = 2B sentences are source and target of the first pair, of the
+    second, and so on; L is the length of the longest; indices are int64.
     """
 
     sentence_P: Tensor  # the sentence that each masked token belongs to
     slot_P: Tensor  # its place among that sentence's masked tokens
-    other_start_C: Tensor  # first token of the sentence opposite each one
-    other_length_C: Tensor  # and its tokens
+    start_P: Tensor  # first token of the opposite sentence
+    outside_PL: Tensor  # bool, True beyond the opposite sentence's end
+    key_CL: Tensor  # the tokens of the sentence opposite each one; beyond its end the last one again
     most_masked: int  # masked tokens of the sentence that has most
-    longest: int  # tokens of the longest sentence
 
     @staticmethod
     def of(spans: Spans, predicted_P: Tensor) -> Pointers:
@@ -43,16 +44,27 @@ class Pointers:
         masked_C = torch.bincount(sentence_P, minlength=start_B2.numel())
         first_C = masked_C.cumsum(0) - masked_C
         slot_P = torch.arange(len(predicted_P)) - first_C[sentence_P]
-        others = start_B2.flip(1).flatten(), length_B2.flip(1).flatten()
-        return Pointers(sentence_P, slot_P, *others, int(masked_C.max()), int(length_B2.max()))
+        other_start_C, other_length_C = start_B2.flip(1).flatten(), length_B2.flip(1).flatten()
+        column_L = torch.arange(int(length_B2.max()))
+        # An empty sentence keeps one column, or its softmax, which nobody asks for, would have no gradient but NaN.
+        last_C1 = (other_length_C[:, None] - 1).clamp(min=0)
+        return Pointers(
+            sentence_P,
+            slot_P,
+            start_P=other_start_C[sentence_P],
+            outside_PL=(column_L > last_C1)[sentence_P],
+            key_CL=other_start_C[:, None] + torch.minimum(column_L, last_C1),
+            most_masked=int(masked_C.max()),
+        )
 
     def map(self, change: Change) -> Pointers:
         return replace(
             self,
             sentence_P=change(self.sentence_P),
             slot_P=change(self.slot_P),
-            other_start_C=change(self.other_start_C),
-            other_length_C=change(self.other_length_C),
+            start_P=change(self.start_P),
+            outside_PL=change(self.outside_PL),
+            key_CL=change(self.key_CL),
         )
 
 

@@ -41,8 +41,8 @@ def base() -> MicroStep:
 
 
 def test_a_micro_step_of_xlmr_base_launches_less_than_600_kernels(base: MicroStep) -> None:
-    """What is launched does not depend on how much a micro-step holds."""
-    assert 450 < base.launches(micro_steps=16) <= 600
+    """Those that add gradients to what is there among them; what is launched does not depend on how much a micro-step holds."""
+    assert 550 < base.launches(micro_steps=16) + base.accumulating <= 600
     parameters = sum(1 for name in base.backward.counts.elements() if name == "add_")
     assert base.accumulating == parameters > 200
 
@@ -52,7 +52,7 @@ def test_layers_are_counted_alike_and_labelling_stops_at_its_own() -> None:
     small, large = (count_micro_step(one, [20, 30], [(4, 5)], 2) for one in sizes)
     assert len(small.label.launches) == len(large.label.launches)
     more = large.forward.counts - small.forward.counts
-    assert more == {"cat": 2, "addmm": 4, "_varlen_attn": 1, "add_and_norm": 2, "gelu": 1}
+    assert more == {"addmm": 4, "_flash_attention_forward": 1, "add_and_norm": 2, "gelu": 1}
     assert small.tokens == 62 and small.flops < large.flops
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pipeline.benchmark.step_count import Counting
 from pipeline.data.crossing import Crossing, cross
 from pipeline.data.packing import Packed, pack
 from pipeline.model import attention
@@ -39,19 +41,21 @@ def one_by_one(
     cu_seq_k: Tensor,
     max_q: int,
     max_k: int,
-    window_size: tuple[int, int] = (-1, -1),
-) -> Tensor:
-    """`varlen_attn` as it is documented, sequence by sequence."""
+    dropout_p: float,
+    is_causal: bool,
+    return_debug_mask: bool,
+) -> tuple[Tensor, None]:
+    """Attention sequence by sequence, called as `flash_attention` is."""
+    assert dropout_p == 0 and not return_debug_mask
     assert cu_seq_q.dtype == cu_seq_k.dtype == torch.int32
     assert max_q == int(cu_seq_q.diff().max()) and max_k == int(cu_seq_k.diff().max())
     assert len(query_THD) == cu_seq_q[-1] and len(key_THD) == len(value_THD) == cu_seq_k[-1]
     parts = []
     for query, key in zip(cu_seq_q.unfold(0, 2, 1).tolist(), cu_seq_k.unfold(0, 2, 1).tolist(), strict=True):
         sides = [query_THD[slice(*query)], key_THD[slice(*key)], value_THD[slice(*key)]]
-        causal = window_size == (-1, 0)
-        mixed = F.scaled_dot_product_attention(*(side.transpose(0, 1) for side in sides), is_causal=causal)
+        mixed = F.scaled_dot_product_attention(*(side.transpose(0, 1) for side in sides), is_causal=is_causal)
         parts.append(mixed.transpose(0, 1))
-    return torch.cat(parts)
+    return torch.cat(parts), None
 
 
 @pytest.fixture
@@ -60,11 +64,9 @@ def both_ways(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Tensor]
 
     def check(mixed: Callable[[], Tensor]) -> None:
         by_groups = mixed()
-        monkeypatch.setattr(attention, "varlen_attn", lambda: one_by_one)
+        monkeypatch.setattr(attention, "flash_attention", one_by_one)
         monkeypatch.setattr(attention, "takes_variable_lengths", lambda *_: True)
-        attention.causal_switch.cache_clear()
         by_lengths = mixed()
-        attention.causal_switch.cache_clear()
         assert by_lengths.shape == by_groups.shape
         torch.testing.assert_close(by_lengths, by_groups, rtol=0, atol=1e-6)
 
@@ -87,20 +89,21 @@ def test_both_ways_take_the_same_from_sources(
     both_ways(lambda: attention.attend_across(query_TD, *sides, packed, crossing, HEADS, 0.0))
 
 
-def test_the_causal_switch_is_what_this_pytorch_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    attention.causal_switch.cache_clear()
-    varlen = pytest.importorskip("torch.nn.attention.varlen", reason="PyTorch before 2.10 has none")
-    assert attention.causal_switch().keys() <= set(inspect.signature(varlen.varlen_attn).parameters)
-    attention.causal_switch.cache_clear()
-    monkeypatch.setattr(attention, "varlen_attn", lambda: lambda query, is_causal=False: query)
-    assert attention.causal_switch() == {"is_causal": True}, "PyTorch 2.10"
-    attention.causal_switch.cache_clear()
-
-
 def test_the_stand_in_takes_what_pytorch_takes() -> None:
-    varlen = pytest.importorskip("torch.nn.attention.varlen", reason="PyTorch before 2.10 has none")
-    theirs = list(inspect.signature(varlen.varlen_attn).parameters)
-    assert theirs[:7] == ["query", "key", "value", *list(inspect.signature(one_by_one).parameters)[3:7]]
+    theirs = [argument.name for argument in attention.flash_attention.default._schema.arguments]
+    ours = list(inspect.signature(one_by_one).parameters)
+    places = {"cu_seq_q": "cum_seq_q", "cu_seq_k": "cum_seq_k"}
+    assert [name.split("_")[0] for name in ours[:3]] == theirs[:3]
+    assert [places.get(name, name) for name in ours[3:]] == theirs[3:10]
+
+
+def test_pytorchs_attention_has_a_gradient_that_fills_nothing() -> None:
+    with FakeTensorMode(), Counting() as counting:
+        sides = [torch.empty(9, 2, 16, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+        bounds = torch.empty(4, dtype=torch.int32)
+        mixed, *_ = attention.flash_attention(*sides, bounds, bounds, 5, 5, 0.0, True, False)
+        torch.autograd.grad(mixed, sides, torch.empty_like(mixed))
+    assert counting.work.counts == {"_flash_attention_forward": 1, "_flash_attention_backward": 1}
 
 
 @pytest.mark.parametrize(

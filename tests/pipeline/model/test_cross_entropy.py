@@ -34,7 +34,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def logits_of(rows: int, words: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    logits_CU = torch.zeros(rows, padded(words), dtype=dtype)
+    logits_CU = torch.full((rows, padded(words)), float("nan"), dtype=dtype)
     logits_CU[:, :words] = 5 * torch.randn(rows, words)
     target_C = torch.randint(words, (rows,))
     logits_CU[0, target_C[0]] = 40  # one that is right
@@ -46,6 +46,7 @@ def logits_of(rows: int, words: int, dtype: torch.dtype) -> tuple[Tensor, Tensor
 @pytest.mark.parametrize(("rows", "words"), SIZES)
 def test_kernels_are_what_tensors_say_in_float64(rows: int, words: int, dtype: torch.dtype, smoothing: float) -> None:
     logits_CU, bias_V, target_C = logits_of(rows, words, dtype)
+    bias_V = bias_V.to(dtype)
     bias_U, wide_U = padded_bias(bias_V), padded_bias(bias_V).double()
     found = row_losses(logits_CU, bias_U, target_C, words, bool(smoothing))
     wanted = row_losses_by_tensors(logits_CU, wide_U, target_C, words, bool(smoothing))

@@ -142,3 +142,39 @@ def test_no_smoothing_adds_no_bit() -> None:
     *leaves, target_P = operands()
     loss, unsmoothed, _ = smoothed_cross_entropy(*leaves, target_P, 0.0)
     assert torch.equal(loss, unsmoothed)
+
+
+GROUPS = (5, 0, 22, 10)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 6, 1000])
+def test_groups_of_rows_have_the_losses_of_each_and_the_gradient_of_all(rows_at_once: int) -> None:
+    *leaves, target_P = operands(torch.float64)
+    expected = [plain(input_PD, *leaves[1:], target) for input_PD, target in parts(leaves[0], target_P)]
+    found = linear_cross_entropy(*leaves, target_P, rows_at_once * VOCAB, GROUPS)
+    losses, correct = found[: len(GROUPS)], found[len(GROUPS) :]
+    torch.testing.assert_close(torch.stack(losses), torch.stack(expected), rtol=1e-12, atol=0)
+    hit_P = F.linear(*leaves).argmax(-1) == target_P
+    assert [int(one) for one in correct] == [int(part.sum()) for part in hit_P.split(GROUPS)]
+    ours, theirs = (torch.autograd.grad(3.0 * torch.stack(list(values)).sum(), leaves) for values in (losses, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+def parts(input_PD: Tensor, target_P: Tensor) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(input_PD.split(GROUPS), target_P.split(GROUPS), strict=True))
+
+
+def test_groups_whose_losses_have_different_derivatives_are_refused() -> None:
+    *leaves, target_P = operands()
+    for factors in ((1.0, 2.0), (1.0, None)):
+        losses = linear_cross_entropy(*leaves, target_P, groups=(20, 17))[:2]
+        asked = [factor * loss for factor, loss in zip(factors, losses, strict=True) if factor is not None]
+        with pytest.raises(AssertionError, match="losses"):
+            torch.stack(asked).sum().backward()
+
+
+def test_a_derivative_that_is_no_number_is_the_same_as_itself() -> None:
+    *leaves, target_P = operands()
+    first, second, *_ = linear_cross_entropy(*leaves, target_P, groups=(20, 17))
+    ((first + second) * float("nan")).backward()
+    assert leaves[0].grad is not None and leaves[0].grad.isnan().all()

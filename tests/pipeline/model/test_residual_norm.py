@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.benchmark.step_count import Counting
 from pipeline.model import devices
-from pipeline.model.linear import Linear, linears
+from pipeline.model.linear import Linear, LinearGELU, joined_parameters, linears
 from pipeline.model.residual_norm import ResidualNorm, add_and_norm
 
 pytest.importorskip("triton")
@@ -76,14 +77,40 @@ def test_layers_over_one_input_are_one_product(frozen: bool) -> None:
         torch.nn.ModuleList(layers).requires_grad_(False)
     input_TK = torch.randn(7, 24, dtype=torch.double, requires_grad=True)
     trained = [input_TK, *(parameter for layer in layers for parameter in layer.parameters() if not frozen)]
-    upstream = torch.randn(3, 7, 16, dtype=torch.double)
-    found, wanted = linears(input_TK, layers), [layer(input_TK) for layer in layers]
-    torch.testing.assert_close(found, wanted)
-    ours, theirs = (
-        torch.autograd.grad(sum((o * u).sum() for o, u in zip(outputs, upstream, strict=True)), trained)  # type: ignore[arg-type]
-        for outputs in (found, wanted)
-    )
-    torch.testing.assert_close(ours, theirs)
+    upstream, of_kept_TK = torch.randn(3, 7, 16, dtype=torch.double), torch.randn(7, 24, dtype=torch.double)
+    _, joined = joined_parameters([layers[:1], layers])
+    for given in (None, joined):
+        found, kept_TK = linears(input_TK, layers, given)
+        wanted = [layer(input_TK) for layer in layers]
+        torch.testing.assert_close(list(found), wanted)
+        for residual in (True, False):
+            ours, theirs = (
+                torch.autograd.grad(
+                    sum(
+                        ((o * u).sum() for o, u in zip(outputs, upstream, strict=True)),
+                        residual * (kept * of_kept_TK).sum(),
+                    ),
+                    trained,
+                    retain_graph=True,
+                )
+                for outputs, kept in ((found, kept_TK), (wanted, input_TK))
+            )
+            torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.usefixtures("on_gpu")
+def test_what_is_kept_beside_a_layer_gets_its_gradient_within_a_product() -> None:
+    layer = LinearGELU(24, 16)
+    kept, plain = (torch.randn(7, 24).requires_grad_() for _ in range(2))
+    plain.data.copy_(kept.data)
+    with Counting() as counting:
+        raised_TN, kept_TK = layer(kept)
+        (raised_TN.sum() + (kept_TK**2).sum()).backward()
+    assert counting.work.counts["addmm"] == 2 and not counting.work.counts["add_"]
+    (F.gelu(F.linear(plain, layer.weight, layer.bias)).sum() + (plain**2).sum()).backward()
+    torch.testing.assert_close(kept.grad, plain.grad)
+    with torch.no_grad():
+        assert torch.equal(layer(kept)[0], F.gelu(F.linear(kept, layer.weight, layer.bias)))
 
 
 @pytest.mark.usefixtures("on_gpu")
@@ -94,5 +121,6 @@ def test_weights_that_zero3_brings_one_layer_at_a_time_are_not_joined() -> None:
     called: list[Linear] = []
     for layer in layers:
         layer.register_forward_hook(lambda module, *_: called.append(module))
+    assert joined_parameters([layers]) == [None]
     linears(torch.randn(3, 24), layers)
     assert called == layers

@@ -27,7 +27,7 @@ from pipeline.objectives.pretraining_model import MicroStepEncoder, PretrainingM
 from pipeline.objectives.word_alignment import WordAlignment
 from pipeline.settings.added_words import AddedWords
 from pipeline.settings.align_options import Way
-from pipeline.settings.objectives import ContrastTerm, Objectives, TokenContrastTerm
+from pipeline.settings.objectives import ContrastTerm, Objectives, Term, TokenContrastTerm
 from pipeline.settings.schema import Model, Optimizer
 from pipeline.training import ranks, replicated
 from pipeline.training.build import parameter_groups
@@ -269,4 +269,5 @@ def test_the_catalog_says_of_each_objective_what_the_objective_does() -> None:
     del recorded["dwa"]["alignment_layer"]
     with pytest.raises(LookupError):  # no default in its place
         catalog.recorded_labelling(recorded)
-    assert catalog.predicting_words(settings) == 2
+    assert catalog.predicting_words(settings) == 1, "MLM and TLM share a call of their head"
+    assert catalog.predicting_words(Objectives(tlm=Term(weight=0.5))) == 2

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from pipeline.benchmark.step_count import Counting
 from pipeline.data.batch import MicroBatch, StreamBatch, View
 from pipeline.data.packing import Packed
 from pipeline.data.streams import Sequences
@@ -18,10 +19,13 @@ from pipeline.model import attention
 from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.model.heads import MaskedLMHead, PointerHead
 from pipeline.objectives.base import LabelTensors, Objective
+from pipeline.objectives.catalog import ENTRIES
 from pipeline.objectives.masked_lm import MaskedLM
-from pipeline.objectives.pretraining_model import PretrainingModel
+from pipeline.objectives.pretraining_model import MicroStepEncoder, PretrainingModel
 from pipeline.objectives.word_alignment import PARTNER, WordAlignment
 from pipeline.settings.added_words import AddedWords
+from pipeline.settings.objectives import Objectives
+from pipeline.settings.schema import Model
 from sinkhorn_align import AlignmentSettings, align
 
 VOCAB_SIZE = 64
@@ -40,6 +44,11 @@ class FixedEncoder:
     def __call__(self, packed: Packed, layers: int | None = None) -> Tensor:
         self.asked.append((packed.ids_T.tolist(), layers))
         return self.hidden_TD
+
+    def rows(self, packed: Packed, index_P: Tensor) -> Tensor:
+        asked = (packed.ids_T.tolist(), None)
+        self.asked += [] if asked in self.asked else [asked]
+        return self.hidden_TD[index_P]
 
 
 @pytest.fixture
@@ -230,6 +239,62 @@ def test_masked_lm_loss_is_the_summed_cross_entropy_of_the_masked_tokens(pairs: 
     assert int(result.metrics["correct"]) == correct
     assert int(objective.count(alone(pairs), {})) == len(pairs.view(MaskedTokens).predicted_P)
     assert encode.asked == [(pairs.view(MaskedTokens).packed.ids_T.tolist(), None)]
+
+
+@pytest.mark.parametrize("names", ["mlm tlm", "tlm mlm", "tlm"])
+def test_masked_lms_of_one_factor_share_a_call_of_the_head_and_lose_what_each_does(
+    pairs: StreamBatch, make_sequences: MakeSequences, sizes: EncoderConfig, names: str
+) -> None:
+    streams = {"mlm": "mono", "tlm": "pairs"}
+    word_alignment = WordAlignment("dwa", 2, AlignmentSettings())
+    apart, together = (
+        PretrainingModel(
+            Encoder(sizes), [*(MaskedLM(name, streams[name], factor) for name in names.split()), word_alignment]
+        ).double()
+        for factor in (None, 1.0)
+    )
+    together.load_state_dict(apart.state_dict())
+    mono = collate(make_sequences([20, 5, 33]), 1, AddedWords(VOCAB_SIZE), [MONO])
+    batch = MicroBatch({"pairs": pairs, **({"mono": mono} if "mlm" in names else {})})
+    labels = {"mlm": {}, "tlm": {}, "dwa": link_at_random(pairs, 1.0)}
+    calls: dict[PretrainingModel, int] = {apart: 0, together: 0}
+    found = []
+    for model in calls:
+        model.heads["masked_lm"].register_forward_hook(lambda *_, model=model: calls.update({model: calls[model] + 1}))
+        terms = model("losses", batch, labels)
+        assert list(terms) == [*names.split(), "dwa"]
+        torch.stack([0.5 * term["loss"] for term in terms.values()]).sum().backward()
+        found.append(
+            ({name: [value.detach() for value in term.values()] for name, term in terms.items()}, gradients_of(model))
+        )
+    assert list(calls.values()) == [len(names.split()), 1]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-10)
+
+
+def gradients_of(model: nn.Module) -> dict[str, Tensor | None]:
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def test_losses_that_are_weighed_alike_at_every_step_are_taken_together() -> None:
+    for given, alike in (
+        ({}, True),
+        ({"mlm": {"weight": 0.5}, "tlm": {"weight": 0.5}}, True),
+        ({"mlm": {"weight": 0.5}}, False),
+        ({"tlm": {"warmup_steps": 3}}, False),
+    ):
+        terms = Objectives.model_validate({"mlm": {}, "tlm": {}, "dwa": None, **given})
+        mlm, tlm = (ENTRIES[name].build(name, getattr(terms, name), Model()) for name in ("mlm", "tlm"))
+        assert (mlm.together == tlm.together) == alike and mlm.together is not None
+
+
+def test_rows_that_two_objectives_read_are_gathered_once(pairs: StreamBatch, sizes: EncoderConfig) -> None:
+    masked = pairs.view(MaskedTokens)
+    encode = MicroStepEncoder(Encoder(sizes))
+    with Counting() as counting:
+        rows_PD = encode.rows(masked.packed, masked.predicted_P)
+        again_PD = encode.rows(masked.packed, masked.predicted_P)
+    assert counting.work.counts["index"] == 1 and again_PD is rows_PD
+    assert torch.equal(rows_PD, encode(masked.packed)[masked.predicted_P])
 
 
 def test_half_precision_losses_are_summed_in_fp32(pairs: StreamBatch) -> None:

@@ -26,7 +26,7 @@ from pipeline.model.heads import MaskedLMHead
 from pipeline.objectives import catalog
 from pipeline.objectives.base import LabelTensors
 from pipeline.objectives.masked_lm import MaskedLM
-from pipeline.objectives.pretraining_model import PretrainingModel
+from pipeline.objectives.pretraining_model import MicroStepEncoder, PretrainingModel
 from pipeline.objectives.replaced_tokens import DETECTION, GENERATOR, IDS, ReplacedTokens
 from pipeline.settings.added_words import AddedWords
 from pipeline.settings.objectives import Objectives, ReplacedTokensTerm, Term
@@ -183,15 +183,8 @@ def test_with_the_discriminator_s_weight_0_the_generator_is_a_masked_lm(
         cloze = stream.view(Cloze)
         masked = MicroBatch({"mono": StreamBatch(stream.clean, stream.languages_S, stream.sample_S)})
         masked["mono"].views[MASKED] = MaskedTokens(cloze.packed, cloze.predicted_P, cloze.target_ids_P)
-        encoder = generator.encoder
-        total = (
-            total
-            + MaskedLM("mlm", "mono")
-            .loss(
-                lambda packed, layers=None, encoder=encoder: encoder(packed), {"masked_lm": generator.head}, masked, {}
-            )
-            .total
-        )
+        encode = MicroStepEncoder(generator.encoder)
+        total = total + MaskedLM("mlm", "mono").loss(encode, {"masked_lm": generator.head}, masked, {}).total
     total.backward()
     for name, parameter in generator.named_parameters():
         torch.testing.assert_close(found[f"heads.{GENERATOR}.{name}"], parameter.grad, rtol=1e-9, atol=1e-12)
