@@ -1,6 +1,10 @@
 """The public call: what it refuses, in which words, and its convenience for aligners."""
 
+import random
 import sys
+from collections import Counter
+from contextlib import nullcontext
+from itertools import accumulate
 
 import pytest
 import torch
@@ -74,6 +78,23 @@ def test_hidden_states_that_are_not_flat_are_refused():
 def test_sides_that_do_not_fit_are_named(sides, message):
     with pytest.raises(ValueError, match=message):
         align(torch.zeros(4, 2), spans(*sides))
+
+
+def test_sides_are_refused_where_one_leaves_the_tokens_or_two_share_one():
+    drawn = random.Random(5)
+    verdicts = []
+    for number in range(600):
+        sides = [(drawn.randint(-1, 9), drawn.randint(-1, 4)) for _ in range(2 * drawn.randint(0, 2))]
+        if number % 2:  # one after the other, as pretraining's lie
+            places = accumulate((abs(start) % 2 + length for start, length in sides), initial=0)
+            sides = [(place, length) for place, (_, length) in zip(places, sides, strict=False)]
+        inside = all(start >= 0 and length >= 0 and start + length <= 10 for start, length in sides)
+        held = Counter(token for start, length in sides for token in range(start, start + length))
+        verdicts.append((number % 2, inside and max(held.values(), default=1) == 1))
+        given = spans(*([side[part] for side in sides[which::2]] for which in (0, 1) for part in (0, 1)))
+        with nullcontext() if verdicts[-1][1] else pytest.raises(ValueError, match=r"is outside|share tokens"):
+            assert torch.equal(torch.stack(given.checked(10)), torch.stack(given).long())
+    assert min(Counter(verdicts).values()) > 50 and len(set(verdicts)) == 4
 
 
 def test_index_vectors_must_be_integers():
