@@ -119,24 +119,29 @@ def check_output(path: Path, inputs: Iterable[Path] = ()) -> None:
 
 
 @contextmanager
-def output_file(path: Path, inputs: Iterable[Path] = ()) -> Iterator[TextIO]:
-    """A UTF-8 text file at `path`, there when the block ends well and not before: written beside it and renamed.
+def output_place(path: Path, inputs: Iterable[Path] = ()) -> Iterator[Path]:
+    """Where a file is to be written that is at `path` when the block ends well and not before: beside it, and then renamed.
 
     A pipe, a terminal or a device is written to as it is. Raises as `check_output` does.
     """
     check_output(path, inputs)
     if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8", newline="\n") as stream:
-            yield stream
+        yield path
         return
     target = path.resolve()  # a link stays one, and what it names is replaced
     remove_abandoned(target)
     try:
-        with temporary_name(target).open("w", encoding="utf-8", newline="\n") as stream:
-            yield stream
+        yield temporary_name(target)
         publish(target)
     finally:
         temporary_name(target).unlink(missing_ok=True)
+
+
+@contextmanager
+def output_file(path: Path, inputs: Iterable[Path] = ()) -> Iterator[TextIO]:
+    """A UTF-8 text file at `path`, as `output_place` has it."""
+    with output_place(path, inputs) as place, place.open("w", encoding="utf-8", newline="\n") as stream:
+        yield stream
 
 
 def write_text(path: Path, text: str, inputs: Iterable[Path] = ()) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
+from data_prep.files import write_text
 from data_prep.standard_output import data_console
 from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline import shipped
@@ -53,7 +54,7 @@ def quickstart(out: Path, seed: int, steps: int | None = None) -> None:
 
     summary = summarize(out, [read_gold(folder) for folder in gold_folders])
     summary["seconds"] = round(time.monotonic() - started, 1)
-    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_text(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     show(summary)
 
 

@@ -30,6 +30,7 @@ import deepspeed
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from data_prep.files import write_text
 from data_prep.token_files.manifest import Manifest
 from pipeline.checkpoints.manifest import CheckpointInfo
 from pipeline.data.batch import MicroBatch
@@ -135,7 +136,7 @@ def train(config: Config, resume: str | None) -> None:
     clear_padding(engine)
     monitor = Monitor(config, saves.first_step) if ranks.rank() == 0 else None
     if monitor:
-        (config.run.out / CONFIG).write_text(config.dump(), encoding="utf-8")
+        write_text(config.run.out / CONFIG, config.dump())
         announce(monitor, config, run.data, run.model, ranks.world_size(), notes)
 
     # 3. Until here a signal ends the process at once: there is nothing to save.

@@ -28,6 +28,7 @@ import typer
 from data_prep.benchmark.peers import differing_lines, lines_of
 from data_prep.benchmark.report import draw_picture, print_table
 from data_prep.benchmark.text import BenchmarkText, make_corpus
+from data_prep.files import write_text
 from data_prep.token_files.manifest import Manifest
 
 ENCODING, MEMORY, READING = "binarization", "peak memory", "reading"
@@ -238,7 +239,7 @@ def main(
         entries += measure_start(bench, start_shards) if start_shards else []
     print_table(entries, f"Slow peers on the first {slice_megabytes} MB of it, their starting time not counted")
     if json_file:
-        json_file.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+        write_text(json_file, json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
     if picture:
         draw_picture(entries, picture)
 

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from data_prep.files import output_place
+
 Entry = dict[str, Any]
 PLAIN_WIDTH = 140  # where there is no terminal
 
@@ -50,5 +52,6 @@ def draw_picture(entries: list[Entry], path: Path) -> None:
         axis.margins(x=0.12)
         axis.set_title(f"{name}, {unit}", loc="left")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    with output_place(path) as place:
+        figure.savefig(place, format="png", dpi=110)
     pyplot.close(figure)

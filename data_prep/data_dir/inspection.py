@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from data_prep.files import remove_abandoned, temporary_name
+from data_prep.files import output_place
 from data_prep.token_files.manifest import Manifest
 from data_prep.token_files.set_aside import dropped_file
 from data_prep.token_files.shard import Shard
@@ -149,13 +149,8 @@ def draw(manifest: Manifest, path: Path) -> None:
     right.plot([np.median(lengths[language]) for language in languages], range(len(languages)), "|", color="#c44e52")
     right.set(xscale="log", xlabel="tokens per sentence; red: median", title="sentence lengths")
     figure.colorbar(mesh, ax=right, label="share of sentences")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(path)
-    try:
-        figure.savefig(temporary_name(path), format="png", dpi=120, metadata={"Software": None})
-        temporary_name(path).replace(path)
-    finally:
-        temporary_name(path).unlink(missing_ok=True)
+    with output_place(path) as place:
+        figure.savefig(place, format="png", dpi=120, metadata={"Software": None})
 
 
 def _lengths_and_tokens(manifest: Manifest) -> tuple[dict[str, NDArray[np.int32]], Counter[str]]:

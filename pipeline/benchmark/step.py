@@ -29,6 +29,7 @@ from pipeline.host.ports import free_port
 from pipeline.quickstart import binarize
 from pipeline.run_folder import read_metrics
 from pipeline.settings.schema import load_config
+from pipeline.show.picture import save_picture
 
 BASELINE, *_, OURS = CONTENDERS
 CONFIG = shipped.CONFIGS / "benchmark.yaml"
@@ -122,8 +123,7 @@ def draw(curves: dict[str, list[Line]], results: dict[str, dict[str, float]], pa
     right.invert_yaxis()
     right.set(xlabel="real tokens/s")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save_picture(figure, path)
 
 
 def benchmark(

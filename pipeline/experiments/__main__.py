@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from data_prep.files import write_text
 from data_prep.standard_output import print_table, put
 from pipeline import command_line
 
@@ -62,7 +63,7 @@ def run(
     for drawn in tables(plan, outcomes, start):
         print_table(drawn)
     results = json.dumps(as_json(outcomes, plan.baseline, start), indent=1)
-    (out / "results.json").write_text(results + "\n", encoding="utf-8")
+    write_text(out / "results.json", results + "\n")
     draw(outcomes, start, out / "curves.png")
     put(f"{out / 'results.json'}, {out / 'curves.png'}")
 

@@ -24,6 +24,7 @@ from pipeline.experiments.measure import (
     reported_aer,
 )
 from pipeline.experiments.plan import Experiment
+from pipeline.show.picture import save_picture
 
 
 @dataclass
@@ -207,5 +208,4 @@ def draw(outcomes: Sequence[ArmOutcome], start: Measurement | None, path: Path) 
         axis.grid(visible=True, color="#dddddd", lw=0.5)
         axis.legend(fontsize="small")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save_picture(figure, path)

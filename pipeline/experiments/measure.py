@@ -10,6 +10,7 @@ from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from data_prep.files import write_text
 from data_prep.tokenizers.tokenizer import Tokenizer
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import read_manifest
@@ -135,7 +136,7 @@ def _kept(path: Path, yardstick: Yardstick) -> dict[Any, Any]:
 
 
 def _keep(path: Path, yardstick: Yardstick, measured: Mapping[Any, Any]) -> None:
-    path.write_text(json.dumps({"yardstick": yardstick.digest, "measured": measured}) + "\n", encoding="utf-8")
+    write_text(path, json.dumps({"yardstick": yardstick.digest, "measured": measured}) + "\n")
 
 
 def chosen_layer(halves: Halves) -> int:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from data_prep.files import output_place
 from pipeline.align.word_alignment import WordLinks
 from pipeline.show.fonts import drawn_as_they_are
 from pipeline.show.pair_view import PairView
 
 AVERAGE = {"color": "black", "lw": 2.5}
+
+
+def save_picture(figure: Figure, path: Path, **how: Any) -> None:
+    """Write a figure as a PNG, whole or not at all, and forget it; how: more of `Figure.savefig`."""
+    with output_place(path) as place:
+        figure.savefig(place, format="png", dpi=110, **how)
+    plt.close(figure)
 
 
 def draw_alignments(
@@ -61,8 +71,7 @@ def _draw_grids(
         axis.grid(visible=True, color="#dddddd", lw=0.5)
         axis.set_axisbelow(True)
     figure.tight_layout()
-    figure.savefig(path, dpi=110, bbox_inches="tight")
-    plt.close(figure)
+    save_picture(figure, path, bbox_inches="tight")
 
 
 def draw_heat_map(view: PairView, path: Path) -> None:
@@ -88,8 +97,7 @@ def _draw_heat_map(view: PairView, path: Path) -> None:
     axis.set_title(view.title, fontsize="medium", loc="left")
     figure.colorbar(shades, ax=axis, shrink=0.6, label="cosine")
     figure.tight_layout()
-    figure.savefig(path, dpi=110, bbox_inches="tight")
-    plt.close(figure)
+    save_picture(figure, path, bbox_inches="tight")
 
 
 def draw_layers(panels: Sequence[tuple[str, dict[str, list[float]]]], path: Path) -> None:
@@ -104,5 +112,4 @@ def draw_layers(panels: Sequence[tuple[str, dict[str, list[float]]]], path: Path
         axis.grid(visible=True, color="#dddddd", lw=0.5)
         axis.legend(fontsize="small", ncols=2)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save_picture(figure, path)

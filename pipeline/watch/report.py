@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from data_prep.files import write_text
 from pipeline.objectives import catalog
 from pipeline.run_folder import CONFIG, PHASES, Curve, RunMetrics, read_training
 from pipeline.watch.alignment_record import Views, read_alignments
@@ -33,8 +34,7 @@ def write_report(run: Path, out: Path) -> RunMetrics:
     metrics = read_training(run)
     views, damaged_lines = read_alignments(run, metrics.kinds.get("validation", {}))
     metrics.damaged_lines += damaged_lines
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(_page(run, metrics, views), encoding="utf-8")
+    write_text(out, _page(run, metrics, views))
     return metrics
 
 

@@ -10,6 +10,7 @@ import importlib.util
 import uuid
 from typing import Any
 
+from data_prep.files import write_text
 from pipeline.settings.schema import Config
 
 ID_FILE = "wandb_id"
@@ -32,7 +33,7 @@ class WandbSink:
         wandb = importlib.import_module("wandb")
         id_file = config.run.out / ID_FILE
         if not id_file.exists():
-            id_file.write_text(uuid.uuid4().hex, encoding="utf-8")
+            write_text(id_file, uuid.uuid4().hex)
         try:
             self._run = wandb.init(
                 **{name: value for name, value in settings.model_dump().items() if value not in (None, [])},

@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from pipeline.show.picture import save_picture
 from pipeline.xtreme.languages import LANGUAGES
 from pipeline.xtreme.results import Outcome
 
@@ -33,6 +34,5 @@ def draw_by_language(outcome: Outcome, path: Path) -> bool:
     axis.set_title(f"{Path(outcome.model).name}, {outcome.mode}", fontsize="medium", loc="left")
     figure.colorbar(shades, ax=axis, label="per cent")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save_picture(figure, path)
     return True

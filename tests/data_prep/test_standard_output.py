@@ -13,7 +13,7 @@ import pytest
 from rich.table import Table
 
 from data_prep import standard_output
-from data_prep.files import check_output, output_file
+from data_prep.files import check_output, output_file, output_place
 from tests.conftest import ROOT
 
 NOISY = """
@@ -74,6 +74,24 @@ def test_a_file_is_there_when_it_is_whole_and_not_before(tmp_path: Path) -> None
         assert not path.exists()
     assert path.read_bytes() == b"whole\n"
     assert [child.name for child in path.parent.iterdir()] == ["out.txt"]
+
+
+def test_what_another_writes_is_there_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"old")
+    (tmp_path / ".picture.png.999999999.tmp").write_bytes(b"of a killed one")
+
+    def interrupted() -> None:
+        with output_place(path) as place:
+            place.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+    with output_place(path) as place:
+        place.write_bytes(b"whole")
+    assert path.read_bytes() == b"whole" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_an_input_is_never_an_output(tmp_path: Path) -> None:
