@@ -9,18 +9,19 @@ from typing import Any
 
 from rich.table import Table
 
+from data_prep.files import write_text
 from pipeline.finetune.tasks.task import Scores
 
 ByLanguage = Mapping[str, Scores]
 MEAN = "mean"
 """The row of the table over all test languages that were not trained on."""
+PREDICTIONS = "predictions"
 
 
 def write_predictions(out: Path, name: str, language: str, suffix: str, text: str) -> Path:
     """Write `out`/predictions/`name`/test-`language`.`suffix`."""
-    path = out / "predictions" / name / f"test-{language}.{suffix}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
+    path = out / PREDICTIONS / name / f"test-{language}.{suffix}"
+    write_text(path, text)
     return path
 
 

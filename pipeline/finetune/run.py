@@ -11,16 +11,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 
+from data_prep.files import read_json, sha256_of_file, write_text
 from pipeline.finetune.files.inputs import Slice, TaskFile
-from pipeline.finetune.output import summarise, with_mean, write_predictions
+from pipeline.finetune.output import PREDICTIONS, summarise, with_mean, write_predictions
 from pipeline.finetune.predict import write_record
-from pipeline.finetune.start import read_start
+from pipeline.finetune.start import fingerprint, read_start
 from pipeline.finetune.tasks.task import Features, Scores, Settings, Start, Task
 from pipeline.finetune.training import Labelled, fine_tune, outputs_of
-from pipeline.host.file_modes import give_usual_modes
+from pipeline.finetune.unfinished import check_place, held
+from pipeline.weights.export_folder import clear_killed, new_folder
 from pipeline.weights.hub import pinned
+
+MODEL, RESULTS = "model", "results.json"
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,11 @@ class Files:
     def trained(self) -> list[str]:
         """Languages of the training data."""
         return sorted({source.language for source in self.train})
+
+    @property
+    def paths(self) -> list[Path]:
+        """All of them."""
+        return [source.path for source in (*self.train, *([] if self.dev is None else [self.dev]), *self.test)]
 
 
 @dataclass
@@ -90,13 +100,13 @@ def run(
 ) -> SeedOutcome:
     """Fine-tune the model of `folder` and write to `out`: predictions, results.json, the model.
 
-    With several seeds each has a folder `seed-N` of its own in `out`, and results.json grows with every seed.
+    With several seeds each has a folder `seed-N` of its own in `out`, and results.json grows with every seed. Where such a call
+    was ended before all was done, the same call goes on with the first seed that results.json lacks.
 
     Raises:
         ValueError: anything wrong with a file, a folder or a setting.
     """
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"--out {out}: is not empty; give a new folder")
+    check_place(out)
     data = read_data(task, files)
     name = name or task.name
     start = task.start(folder, tokenizer_dir) or read_start(folder, tokenizer_dir)
@@ -119,13 +129,17 @@ def run(
     }
     labels = f", {len(task.labels)} labels: {', '.join(task.labels)}" if task.labels else ""
     _say([f"{len(data.train):,} items in {len(train.rows):,} rows to train on, {len(test)} test languages{labels}"])
-    outcome = SeedOutcome(name, [], {})
-    for seed in seeds:
-        place = out if len(seeds) == 1 else out / f"seed-{seed}"
-        scores = _one_seed(task, start, settings, seed, train, dev, test, place, name, keep_model)
-        outcome.runs.append(with_mean(scores, files.trained))
+    described = _described(task, folder, files, settings, name)
+    others = {"seeds": [*seeds], "model to keep": keep_model, "tokenizer": str(tokenizer_dir)}
+    with held(out, {**described, **others, **_contents(start, files)}):
+        outcome = SeedOutcome(name, _runs_of(out), {})
+        _say([f"seed {seed}: was done before" for seed in seeds[: len(outcome.runs)]])
+        for seed in seeds[len(outcome.runs) :]:
+            place = out if len(seeds) == 1 else out / f"seed-{seed}"
+            scores = _one_seed(task, start, settings, seed, train, dev, test, place, name, keep_model)
+            outcome.runs.append(with_mean(scores, files.trained))
+            _write_results(out, described, seeds, outcome.runs)
         outcome.summary = summarise(outcome.runs)
-        _write_results(out, task, folder, files, settings, seeds, outcome)
     return outcome
 
 
@@ -154,18 +168,28 @@ def _one_seed(
                 told = ", ".join(f"{metric} {value:.2f}" for metric, value in scores[language].items())
             _say([f"seed {seed}, {language}: {told}; {path}"])
         if keep_model:
-            trainer.save_model(str(out / "model"))
-            (out / "model" / TRAINING_ARGS_NAME).unlink()  # a pickle, which nobody who takes the model needs
-            write_record(out / "model", task, settings)
-            if start.sentencepiece is not None:  # which aligning needs, and Transformers leaves out
-                start.sentencepiece.save(out / "model")
-            give_usual_modes(out / "model")
+            _save(trainer, task, start, settings, out / MODEL)
     return scores
+
+
+def _save(trainer: Trainer, task: Task[Any, Any], start: Start, settings: Settings, out: Path) -> None:
+    """The model, its tokenizer and record, as a folder that is there once it is whole."""
+    assert trainer.model is not None, "it was trained"
+    size = sum(tensor.numel() * tensor.element_size() for tensor in trainer.model.state_dict().values())
+    with new_folder(out, size) as folder:
+        trainer.save_model(str(folder))
+        (folder / TRAINING_ARGS_NAME).unlink()  # a pickle, which nobody who takes the model needs
+        write_record(folder, task, settings)
+        if start.sentencepiece is not None:  # which aligning needs, and Transformers leaves out
+            start.sentencepiece.save(folder)
 
 
 @contextmanager
 def _nothing_left_over(out: Path, settings: Settings) -> Iterator[None]:
-    """Remove, also where Ctrl-C ends it, what is left of the Trainer's checkpoints: it would block the next start."""
+    """Remove what a call that was ended has left of this seed; in the end, also by Ctrl-C, the Trainer's checkpoints."""
+    clear_killed(out / MODEL)
+    for name in (PREDICTIONS, MODEL):
+        shutil.rmtree(out / name, ignore_errors=True)
     try:
         yield
     finally:
@@ -180,26 +204,38 @@ def _read(task: Task[Any, Any], source: TaskFile, part: Slice | None) -> list[An
     return items if part is None else part.of(items, source.path)
 
 
-def _write_results(
-    out: Path,
-    task: Task[Any, Any],
-    folder: Path,
-    files: Files,
-    settings: Settings,
-    seeds: Sequence[int],
-    outcome: SeedOutcome,
-) -> None:
-    content = {
+def _described(task: Task[Any, Any], folder: Path, files: Files, settings: Settings, name: str) -> dict[str, Any]:
+    """What results.json says before the scores."""
+    return {
         "task": task.kind,
-        "name": outcome.name,
+        "name": name,
         "model": str(pinned(folder)),
         "settings": asdict(settings),
         **task.described(),
         "files": _files_as_json(files),
-        "runs": [{"seed": seed, "scores": scores} for seed, scores in zip(seeds, outcome.runs, strict=False)],
-        "summary": outcome.summary,
     }
-    (out / "results.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _contents(start: Start, files: Files) -> dict[str, Any]:
+    """Hashes of the model and of the files, by which they are known again; of what is no file, as a pipe, none."""
+    hashes = [sha256_of_file(path) if path.is_file() else None for path in files.paths]
+    return {"weights": fingerprint(start.weights), "contents of files": hashes}
+
+
+def _write_results(
+    out: Path, described: dict[str, Any], seeds: Sequence[int], runs: Sequence[dict[str, Scores]]
+) -> None:
+    told = [{"seed": seed, "scores": scores} for seed, scores in zip(seeds, runs, strict=False)]
+    content = {**described, "runs": told, "summary": summarise(runs)}
+    write_text(out / RESULTS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _runs_of(out: Path) -> list[dict[str, Scores]]:
+    """The scores of the seeds that are done already."""
+    if not (out / RESULTS).exists():
+        return []
+    content = read_json(out / RESULTS, "remove the folder, and all is done again")
+    return [run["scores"] for run in content["runs"]]
 
 
 def _files_as_json(files: Files) -> dict[str, Any]:

@@ -6,11 +6,14 @@ Knows folders and Hugging Face's classes; nothing of tasks' data.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, XLMRobertaConfig
 
@@ -38,6 +41,10 @@ class EncoderStart(Start):
         """Tokens that fit the positions, special tokens included."""
         return self.sizes.longest
 
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        return self.state
+
     def model(self, kind: Any, labels: list[str], dropout: float) -> PreTrainedModel:
         """The encoder under a fresh head of the class `kind`, drawn by PyTorch's seed.
 
@@ -58,6 +65,15 @@ class EncoderStart(Start):
                 raise ValueError(f"{self.folder}: {name} is wanted as {list(tensor.shape)}, the folder {what}")
             tensor.copy_(found)
         return model
+
+
+def fingerprint(weights: Mapping[str, Tensor]) -> str:
+    """A hash of all tensors, by which a model is known again."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def read_start(folder: Path, tokenizer_dir: Path | None = None) -> EncoderStart:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -49,6 +49,10 @@ class WriterStart(Start):
     @property
     def longest(self) -> int:
         return min(self.text_model.longest_source, self.text_model.longest_target)
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        return self.text_model.module.state_dict()
 
     def model(self, kind: Any, labels: list[str], dropout: float) -> PreTrainedModel:
         made: PreTrainedModel = deepcopy(self.text_model.module)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -61,6 +61,11 @@ class Start(ABC):
     @abstractmethod
     def longest(self) -> int:
         """Tokens that fit the positions, special tokens included."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> Mapping[str, Tensor]:
+        """All tensors, by which it is known again."""
 
     @abstractmethod
     def model(self, kind: Any, labels: list[str], dropout: float) -> PreTrainedModel:
