@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from data_prep.files import sha256_of_json, write_durably
+from data_prep.files import sha256_of_json, write_text
 from data_prep.standard_output import print_table, put
 from data_prep.token_files.manifest import Manifest
 from data_prep.tokenizers.tokenizer import Tokenizer
@@ -130,7 +130,7 @@ def figures(name: str, model: Path, layer: int, config: Config, golds: Sequence[
     print(f"measuring the model {name} training …", file=sys.stderr, flush=True)
     loaded = load(model).to(choose_place(AUTO, "fp32"))
     measured = measure(loaded, layer, golds, config.data.path, config.data.side_tokens)
-    write_durably(kept, (json.dumps({"gold": asked, **measured.as_json()}, indent=1) + "\n").encode())
+    write_text(kept, json.dumps({"gold": asked, **measured.as_json()}, indent=1) + "\n")
     return measured
 
 
@@ -166,7 +166,7 @@ def summarize(
         "before": before.as_json(),
         "after": after.as_json(),
     }
-    write_durably(out / SUMMARY, (json.dumps(content, indent=1) + "\n").encode())
+    write_text(out / SUMMARY, json.dumps(content, indent=1) + "\n")
     picture = draw(request, golds, before, after, out)
     print_table(drawn)
     if not golds:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import write_durably
+from data_prep.files import remove_abandoned, write_text
 from pipeline.texts.lines import COMPRESSED
 
 NAME = "adapt.json"
@@ -57,11 +57,11 @@ class Request:
     def keep(self, out: Path) -> None:
         """Write it into the folder, or see that it is what the folder was begun with; ValueError where it is not."""
         path = out / NAME
+        remove_abandoned(path)
         if not path.exists():
             if out.exists() and any(out.iterdir()):
                 raise ValueError(f"{out}: is not empty, and was not begun by adapt; give another --out")
-            out.mkdir(parents=True, exist_ok=True)
-            write_durably(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
+            write_text(path, json.dumps(asdict(self), indent=1) + "\n")
             return
         was = _read(path)
         now = json.loads(json.dumps(asdict(self)))

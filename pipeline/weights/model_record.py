@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import write_durably
+from data_prep.files import remove_abandoned, write_durably
 from data_prep.tokenizers.hub import hub_name
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import MANIFEST, CheckpointInfo, write_info
@@ -111,5 +111,6 @@ def write_options(folder: Path, options: AlignOptions) -> Path:
     beside = before if isinstance(before, dict) else {}
     kept = {key: beside[key] for key in (TOKENIZER_KEY, TEXT_TO_TEXT_KEY) if key in beside}
     content[SECTION] = options.as_json() | kept
+    remove_abandoned(path)
     write_durably(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
     return path

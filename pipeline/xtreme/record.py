@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import locked, read_json, sha256_of_file, write_text
+from data_prep.files import locked, read_json, remove_abandoned, sha256_of_file, write_text
 
 MARK = "done.json"
 RUN = "run.json"
@@ -50,6 +50,7 @@ def begin(out: Path, identity: dict[str, Any]) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / LOCK, wait=True):
+        remove_abandoned(out / RUN)
         if (out / RUN).exists():
             before = read_json(out / RUN, "give a new folder")
             for name, value in identity.items():

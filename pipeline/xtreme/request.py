@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from pipeline.finetune.start import EncoderStart, read_start
+from pipeline.finetune.start import EncoderStart, fingerprint, read_start
 from pipeline.model.devices import Place
 from pipeline.weights.loading import LoadedModel, load
 from pipeline.xtreme.catalog import XtremeTask
@@ -55,13 +50,4 @@ class Model:
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint(self.start.state)
-
-
-def fingerprint(state: Mapping[str, Tensor]) -> str:
-    """A hash of all tensors, by which a model is known again."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+        return fingerprint(self.start.weights)

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import sha256_of_json
+from data_prep.files import output_place, sha256_of_json
 from pipeline.evaluate.protocols import AppliedProtocol, choose
 from pipeline.finetune.tasks.task import Settings
 from pipeline.xtreme.catalog import XtremeTask
@@ -229,8 +229,8 @@ def _submit(request: Request, task: XtremeTask, languages: Sequence[str], predic
     """Put the predictions of the first seed where a submission has them."""
     for language in languages:
         goal = prediction_path(request.out / PREDICTIONS, task, language)
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(prediction_path(predictions, task, language), goal)
+        with output_place(goal) as place:
+            shutil.copyfile(prediction_path(predictions, task, language), place)
 
 
 def _told(what: str, scores: Mapping[str, Scores]) -> str:

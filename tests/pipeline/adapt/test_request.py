@@ -117,3 +117,13 @@ def test_labels_come_from_where_words_align_and_the_layer_above_learns(
     term = load_config(RECIPE, overrides(request, tmp_path, aligns_at, 12)).objectives.token_contrast
     assert term is not None and (term.layer, term.label_layer) == chosen
     assert (term.labels, term.mask_rate) == (labels, 0.3)
+
+
+def test_a_start_that_was_killed_at_once_blocks_no_other(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / f".{NAME}.999999999.tmp").write_text("{", encoding="utf-8")
+    request = Request.of(MODEL, [Path("text.en"), Path("text.de")], None, None, 5, 1)
+    request.keep(out)
+    assert [path.name for path in out.iterdir()] == [NAME]
+    assert json.loads((out / NAME).read_text(encoding="utf-8"))["steps"] == 5

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.finetune.start import fingerprint
 from pipeline.finetune.tasks.task import Settings
 from pipeline.model.devices import choose_place
 from pipeline.xtreme import trials
 from pipeline.xtreme.catalog import TASKS, choose_tasks
 from pipeline.xtreme.languages import LANGUAGES, transfer_gap
 from pipeline.xtreme.recipes import Changes, recipe_of
-from pipeline.xtreme.record import finished, making
-from pipeline.xtreme.request import Model, Request, fingerprint
+from pipeline.xtreme.record import RUN, finished, making
+from pipeline.xtreme.request import Model, Request
 from pipeline.xtreme.results import Figure, Outcome
 from pipeline.xtreme.run import footnotes, run
 from pipeline.xtreme.submission import prediction_path
@@ -281,6 +282,29 @@ def begin_and_interrupt(folder: Path) -> None:
     with making(folder, {}):
         (folder / "half").write_text("x", encoding="utf-8")
         raise KeyboardInterrupt
+
+
+def test_a_start_that_was_killed_at_once_blocks_no_other_and_a_submission_is_whole(
+    trainings: list[Training], ask: Callable[..., Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / f".{RUN}.999999999.tmp").write_text("{", encoding="utf-8")
+    run(ask("panx"))
+    assert (
+        sorted(path.name for path in out.iterdir()) == [".lock", ".locks", "predictions", RUN, "trials"] and len(trainings) == 1
+    )
+    submitted = prediction_path(out / "predictions", TASKS["panx"], "ru")
+    submitted.write_text("older\n", encoding="utf-8")
+
+    def killed(_: Path, goal: Path) -> None:
+        goal.write_text("half", encoding="utf-8")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.xtreme.trials.shutil.copyfile", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(ask("panx"))
+    assert submitted.read_text(encoding="utf-8") == "older\n"
 
 
 def test_a_folder_counts_once_its_mark_is_written(tmp_path: Path) -> None:
