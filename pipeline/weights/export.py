@@ -209,10 +209,12 @@ def _first_sentences(file: TokenFile, tokenizer: Tokenizer) -> list[str]:
 
 
 def _fresh_head(sizes: EncoderConfig) -> dict[str, Tensor]:
-    """Weights of a masked-LM head that nobody has trained, so that Hugging Face finds all that it looks for."""
+    """Weights of a head that nobody has trained, so that Hugging Face finds all that it looks for; always the same."""
     with torch.device("meta"), WithoutDrawing():
         word = torch.nn.Embedding(sizes.vocab_size, sizes.hidden)
-    head = MaskedLMHead(word, sizes.norm_eps, sizes.init_std)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        head = MaskedLMHead(word, sizes.norm_eps, sizes.init_std)
     return {head_name(name): head.state_dict()[name] for name in HEAD_PARAMETERS}
 
 

@@ -165,6 +165,10 @@ def test_a_run_without_masked_lm_gets_a_fresh_head_and_says_so(use: Use, hf_dir:
     assert "not trained: random weights" in (tmp_path / "hf" / "README.md").read_text(encoding="utf-8")
     weight = load_masked_lm(tmp_path / "hf")[1].dense.weight.detach()
     assert bool(torch.isfinite(weight).all()) and float(weight.std()) > 0
+    torch.rand(1)  # another process has another state
+    assert use("export", run, tmp_path / "again").code == 0
+    both = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("hf", "again")]
+    assert both[0] == both[1]
 
 
 def test_a_run_needs_its_token_files_no_more(use: Use, run: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -340,10 +344,12 @@ def test_evaluate_records_the_best_layer_in_a_folder_only_when_asked(
     use: Use, writable_hf: Path, gold_dir: Path
 ) -> None:
     before = (writable_hf / "config.json").read_bytes()
+    (writable_hf / ".config.json.999999999.tmp").write_bytes(b"of a killed one")
     assert use("evaluate", writable_hf, "--gold", gold_dir).code == 0
     assert (writable_hf / "config.json").read_bytes() == before
     done = use("evaluate", writable_hf, "--gold", gold_dir, "--record", "--json", writable_hf.parent / "aer.json")
     assert done.code == 0 and f"recorded in {writable_hf}/config.json" in done.err
+    assert not list(writable_hf.glob(".*"))
     entries = json.loads((writable_hf.parent / "aer.json").read_text(encoding="utf-8"))
     assert [(e["method"], e["encoding"]) for e in entries] == [("argmax", "separate"), ("ot-filter", "joint")]
     best = min(entries, key=lambda e: e["layers"][e["best_layer"]]["aer"])
