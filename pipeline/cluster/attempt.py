@@ -26,7 +26,7 @@ BEAT_SECONDS = 3
 BEAT_LIMIT_SECONDS = 12  # a host that has not answered for so long is lost
 GRACE_SECONDS = 15  # between the end of a first rank and that of the launcher
 POLL_SECONDS = 0.2
-SSH_FAILED = 255  # ssh's own exit code, where the connection and not the command ended
+SSH_FAILED = 255  # ssh's own exit code, where the connection ended, or a signal the command
 # Some of MPI's launchers return 0 where a signal ended what they had started: that is only believed of a run that has ended.
 LAUNCHER_DIED = "the launcher returned 0, but the run had not ended: a signal ended what it had started"
 MISTAKE = re.compile(rb"(\S+: )?error: ")
@@ -129,9 +129,12 @@ class Attempt:
         self._pump.join(2)
 
     def _first_to_fail(self) -> str:
-        """Where it began: on a host that was lost, else where a signal ended a rank, else the first that pdsh told of."""
-        if lost := [host for host, code in self._exits.items() if code == SSH_FAILED]:
+        """Where it began: on a host that was lost, else where a signal ended a launcher or rank, else what pdsh told first."""
+        ended = [host for host, code in self._exits.items() if code == SSH_FAILED]
+        if lost := [host for host in ended if host in self.crew.gone]:
             return f"{lost[0]} is lost (its ssh connection ended)"
+        if ended:
+            return f"the launcher on {ended[0]} has died, the host answers"
         by_signal = [host for host, code in self._exits.items() if "SIG" in explain(code)]
         host = next(iter([*by_signal, *self._exits]), None)
         return f"{host} ended first, with exit code {explain(self._exits[host])}" if host else ""

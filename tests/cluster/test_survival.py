@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.cluster.attempt import Attempt
 from pipeline.cluster.supervise import micro_steps
 from pipeline.settings.schema import load_config
 
@@ -48,6 +49,23 @@ def test_a_broken_run_ends_with_the_straight_run_s_losses(
         assert found.restarts[2] == "restart 1 of 3 on node0, node1"
     assert found.largest_difference <= 1e-5
     assert not cluster.left_running()
+
+
+@pytest.mark.parametrize(
+    ("exits", "gone", "told"),
+    [
+        ({"node1": 255}, {}, "the launcher on node1 has died, the host answers"),
+        ({"node0": 1, "node1": 255}, {"node1": "no answer"}, "node1 is lost (its ssh connection ended)"),
+        ({"node0": 255, "node1": 255}, {"node1": "no answer"}, "node1 is lost (its ssh connection ended)"),
+        ({"node0": 1, "node1": 247}, {}, "node1 ended first, with exit code 247 (SIGKILL)"),
+        ({}, {}, ""),
+    ],
+)
+def test_an_ended_ssh_is_a_dead_launcher_where_the_host_answers(
+    exits: dict[str, int], gone: dict[str, str], told: str
+) -> None:
+    attempt: Any = SimpleNamespace(_exits=exits, crew=SimpleNamespace(gone=gone))
+    assert Attempt._first_to_fail(attempt) == told
 
 
 @pytest.mark.parametrize(
