@@ -1,4 +1,6 @@
-"""What our code never does: unpickle what it reads, run text as code or through a shell, read YAML in another way than one."""
+"""What our code never does: unpickle what it reads, run text as code or through a shell, read YAML in another way than one,
+write what a kill would leave half under its final name.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,20 @@ PICKLE_NAMES = {"pickle.UnpicklingError", "pickle.PickleError"}
 """Errors, which readers that unpickle nothing are told of."""
 UNPICKLERS = ("_pickle", "cloudpickle", "dill", "joblib", "jsonpickle", "marshal", "pickle", "shelve")
 CODE = {"builtins.eval", "builtins.exec", "eval", "exec"}
+WRITERS = {"write_text", "write_bytes", "savefig"}
+UNSEALED = {
+    "data_prep/files.py": "writes beside and renames",
+    "data_prep/token_files/token_file.py": "a shard counts once its marker is there",
+    "pipeline/checkpoints/manifest.py": "writes beside and renames, checkpoints' way",
+    "pipeline/cluster/hostfile.py": "of one job",
+    "pipeline/cluster/preflight/hosts.py": "tries a folder",
+    "pipeline/host/agent.py": "tries a folder",
+    "pipeline/weights/export.py": "into a folder that is renamed when it is whole",
+    "pipeline/xtreme/transfer.py": "a trial counts once its mark is there",
+}
+"""Who writes a file by its path: their names, and why no half file can be taken for a whole one."""
+SCRATCH = "benchmark"
+"""Folders of measurements, which write into temporary folders."""
 SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
 
 
@@ -75,6 +91,28 @@ def faults_of_call(call: ast.Call, names: dict[str, str], path: Path) -> Iterato
         yield function
     if function.startswith("yaml.") and "load" in function and path != YAML_LOADER:
         yield f"{function} beside the one reader, `data_prep.sections.parse_yaml`"
+
+
+def written_in_place(source: str) -> list[int]:
+    """Lines that write a whole file by its path, `data_prep.files.output_place` and what is made of it left out."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WRITERS
+        if not (node.args and isinstance(node.args[0], ast.Name) and node.args[0].id in ("place", "picture"))
+    ]
+
+
+def test_nothing_is_half_written_under_its_final_name() -> None:
+    paths = [path for folder in ("data_prep", "pipeline") for path in sorted((ROOT / folder).rglob("*.py"))]
+    writing = {
+        str(path.relative_to(ROOT))
+        for path in paths
+        if SCRATCH not in path.parts and written_in_place(path.read_text(encoding="utf-8"))
+    }
+    assert writing == set(UNSEALED)
+    assert written_in_place("path.write_text(json.dumps(content))\nfigure.savefig(path, dpi=110)\n") == [1, 2]
+    assert not written_in_place("figure.savefig(place, dpi=110)\nwrite_text(path, text)\n")
 
 
 @pytest.mark.parametrize("folder", PACKAGES)
