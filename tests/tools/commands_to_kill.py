@@ -52,6 +52,8 @@ def commands() -> dict[str, Command]:
     record = ["evaluate", "model", "--record", *cpu]
     words = ["../inputs/words.tsv", texts[1]]
     projected = ["--model", model, "--layer", "1", *cpu, "--out", "labels.tsv", "--json", "labels.json"]
+    found = ["--layer", "1", *cpu, "--out", "mined.tsv"]
+    drawn = ["--layer", "1", *cpu, "--out", "pair.png", "--out", "pair.html"]
     quick = ["--epochs", "2", "--batch", "4", "--out", "out", *cpu]
     tags, pairs = "../inputs/xtreme/panx", "../inputs/xtreme/pawsx"
     tests = ["en", "ko"]
@@ -66,6 +68,8 @@ def commands() -> dict[str, Command]:
         Command("replace", ["export", "../inputs/run", "hf", "--force"], ["export", model, "hf"], always_old=True),
         Command("project", ["project", *words, *projected], ["project", *words, *projected, "--unlinked", "X"]),
         Command("generate", ["generate", "../inputs/writer", "../inputs/text.qaa", "--max-tokens", "8", "--to", "de", *cpu]),
+        Command("mine", ["mine", model, *texts, *found], ["mine", model, *reversed(texts), *found]),
+        Command("show", ["show", model, "ba be", "do du be", *drawn], ["show", model, "ba", "do", *drawn]),
         Command(
             "tag",
             ["finetune", "tag", model, *files("--train", tags, "train", ["en"]), *files("--dev", tags, "dev", ["en"]),

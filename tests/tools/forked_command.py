@@ -54,6 +54,8 @@ class Fork:
     def __init__(self, folder: Path, run: Callable[[], object], stop_at: int = 0) -> None:
         """stop_at: it stands still before so many-th operation on a file."""
         self.logs = [folder.with_name(f"{folder.name}.{name}") for name in ("out", "err")]
+        for path in self.logs:  # before the process has its own, too
+            path.write_bytes(b"")
         self.told, tell = os.pipe()
         self.began, self.changes = time.monotonic(), 0
         self.pid = os.fork()
