@@ -292,7 +292,8 @@ def test_a_start_that_was_killed_at_once_blocks_no_other_and_a_submission_is_who
     (out / f".{RUN}.999999999.tmp").write_text("{", encoding="utf-8")
     run(ask("panx"))
     assert (
-        sorted(path.name for path in out.iterdir()) == [".lock", ".locks", "predictions", RUN, "trials"] and len(trainings) == 1
+        sorted(path.name for path in out.iterdir()) == [".lock", ".locks", "predictions", RUN, "trials"]
+        and len(trainings) == 1
     )
     submitted = prediction_path(out / "predictions", TASKS["panx"], "ru")
     submitted.write_text("older\n", encoding="utf-8")
