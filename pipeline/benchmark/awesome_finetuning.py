@@ -5,13 +5,15 @@
 
 PYTHON is that of an environment with `awesome-align`, which gets the weights as `pipeline.benchmark.align` gives them. PAIRS
 has `source ||| target` lines. The recipe is its own (AdamW, 2e-5) but for the layer, the steps and 32 pairs a step; links are
-its own, too. Time is the processor's, so that what else runs on the machine does not count.
+its own, too; those of our aligner with both models stand beside them, so that training and extraction can be told apart. Time
+is the processor's, so that what else runs on the machine does not count.
 """
 
 from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,12 +30,13 @@ from rich.table import Table
 from data_prep.files import check_output, write_text
 from data_prep.standard_output import print_table, put
 from pipeline import command_line
-from pipeline.benchmark.align import Peer, pair_lines, write_bert
+from pipeline.benchmark.align import ON_BERT, Peer, our_run, pair_lines, write_bert
 from pipeline.evaluate.alignment_error import distinct, gold_folders
 from pipeline.evaluate.gold import Gold, read_gold, score_links
 from pipeline.weights.loading import load_model
 
 PAIRS_AT_ONCE, ACCUMULATED = 8, 4  # 32 pairs a step, as `adapt` takes
+WEIGHTS = "pytorch_model.bin"
 LAST_LINES = 8  # of what a failed peer said
 
 
@@ -83,6 +86,14 @@ def scores(python: Path, model: Path, golds: Sequence[Gold], layer: int, folder:
     return [100 * score_links(list(islice(links, len(gold))), gold).aer for gold in golds]
 
 
+def our_scores(start: Path, weights: Path, golds: Sequence[Gold], layer: int, out: Path) -> list[float]:
+    """The same by our aligner, mutual argmax on sides encoded apart, in the new folder `out`. start: has the tokenizer."""
+    shutil.copytree(start, out)
+    shutil.copyfile(weights / WEIGHTS, out / WEIGHTS)
+    options = next(iter(ON_BERT.values()))
+    return [100 * score_links(our_run(out, layer, gold, options)()[1], gold).aer for gold in golds]
+
+
 def stages(
     hf_dir: Path, pairs: Path, golds: Sequence[Gold], python: Path, recipe: Recipe
 ) -> Iterator[tuple[str, float, list[float]]]:
@@ -91,8 +102,10 @@ def stages(
         start, tuned = Path(folder) / "start", Path(folder) / "tuned"
         write_bert(hf_dir, load_model(hf_dir)[1], start)
         yield "before", 0.0, scores(python, start, golds, recipe.layer, Path(folder))
-        seconds = finetune(python, start, pairs.absolute(), tuned, recipe)
-        yield " + ".join(recipe.objectives), seconds, scores(python, tuned, golds, recipe.layer, Path(folder))
+        yield "before, our argmax", 0.0, our_scores(start, start, golds, recipe.layer, Path(folder) / "ours")
+        seconds, name = finetune(python, start, pairs.absolute(), tuned, recipe), " + ".join(recipe.objectives)
+        yield name, seconds, scores(python, tuned, golds, recipe.layer, Path(folder))
+        yield f"{name}, our argmax", seconds, our_scores(start, tuned, golds, recipe.layer, Path(folder) / "ours_tuned")
 
 
 def benchmark(

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.benchmark.align import our_run, write_bert
 from pipeline.benchmark.awesome_finetuning import benchmark
+from pipeline.evaluate.gold import read_gold, score_links
+from pipeline.weights.loading import load_model
 
 STUB = """#!/usr/bin/env python3
+import shutil
 import sys
 from pathlib import Path
 words = sys.argv[1:]
@@ -19,7 +23,7 @@ if words[0] == "-m":
         sys.exit("thirteen is no number of steps")
     if options["--seed"] == "7":
         sys.exit("seven is no seed")
-    Path(options["--output_dir"]).mkdir()
+    shutil.copytree(options["--model_name_or_path"], options["--output_dir"])
     (Path(options["--output_dir"]) / "asked").write_text(" ".join(words))
 else:
     model, pairs, out = map(Path, words[2:5])
@@ -49,9 +53,15 @@ def test_the_start_and_what_was_tuned_are_scored_apart(
     hf_dir: Path, gold_dir: Path, peers: Path, pairs: Path, tmp_path: Path
 ) -> None:
     benchmark(hf_dir, pairs, [gold_dir], peers, layer=1, steps=2, json_file=tmp_path / "out.json")
-    before, after = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    assert (before["which"], after["which"]) == ("before", "so")
+    entries = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [each["which"] for each in entries] == ["before", "before, our argmax", "so", "so, our argmax"]
+    before, ours, after, ours_after = entries
     assert before["seconds"] == 0 < after["seconds"]
+    assert ours["aer"] == ours_after["aer"], "the stub has learned nothing"
+    gold = read_gold(gold_dir)
+    write_bert(hf_dir, load_model(hf_dir)[1], tmp_path / "bert")
+    links = our_run(tmp_path / "bert", 1, gold, {"method": "argmax", "encoding": "separate"})()[1]
+    assert ours["aer"]["en-de"] == pytest.approx(100 * score_links(links, gold).aer)
     assert after["aer"]["en-de"] < before["aer"]["en-de"] == 100
 
 
