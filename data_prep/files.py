@@ -165,13 +165,15 @@ def read_json(path: Path, advice: str) -> Any:
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Whether nobody else had the exclusive lock on `path` (made if missing); then it is held until the block ends or the
-    process dies."""
+def claimed(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether this process has the exclusive lock on `path` (made if missing), until the block ends or the process dies.
+
+    wait: until others let go of it; without, False where another process has it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return
@@ -180,15 +182,12 @@ def claimed(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (made if missing) until the block ends or the process dies.
+    """Hold the lock of `claimed` until the block ends or the process dies.
 
     Raises:
         ValueError: `wait` is false and another process holds the lock.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise ValueError(f"{path}: held by another run on the same source; wait for it to end") from None
+    with claimed(path, wait=wait) as mine:
+        if not mine:
+            raise ValueError(f"{path}: held by another run on the same source; wait for it to end")
         yield

@@ -26,7 +26,9 @@ class Hub:
 
     def __init__(self, xtreme: str = XTREME, multi_nli: str = MULTI_NLI) -> None:
         self._xtreme, self._multi_nli = xtreme, multi_nli
+        self._configs: dict[str, list[str]] = {}
         self._splits: dict[tuple[str, str], list[str]] = {}
+        """Both are asked for once, over the network."""
 
     def named(self, part: Part) -> str:
         """How a part is told."""
@@ -38,7 +40,9 @@ class Hub:
 
         place = self._place(part)
         with _told(place):
-            if part.config and part.config not in datasets.get_dataset_config_names(place):
+            if place not in self._configs:
+                self._configs[place] = datasets.get_dataset_config_names(place)
+            if part.config and part.config not in self._configs[place]:
                 return False
             key = place, part.config
             if key not in self._splits:

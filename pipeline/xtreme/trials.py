@@ -40,6 +40,8 @@ class Trials:
         self.tasks = group
         self._request, self._model, self._languages = request, model, languages
         self._recipes = {task.name: recipe_of(task.name, request.grid, request.changes) for task in group}
+        self._marks: dict[Path, dict[str, Any]] = {}
+        """Of trainings that were seen whole: their files are hashed once."""
 
     def units(self) -> list[Unit]:
         """Trainings to be done now: of a grid all settings on the first seed, then the best ones on the others."""
@@ -133,7 +135,13 @@ class Trials:
         return mark
 
     def _finished(self, task: XtremeTask, settings: Settings, seed: int) -> dict[str, Any] | None:
-        return _whole(self._folder(task, settings, seed), task, self._languages[task.name])
+        folder = self._folder(task, settings, seed)
+        if folder not in self._marks:
+            mark = _whole(folder, task, self._languages[task.name])
+            if mark is None:
+                return None
+            self._marks[folder] = mark
+        return self._marks[folder]
 
 
 class Retrieval:

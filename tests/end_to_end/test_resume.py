@@ -130,6 +130,9 @@ def test_launch_sh_does_not_take_the_death_of_deepspeed_s_launcher_for_success(b
     process = by_launch_sh.process
     family = psutil.Process(process.pid).children(recursive=True)
     (launcher,) = (child for child in family if any("deepspeed_launcher" in word for word in child.cmdline()))
+    assert not [child for child in family if "deepspeed.launcher.launch" in child.cmdline()], (
+        "it starts the ranks itself"
+    )
     launcher.kill()
     assert process.wait(30) == 128 + signal.SIGKILL
     assert "the job has ended: exit code 137 (SIGKILL)" in by_launch_sh.log.read_text()
