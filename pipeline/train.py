@@ -44,7 +44,7 @@ from pipeline.run_folder import CONFIG
 from pipeline.settings.added_words import words_of
 from pipeline.settings.deepspeed_json import precision_of, refusals_told
 from pipeline.settings.schema import Config, load_config
-from pipeline.training import ranks, replicated
+from pipeline.training import muon, ranks, replicated
 from pipeline.training.beginning import begun_with
 from pipeline.training.build import (
     build_data,
@@ -186,6 +186,7 @@ def wrap(run: Run, more_settings: dict[str, Any]) -> tuple[Any, Callable[[], flo
     settings = dict(run.settings)
     if more_settings:
         settings["checkpoint"] = {**settings.get("checkpoint", {}), **more_settings}
+    muon.import_uncompiled()
     with refusals_told(config.deepspeed):
         engine, _, _, schedule = deepspeed.initialize(
             model=run.model,

@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # as every optimizer does, here once for all ranks
 import torch.multiprocessing
 from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 from torch import Tensor
 
 import pipeline.train
+from pipeline.training import muon
 from pipeline.training.build import deepspeed_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+muon.import_uncompiled()
 
 
 def parse_arguments() -> argparse.Namespace:
