@@ -38,7 +38,10 @@ OutOption = Annotated[
 SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="the first seed")]
 SeedsOption = Annotated[int, typer.Option(min=1, help="how many; mean and deviation are shown")]
 GridOption = Annotated[
-    str, typer.Option(help="none: the settings of XTREME's scripts; published: XLM-E's grid, chosen on English dev")
+    str,
+    typer.Option(
+        help="none: the settings of XTREME's scripts; published: XLM-E's grid, chosen on English dev; xtune: xTune's settings"
+    ),
 ]
 FewShotOption = Annotated[int, typer.Option(min=0, help="train on so many labelled items of each other language too")]
 TranslatedOption = Annotated[

@@ -29,11 +29,21 @@ class Labelled:
 
 
 def fine_tune(
-    task: Task[Any, Any], start: Start, settings: Settings, seed: int, train: Features, dev: Labelled | None, out: Path
+    task: Task[Any, Any],
+    start: Start,
+    settings: Settings,
+    seed: int,
+    train: Features,
+    dev: Labelled | None,
+    out: Path,
+    most_steps: int | None = None,
 ) -> Trainer:
     """A trainer whose model is trained on `train`; with `dev`, as it was when it had the best headline metric.
 
     The head, the order of the rows and dropout are the seed's. Checkpoints, with `dev` one an evaluation, go to `out`.
+
+    Args:
+        most_steps: where the epochs have more, training, and the fall of its learning rate, ends after so many.
     """
     set_seed(seed)
     model = start.model(task.built_by(settings), task.labels, settings.dropout)
@@ -52,20 +62,16 @@ def fine_tune(
         preprocess_logits_for_metrics=task.reduce,
         callbacks=[_Lines()],
     )
-    if dev is not None:
-        _check_evaluated(settings, math.ceil(len(train.rows) / trainer.args.train_batch_size))
+    steps = math.ceil(math.ceil(len(train.rows) / trainer.args.train_batch_size) * settings.epochs)
+    if most_steps is not None and steps > most_steps:
+        trainer.args.max_steps = steps = most_steps
+    if dev is not None and settings.eval_every is not None and settings.eval_every > steps:
+        raise ValueError(f"--eval-every {settings.eval_every}: training has {steps} steps; give fewer")
     trainer.remove_callback(ProgressCallback if bars else PrinterCallback)
     if bars:
         trainer.add_callback(_Bars())
     trainer.train()
     return trainer
-
-
-def _check_evaluated(settings: Settings, steps_an_epoch: int) -> None:
-    """ValueError where no evaluation would come before the end, so that none could choose."""
-    steps = math.ceil(steps_an_epoch * settings.epochs)
-    if settings.eval_every is not None and settings.eval_every > steps:
-        raise ValueError(f"--eval-every {settings.eval_every}: training has {steps} steps; give fewer")
 
 
 def predictor(task: Task[Any, Any], model: Any, tokenizer: Any, settings: Settings, scratch: Path) -> Trainer:

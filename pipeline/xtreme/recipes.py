@@ -11,8 +11,10 @@ from pipeline.finetune.tasks.task import Settings
 
 SCRIPTS = "XTREME's scripts/train_*.sh"
 XLM_E = "XLM-E (arXiv 2106.16138), appendix"
+XTUNE = "xTune's scripts/cross-lingual-transfer"
 TAGGING = ("udpos", "panx")
-GRIDS = ("none", "published")
+GRIDS = ("none", "published", "xtune")
+LAYERS_OF_LARGE = 24
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Recipe:
     best_epoch: bool
     """Whether English dev chooses the epoch; otherwise the last one counts."""
     source: str
+    second_steps: int | None = None
+    """The most steps that xTune's second stage has; None: as many as its epochs have."""
 
 
 def _settings(
@@ -81,6 +85,20 @@ _OF_XLM_E = {
 }
 
 
+def _of_xtune(task: str, large: bool) -> Recipe:
+    """The settings of base models, or of large ones. The release evaluates every 500 to 5,000 steps, here it is every epoch."""
+    size = int(large)
+    if task in ("xnli", "pawsx"):  # run_cls.py takes its warm-up of −1 for none, the others for a tenth
+        given, steps = _settings(10, {"xnli": (7e-6, 5e-6), "pawsx": (1e-5, 1e-5)}[task][size], 256, warmup=0), None
+    elif task in TAGGING:
+        given, steps = _settings(10, {"panx": (1e-5, 7e-6), "udpos": (2e-5, 5e-6)}[task][size]), None
+    elif task == "tydiqa":
+        given, steps = _settings((20, 10)[size], (3e-5, 1.5e-5)[size], 384), (5_000, 2_500)[size]
+    else:
+        given, steps = _settings(4, (3e-5, 1.5e-5)[size], 384), 24_000
+    return Recipe((given,), True, f"{XTUNE}, {'large' if large else 'base'}", steps)
+
+
 @dataclass(frozen=True)
 class Changes:
     """What a user has otherwise than published; None: as published."""
@@ -104,9 +122,12 @@ class Changes:
         return ", ".join(said + ["batches of like lengths"] * self.group_lengths)
 
 
-def recipe_of(task: str, grid: str, changes: Changes) -> Recipe:
-    """The recipe of a task; grid: one of `GRIDS`."""
-    found = _OF_SCRIPTS[task] if grid == "none" else Recipe(_OF_XLM_E[task], True, XLM_E)
+def recipe_of(task: str, grid: str, changes: Changes, layers: int = 12) -> Recipe:
+    """The recipe of a task; grid: one of `GRIDS`; layers: of the model, which say whether it is a large one."""
+    if grid == "xtune":
+        found = _of_xtune(task, large=layers >= LAYERS_OF_LARGE)
+    else:
+        found = _OF_SCRIPTS[task] if grid == "none" else Recipe(_OF_XLM_E[task], True, XLM_E)
     given = {
         name: getattr(changes, name)
         for name in ("learning_rate", "epochs", "batch")

@@ -8,7 +8,7 @@ from data_prep.files import locked
 from pipeline.finetune.tasks.tagging import SUM
 from pipeline.weights.hub import pinned
 from pipeline.xtreme.catalog import TASKS, XtremeTask, check_data
-from pipeline.xtreme.recipes import SCRIPTS
+from pipeline.xtreme.recipes import SCRIPTS, XTUNE
 from pipeline.xtreme.record import LOCK, begin
 from pipeline.xtreme.request import Model, Request
 from pipeline.xtreme.results import Outcome
@@ -113,6 +113,11 @@ def footnotes(request: Request, outcome: Outcome) -> list[str]:
     if request.grid == "none":
         notes.append(
             f"settings of {SCRIPTS}; the published rows are each the best of a grid on English dev (--grid published)"
+        )
+    if request.grid == "xtune":
+        notes.append(
+            f"settings of {XTUNE}, the best epoch on English dev, where these look every 500 to 5,000 steps; the published "
+            "rows are each the best of a grid"
         )
     if len(request.seeds) != 5:
         notes.append(

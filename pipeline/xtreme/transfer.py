@@ -147,7 +147,7 @@ def read_material(
                 print(f"note: {remark}", file=sys.stderr)
     second = None
     if mode.stages == 2 and mode.dictionaries is not None:
-        second = consistent_kind(first, mode.dictionaries, 2)
+        second = consistent_kind(first, mode.dictionaries, 2, translated=mode.translated is not None)
         second.labels = kind.labels
     return Material(kind, train, dev, tests, trained, second)
 
@@ -179,11 +179,18 @@ def more_items(kind: Task[Any, Any], tasks: Sequence[XtremeTask], data: Path, mo
 
 
 def train_and_predict(
-    material: Material, start: EncoderStart, settings: Settings, seed: int, folders: Mapping[str, Path], choosing: bool
+    material: Material,
+    start: EncoderStart,
+    settings: Settings,
+    seed: int,
+    folders: Mapping[str, Path],
+    choosing: bool,
+    second_steps: int | None = None,
 ) -> float | None:
     """Fine-tune once, and write every language's predictions of the tasks in `folders` (by name) there.
 
     choosing: whether dev chooses the epoch.
+    second_steps: the most that xTune's second stage has.
 
     Returns:
         The best score on dev; None where nothing was chosen.
@@ -210,7 +217,7 @@ def train_and_predict(
             shutil.rmtree(folder / "trainer", ignore_errors=True)
             task = material.second.with_first_stage(folder / FIRST_STAGE)
             train = material.training(start, settings, task, 2)
-            trainer = fine_tune(task, start, settings, seed, train, dev, folder / "trainer")
+            trainer = fine_tune(task, start, settings, seed, train, dev, folder / "trainer", second_steps)
         for (name, language), items in material.tests.items():
             if name not in folders:
                 continue

@@ -39,7 +39,8 @@ class Trials:
     ) -> None:
         self.tasks = group
         self._request, self._model, self._languages = request, model, languages
-        self._recipes = {task.name: recipe_of(task.name, request.grid, request.changes) for task in group}
+        layers = model.start.sizes.layers
+        self._recipes = {task.name: recipe_of(task.name, request.grid, request.changes, layers) for task in group}
         self._marks: dict[Path, dict[str, Any]] = {}
         """Of trainings that were seen whole: their files are hashed once."""
 
@@ -113,11 +114,13 @@ class Trials:
             say_why_again(folder)
         say(name)
         facts: dict[str, Any] = {"settings": asdict(settings), "seed": seed}
-        choosing = self._recipes[together[0].name].best_epoch
+        recipe = self._recipes[together[0].name]
         with ExitStack() as stack:
             for folder in folders.values():
                 stack.enter_context(making(folder, facts))
-            facts["dev"] = train_and_predict(self._material, self._model.start, settings, seed, folders, choosing)
+            facts["dev"] = train_and_predict(
+                self._material, self._model.start, settings, seed, folders, recipe.best_epoch, recipe.second_steps
+            )
 
     def _notes(self, task: XtremeTask, recipe: Recipe) -> list[str]:
         if recipe.best_epoch and not task.dev:

@@ -23,6 +23,8 @@ SHARES = {"pawsx": 0.5, "udpos": 0.5}
 """Of the words, by task; 0.3 for others."""
 MODEL_WEIGHTS = {"pawsx": 2.0, "udpos": 0.3}
 """λ2, by task; 5 for others."""
+MODEL_WEIGHTS_TRANSLATED = {"udpos": 0.3, "mlqa": 0.5, "xquad": 0.1, "tydiqa": 0.3}
+"""λ2 of translate-train-all, by task; 1 for others."""
 HARD_LABELS = ("panx",)
 """Of the first stage's model the best label counts."""
 
@@ -42,15 +44,18 @@ KINDS: dict[str, type[Consistent]] = {
 }
 
 
-def consistent_kind(task: XtremeTask, dictionaries: Path, stage: int) -> Consistent:
+def consistent_kind(task: XtremeTask, dictionaries: Path, stage: int, translated: bool = False) -> Consistent:
     """How a task is trained in a stage, 1 or 2; the second's model of the first is still to be given.
+
+    translated: whether translations are trained on too.
 
     Raises:
         ValueError: the folder has no dictionary for it, or one is damaged.
     """
+    weights, usual = (MODEL_WEIGHTS_TRANSLATED, 1.0) if translated else (MODEL_WEIGHTS, 5.0)
     consistency = Consistency(
         _augmentation(task, dictionaries, stage),
-        model_weight=MODEL_WEIGHTS.get(task.name, 5.0),
+        model_weight=weights.get(task.name, usual),
         hard_labels=task.name in HARD_LABELS,
     )
     return KINDS[task.kind](consistency)

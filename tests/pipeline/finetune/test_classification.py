@@ -103,3 +103,16 @@ def test_grouped_rows_of_a_batch_have_like_lengths_and_every_row_comes_once(
         assert lengths == sorted(len(row["input_ids"]) for row in rows.rows)
         spread[grouped] = sum(max(batch) - min(batch) for batch in task.batches)
     assert 3 * spread[True] < spread[False]
+
+
+def test_training_ends_after_so_many_steps_at_the_most(write: Write, model_dir: Path, tmp_path: Path) -> None:
+    path, start = write("train-en.tsv", pairs(10, 1)), read_start(model_dir)
+    task = Recording()
+    items = task.read(path)
+    task.learn(path, items)
+    settings = replace(task.defaults, epochs=2, batch=4, on_cpu=True)
+    rows = task.train_features(items, start.tokenizer, settings)
+    for most, steps in ((None, 6), (7, 6), (5, 5), (2, 2)):
+        trainer = fine_tune(task, start, settings, 1, rows, None, tmp_path / f"out-{most}", most)
+        assert trainer.state.global_step == steps
+        assert trainer.optimizer.param_groups[0]["lr"] == 0, "the rate has fallen to 0 by then"

@@ -43,7 +43,13 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
     made: list[Training] = []
 
     def train(
-        material: Material, start: Any, settings: Settings, seed: int, folders: Mapping[str, Path], choosing: bool
+        material: Material,
+        start: Any,
+        settings: Settings,
+        seed: int,
+        folders: Mapping[str, Path],
+        choosing: bool,
+        second_steps: int | None,
     ) -> float | None:
         made.append(Training(settings, seed, list(folders)))
         assert (material.dev is not None) == choosing
@@ -330,6 +336,28 @@ def test_every_language_of_every_task_has_a_family_and_a_script_and_gaps_are_fro
     assert transfer_gap({"de": 70.0}) is None and transfer_gap({"en": 70.0}) is None
 
 
+XTUNE = {
+    "xnli": (7e-6, 5e-6, 10, 10, 256, 0, None, None),
+    "pawsx": (1e-5, 1e-5, 10, 10, 256, 0, None, None),
+    "panx": (1e-5, 7e-6, 10, 10, 128, 0.1, None, None),
+    "udpos": (2e-5, 5e-6, 10, 10, 128, 0.1, None, None),
+    "xquad": (3e-5, 1.5e-5, 4, 4, 384, 0.1, 24_000, 24_000),
+    "mlqa": (3e-5, 1.5e-5, 4, 4, 384, 0.1, 24_000, 24_000),
+    "tydiqa": (3e-5, 1.5e-5, 20, 10, 384, 0.1, 5_000, 2_500),
+}
+"""As its scripts have them: learning rate and epochs of base and of large, length, warm-up, steps of the second stage."""
+
+
+@pytest.mark.parametrize("name", XTUNE)
+def test_xtune_s_settings_are_of_base_or_of_large_models(name: str) -> None:
+    base, large = (recipe_of(name, "xtune", Changes(), layers) for layers in (12, 24))
+    (small,), (big,) = base.candidates, large.candidates
+    found = (small.learning_rate, big.learning_rate, small.epochs, big.epochs, small.max_length, small.warmup)
+    assert (*found, base.second_steps, large.second_steps) == XTUNE[name]
+    assert small.batch == big.batch == 32 and base.best_epoch and base.source.endswith("base")
+    assert (big.max_length, big.warmup) == (small.max_length, small.warmup) and large.source.endswith("large")
+
+
 def test_a_row_needs_the_same_seeds_of_all_its_tasks() -> None:
     assert Outcome("m", "zero-shot", [], {}).average is None
     assert Figure.of([1.0, 3.0]).words() == "2.0 ± 1.4" and Figure.of([1.0]).as_json() == {"mean": 1.0}
@@ -341,7 +369,7 @@ MISTAKES = {
     "--group-lengths --dictionaries .": "--group-lengths: is not with --dictionaries",
     "--subwords last": "--subwords last: is none of first, sum",
     "--tasks xlni": "--tasks xlni: is none of udpos",
-    "--grid best": "--grid best: is none of none, published",
+    "--grid best": "--grid best: is none of none, published, xtune",
     "--few-shot 2 --translated .": "is another way to train than --translated",
     "--labels nowhere": "--labels nowhere: no such folder",
     "--translated nowhere": "--translated nowhere: no such folder",
