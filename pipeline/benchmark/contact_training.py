@@ -22,7 +22,7 @@ from pipeline.benchmark.contact_record import Contact
 from pipeline.benchmark.step import BASELINE, CONFIG, OURS, Line, run, total_loss
 from pipeline.checkpoints import checkpoint
 from pipeline.data.packing import pack
-from pipeline.host.ports import free_port
+from pipeline.host.process import ranks_command
 from pipeline.run_folder import read_metrics
 from pipeline.weights.loading import load_model
 
@@ -173,8 +173,7 @@ def resume(contact: Contact) -> int:
 def start(settings: list[str], out: Path, *more: str) -> None:
     """Train by the loop's own command."""
     script = [str(shipped.PACKAGE / "train.py"), "--config", str(CONFIG), *more]
-    launcher = ["deepspeed", "--num_accelerators", "1", "--master_port", str(free_port())]
-    subprocess.run([*launcher, *script, *settings, f"run.out={out}"], check=True, env=dict(os.environ))
+    subprocess.run([*ranks_command(1), *script, *settings, f"run.out={out}"], check=True, env=dict(os.environ))
 
 
 def check_export(contact: Contact, trained: Path, model: Path) -> None:

@@ -25,7 +25,7 @@ from data_prep.files import check_output, write_text
 from data_prep.standard_output import print_table, put
 from pipeline import command_line, shipped
 from pipeline.benchmark.worker import CONTENDERS, EVERY
-from pipeline.host.ports import free_port
+from pipeline.host.process import ranks_command
 from pipeline.quickstart import binarize
 from pipeline.run_folder import read_metrics
 from pipeline.settings.schema import load_config
@@ -46,7 +46,7 @@ def run(contender: str, config: Path, ranks: int, steps: int, overrides: list[st
     folder = out / f"{list(EVERY).index(contender)}_{steps}"
     script = [str(WORKER), "--contender", contender, "--config", str(config)]
     settings = [f"run.steps={steps}", f"run.out={folder}", *overrides]
-    command = ["deepspeed", "--num_accelerators", str(ranks), "--master_port", str(free_port()), *script, *settings]
+    command = [*ranks_command(ranks), *script, *settings]
     log = out / f"{folder.name}.log"
     threads = str(max(1, len(os.sched_getaffinity(0)) // ranks))
     with log.open("wb") as output:

@@ -7,14 +7,12 @@ import subprocess
 import sys
 from collections.abc import MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 from typing import Any
 
 from pipeline import shipped
 from pipeline.cluster.finished import finished
 from pipeline.experiments.plan import Experiment, Trial
-from pipeline.host.ports import free_port
-from pipeline.host.process import SAFE_PATH, device_of
+from pipeline.host.process import SAFE_PATH, device_of, ranks_command
 from pipeline.run_folder import CONFIG
 from pipeline.settings.schema import load_config
 from pipeline.training.start_check import check_start
@@ -77,14 +75,19 @@ def train_all(experiment: Experiment, trials: Sequence[Trial], jobs: int) -> Non
 def _train(experiment: Experiment, trial: Trial) -> None:
     trial.out.mkdir(parents=True, exist_ok=True)
     log = trial.out / "log.txt"
-    command = ["deepspeed", "--num_accelerators", "1", "--master_port", str(free_port())]
-    command += [str(shipped.PACKAGE / "train.py"), "--config", str(experiment.config), "--resume", "auto"]
+    command = [
+        *ranks_command(1),
+        str(shipped.PACKAGE / "train.py"),
+        "--config",
+        str(experiment.config),
+        "--resume",
+        "auto",
+    ]
     threads = {"OMP_NUM_THREADS": str(experiment.threads)}
-    path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     with log.open("a", encoding="utf-8") as written:
         done = subprocess.run(
             [*command, *trial.overrides],
-            env={**os.environ, **threads, **path, **SAFE_PATH},
+            env={**os.environ, **threads, **SAFE_PATH},
             stdout=written,
             stderr=written,
             check=False,

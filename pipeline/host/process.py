@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from pipeline import shipped
+from pipeline.host.ports import free_port
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Of child processes: modules in the caller's folder, as a random.py, are not taken for Python's (from Python 3.11 on)."""
@@ -50,8 +51,17 @@ def deepspeed_command(launcher: list[str], training: list[str], environment: tup
 
     environment: a JSON file of further variables for the ranks, and the SHA-256 of its content; "-": none.
     """
-    command = [sys.executable, str(OUR_FOLDER / "deepspeed_launcher.py"), *launcher, str(OUR_FOLDER / "start_rank.py")]
-    return [*command, str(Path.cwd()), *environment, *training]
+    return [*launcher_command(*launcher), str(OUR_FOLDER / "start_rank.py"), str(Path.cwd()), *environment, *training]
+
+
+def launcher_command(*options: str) -> list[str]:
+    """`deepspeed OPTIONS…`, to be followed by a script and its arguments; by the Python that runs this, wherever PATH leads."""
+    return [sys.executable, str(OUR_FOLDER / "deepspeed_launcher.py"), *options]
+
+
+def ranks_command(ranks: int) -> list[str]:
+    """The same, for so many ranks on this host, at a port that is free now."""
+    return launcher_command("--num_accelerators", str(ranks), "--master_port", str(free_port()))
 
 
 def device_of(environment: MutableMapping[str, str]) -> str:
