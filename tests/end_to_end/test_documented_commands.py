@@ -46,7 +46,7 @@ def workspace(corpus: object, tmp_path_factory: pytest.TempPathFactory) -> Itera
         for name, value in documented.environment(REPOSITORY / ".venv" / "bin").items():
             patch.setenv(name, value)
         documented.make_files(folder, corpus.data.parent / "sample", real)  # type: ignore[attr-defined]
-        documented.make_model(folder, real)
+        documented.make_model(folder)
         port = free_port()
         with serving() as hub:
             hub.add("FacebookAI/xlm-roberta-base", folder / "xlm-roberta-base")
