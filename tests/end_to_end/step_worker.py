@@ -57,6 +57,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "_writing": writing("{layers: 1}"),
     "_interleaved": writing("{layers: 1, layout: interleaved, embeddings: own, tag: source}"),
 }
+BY_ONEDNN = ("", "_mlm", "_writing")
+"""Variants whose products are oneDNN's, which so small ones are not; it makes each of their many shapes ready at its first use."""
 STAGES_OF = {"_disentangled": (2, 3), "_interleaved": (1, 3)}
 """Of variants that are not trained at every stage."""
 PARTS = 4  # ranks × micro-steps, in every cut
@@ -103,8 +105,9 @@ def with_unlinking(label: Callable[..., Any], pairs: int, linked_pairs: tuple[in
 
 def train_cases(rank: int, world_size: int, config_path: Path, out: Path) -> None:
     """One rank's life: all cases of one cut, one after another, each a whole run of `train`."""
-    label = WordAlignment.label
+    label, worth_it = WordAlignment.label, linear.WORTH_IT
     for suffix in VARIANTS:
+        linear.WORTH_IT = 1 if suffix in BY_ONEDNN else worth_it
         for stage in STAGES_OF.get(suffix, STAGES):
             case = f"{world_size}_ranks_zero{stage}{suffix}"
             overrides = (
@@ -128,7 +131,6 @@ def train_cases(rank: int, world_size: int, config_path: Path, out: Path) -> Non
 def main() -> None:
     arguments = parse_arguments()
     write_settings(arguments.out)
-    linear.WORTH_IT = 1  # or no product of so small a model would be oneDNN's
     for world_size in RANKS:
         fork(train_cases, world_size, arguments.port, world_size, arguments.config, arguments.out)
 
