@@ -103,23 +103,41 @@ def products(contact: Contact) -> int:
 
 def check_attention(contact: Contact) -> None:
     """Values and gradients of attention over packed sequences in bf16 beside those in fp32, which take another way."""
-    from pipeline.data.packing import pack
-    from pipeline.model.attention import attend
+    compare_attention(contact, "attention over packed sequences", with_bias=False)
 
-    packed = pack([list(range(length)) for length in (3, 40, 17, 1, 64)]).to(torch.device(contact.device))
+
+def relative_attention(contact: Contact) -> int:
+    """The same with a gated relative position bias, which PyTorch compiles a kernel for."""
+    compare_attention(contact, "attention with relative positions", with_bias=True)
+    return 0
+
+
+def compare_attention(contact: Contact, what: str, with_bias: bool) -> None:
+    from pipeline.data.packing import pack
+    from pipeline.model.attention import attend, without_padding
+    from pipeline.model.flexible_attention import blocks_of
+    from pipeline.model.position_bias import Relative
+
+    packed = pack([list(range(length)) for length in (3, 40, 17, 1, 64, 300)]).to(torch.device(contact.device))
     heads, width = 4, 256
-    given = [torch.randn(packed.tokens, width, device=contact.device) for _ in range(4)]
+    widths = {"q": width, "k": width, "v": width, "gates": heads, "upstream": width}
+    given = [torch.randn(packed.tokens, size, device=contact.device) for size in widths.values()]
+    distance_HO = torch.randn(heads, 2 * packed.longest - 1, device=contact.device)
     results = []
     for dtype in (torch.float32, torch.bfloat16):
-        query_TD, key_TD, value_TD, upstream_TD = (tensor.to(dtype).detach() for tensor in given)
-        inputs = [tensor.requires_grad_() for tensor in (query_TD, key_TD, value_TD)]
-        mixed_TD = attend(query_TD, key_TD, value_TD, packed, heads, dropout=0.0)
-        mixed_TD.backward(upstream_TD)
-        results.append([mixed_TD.detach(), *(tensor.grad for tensor in inputs)])
-    for name, exact, own in zip(("values", *(f"gradient of {what}" for what in "qkv")), *results, strict=True):
+        *leaves, upstream_TD = (tensor.to(dtype).detach().requires_grad_() for tensor in given)
+        query_TD, key_TD, value_TD, gate_TH = leaves
+        bias = None
+        if with_bias:
+            blocks = blocks_of(packed) if without_padding(query_TD, heads, dropout=0.0) else None
+            bias = Relative(distance_HO.to(dtype), blocks).gated(gate_TH)
+        mixed_TD = attend(query_TD, key_TD, value_TD, packed, heads, dropout=0.0, bias=bias)
+        mixed_TD.backward(upstream_TD.detach())
+        results.append([mixed_TD.detach(), *(tensor.grad for tensor in leaves[: 4 if with_bias else 3])])
+    for name, exact, own in zip(("values", *(f"gradient of {name}" for name in widths)), *results, strict=False):
         assert exact is not None and own is not None
         error = float((own.float() - exact).norm() / exact.norm())
-        contact.check(f"attention over packed sequences, {name}", error < LARGEST_ERROR, f"relative error {error:.2%}")
+        contact.check(f"{what}, {name}", error < LARGEST_ERROR, f"relative error {error:.2%}")
 
 
 def training(name: str) -> Callable[[Contact], int]:
@@ -145,5 +163,6 @@ ITEMS: dict[str, Callable[[Contact], int]] = {
     "training speed": training("speed"),
     "loss curves": training("curves"),
     "resume": training("resume"),
+    "relative attention": relative_attention,
     "memory check": kernels("memcheck"),
 }

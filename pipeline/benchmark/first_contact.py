@@ -43,6 +43,7 @@ ITEMS = {
     "training speed": 150,
     "loss curves": 110,
     "resume": 60,
+    "relative attention": 45,
     "memory check": 60,
 }
 """The most seconds of each, in the order in which they are made: what tells most of what is wrong comes first."""

@@ -103,7 +103,10 @@ def memory_per_rank(work: StepWork, settings: dict[str, Any], stage: int) -> dic
 
 
 def _bias_bytes(work: StepWork, width_bytes: int) -> float:
+    """Of a relative position bias and what its gradient needs: nothing where FlexAttention takes it, see `model.attention`."""
     sizes = work.sizes
+    if width_bytes == 2 and not sizes.dropout:
+        return 0.0
     return 4.0 * width_bytes * sizes.layers * sizes.heads * work.pairs_of_tokens if sizes.gated_relative else 0.0
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.data.crossing import Crossing
 from pipeline.data.packing import AttentionGroup, Packed
 from pipeline.model import devices
+from pipeline.model.flexible_attention import attend_by_blocks
 from pipeline.model.position_bias import PositionBias
 
 WIDEST_VARIABLE_HEAD = 256  # flash attention's
@@ -36,11 +37,13 @@ def attend(
 ) -> Tensor:
     """What every token takes from the tokens of its own sequence, [T, D]; `dropout` of the attention weights.
 
-    bias: what is added to scores. It is in memory for all pairs of tokens of a sequence, on every device: PyTorch's attention
-    over sequences of any lengths takes none. causal: nothing is taken from later tokens; there is no bias then.
+    bias: what is added to scores. Without blocks it is in memory for all pairs of tokens of a sequence. causal: nothing is
+    taken from later tokens; there is no bias then.
     """
     assert bias is None or not causal, "a bias has keys on both sides of a query"
-    if bias is None and _takes_variable_lengths(query_TD, heads, dropout):
+    if bias is not None and bias.blocks is not None:
+        return attend_by_blocks(query_TD, key_TD, value_TD, heads, bias, bias.blocks)
+    if bias is None and without_padding(query_TD, heads, dropout):
         bounds = packed.bounds_S1, packed.bounds_S1, packed.longest, packed.longest
         return _by_variable_lengths(query_TD, key_TD, value_TD, heads, bounds, causal)
     if causal:
@@ -61,7 +64,7 @@ def attend_across(
 
     key_UD, value_UD: of the sources' tokens, once each, however many targets read them.
     """
-    if _takes_variable_lengths(query_TD, heads, dropout):
+    if without_padding(query_TD, heads, dropout):
         if crossing.index_U is not None:
             key_UD, value_UD = (tensor.index_select(0, crossing.index_U) for tensor in (key_UD, value_UD))
         bounds = target.bounds_S1, crossing.bounds_R1, target.longest, crossing.longest
@@ -74,7 +77,8 @@ def attend_across(
     return _packed_again(mixed, target)
 
 
-def _takes_variable_lengths(query_TD: Tensor, heads: int, dropout: float) -> bool:
+def without_padding(query_TD: Tensor, heads: int, dropout: float) -> bool:
+    """Whether sequences are attended to as they lie: see `takes_variable_lengths`."""
     device_type = "cuda" if devices.on_gpu(query_TD) else query_TD.device.type
     return takes_variable_lengths(device_type, query_TD.dtype, query_TD.shape[1] // heads, dropout)
 

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from data_prep.tokenizers.special_ids import PAD
 from pipeline.data.packing import Packed
-from pipeline.model.attention import attend
+from pipeline.model.attention import attend, without_padding
+from pipeline.model.flexible_attention import blocks_of
 from pipeline.model.linear import Joined, Linear, LinearGELU, joined_parameters, linears
-from pipeline.model.position_bias import Distances, Gate, PositionBias
+from pipeline.model.position_bias import Distances, Gate, Relative
 from pipeline.model.residual_norm import ResidualNorm
 from pipeline.settings.sizes import EncoderConfig
 
@@ -42,15 +43,15 @@ class Layer(nn.Module):
         return self.query, self.key, self.value
 
     def forward(
-        self, hidden_TD: Tensor, packed: Packed, distance_HO: Tensor | None = None, joined: Joined | None = None
+        self, hidden_TD: Tensor, packed: Packed, relative: Relative | None = None, joined: Joined | None = None
     ) -> Tensor:
-        """distance_HO: see `PositionBias`; None: there is none. joined: the projections' parameters, see `linears`."""
+        """relative: None: positions add nothing to scores. joined: the projections' parameters, see `linears`."""
         (query_TD, key_TD, value_TD), hidden_TD = linears(hidden_TD, self.projections, joined)
         dropout = self.dropout if self.training else 0.0
         bias = None
-        if distance_HO is not None:
+        if relative is not None:
             assert self.gate is not None
-            bias = PositionBias(distance_HO, self.gate(query_TD))
+            bias = relative.gated(self.gate(query_TD))
         mixed_TD = self.attention_out(attend(query_TD, key_TD, value_TD, packed, self.heads, dropout, bias))
         hidden_TD = self.attention_norm(hidden_TD, mixed_TD, self.dropout)
         raised_TF, hidden_TD = self.up(hidden_TD)
@@ -104,12 +105,19 @@ class Encoder(nn.Module):
         summed_TD = self.token_type(self.word(packed.ids_T) + self.position(packed.positions_T))
         hidden_TD = F.dropout(self.embedding_norm(summed_TD), self.config.dropout, self.training)
         states = [hidden_TD]
-        distance_HO = None if self.distances is None or layers == 0 else self.distances(packed.longest)
+        relative = None if layers == 0 else self._relative(hidden_TD, packed)
         through = [layer for layer in self.layers[:layers] if isinstance(layer, Layer)]
         joined = joined_parameters([layer.projections for layer in through])
         for layer, of_layer in zip(through, joined, strict=True):
-            states.append(layer(states[-1], packed, distance_HO, of_layer))
+            states.append(layer(states[-1], packed, relative, of_layer))
         return states
+
+    def _relative(self, hidden_TD: Tensor, packed: Packed) -> Relative | None:
+        if self.distances is None:
+            return None
+        dropout = self.config.dropout if self.training else 0.0
+        flexible = without_padding(hidden_TD, self.config.heads, dropout)
+        return Relative(self.distances(packed.longest), blocks_of(packed) if flexible else None)
 
 
 def with_weight_of(table: nn.Embedding) -> nn.Embedding:

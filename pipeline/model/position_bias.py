@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.data.packing import AttentionGroup
 from pipeline.settings.sizes import DISTANCE_BUCKETS as BUCKETS
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 FARTHEST = 128
 """The distance from which on all have one bucket: T5's, and WavLM's default."""
@@ -25,6 +29,8 @@ class PositionBias:
 
     distance_HO: Tensor  # d of keys at distances −(O // 2) … O // 2 after their query
     gate_TH: Tensor  # factor of each query
+    blocks: BlockMask | None = None
+    """Of `flexible_attention`, which then takes it; None: it is added to the scores of groups."""
 
     def of_group(self, group: AttentionGroup) -> Tensor:
         """[G, H, L, L], query by key; minus infinity where a key is padding."""
@@ -34,6 +40,18 @@ class PositionBias:
         gate_GLH = self.gate_TH.index_select(0, group.index_GL.flatten()).view(size, length, -1)
         bias_GHLL = gate_GLH.transpose(1, 2)[..., None] * bias_HLL
         return bias_GHLL if group.mask_G11L is None else bias_GHLL.masked_fill(~group.mask_G11L, float("-inf"))
+
+
+@dataclass
+class Relative:
+    """What all layers' biases of a batch share."""
+
+    distance_HO: Tensor
+    blocks: BlockMask | None
+
+    def gated(self, gate_TH: Tensor) -> PositionBias:
+        """The bias of a layer."""
+        return PositionBias(self.distance_HO, gate_TH, self.blocks)
 
 
 class Distances(nn.Module):

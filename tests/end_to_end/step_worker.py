@@ -58,7 +58,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "_interleaved": writing("{layers: 1, layout: interleaved, embeddings: own, tag: source}"),
 }
 BY_ONEDNN = ("", "_mlm", "_writing")
-"""Variants whose products are oneDNN's, which so small ones are not; it makes each of their many shapes ready at its first use."""
+"""Variants whose products are oneDNN's, which so small ones usually are not: it takes time for each of their many shapes."""
 STAGES_OF = {"_disentangled": (2, 3), "_interleaved": (1, 3)}
 """Of variants that are not trained at every stage."""
 PARTS = 4  # ranks × micro-steps, in every cut

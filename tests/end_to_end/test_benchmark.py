@@ -39,7 +39,18 @@ def test_contenders_do_the_same_work_and_are_compared(corpus: Any, tmp_path: Pat
 def test_translation_is_compared_with_encoder_decoder_model(corpus: Any, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     sizes = ["model.layers=2", "model.hidden=32", "model.heads=2", "model.feed_forward=64", "model.decoder.layers=1"]
-    options = ["--steps", 4, "--rounds", 1, "--ranks", 1, "--json", figures, "objectives.mt.label_smoothing=0.1", *sizes]
+    options = [
+        "--steps",
+        4,
+        "--rounds",
+        1,
+        "--ranks",
+        1,
+        "--json",
+        figures,
+        "objectives.mt.label_smoothing=0.1",
+        *sizes,
+    ]
     done = benchmark("--data", corpus.data, *options, module=translation.__name__)
     assert done.returncode == 0, done.stdout + done.stderr
     entries = {(entry["name"], entry["contender"]): entry for entry in json.loads(figures.read_text(encoding="utf-8"))}

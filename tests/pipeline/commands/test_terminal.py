@@ -63,7 +63,7 @@ BARS = {
 }
 """Commands that draw a bar at a terminal, which is what data on its way has to be kept apart from."""
 ONCE = {"align --words", "evaluate", "mine", "show", "report"}
-"""Commands that take seconds to start, and write to a pipe by what `align` does: these write to a file and to the screen alone."""
+"""Commands that take seconds to start, and write to a pipe by what `align` does: to a file and to the screen alone."""
 
 
 @pytest.fixture(scope="module")

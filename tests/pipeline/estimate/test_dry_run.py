@@ -228,13 +228,21 @@ def test_what_is_held_beside_what_is_trained_is_the_twins_bytes(tiny: Config, co
 
 
 def test_relative_positions_are_counted() -> None:
-    plain, relative = (estimate(recipe("mlm", f"model.positions={kind}")) for kind in ("absolute", "gated_relative"))
+    kinds = "absolute", "gated_relative"
+    plain, relative, dropping, both = (
+        estimate(recipe("mlm", f"model.positions={kind}", f"model.dropout={dropout}"))
+        for dropout in (0, 0.1)
+        for kind in kinds
+    )
     sizes = EncoderConfig(1000, gated_relative=True)
     counted = count_parameters(sizes, 0)["total"]
     assert counted == sum(parameter.numel() for parameter in Encoder(sizes).parameters())
     assert relative.parameters["total"] - plain.parameters["total"] == 32 * 12 + 12 * (2 * 65 + 12)
     blocks = 2048 // (2 * 8)  # of a micro-step and rank
-    more = relative.memory[1]["activations"] - plain.memory[1]["activations"]
+    assert relative.memory[1]["activations"] == plain.memory[1]["activations"], (
+        "half precision without dropout keeps none"
+    )
+    more = both.memory[1]["activations"] - dropping.memory[1]["activations"]
     assert more == pytest.approx(4 * 2 * 12 * 12 * blocks * 512**2)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import flex_attention
+from torch.nn.attention.flex_attention import create_block_mask
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from pipeline.data.packing import pack
-from pipeline.model import position_bias
+from pipeline.model import encoder, flexible_attention, position_bias
 from pipeline.model.attention import attend
 from pipeline.model.encoder import Encoder, EncoderConfig
-from pipeline.model.position_bias import Distances, Gate, PositionBias, bucket
+from pipeline.model.position_bias import Distances, Gate, PositionBias, Relative, bucket
 from pipeline.settings.sizes import count_parameters
 from pipeline.weights.consolidate import hugging_face_parts
 from pipeline.weights.hugging_face import build_encoder, check_plain, write_config
@@ -103,6 +106,75 @@ def test_attention_adds_the_bias_to_the_scores_of_every_sequence(dtype: torch.dt
     with torch.no_grad():
         without_gradient_TD = attend(*sides, packed, HEADS, 0.0, bias)
     torch.testing.assert_close(without_gradient_TD, found_TD, rtol=tolerance, atol=tolerance)
+
+
+LENGTHS = [[3, 1, 130, 9, 200, 5], [128, 128, 1], [300], [64, 64, 127, 2, 127]]
+
+
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_blocks_are_those_with_a_sequence_in_common(lengths: list[int]) -> None:
+    packed = pack([[4] * length for length in lengths])
+    blocks = flexible_attention.blocks_of(packed)
+    sequence_T = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    together_TT = sequence_T[:, None] == sequence_T
+    theirs = create_block_mask(blocks.mask_mod, None, None, packed.tokens, packed.tokens, device="cpu")
+    size = flexible_attention.BLOCK
+    count = math.ceil(packed.tokens / size)
+    padded = torch.zeros(count * size, count * size, dtype=torch.bool)
+    padded[: packed.tokens, : packed.tokens] = together_TT
+    needed_QK = padded.view(count, size, count, size).any(3).any(1)
+    assert torch.equal(blocks.to_dense()[0, 0].bool(), needed_QK)
+    assert torch.equal(theirs.to_dense()[0, 0].bool(), needed_QK), "PyTorch finds the same by looking at all pairs"
+    token_T = torch.arange(packed.tokens)
+    assert torch.equal(blocks.mask_mod(token_T, token_T, token_T[:, None], token_T), together_TT)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_flexible_attention_is_attention_in_groups(lengths: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By all scores in memory: PyTorch compiles it for GPUs alone, and refuses its gradient elsewhere."""
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *sides: None)
+    packed = pack([[4] * length for length in lengths])
+    sides = [torch.randn(packed.tokens, WIDTH, requires_grad=True) for _ in range(3)]
+    distances, gate_TH = Distances(HEADS), (torch.rand(packed.tokens, HEADS) + 1).requires_grad_()
+    found = []
+    for blocks in (flexible_attention.blocks_of(packed), None):
+        bias = Relative(distances(packed.longest), blocks).gated(gate_TH)
+        mixed_TD = attend(*sides, packed, HEADS, 0.0, bias)
+        found.append(
+            [mixed_TD, *torch.autograd.grad(mixed_TD.square().sum(), [*sides, gate_TH, distances.table.weight])]
+        )
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
+def test_an_encoder_in_half_precision_on_a_gpu_has_blocks(relative: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, asked = pack([[0, 5, 6, 7, 2], [0, 9, 2]]), []
+    expected_TD = relative(packed)
+
+    def without_padding(hidden_TD: Tensor, heads: int, dropout: float) -> bool:
+        asked.append((hidden_TD.dtype, heads, dropout))
+        return True
+
+    monkeypatch.setattr(encoder, "without_padding", without_padding)
+    with torch.no_grad():
+        torch.testing.assert_close(relative(packed), expected_TD, rtol=1e-4, atol=1e-5)
+    assert asked == [(torch.float32, relative.config.heads, relative.config.dropout)], "once for all layers"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_flexible_attention_by_its_kernel_is_attention_in_groups(lengths: list[int]) -> None:
+    packed = pack([[4] * length for length in lengths]).to(torch.device("cuda"))
+    sides = [torch.randn(packed.tokens, 128, device="cuda", dtype=torch.float16, requires_grad=True) for _ in range(3)]
+    distances = Distances(HEADS).cuda().half()
+    gate_TH = (torch.rand(packed.tokens, HEADS, device="cuda", dtype=torch.float16) + 1).requires_grad_()
+    found = []
+    for blocks in (flexible_attention.blocks_of(packed), None):
+        bias = Relative(distances(packed.longest), blocks).gated(gate_TH)
+        mixed_TD = attend(*sides, packed, HEADS, 0.0, bias)
+        loss = mixed_TD.float().square().sum()
+        found.append([mixed_TD, *torch.autograd.grad(loss, [*sides, gate_TH, distances.table.weight])])
+    torch.testing.assert_close(*found, rtol=2e-2, atol=2e-2)
 
 
 def test_hidden_states_do_not_depend_on_the_batch_and_every_parameter_learns(relative: Encoder) -> None:
