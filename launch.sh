@@ -125,7 +125,7 @@ run_tests() {
 
 # test_oldest: what needs neither a GPU nor the launcher, in an environment beside .venv that nothing else uses.
 test_oldest() {
-    install test -e ".[test]"
+    install test -e ".[tests]"
     cd "$here"
     unset PYTHONSAFEPATH
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
