@@ -130,7 +130,7 @@ test_oldest() {
     unset PYTHONSAFEPATH
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
     python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile -m "not launch and not shared" \
-        tests/kernels tests/pipeline/{data,model,objectives,settings,training} "$@"
+        tests/kernels tests/data_prep/{text,token_files,tokenizers} tests/pipeline/{data,model,objectives,settings,training} "$@"
 }
 
 help() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; }

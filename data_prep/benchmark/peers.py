@@ -20,7 +20,7 @@ import sentencepiece
 from data_prep.text.readers import is_blank
 from data_prep.token_files.manifest import Manifest
 from data_prep.token_files.token_file import TokenFile
-from data_prep.tokenizers.kinds import MASK, SPECIALS
+from data_prep.tokenizers.kinds import MASK, SPECIALS, parse_model
 from data_prep.tokenizers.special_ids import UNK
 from data_prep.tokenizers.tokenizer import MODEL_NAME
 
@@ -46,10 +46,9 @@ def lines_of(text: Path) -> Iterator[list[str]]:
 
 def hugging_face_tokenizer(tokenizer_dir: Path) -> Any:
     """The same vocabulary as a `transformers` tokenizer, built by that library from the model's pieces and scores."""
-    from sentencepiece import sentencepiece_model_pb2
     from transformers import XLMRobertaTokenizer
 
-    model = sentencepiece_model_pb2.ModelProto.FromString((tokenizer_dir / MODEL_NAME).read_bytes())  # type: ignore[attr-defined]
+    model = parse_model((tokenizer_dir / MODEL_NAME).read_bytes())
     pieces = [(piece, 0.0) for piece in SPECIALS] + [(piece.piece, piece.score) for piece in model.pieces[3:]]
     charsmap = model.normalizer_spec.precompiled_charsmap or None
     return XLMRobertaTokenizer(vocab=[*pieces, (MASK, 0.0)], _spm_precompiled_charsmap=charsmap)

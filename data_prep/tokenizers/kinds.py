@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sentencepiece import sentencepiece_model_pb2
+from data_prep.tokenizers.model_proto import ModelProto
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
 """Special tokens in the order of their ids, from 0 on."""
@@ -55,7 +55,7 @@ class Difference:
 
 def parse_model(model: bytes) -> Any:
     """The protobuf message of a SentencePiece model."""
-    return sentencepiece_model_pb2.ModelProto.FromString(model)  # type: ignore[attr-defined]
+    return ModelProto.FromString(model)
 
 
 def check_kind(model: bytes, name: str) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
 
 from data_prep.tokenizers.kinds import MASK, SPECIALS, Ids, first_difference, parse_model, sample_lines
+from data_prep.tokenizers.model_proto import ModelProto
 
 if TYPE_CHECKING:  # takes a while, and only folders without a SentencePiece model need it
     import tokenizers
@@ -77,7 +77,7 @@ def _made_of(content: dict[str, Any], path: Path) -> bytes:
     if unigram.get("unk_id") != _UNK:
         raise ValueError(f"{path}: unk_id is {unigram.get('unk_id')}, XLM-R's is {_UNK}; {MEND}")
 
-    proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    proto = ModelProto()
     kinds = proto.SentencePiece.Type
     for piece, kind in (("<unk>", kinds.UNKNOWN), ("<s>", kinds.CONTROL), ("</s>", kinds.CONTROL)):
         proto.pieces.add(piece=piece, score=0.0, type=kind)

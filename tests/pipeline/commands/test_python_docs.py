@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from sentencepiece import sentencepiece_model_pb2
 
+from data_prep.tokenizers.kinds import parse_model
 from data_prep.tokenizers.tokenizer import Tokenizer, train
 from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.weights.hugging_face import hugging_face_state, write_config
@@ -24,7 +24,7 @@ SAME = [("the", "das"), ("The", "Das"), ("house", "Haus"), ("old", "altes"), ("a
 
 def whole_words() -> Tokenizer:
     """A tokenizer whose pieces are the words."""
-    model = sentencepiece_model_pb2.ModelProto.FromString(train(["the house", "das Haus"] * 20, 14, 1.0, 4096).model)
+    model = parse_model(train(["the house", "das Haus"] * 20, 14, 1.0, 4096).model)
     del model.pieces[3:]
     for piece in ("▁", *(f"▁{word}" for word in dict.fromkeys(word for words in SAME for word in words))):
         model.pieces.add(piece=piece, score=-1.0)
