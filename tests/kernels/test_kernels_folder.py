@@ -10,10 +10,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 STAND_IN = """
-class _Anything:
+class _OfAny(type):
+    def __getattr__(self, name): return _Anything()
+
+class _Anything(metaclass=_OfAny):
     def __init__(self, *arguments, **options): pass
     def __call__(self, *arguments, **options): return self
     def __getattr__(self, name): return _Anything()
+    def __or__(self, other): return self
 
 def __getattr__(name):
     if name.startswith("__"):
