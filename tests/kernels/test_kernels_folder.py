@@ -70,6 +70,7 @@ def test_transformers_imports_with_the_hub_kernels_package_installed(tmp_path):
     metadata = tmp_path / f"kernels-{KERNELS_MIN_VERSION}.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kernels\nVersion: {KERNELS_MIN_VERSION}\n")
+    (metadata / "top_level.txt").write_text("kernels\n")
     path = os.pathsep.join([str(tmp_path), str(ROOT / "kernels")])
     run = subprocess.run(
         [sys.executable, "-c", IMPORTS],
