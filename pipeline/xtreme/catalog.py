@@ -12,7 +12,7 @@ from typing import Literal
 
 Kind = Literal["classify", "tag", "qa", "retrieve", "mine"]
 ENGLISH = "en"
-LANGUAGE = "{language}"
+LANGUAGE = "LANGUAGE"
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ TASKS: dict[str, XtremeTask] = {
             _codes(
                 "af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh"
             ),
-            "udpos/test-{language}.tsv",
+            "udpos/test-LANGUAGE.tsv",
             "udpos/train-en.tsv",
             "udpos/dev-en.tsv",
-            "udpos/dev-{language}.tsv",
+            "udpos/dev-LANGUAGE.tsv",
         ),
         XtremeTask(
             "panx",
@@ -72,53 +72,53 @@ TASKS: dict[str, XtremeTask] = {
                 "af ar bg bn de el en es et eu fa fi fr he hi hu id it ja jv ka kk ko ml mr ms my nl pt ru sw ta te th tl "
                 "tr ur vi yo zh"
             ),
-            "panx/test-{language}.tsv",
+            "panx/test-LANGUAGE.tsv",
             "panx/train-en.tsv",
             "panx/dev-en.tsv",
-            "panx/dev-{language}.tsv",
+            "panx/dev-LANGUAGE.tsv",
         ),
         XtremeTask(
-            "xquad", "XQuAD", "qa", _codes("ar de el en es hi ru th tr vi zh"), "xquad/xquad.{language}.json", **_SQUAD
+            "xquad", "XQuAD", "qa", _codes("ar de el en es hi ru th tr vi zh"), "xquad/xquad.LANGUAGE.json", **_SQUAD
         ),
         XtremeTask(
             "mlqa",
             "MLQA",
             "qa",
             _codes("ar de en es hi vi zh"),
-            "mlqa/MLQA_V1/test/test-context-{language}-question-{language}.json",
+            "mlqa/MLQA_V1/test/test-context-LANGUAGE-question-LANGUAGE.json",
             **_SQUAD,
-            few="mlqa/MLQA_V1/dev/dev-context-{language}-question-{language}.json",
+            few="mlqa/MLQA_V1/dev/dev-context-LANGUAGE-question-LANGUAGE.json",
         ),
         XtremeTask(
             "tydiqa",
             "TyDiQA",
             "qa",
             _codes("ar bn en fi id ko ru sw te"),
-            "tydiqa/tydiqa-goldp-v1.1-dev/tydiqa.goldp.{language}.dev.json",
+            "tydiqa/tydiqa-goldp-v1.1-dev/tydiqa.goldp.LANGUAGE.dev.json",
             "tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.en.train.json",
-            few="tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.{language}.train.json",
+            few="tydiqa/tydiqa-goldp-v1.1-train/tydiqa.goldp.LANGUAGE.train.json",
         ),
         XtremeTask(
             "xnli",
             "XNLI",
             "classify",
             _codes("ar bg de el en es fr hi ru sw th tr ur vi zh"),
-            "xnli/test-{language}.tsv",
+            "xnli/test-LANGUAGE.tsv",
             "xnli/train-en.tsv",
             "xnli/dev-en.tsv",
-            "xnli/dev-{language}.tsv",
+            "xnli/dev-LANGUAGE.tsv",
         ),
         XtremeTask(
             "pawsx",
             "PAWS-X",
             "classify",
             _codes("de en es fr ja ko zh"),
-            "pawsx/test-{language}.tsv",
+            "pawsx/test-LANGUAGE.tsv",
             "pawsx/train-en.tsv",
             "pawsx/dev-en.tsv",
-            "pawsx/dev-{language}.tsv",
+            "pawsx/dev-LANGUAGE.tsv",
         ),
-        XtremeTask("bucc2018", "BUCC", "mine", _codes("de fr ru zh"), "bucc2018/{language}-en.test.{language}"),
+        XtremeTask("bucc2018", "BUCC", "mine", _codes("de fr ru zh"), "bucc2018/LANGUAGE-en.test.LANGUAGE"),
         XtremeTask(
             "tatoeba",
             "Tatoeba",
@@ -126,7 +126,7 @@ TASKS: dict[str, XtremeTask] = {
             _codes(
                 "af ar bg bn de el es et eu fa fi fr he hi hu id it ja jv ka kk ko ml mr nl pt ru sw ta te th tl tr ur vi zh"
             ),
-            "tatoeba/{language}-en.{language}",
+            "tatoeba/LANGUAGE-en.LANGUAGE",
         ),
     )
 }

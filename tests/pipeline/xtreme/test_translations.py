@@ -72,8 +72,8 @@ def test_a_file_of_ones_own_goes_first_and_tags_have_no_other(download: Path, tm
     put(tmp_path / "PAWSX/translate-train/en-ko-translated.tsv", "a\tb\tc\td\t1\n")
     put(tmp_path / "pawsx/train-ko.tsv", "own\tpair\t0\n")
     assert material("pawsx", download, tmp_path).train[-1].first == "own"
-    both = r"xnli/train-\{language\}.tsv or .*XNLI/translate-train/en-\{language\}-translated.tsv: no such file"
+    both = r"xnli/train-LANGUAGE.tsv or .*XNLI/translate-train/en-LANGUAGE-translated.tsv: no such file"
     with pytest.raises(ValueError, match=both):
         material("xnli", download, tmp_path)
-    with pytest.raises(ValueError, match=r"udpos/train-\{language\}.tsv: no such file for any language of udpos"):
+    with pytest.raises(ValueError, match=r"udpos/train-LANGUAGE.tsv: no such file for any language of udpos"):
         material("udpos", download, tmp_path)
