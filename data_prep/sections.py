@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -164,6 +164,7 @@ def _field_names(section: type[BaseModel], prefix: str = "") -> list[str]:
 
 def _kinds(annotation: Any) -> list[type[BaseModel]]:
     """The sections in a field's type, also within lists and unions."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    # To Python 3.10 `list[int]` is a type, of which it is an error to ask what it is a subclass of.
+    if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [kind for part in get_args(annotation) for kind in _kinds(part)]

@@ -38,7 +38,7 @@ def numbers(section: type[BaseModel], path: Place = ()) -> Iterator[tuple[Place,
     """Every field that is or holds numbers: where it is, of which kind, and in what it holds them."""
     for name, info in section.model_fields.items():
         kinds = [part for part in (info.annotation, *get_args(info.annotation)) if isinstance(part, type)]
-        sections = [part for part in kinds if issubclass(part, BaseModel)]
+        sections = [part for part in kinds if get_origin(part) is None and issubclass(part, BaseModel)]
         if sections:
             within = (0,) if get_origin(info.annotation) is list else ()
             yield from numbers(sections[0], (*path, name, *within))

@@ -83,7 +83,7 @@ def fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, An
     """Every field with its type: all that are no sections, and sections that may be null."""
     for name, info in section.model_fields.items():
         kinds = [kind for kind in (info.annotation, *get_args(info.annotation)) if isinstance(kind, type)]
-        sections = [kind for kind in kinds if issubclass(kind, BaseModel)]
+        sections = [kind for kind in kinds if get_origin(kind) is None and issubclass(kind, BaseModel)]
         if not sections or get_origin(info.annotation) is list:
             yield prefix + name, info.annotation
             continue
