@@ -120,21 +120,22 @@ def compare_attention(contact: Contact, what: str, with_bias: bool) -> None:
 
     packed = pack([list(range(length)) for length in (3, 40, 17, 1, 64, 300)]).to(torch.device(contact.device))
     heads, width = 4, 256
-    widths = {"q": width, "k": width, "v": width, "gates": heads, "upstream": width}
+    widths = {"q": width, "k": width, "v": width, **({"gates": heads} if with_bias else {})}
     given = [torch.randn(packed.tokens, size, device=contact.device) for size in widths.values()]
+    upstream_TD = torch.randn(packed.tokens, width, device=contact.device)
     distance_HO = torch.randn(heads, 2 * packed.longest - 1, device=contact.device)
     results = []
     for dtype in (torch.float32, torch.bfloat16):
-        *leaves, upstream_TD = (tensor.to(dtype).detach().requires_grad_() for tensor in given)
-        query_TD, key_TD, value_TD, gate_TH = leaves
+        leaves = [tensor.to(dtype).detach().requires_grad_() for tensor in given]
+        query_TD, key_TD, value_TD, *gates = leaves
         bias = None
         if with_bias:
             blocks = blocks_of(packed) if without_padding(query_TD, heads, dropout=0.0) else None
-            bias = Relative(distance_HO.to(dtype), blocks).gated(gate_TH)
+            bias = Relative(distance_HO.to(dtype), blocks).gated(*gates)
         mixed_TD = attend(query_TD, key_TD, value_TD, packed, heads, dropout=0.0, bias=bias)
-        mixed_TD.backward(upstream_TD.detach())
-        results.append([mixed_TD.detach(), *(tensor.grad for tensor in leaves[: 4 if with_bias else 3])])
-    for name, exact, own in zip(("values", *(f"gradient of {name}" for name in widths)), *results, strict=False):
+        mixed_TD.backward(upstream_TD.to(dtype))
+        results.append([mixed_TD.detach(), *(tensor.grad for tensor in leaves)])
+    for name, exact, own in zip(("values", *(f"gradient of {name}" for name in widths)), *results, strict=True):
         assert exact is not None and own is not None
         error = float((own.float() - exact).norm() / exact.norm())
         contact.check(f"{what}, {name}", error < LARGEST_ERROR, f"relative error {error:.2%}")

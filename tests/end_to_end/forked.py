@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 from torch import Tensor
 
 import pipeline.train
-from pipeline.training import muon
 from pipeline.training.build import deepspeed_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-muon.import_uncompiled()
+INDUCTOR = "torch._inductor.compile_fx"
+"""Of PyTorch's compiler what takes a second to import, and what no rank is to ask for."""
+WAS_THERE = INDUCTOR in sys.modules  # some versions of DeepSpeed import it with themselves
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -43,6 +45,7 @@ def fork(life: Callable[..., None], ranks: int, port: int, *given: object) -> No
 def _rank(rank: int, life: Callable[..., None], ranks: int, port: int, *given: object) -> None:
     join(rank, ranks, port)
     life(rank, *given)
+    assert WAS_THERE or INDUCTOR not in sys.modules, "training asked for PyTorch's compiler"
     torch.distributed.destroy_process_group()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch.nn.attention.flex_attention import create_block_mask
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from pipeline.data.packing import pack
-from pipeline.model import encoder, flexible_attention, position_bias
+from pipeline.model import attention, encoder, flexible_attention, position_bias
 from pipeline.model.attention import attend
 from pipeline.model.encoder import Encoder, EncoderConfig
 from pipeline.model.position_bias import Distances, Gate, PositionBias, Relative, bucket
@@ -154,10 +155,17 @@ def test_an_encoder_in_half_precision_on_a_gpu_has_blocks(relative: Encoder, mon
         asked.append((hidden_TD.dtype, heads, dropout))
         return True
 
+    def attend_by_blocks(*sides: Any) -> Tensor:
+        by_blocks.append(len(sides[0]))
+        return flexible_attention.attend_by_blocks(*sides)
+
+    by_blocks: list[int] = []
     monkeypatch.setattr(encoder, "without_padding", without_padding)
+    monkeypatch.setattr(attention, "attend_by_blocks", attend_by_blocks)
     with torch.no_grad():
         torch.testing.assert_close(relative(packed), expected_TD, rtol=1e-4, atol=1e-5)
     assert asked == [(torch.float32, relative.config.heads, relative.config.dropout)], "once for all layers"
+    assert by_blocks == [packed.tokens] * relative.config.layers
 
 
 @pytest.mark.gpu
