@@ -22,7 +22,7 @@ from pipeline.data.streams import BatchPlan
 from pipeline.estimate.memory import StepWork, memory_per_rank
 from pipeline.model.encoder import EncoderConfig
 from pipeline.settings.schema import load_config
-from pipeline.training import ranks
+from pipeline.training import muon, ranks
 from pipeline.training.build import deepspeed_settings
 from tests.end_to_end.forked import REPOSITORY, allow_fp16_on_the_cpu, fork, parse_arguments
 
@@ -65,6 +65,7 @@ def measure(path: Path, settings: dict[str, Any]) -> dict[str, float]:
     model = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     settings["zero_optimization"] |= SMALL if settings["zero_optimization"]["stage"] else {}
+    muon.import_uncompiled()
     engine, *_ = deepspeed.initialize(model=model, model_parameters=list(model.parameters()), config=settings)
     dtype = next(engine.module.parameters()).dtype
     for micro_step in range(2 * MICRO_STEPS):
