@@ -5,7 +5,11 @@ NumPy alone, as `streams`.
 
 from __future__ import annotations
 
+import numpy as np
+
+from data_prep.token_files.manifest import Manifest
 from pipeline.data.blend import Stage
+from pipeline.data.directions import check_directions
 from pipeline.settings.schema import Config
 
 
@@ -31,3 +35,16 @@ def blend_stages(config: Config, stream: str) -> list[Stage]:
         weights = weights if later.weights is None else later.weights
         stages.append(Stage(later.from_step * getattr(config.batch, stream), alpha, getattr(weights, blended) or None))
     return stages
+
+
+def check_translation(config: Config, manifest: Manifest) -> None:
+    """ValueError where the directions of translation and the pairs that are drawn do not fit each other."""
+    term, names = config.objectives.mt, sorted(manifest.pairs)
+    if term is None:
+        return
+    shares_GL = [stage.shares(names, [1] * len(names)) for stage in blend_stages(config, "pairs")]
+    is_drawn_L = np.max(shares_GL, axis=0) > 0
+    drawn = {
+        name: manifest.pairs[name][0].languages for name, is_drawn in zip(names, is_drawn_L, strict=True) if is_drawn
+    }
+    check_directions(term.directions, drawn, manifest.data_dir)

@@ -65,7 +65,7 @@ def tables(experiment: Experiment, outcomes: Sequence[ArmOutcome], start: Measur
     """All that an experiment measures."""
     drawn = [table(outcomes, experiment.baseline, start), pair_table(outcomes, start)]
     if experiment.translated:
-        drawn.append(translation_table(outcomes))
+        drawn += [translation_table(outcomes), direction_table(outcomes)]
     return drawn + [task_table(outcomes, start, name, task.shown) for name, task in experiment.finetuned.items()]
 
 
@@ -147,6 +147,22 @@ def translation_table(outcomes: Sequence[ArmOutcome]) -> Table:
                 measured = [o.measured[step] for o in outcomes if o.arm == arm and step in o.measured]
                 found = [mean_translation(each, score) for each in measured]
                 cells.append(with_error([value for value in found if value is not None]))
+        drawn.add_row(arm, *cells)
+    return drawn
+
+
+def direction_table(outcomes: Sequence[ArmOutcome]) -> Table:
+    """chrF and exact match at the end by direction, a row an arm: means over seeds."""
+    found: dict[str, list[dict[str, dict[str, float]]]] = {}
+    for outcome in outcomes:
+        found.setdefault(outcome.arm, []).append(outcome.last.get("translation", {}))
+    directions = list(dict.fromkeys(direction for of_arm in found.values() for each in of_arm for direction in each))
+    scores = [score for score in TRANSLATED if score != "bleu"]
+    drawn = _empty(
+        "translations at the end by direction, in %", [f"{TRANSLATED[s]}, {d}" for s in scores for d in directions]
+    )
+    for arm, of_arm in found.items():
+        cells = (with_error([each[d][s] for each in of_arm if d in each]) for s in scores for d in directions)
         drawn.add_row(arm, *cells)
     return drawn
 

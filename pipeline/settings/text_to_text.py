@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data_prep.sections import NotNegative, Positive, Section, Single
 
@@ -62,3 +62,17 @@ class Translation(Section):
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="share of the target's probability that all words have alike"
     )
+    directions: list[str] = Field(
+        [], description="what is trained, source-target, as [en-de, en-fr]; empty: both directions of every pair"
+    )
+
+    @field_validator("directions")
+    @classmethod
+    def _are_directions(cls, directions: list[str]) -> list[str]:
+        for direction in directions:
+            codes = direction.split("-")
+            if len(codes) != 2 or not all(codes) or codes[0] == codes[1]:
+                raise ValueError(f"{direction!r}: write two languages, source-target, as en-de or en-zh_Hans")
+        if len(set(directions)) < len(directions):
+            raise ValueError("the same direction twice; name each once")
+        return directions

@@ -81,9 +81,10 @@ class NoiseOptions:
 
 @dataclass(frozen=True)
 class TranslationOptions:
-    """How the language to write is told."""
+    """tag: how the language to write is told; directions: that are trained, as "en-de"; none: both of every pair."""
 
     tag: TagPlace
+    directions: tuple[str, ...] = ()
 
     def longest(self, stream: str, limit: int) -> Longest:
         return Longest(limit + 2 + (self.tag == "source"), limit + 1)
@@ -98,5 +99,5 @@ def options_of(name: str, term: Any, decoder: Decoder) -> SpanOptions | NoiseOpt
     if name == "dae":
         return NoiseOptions(term.shuffle, term.drop, term.blank, decoder.tag)
     if name == "mt":
-        return TranslationOptions(decoder.tag)
+        return TranslationOptions(decoder.tag, tuple(term.directions))
     return SpanOptions(term.density, term.span, term.groups, "one" if name == "tsc" else "all")

@@ -17,7 +17,7 @@ from torch.nn import Parameter
 from data_prep.token_files.manifest import Manifest
 from pipeline.data.batch import View
 from pipeline.data.blend import Stage
-from pipeline.data.of_config import blend_stages, limits_of, mixing_of
+from pipeline.data.of_config import blend_stages, check_translation, limits_of, mixing_of
 from pipeline.data.streams import BatchPlan
 from pipeline.data.training_data import TrainingData
 from pipeline.model.decoder import DECODER, Decoder
@@ -44,10 +44,12 @@ Factor = Callable[[int], float]
 
 
 def build_data(config: Config, objectives: list[Objective], manifest: Manifest) -> TrainingData:
-    """Open the streams that the objectives read; ValueError where the manifest has no data for one."""
+    """Open the streams that the objectives read; ValueError where the manifest has no data for one, or for a direction."""
     views = [view for objective in objectives for view in objective.reads]
     stages = {view.stream: blend_stages(config, view.stream) for view in views}
-    return open_data(config, views, manifest, words_of(config, manifest), stages)
+    data = open_data(config, views, manifest, words_of(config, manifest), stages)
+    check_translation(config, manifest)
+    return data
 
 
 def open_data(

@@ -14,7 +14,7 @@ from data_prep.tokenizers.hub import hub_name
 from pipeline.checkpoints import checkpoint
 from pipeline.checkpoints.manifest import MANIFEST
 from pipeline.data.given_links import check_links
-from pipeline.data.of_config import blend_stages
+from pipeline.data.of_config import blend_stages, check_translation
 from pipeline.data.streams import BatchPlan, shards_of
 from pipeline.host import run_lock
 from pipeline.objectives import catalog
@@ -86,13 +86,14 @@ def _sealed(place: Path) -> bool:
 
 
 def check_data(config: Config) -> Manifest:
-    """The token files' sizes, and that there is data, with weights and links if asked for, for each stream that is read."""
+    """The token files' sizes, and that there is data, with weights, links and directions if asked for, for each stream."""
     manifest = Manifest.load(config.data.path)
     for name in catalog.streams(config.objectives):
         shards = shards_of(manifest, name, catalog.reads_links(config.objectives))
         names = sorted(shards)
         for stage in blend_stages(config, name):
             stage.shares(names, [1] * len(names))
+    check_translation(config, manifest)
     return manifest
 
 

@@ -1,6 +1,7 @@
 """The first side is read and the second written, in the language whose tag is there once."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from data_prep.token_files.manifest import Manifest
 from data_prep.tokenizers.special_ids import BOS, EOS
 from pipeline.data.batch import View
+from pipeline.data.directions import check_directions
 from pipeline.data.streams import BatchPlan
 from pipeline.data.training_data import TrainingData
 from pipeline.data.views.text_to_text import TextToText
@@ -80,3 +82,59 @@ def test_the_stream_s_swaps_give_both_directions(make_manifest: Callable[..., Ma
             assert tagged[1] == written[0], "both views go the same way"
             directions.add(german)
         assert directions == {True, False}
+
+
+def test_only_directions_that_are_named_are_trained(make_manifest: Callable[..., Manifest]) -> None:
+    """German words are below 30, English below 60. Of de-en one way is trained, of zh-en both."""
+    draw = np.random.default_rng(0)
+
+    def shard(low: int, high: int) -> list[tuple[list[int], list[int]]]:
+        sides = ((low, low + 15), (high, high + 15))
+        return [tuple(draw.integers(*side, draw.integers(1, 9)).tolist() for side in sides) for _ in range(20)]  # type: ignore[misc]
+
+    pairs_of = {"de-en": [shard(4, 30)], "en-zh": [shard(30, 45)]}
+    manifest = make_manifest(pairs=pairs_of)
+    views = [View("pairs", "translation", TranslationOptions("target", ("en-de", "en-zh", "zh-en")))]
+    words = AddedWords(64, 5, ("de", "en", "zh"))
+
+    def read_alike(views: list[View]) -> list[tuple[str, Any, Any]]:
+        """(direction, what is read, what is written) of every pair of a batch."""
+        data = TrainingData(manifest, views, alpha=1.0, seed=1, limits={"pairs": 10}, words=words)
+        found = data.micro_batch(BatchPlan({"pairs": 40}, 1, 1), 0, 0, 0).of(views[0])
+        assert isinstance(found, TextToText)
+        told = []
+        for read, [(written, labels)] in by_source(found):
+            language = words.languages[written[0] - words.first_tag]
+            source = "en" if language != "en" else "de" if read[1] < 30 else "zh"
+            told.append((f"{source}-{language}", read[1:-1], labels[:-1]))
+        return told
+
+    both, named = read_alike([View("pairs", "translation", TranslationOptions("target"))]), read_alike(views)
+    assert {direction for direction, *_ in both} == {"de-en", "en-de", "zh-en", "en-zh"}
+    assert {direction for direction, *_ in named} == {"en-de", "zh-en", "en-zh"}
+    turned = {"de-en": "en-de"}
+    assert named == [(turned[way], out, into) if way in turned else (way, into, out) for way, into, out in both]
+
+
+def test_a_pair_of_which_no_direction_is_trained_goes_as_it_was_drawn() -> None:
+    """Validation reads such pairs, training does not."""
+    sequences = pairs(SIDES, swapped=[False, True, True])
+    as_drawn = view_of(sequences, "translation", TranslationOptions("target"))
+    others = view_of(sequences, "translation", TranslationOptions("target", ("de-en",)))
+    assert by_source(others)[:2] == by_source(as_drawn)[:2]
+    assert by_source(others)[2] != by_source(as_drawn)[2], "the only one of de-en that was drawn the other way"
+
+
+@pytest.mark.parametrize(
+    ("directions", "told"),
+    [
+        (["en-fr"], "directions = en-fr: no pairs of en-fr are read from data; de-en, en-zh are"),
+        (["en-de"], "directions = en-de: data has pairs en-zh and neither of their directions is named; add one"),
+    ],
+)
+def test_directions_without_pairs_and_pairs_without_directions_are_named(directions: list[str], told: str) -> None:
+    drawn = {"de-en": ("de", "en"), "en-zh": ("en", "zh")}
+    check_directions([], drawn, Path("data"))
+    check_directions(["de-en", "zh-en"], drawn, Path("data"))
+    with pytest.raises(ValueError, match=told):
+        check_directions(directions, drawn, Path("data"))

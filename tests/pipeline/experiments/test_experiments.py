@@ -15,7 +15,16 @@ import yaml
 
 from pipeline.evaluate.alignment_error import evaluate, evaluate_halves
 from pipeline.evaluate.gold import read_gold
-from pipeline.experiments.compare import ArmOutcome, as_json, differences, draw, standard_error, table, task_table
+from pipeline.experiments.compare import (
+    ArmOutcome,
+    as_json,
+    differences,
+    direction_table,
+    draw,
+    standard_error,
+    table,
+    task_table,
+)
 from pipeline.experiments.measure import Yardstick, best_retrieval, chosen_layer, mean_aer, measure_start, reported_aer
 from pipeline.experiments.plan import check_places, common_start, read_experiment, trials
 from pipeline.experiments.training import has_finished
@@ -133,6 +142,26 @@ def test_a_task_s_table_has_the_arms_that_can_do_it() -> None:
         each.last["finetuned"] = done
     drawn = task_table(outcomes, None, "object", ["exact_match"])
     assert [list(column.cells) for column in drawn.columns] == [["writes"], ["91.00 ± 1.00"]]
+
+
+def test_translations_are_told_by_direction() -> None:
+    outcomes = [outcome("all", 1, 0.1), outcome("all", 2, 0.1), outcome("encoder", 1, 0.1)]
+    for index, each in enumerate(outcomes[:2]):
+        scores = {"bleu": 1.0, "chrf": 50.0 + index, "exact_match": 10.0 * index}
+        each.last["translation"] = {"a-b": scores, "b-a": {**scores, "chrf": 7.0}}
+    drawn = direction_table(outcomes)
+    assert [str(column.header) for column in drawn.columns] == [
+        "arm",
+        "chrF, a-b",
+        "chrF, b-a",
+        "exact, a-b",
+        "exact, b-a",
+    ]
+    rows = [list(cells) for cells in zip(*(column.cells for column in drawn.columns), strict=True)]
+    assert rows == [
+        ["all", "50.50 ± 0.50", "7.00 ± 0.00", "5.00 ± 5.00", "5.00 ± 5.00"],
+        ["encoder", "", "", "", ""],
+    ]
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)

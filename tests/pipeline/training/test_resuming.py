@@ -46,6 +46,7 @@ CHANGES: dict[str, Any] = {
     "objectives.dwa.cost": "exp",
     "objectives.dwa.similarity": "cosine",
     "objectives.dwa.temperature": 2.0,
+    "objectives.mt.directions": ["en-de"],
     "optimizer.betas": [0.8, 0.9],
     "run.wandb": None,
     "model.heads": 6,

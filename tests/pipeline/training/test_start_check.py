@@ -24,6 +24,13 @@ MISTAKES = {
         ["objectives.token_contrast={{layer: 1, labels: links}}"],
         "x-0: these pairs (de-en) have no word links, which labels = links asks for",
     ),
+    "no_pairs_of_a_direction": (
+        [
+            "objectives={{mlm: null, tlm: null, dwa: null, mt: {{directions: [en-de, en-fr]}}}}",
+            "model.decoder={{layers: 1}}",
+        ],
+        "objectives.mt.directions = en-de, en-fr: no pairs of en-fr are read from {root}/data; de-en are",
+    ),
     "weights_for_another_language": (["data.weights={{pairs: {{en-fr: 1}}}}"], "data.weights: de-en, en-fr is either"),
     "no_model": (["model.init={root}/none"], "model.init = {root}/none: no such folder or file; give a Hugging Face"),
     "layer_beyond_the_model": (["objectives.dwa.alignment_layer=3"], "alignment_layer = 3: the model has 2 layers"),
