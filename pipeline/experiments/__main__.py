@@ -39,13 +39,15 @@ def run(
     # Measuring needs PyTorch, which takes seconds.
     from pipeline.experiments.compare import ArmOutcome, as_json, draw, tables
     from pipeline.experiments.measure import Yardstick, measure_run, measure_start
-    from pipeline.experiments.training import check_start_of_all, has_finished, train_all
+    from pipeline.experiments.training import check_start_of_all, has_finished, longest_of, train_all
     from pipeline.run_folder import cost
 
     yardstick = Yardstick(plan.gold, plan.retrieval, plan.translated, plan.finetuned)
     planned = trials(plan, out, seeds or [1, 2, 3], arms or [])
     if train:
         check_start_of_all(plan, planned, os.environ)
+        for trial in planned:
+            yardstick.tasks.check(longest_of(trial.config(plan)), trial.arm)
         train_all(plan, planned, jobs)
     finished = [trial for trial in planned if has_finished(plan, trial)]
     if not finished:

@@ -58,9 +58,9 @@ class Yardstick:
         if self._translated:
             check_installed()
             content = content, [(pair.languages, pair.read()) for pair in self._translated]
-        self._tasks = Tasks(finetuned or {})
-        if self._tasks.content:
-            content = content, self._tasks.content
+        self.tasks = Tasks(finetuned or {})
+        if self.tasks.content:
+            content = content, self.tasks.content
         self.digest = hashlib.sha256(repr(content).encode()).hexdigest()
         """Of all that is in them: what was measured on something else must be measured again."""
 
@@ -77,7 +77,7 @@ class Yardstick:
             pooler = SentencePooler(tokenizer, encoder.hidden_states, encoder.config.longest)
             found = evaluate_retrieval(self._sentences, pooler)
             measured["retrieval"] = {each.languages: each.mean for each in found}
-            measured["finetuned"] = self._tasks.measure(folder, seed, writes)
+            measured["finetuned"] = self.tasks.measure(folder, seed, writes)
         return measured
 
     def _translations(self, folder: Path) -> dict[str, dict[str, float]]:

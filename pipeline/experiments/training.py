@@ -14,8 +14,10 @@ from pipeline.cluster.finished import finished
 from pipeline.experiments.plan import Experiment, Trial
 from pipeline.host.process import SAFE_PATH, device_of, ranks_command
 from pipeline.run_folder import CONFIG
-from pipeline.settings.schema import load_config
+from pipeline.settings.schema import Config, load_config
+from pipeline.settings.sizes import longest_sequence
 from pipeline.training.start_check import check_start
+from pipeline.weights.opening import open_weights
 
 
 def has_finished(experiment: Experiment, trial: Trial) -> bool:
@@ -55,6 +57,12 @@ def check_start_of_all(experiment: Experiment, trials: Sequence[Trial], environm
     for trial in trials:
         if not has_finished(experiment, trial):
             check_start(trial.config(experiment), "auto", 1, device)
+
+
+def longest_of(config: Config) -> int:
+    """Tokens of the longest sequence that a trial's model takes, special tokens included."""
+    init = config.model.init
+    return longest_sequence(config) if init is None else open_weights(init, whole=False).sizes.longest
 
 
 def train_all(experiment: Experiment, trials: Sequence[Trial], jobs: int) -> None:

@@ -28,6 +28,15 @@ class Tasks:
         }
         """All that decides about scores: files' bytes and settings."""
 
+    def check(self, longest: int, arm: str) -> None:
+        """ValueError where a task's items are longer than `longest` tokens, which is all that an arm's model takes."""
+        for name, (_, _, settings) in self._of.items():
+            if settings.max_length > longest:
+                raise ValueError(
+                    f"finetuned.{name}.settings.max_length = {settings.max_length}: the model of {arm} takes {longest} tokens "
+                    "at most; give that or less"
+                )
+
     def measure(self, folder: Path, seed: int, writes: bool) -> dict[str, dict[str, Scores]]:
         """Scores by task and language, with their mean over those that were not trained on; `seed` decides head and order.
 

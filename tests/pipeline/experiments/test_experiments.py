@@ -29,7 +29,9 @@ from pipeline.experiments.measure import Yardstick, best_retrieval, chosen_layer
 from pipeline.experiments.plan import check_places, common_start, read_experiment, trials
 from pipeline.experiments.training import has_finished
 from pipeline.experiments.transfer import Tasks
+from pipeline.finetune.predict import TASKS
 from pipeline.settings.align_options import Way
+from pipeline.settings.sizes import longest_sequence
 from pipeline.weights.loading import load_model
 from tests.conftest import ROOT
 
@@ -130,6 +132,11 @@ def test_a_task_s_files_and_settings_are_checked_before_anything_is_trained(expe
     first = Tasks({"class": tuning})
     (tmp_path / "test.tsv").write_text("word\tverb\n", encoding="utf-8")
     assert Tasks({"class": tuning}).content != first.content, "another yardstick"
+    with pytest.raises(
+        ValueError, match=r"^finetuned\.class\.settings\.max_length = 128: the model of mlm takes 64 tokens"
+    ):
+        first.check(64, "mlm")
+    first.check(128, "mlm")
     wrong = tuning.model_copy(update={"settings": {"epoch": 3}})
     with pytest.raises(ValueError, match=r"^finetuned\.class\.settings\.epoch: is none of batch, .*epochs"):
         Tasks({"class": wrong})
@@ -172,6 +179,9 @@ def test_the_experiments_of_the_repository_are_whole(path: Path, monkeypatch: py
     assert len(configs) == len(plan.arms) >= 2
     differ = [config.model_dump(exclude={"run": {"out"}}) for config in configs]
     assert all(differ.count(config) == 1 for config in differ)
+    for task in plan.finetuned.values():
+        longest = task.settings.get("max_length", TASKS[task.task]().defaults.max_length)
+        assert all(longest <= longest_sequence(config) for config in configs), "the models take less"
 
 
 def test_the_layer_is_chosen_on_one_half_and_reported_on_the_other() -> None:
