@@ -21,7 +21,7 @@ from pipeline.evaluate.retrieval import SentencePooler, evaluate_retrieval
 from pipeline.experiments.plan import FineTuning
 from pipeline.experiments.transfer import Tasks
 from pipeline.generate.generator import Generator
-from pipeline.generate.model import load_text_model
+from pipeline.generate.model import TextModel, load_text_model
 from pipeline.generate.search import Search
 from pipeline.model.encoder import Encoder
 from pipeline.settings.align_options import AS_TRAINED, Way
@@ -33,6 +33,8 @@ from pipeline.weights.opening import open_weights
 MEASURED = "measured.json"
 TRANSLATED = {"bleu": "BLEU", "chrf": "chrF", "exact_match": "exact"}
 """Scores of translations, and their headings. BLEU says little where words are not parted by spaces: chrF is of characters."""
+LONGER = 2
+"""How many times the longest reference's tokens a translation may have: a model that learned little writes on and on."""
 Halves = dict[str, dict[str, list[float]]]
 """By pair, AER by layer on both halves: {"chosen_on": […], "reported_on": […]}."""
 Measurement = dict[str, Any]
@@ -57,7 +59,7 @@ class Yardstick:
         content: Any = golds, [(pair.languages, pair.read()) for pair in self._sentences]
         if self._translated:
             check_installed()
-            content = content, [(pair.languages, pair.read()) for pair in self._translated]
+            content = content, [(pair.languages, pair.read()) for pair in self._translated], LONGER
         self.tasks = Tasks(finetuned or {})
         if self.tasks.content:
             content = content, self.tasks.content
@@ -71,7 +73,9 @@ class Yardstick:
         measured: Measurement = {"aer": self._halves(encoder, tokenizer, AS_TRAINED)}
         writes = open_weights(folder, whole=False).decoder is not None
         if self._translated and writes:
-            measured["translation"] = self._translations(folder)
+            with TemporaryDirectory() as place:
+                export(folder, Path(place) / "model")
+                measured["translation"] = translations(load_text_model(Path(place) / "model"), self._translated)
         if everything:
             measured["aer_argmax_separate"] = self._halves(encoder, tokenizer, Way("argmax", "separate"))
             pooler = SentencePooler(tokenizer, encoder.hidden_states, encoder.config.longest)
@@ -79,21 +83,6 @@ class Yardstick:
             measured["retrieval"] = {each.languages: each.mean for each in found}
             measured["finetuned"] = self.tasks.measure(folder, seed, writes)
         return measured
-
-    def _translations(self, folder: Path) -> dict[str, dict[str, float]]:
-        """Scores of each direction, in per cent, by greedy search."""
-        scores = {}
-        with TemporaryDirectory() as place:
-            export(folder, Path(place) / "model")
-            model = load_text_model(Path(place) / "model")
-            for pair in self._translated:
-                for read, written in ((0, 1), (1, 0)):
-                    texts, to = pair.read(), pair.languages[written]
-                    found = Generator(model, Search(beam=1), to).generate(texts[read])
-                    score = score_texts([each.text for each in found], texts[written], to)
-                    direction = f"{pair.languages[read]}-{to}"
-                    scores[direction] = {name: score.metrics()[name] for name in TRANSLATED}
-        return scores
 
     def _halves(self, encoder: Encoder, tokenizer: Tokenizer, way: Way) -> Halves:
         halves = {}
@@ -104,6 +93,20 @@ class Yardstick:
                 "reported_on": [score.aer for score in reported],
             }
         return halves
+
+
+def translations(model: TextModel, pairs: Sequence[Sentences]) -> dict[str, dict[str, float]]:
+    """Scores of both directions of each pair, in per cent, by greedy search, a text as long as `LONGER` allows."""
+    scores = {}
+    for pair in pairs:
+        for read, written in ((0, 1), (1, 0)):
+            texts, to = pair.read(), pair.languages[written]
+            longest = max(len(ids) for ids in model.tokenizer(texts[written]).input_ids)
+            generator = Generator(model, Search(beam=1, max_tokens=LONGER * longest), to)
+            found = [each.text for each in generator.generate(texts[read])]
+            score = score_texts(found, texts[written], to).metrics()
+            scores[f"{pair.languages[read]}-{to}"] = {name: score[name] for name in TRANSLATED}
+    return scores
 
 
 def measure_run(run: Path, yardstick: Yardstick, seed: int = 1) -> dict[int, Measurement]:

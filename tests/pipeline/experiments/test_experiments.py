@@ -7,6 +7,7 @@ import math
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 
 from pipeline.evaluate.alignment_error import evaluate, evaluate_halves
 from pipeline.evaluate.gold import read_gold
+from pipeline.experiments import measure
 from pipeline.experiments.compare import (
     ArmOutcome,
     as_json,
@@ -30,10 +32,14 @@ from pipeline.experiments.plan import check_places, common_start, read_experimen
 from pipeline.experiments.training import has_finished
 from pipeline.experiments.transfer import Tasks
 from pipeline.finetune.predict import TASKS
+from pipeline.generate.generator import Generator, Written
+from pipeline.generate.model import load_text_model
 from pipeline.settings.align_options import Way
 from pipeline.settings.sizes import longest_sequence
+from pipeline.texts.sentence_files import find_pairs
 from pipeline.weights.loading import load_model
 from tests.conftest import ROOT
+from tests.pipeline.generation_kit import module, save, tokenizer_with_tags
 
 EXPERIMENTS = ROOT / "pipeline" / "experiments"
 
@@ -169,6 +175,30 @@ def test_translations_are_told_by_direction() -> None:
         ["all", "50.50 ± 0.50", "7.00 ± 0.00", "5.00 ± 5.00", "5.00 ± 5.00"],
         ["encoder", "", "", "", ""],
     ]
+
+
+@pytest.mark.parametrize("longer", [1, 2])
+def test_a_model_that_writes_on_and_on_is_stopped_by_the_longest_reference(
+    longer: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = tokenizer_with_tags()
+    model = load_text_model(save(tmp_path / "model", module(len(tokenizer)), tokenizer, "target"))
+    for language in ("de", "en"):
+        (tmp_path / f"x.de-en.{language}").write_text("the fox\nthe\n", encoding="utf-8")
+    pairs = find_pairs(tmp_path / "x.de-en.de", tmp_path / "x.de-en.en")
+    longest = len(tokenizer("the fox").input_ids)
+    written: list[int] = []
+
+    class Counting(Generator):
+        def generate(self, texts: Iterable[str]) -> list[Written]:
+            found = super().generate(texts)
+            written.extend(each.hypotheses[0].tokens for each in found)
+            return found
+
+    monkeypatch.setattr(measure, "LONGER", longer)
+    monkeypatch.setattr(measure, "Generator", Counting)
+    assert set(measure.translations(model, pairs)) == {"de-en", "en-de"}
+    assert written == [longer * longest] * 4, "none of its texts would end"
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
