@@ -25,7 +25,7 @@ from data_prep.files import check_output, write_text
 from data_prep.standard_output import print_table, put
 from pipeline import command_line, shipped
 from pipeline.benchmark.worker import CONTENDERS, EVERY
-from pipeline.host.process import ranks_command
+from pipeline.host.process import ranks_command, told_to_end_with_us
 from pipeline.quickstart import binarize
 from pipeline.run_folder import read_metrics
 from pipeline.settings.schema import load_config
@@ -51,7 +51,9 @@ def run(contender: str, config: Path, ranks: int, steps: int, overrides: list[st
     threads = str(max(1, len(os.sched_getaffinity(0)) // ranks))
     with log.open("wb") as output:
         environment = {**os.environ, "OMP_NUM_THREADS": threads}
-        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        with process, told_to_end_with_us([process]):
+            code = process.wait()
     if code:
         last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
         raise ValueError(f"{contender}: ended with exit code {code}; the end of its output:\n{last}")

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline import shipped
 from pipeline.cluster.finished import finished
 from pipeline.experiments.plan import Experiment, Trial
-from pipeline.host.process import SAFE_PATH, device_of, ranks_command
+from pipeline.host.process import SAFE_PATH, device_of, ranks_command, told_to_end_with_us
 from pipeline.run_folder import CONFIG
 from pipeline.settings.schema import Config, load_config
 from pipeline.settings.sizes import longest_sequence
@@ -66,12 +66,13 @@ def longest_of(config: Config) -> int:
 
 
 def train_all(experiment: Experiment, trials: Sequence[Trial], jobs: int) -> None:
-    """Train what has not finished, `jobs` at a time; after a ValueError or Ctrl-C no other begins."""
+    """Train what has not finished, `jobs` at a time; after a ValueError, Ctrl-C or SIGTERM no other begins."""
     waiting = [trial for trial in trials if not has_finished(experiment, trial)]
     if len(waiting) < len(trials):
         print(f"{len(trials) - len(waiting)} of {len(trials)} runs have finished before", file=sys.stderr)
-    with ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(_train, experiment, trial): trial for trial in waiting}
+    processes: list[subprocess.Popen[bytes]] = []
+    with told_to_end_with_us(processes), ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(_train, experiment, trial, processes): trial for trial in waiting}
         try:
             for done in as_completed(running):
                 done.result()
@@ -80,7 +81,8 @@ def train_all(experiment: Experiment, trials: Sequence[Trial], jobs: int) -> Non
             pool.shutdown(cancel_futures=True)
 
 
-def _train(experiment: Experiment, trial: Trial) -> None:
+def _train(experiment: Experiment, trial: Trial, processes: list[subprocess.Popen[bytes]]) -> None:
+    """processes: where the one that trains is to be found."""
     trial.out.mkdir(parents=True, exist_ok=True)
     log = trial.out / "log.txt"
     command = [
@@ -93,14 +95,10 @@ def _train(experiment: Experiment, trial: Trial) -> None:
     ]
     threads = {"OMP_NUM_THREADS": str(experiment.threads)}
     with log.open("a", encoding="utf-8") as written:
-        done = subprocess.run(
-            [*command, *trial.overrides],
-            env={**os.environ, **threads, **SAFE_PATH},
-            stdout=written,
-            stderr=written,
-            check=False,
-        )
-    if done.returncode:
+        environment = {**os.environ, **threads, **SAFE_PATH}
+        with subprocess.Popen([*command, *trial.overrides], env=environment, stdout=written, stderr=written) as process:
+            processes.append(process)
+    if process.returncode:
         raise ValueError(f"{trial.arm}, seed {trial.seed}: training failed; see {log}")
     if not has_finished(experiment, trial):
         raise ValueError(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Collection, Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -44,6 +46,25 @@ class Interrupts:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.count = max(self.count, 1) if number == signal.SIGHUP else self.count + 1
         self._arrived.set()
+
+
+@contextmanager
+def told_to_end_with_us(children: Collection[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Within, a SIGTERM to this process goes to all children that are in the collection then, and ends it by SystemExit.
+
+    Without it they would work on, unseen. Ctrl-C needs no such thing: a terminal tells all processes. For the main thread.
+    """
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for child in children:
+            child.send_signal(number)  # nothing is sent to one that has ended
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def deepspeed_command(launcher: list[str], training: list[str], environment: tuple[str, str] = ("-", "-")) -> list[str]:
