@@ -22,15 +22,12 @@ def _ways(languages: Sequence[str]) -> tuple[str, str]:
 
 
 def check_directions(directions: Sequence[str], drawn: Mapping[str, Sequence[str]], place: Path) -> None:
-    """ValueError where a direction has no pairs, or pairs have no direction.
+    """ValueError where one of these directions has no pairs, or pairs have none of them.
 
     Args:
-        directions: none: both of every pair.
         drawn: the two languages of all pairs that training draws, by name.
         place: of their token files.
     """
-    if not directions:
-        return
     setting = f"objectives.mt.directions = {', '.join(directions)}"
     ways = {name: _ways(languages) for name, languages in drawn.items()}
     there = {way for both in ways.values() for way in both}

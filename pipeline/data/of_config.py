@@ -40,7 +40,7 @@ def blend_stages(config: Config, stream: str) -> list[Stage]:
 def check_translation(config: Config, manifest: Manifest) -> None:
     """ValueError where the directions of translation and the pairs that are drawn do not fit each other."""
     term, names = config.objectives.mt, sorted(manifest.pairs)
-    if term is None:
+    if term is None or not term.directions:
         return
     shares_GL = [stage.shares(names, [1] * len(names)) for stage in blend_stages(config, "pairs")]
     is_drawn_L = np.max(shares_GL, axis=0) > 0
